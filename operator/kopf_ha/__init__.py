@@ -1,0 +1,1 @@
+"""High availability and fencing for Kubernetes operators written with Kopf."""

@@ -1,0 +1,109 @@
+"""The fencing token, and the stamp that carries it on an object."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+#: `leaseTransitions` is an int32; the API server answers 400 past it. The margin leaves room to repair.
+TOKEN_MAX = 2_000_000_000
+
+#: Where children, which have no status of ours, carry their stamp.
+ANNOTATION_TOKEN = "kopf-ha.dev/token"  # noqa: S105  a name, no secret
+ANNOTATION_HOLDER = "kopf-ha.dev/holder"
+ANNOTATION_LEASE = "kopf-ha.dev/lease"
+ANNOTATION_POD_UID = "kopf-ha.dev/pod-uid"
+
+
+class Verdict(enum.Enum):
+    """What a recorded stamp means for a writer."""
+
+    FREE = "free"  #: not stamped, or stamped by an earlier term: stamp it first
+    MINE = "mine"  #: stamped in this very term
+    STALE = "stale"  #: stamped by a later term, or under my token by somebody else
+    FOREIGN = "foreign"  #: stamped under another Lease, whose tokens do not compare with mine
+
+
+class MalformedStamp(ValueError):
+    """A stamp with missing or impossible fields. It is never taken for 'no stamp'."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """The newest term that wrote an object.
+
+    Args:
+        token: the term's number, 1 to `TOKEN_MAX`.
+        holder: the holder identity, unique per process.
+        lease: ``namespace/name`` of the Lease by which the token counts.
+        pod_uid: uid of the writer's Pod, which the API server can compare with the writer's credentials.
+    """
+
+    token: int
+    holder: str
+    lease: str
+    pod_uid: str
+
+    def as_status(self) -> dict[str, Any]:
+        """Give the value of `status.fencing`."""
+        return {"lease": self.lease, "token": self.token, "holder": self.holder, "podUID": self.pod_uid}
+
+    def as_annotations(self) -> dict[str, str]:
+        """Give the annotations of a child."""
+        return {
+            ANNOTATION_TOKEN: str(self.token),
+            ANNOTATION_HOLDER: self.holder,
+            ANNOTATION_LEASE: self.lease,
+            ANNOTATION_POD_UID: self.pod_uid,
+        }
+
+
+def stamp_of(body: Mapping[str, Any], *, stamped: bool) -> Stamp | None:
+    """Read the stamp of an object; None when it has none.
+
+    Args:
+        body: the whole object.
+        stamped: whether its kind carries `status.fencing`; otherwise the annotations count.
+
+    Raises:
+        MalformedStamp: the stamp is there, but not whole. Treating it as absent would let a token go down (I1).
+    """
+    if stamped:
+        status = body.get("status")
+        raw = status.get("fencing") if isinstance(status, Mapping) else None
+        if raw is None:
+            return None
+        if not isinstance(raw, Mapping):
+            raise MalformedStamp(f"status.fencing is no object but {raw!r}")
+        token, holder, lease, pod = (raw.get(k) for k in ("token", "holder", "lease", "podUID"))
+    else:
+        notes = (body.get("metadata") or {}).get("annotations") or {}
+        if ANNOTATION_TOKEN not in notes:
+            return None
+        text = notes[ANNOTATION_TOKEN]
+        token = int(text) if isinstance(text, str) and text.isascii() and text.isdigit() else text
+        holder, lease, pod = (notes.get(k) for k in (ANNOTATION_HOLDER, ANNOTATION_LEASE, ANNOTATION_POD_UID))
+    if isinstance(token, bool) or not isinstance(token, int) or not 1 <= token <= TOKEN_MAX:
+        raise MalformedStamp(f"the recorded token is {token!r}, not a number from 1 to {TOKEN_MAX}")
+    if not all(isinstance(v, str) and v for v in (holder, lease)) or not isinstance(pod, str):
+        raise MalformedStamp(f"the stamp of token {token} names holder {holder!r}, Lease {lease!r}, pod {pod!r}")
+    return Stamp(token=token, holder=str(holder), lease=str(lease), pod_uid=pod)
+
+
+def judge(recorded: Stamp | None, mine: Stamp) -> Verdict:
+    """Say what a recorded stamp means for the writer `mine`.
+
+    An equal token with another holder is stale, not mine: after a lost floor two processes may have been
+    given one number, and only one of them may go on (I2).
+    """
+    if recorded is None:
+        return Verdict.FREE
+    if recorded.lease != mine.lease:
+        return Verdict.FOREIGN
+    if recorded.token < mine.token:
+        return Verdict.FREE
+    if recorded == mine:
+        return Verdict.MINE
+    return Verdict.STALE

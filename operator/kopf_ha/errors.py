@@ -1,0 +1,103 @@
+"""Every error of kopf-ha, in one tree.
+
+::
+
+    KopfHAError
+    ├── ConfigurationError      an option or a duration that cannot be meant so
+    ├── ElectionError           the Lease cannot be read, written or understood
+    │   └── MalformedLease      a Lease whose number of transitions is missing or no number
+    └── Refused                 a write that did not happen; never retried
+        ├── NoTerm              the caller has no term: a thread, an executor, code outside of a handler
+        ├── Unfenced            the fence does not know how to fence this write
+        └── TermEnded           the writer's term is over, or must end
+            ├── GateClosed      line 1: no valid grant in this process
+            ├── StaleLeader     line 2 or 3: a newer leader wrote the object, or the API server says so
+            ├── ForeignStamp    the object's tokens count by another Lease
+            ├── FloorLost       a higher token than mine, although I hold the Lease
+            └── StampDropped    the API server answered 200 and dropped the stamp
+
+`Refused` is on purpose no `OSError`, `TimeoutError` or client error: Kopf, urllib3 and requests retry
+those, and a refused write must never be sent again (I8).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class KopfHAError(Exception):
+    """The root of the errors of kopf-ha."""
+
+
+class ConfigurationError(KopfHAError):
+    """An option, a duration or a name that cannot be meant so; the message says what would be right."""
+
+
+class ElectionError(KopfHAError):
+    """The Lease cannot be read, written or understood."""
+
+
+class MalformedLease(ElectionError):
+    """The Lease holds no usable `leaseTransitions`; taking it for 0 would reuse tokens (I2)."""
+
+
+class Refused(KopfHAError):
+    """A write that was not done, or was answered with a refusal. Nothing retries it.
+
+    Attributes:
+        line: which line of the fence refused: ``gate``, ``precondition`` or ``server``.
+        sent: what was asked of the API server last, None when nothing left the process.
+        answer: what it answered, None when nothing left the process.
+    """
+
+    line: str = "gate"
+    sent: Any = None
+    answer: Any = None
+
+
+class NoTerm(Refused):
+    """The caller runs in no term: a thread of its own, an executor, `async_req`, or no handler at all."""
+
+
+class Unfenced(Refused):
+    """A write that the fence cannot fence; the message says how to declare it."""
+
+
+class TermEnded(Refused):
+    """The writer's term is over or has to end now."""
+
+
+class GateClosed(TermEnded):
+    """Line 1: the term's grant expired or was closed before the request left."""
+
+
+class StaleLeader(TermEnded):
+    """Line 2 or 3: the object carries the stamp of a newer term, or the API server refused the token."""
+
+    line = "precondition"
+
+
+class ForeignStamp(TermEnded):
+    """The object is stamped by the term of another Lease: two operators on one kind."""
+
+    line = "precondition"
+
+
+class FloorLost(TermEnded):
+    """An object records a token at or above mine although my Lease says that I lead.
+
+    Attributes:
+        floor: the recorded token; the Lease has to be raised above it.
+    """
+
+    line = "precondition"
+
+    def __init__(self, message: str, floor: int) -> None:
+        super().__init__(message)
+        self.floor = floor
+
+
+class StampDropped(TermEnded):
+    """The API server accepted a stamped write and kept no stamp: the kind's schema has no `status.fencing`."""
+
+    line = "precondition"

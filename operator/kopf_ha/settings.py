@@ -1,0 +1,172 @@
+"""What can be set, checked once, where it comes in."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from kopf_ha.errors import ConfigurationError
+
+FenceMode = Literal["full", "rv", "none"]
+AfterLoss = Literal["follow", "exit"]
+
+#: client-go's: renewals are jittered by up to this factor, so the deadline has to leave room for it.
+JITTER_FACTOR = 1.2
+
+_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_KIND = re.compile(r"[a-z0-9]+(\.[a-z0-9][-a-z0-9]*)+")
+
+
+def new_identity(environ: Mapping[str, str] | None = None) -> tuple[str, str]:
+    """Make a holder identity, ``<pod name>_<pod uid>_<random>``, and give it with the pod's uid.
+
+    `POD_NAME` and `POD_UID` come from the downward API; outside of a pod the host's name and a random uid
+    serve. The random part makes it unique per *process*, so that a restarted container acquires anew and
+    raises the token (I2).
+    """
+    env = os.environ if environ is None else environ
+    pod = env.get("POD_NAME") or os.uname().nodename
+    uid = env.get("POD_UID") or str(uuid.uuid4())
+    return f"{pod}_{uid}_{uuid.uuid4().hex[:8]}", uid
+
+
+def _default_namespace() -> str:
+    try:
+        return os.environ.get("POD_NAMESPACE") or _NAMESPACE_FILE.read_text().strip() or "default"
+    except OSError:
+        return "default"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The configuration of one replica. Durations are in seconds.
+
+    Args:
+        lease_name: name of the Lease; one per operator.
+        lease_namespace: its namespace; by default the pod's own.
+        lease_duration: how long followers wait for a leader that does not renew. client-go's default, 15.
+        renew_deadline: how long the leader tries to renew before it gives up. 10.
+        retry_period: between two renewals or two attempts. 2.
+        deciding: kinds that other objects' state is decided from, ``plural.group``; the barrier stamps all
+            of their objects before any handler runs (I4).
+        exempt: writes that go out unfenced, ``plural[.group][/subresource]``. Events are always exempt.
+        fence: `full`; `rv` and `none` are for comparison only and need `unsafe`.
+        unsafe: the switch without which anything but `full` is refused.
+        after_loss: `follow` in the same process, or `exit`, for operators with state in module globals.
+        drain_timeout: how long handlers may take to end before the process exits hard.
+        identity: the holder identity.
+        pod_uid: uid of this pod.
+        pod_name: name of this pod, for events; may be empty.
+
+    Raises:
+        ConfigurationError: a value is out of bounds; the sentence names the bound.
+    """
+
+    lease_name: str = "kopf-ha"
+    lease_namespace: str = field(default_factory=_default_namespace)
+    lease_duration: float = 15.0
+    renew_deadline: float = 10.0
+    retry_period: float = 2.0
+    deciding: tuple[str, ...] = ()
+    exempt: tuple[str, ...] = ()
+    fence: FenceMode = "full"
+    unsafe: bool = False
+    after_loss: AfterLoss = "exit"
+    drain_timeout: float = 10.0
+    identity: str = ""
+    pod_uid: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.identity:
+            identity, uid = new_identity()
+            object.__setattr__(self, "identity", identity)
+            object.__setattr__(self, "pod_uid", self.pod_uid or uid)
+        self._check_names()
+        self._check_durations()
+        if self.fence not in ("full", "rv", "none"):
+            raise ConfigurationError(f"fence must be full, rv or none, not {self.fence!r}")
+        if self.fence != "full" and not self.unsafe:
+            raise ConfigurationError(
+                f"fence={self.fence} lets a stale leader write; it is for comparison only and needs the unsafe switch"
+            )
+        if self.after_loss not in ("follow", "exit"):
+            raise ConfigurationError(f"after-loss must be follow or exit, not {self.after_loss!r}")
+
+    @property
+    def lease(self) -> str:
+        """``namespace/name``, as stamps record it."""
+        return f"{self.lease_namespace}/{self.lease_name}"
+
+    def _check_names(self) -> None:
+        for what in ("lease_name", "lease_namespace"):
+            value = getattr(self, what)
+            if not _DNS_NAME.fullmatch(value) or len(value) > 253:
+                raise ConfigurationError(f"{what.replace('_', ' ')} {value!r} is no Kubernetes name")
+        for kind in self.deciding:
+            if not _KIND.fullmatch(kind):
+                raise ConfigurationError(
+                    f"deciding kind {kind!r} must be written plural.group, as in pools.example.dev"
+                )
+
+    def _check_durations(self) -> None:
+        # The inequalities of client-go's NewLeaderElector. Without the first a leader still renews what
+        # others already take for expired; without the second it gives up before its second attempt.
+        if self.lease_duration <= self.renew_deadline:
+            raise ConfigurationError(
+                f"lease duration ({self.lease_duration:g} s) must be greater than renew deadline"
+                f" ({self.renew_deadline:g} s)"
+            )
+        if self.renew_deadline <= self.retry_period * JITTER_FACTOR:
+            raise ConfigurationError(
+                f"renew deadline ({self.renew_deadline:g} s) must be greater than retry period"
+                f" ({self.retry_period:g} s) × {JITTER_FACTOR:g}"
+            )
+        if self.retry_period <= 0:
+            raise ConfigurationError(f"retry period must be greater than 0 s, not {self.retry_period:g}")
+        if self.lease_duration < 1 or self.lease_duration != int(self.lease_duration):
+            raise ConfigurationError(
+                f"lease duration must be whole seconds, as the Lease stores it, at least 1, not {self.lease_duration:g}"
+            )
+        if self.drain_timeout < 0:
+            raise ConfigurationError(f"drain timeout must not be negative, not {self.drain_timeout:g}")
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **given: Any) -> Settings:
+        """Make settings from ``KOPF_HA_*`` (`KOPF_HA_LEASE_DURATION=15`); what is given by name wins.
+
+        Raises:
+            ConfigurationError: a value that cannot be read, or an unknown ``KOPF_HA_`` setting is out of bounds.
+        """
+        env = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        for f in fields(cls):
+            text = env.get(f"KOPF_HA_{f.name.upper()}")
+            if text is not None and given.get(f.name) is None:
+                values[f.name] = _parse(f.name, str(f.type), text)
+        values |= {k: v for k, v in given.items() if v is not None}
+        return cls(**values)
+
+    def changed(self, **values: Any) -> Settings:
+        """Give a copy with other values, checked again."""
+        return replace(self, **values)
+
+
+def _parse(name: str, kind: str, text: str) -> Any:
+    if kind == "float":
+        try:
+            return float(text.removesuffix("s"))
+        except ValueError:
+            raise ConfigurationError(f"KOPF_HA_{name.upper()}={text!r} is no number of seconds") from None
+    if kind == "bool":
+        if text.lower() not in ("1", "true", "yes", "0", "false", "no", ""):
+            raise ConfigurationError(f"KOPF_HA_{name.upper()}={text!r} is neither true nor false")
+        return text.lower() in ("1", "true", "yes")
+    if kind.startswith("tuple"):
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    return text
