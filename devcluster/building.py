@@ -1,0 +1,145 @@
+"""Build programs of the control plane from Go modules, once per version and machine.
+
+Two builds at once: one builds, the other waits and takes the result. A program appears under its name when
+it is whole, so that an interrupted build leaves nothing broken and loses only the program it was at.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from devcluster import versions
+from devcluster.errors import DevclusterError, NoBinariesError
+from devcluster.process import spawn
+from devcluster.progress import Progress
+
+THREE_WAYS = (
+    "install Go {go} or newer to have them built, or let KUBEBUILDER_ASSETS name a folder that has them, "
+    "or use a cluster that exists with --kubeconfig PATH"
+)
+
+
+def cache_folder() -> Path:
+    """The user's cache folder of this project: under $XDG_CACHE_HOME or ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(base):  # the specification says to ignore others
+        return Path(base) / "kopf-ha"
+    try:
+        return Path.home() / ".cache" / "kopf-ha"
+    except RuntimeError as error:
+        raise DevclusterError("there is no home folder for a cache: set XDG_CACHE_HOME") from error
+
+
+def bin_folder() -> Path:
+    """Where the programs of this version, built for this machine from these modules, are or will be."""
+    wanted = versions.read()
+    digest = hashlib.sha256(wanted.ldflags.encode())
+    for name in ("go.mod", "go.sum"):
+        digest.update(versions.GO_MOD.with_name(name).read_bytes())
+    system = f"{platform.system()}-{platform.machine()}".lower()
+    key = f"k8s-{wanted.kubernetes}-etcd-{wanted.etcd}-{system}-{digest.hexdigest()[:12]}"
+    return cache_folder() / "devcluster" / key / "bin"
+
+
+def build(names: Sequence[str], progress: Progress | None = None) -> dict[str, Path]:
+    """Return the path of each program, building those that the cache lacks.
+
+    Raises NoBinariesError if Go is missing or too old, DevclusterError if a build fails.
+    """
+    progress = progress or Progress()
+    folder = bin_folder()
+    if _missing(folder, names):
+        go = _go(_missing(folder, names))
+        with _lock(folder.parent, progress):
+            missing = _missing(folder, names)  # anew: another process may just have built them
+            for number, name in enumerate(missing, 1):
+                _build_one(go, name, folder, f"[{number}/{len(missing)}] {name}", progress)
+    return {name: folder / name for name in names}
+
+
+def _missing(folder: Path, names: Sequence[str]) -> list[str]:
+    return [name for name in names if not (folder / name).exists()]
+
+
+def _go(missing: Sequence[str]) -> str:
+    wanted = versions.read().go
+    ways = THREE_WAYS.format(go=wanted)
+    lacking = f"{', '.join(missing)} cannot be built here"
+    go = shutil.which("go")
+    if go is None:
+        raise NoBinariesError(f"{lacking}, as there is no Go: {ways}.")
+    # In the module's folder: with GOTOOLCHAIN=auto an older go fetches the one that go.mod asks for.
+    asked = subprocess.run(
+        [go, "env", "GOVERSION"], cwd=versions.GO_MOD.parent, env=_environment(), capture_output=True, text=True
+    )
+    found = re.search(r"go(\d+)\.(\d+)", asked.stdout)
+    if asked.returncode != 0 or found is None:
+        reason = (asked.stderr.strip() or asked.stdout.strip() or "it says nothing").splitlines()[-1]
+        raise NoBinariesError(f"{lacking}, as `go env GOVERSION` fails ({reason}): {ways}.")
+    if (int(found[1]), int(found[2])) < tuple(int(part) for part in wanted.split(".")[:2]):
+        raise NoBinariesError(f"{lacking}, as this Go is {asked.stdout.strip().removeprefix('go')}: {ways}.")
+    return go
+
+
+def _environment() -> dict[str, str]:
+    # For this machine, from this go.mod alone; GOFLAGS, GOPROXY and the like stay the user's.
+    dropped = ("GOOS", "GOARCH")
+    kept = {name: value for name, value in os.environ.items() if name not in dropped}
+    return kept | {"CGO_ENABLED": "0", "GOWORK": "off"}
+
+
+def _build_one(go: str, name: str, folder: Path, label: str, progress: Progress) -> None:
+    wanted = versions.read()
+    if name not in wanted.packages:
+        raise DevclusterError(f"{name} is not in the tool block of {versions.GO_MOD}")
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    progress.line(f"{label}: building {wanted.packages[name]}, minutes when it is the first time")
+    with tempfile.TemporaryDirectory(prefix="building-", dir=folder.parent) as scratch:
+        result, log = Path(scratch, name), Path(scratch, "log")
+        argv = [go, "build", "-trimpath", "-ldflags", wanted.ldflags, "-o", str(result), wanted.packages[name]]
+        with log.open("wb") as output:
+            child = spawn(argv, env=_environment(), cwd=versions.GO_MOD.parent, output=output.fileno())
+        try:
+            while True:
+                try:
+                    status = child.wait(timeout=1.0)
+                    break
+                except subprocess.TimeoutExpired:
+                    progress.live(f"{label}: {time.monotonic() - started:.0f} s")
+        finally:
+            if child.poll() is None:
+                child.terminate()  # go ends its compilers on its own
+                child.wait()
+        if status != 0:
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+            raise DevclusterError(f"go build of {name} failed with status {status}:\n{tail}")
+        os.replace(result, folder / name)
+    progress.line(f"{label}: built in {time.monotonic() - started:.0f} s")
+
+
+@contextmanager
+def _lock(folder: Path, progress: Progress) -> Iterator[None]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = (folder / "lock").open("w")
+    except OSError as error:
+        raise DevclusterError(f"the cache cannot be written ({error}): set XDG_CACHE_HOME") from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress.line("another process is building: waiting for it")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

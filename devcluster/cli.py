@@ -1,0 +1,199 @@
+"""`python -m devcluster`: a control plane in the background, by a few verbs.
+
+stdout has the answer alone (a path, a table), so that scripts can use it; all else goes to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from devcluster import supervisor
+from devcluster.binaries import Binaries
+from devcluster.cluster import find_kubectl
+from devcluster.errors import BusyError, DevclusterError
+from devcluster.progress import Progress
+from devcluster.state import StateDir, folder_for
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Group(click.Group):
+    """Shows what goes wrong as one sentence."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DevclusterError as error:
+            raise click.ClickException(str(error)) from error
+
+
+def _which(command: F) -> F:
+    for option in (
+        click.option("--name", default="default", show_default=True, help="Which cluster, if there are several."),
+        click.option(
+            "--state", type=click.Path(file_okay=False, path_type=Path), help="Its folder, instead of a name."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _size(command: F) -> F:
+    for option in (
+        click.option("--apiservers", type=click.Choice(["1", "2"]), default="1", help="How many API servers."),
+        click.option("--etcd", type=click.Choice(["1", "3"]), default="1", help="How many etcd members."),
+    ):
+        command = option(command)
+    return command
+
+
+def _state(name: str, state: Path | None) -> StateDir:
+    return StateDir(state or folder_for(name))
+
+
+@click.group(cls=_Group, help="A real Kubernetes control plane on this machine.")
+def main() -> None:
+    """Has no work of its own."""
+
+
+@main.command()
+@_which
+@_size
+@click.option(
+    "--kubeconfig",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Use this cluster that exists, and start nothing.",
+)
+@click.option("--foreground", is_flag=True, help="Stay until Ctrl-C, then take it down.")
+def up(name: str, state: Path | None, etcd: str, apiservers: str, kubeconfig: Path | None, foreground: bool) -> None:
+    """Start it, wait until it is ready, and print the path of its kubeconfig.
+
+    export KUBECONFIG=$(python -m devcluster up)
+    """
+    folder, progress = _state(name, state), Progress(sys.stderr)
+    if kubeconfig is not None:
+        if folder.owner() is not None:
+            raise DevclusterError(f"a cluster is up in {folder.path}: take it down first")
+        click.echo(supervisor.adopt(folder, kubeconfig)["kubeconfig"])
+    elif foreground:
+        _foreground(folder, int(etcd), int(apiservers), progress)
+    else:
+        click.echo(supervisor.up(folder, int(etcd), int(apiservers), progress)["kubeconfig"])
+
+
+def _foreground(folder: StateDir, etcd: int, apiservers: int, progress: Progress) -> None:
+    def ready(record: dict[str, Any]) -> None:
+        click.echo(record["kubeconfig"])
+        progress.line("ready; Ctrl-C takes it down")
+
+    supervisor.supervise(folder, etcd, apiservers, ready, progress)
+    progress.line("down")
+
+
+@main.command(hidden=True)
+@_which
+@_size
+def supervise(name: str, state: Path | None, etcd: str, apiservers: str) -> None:
+    """What `up` starts: one line of JSON on stdout, then a log."""
+    folder = _state(name, state)
+
+    def ready(record: dict[str, Any]) -> None:
+        _say(record)
+        os.chdir("/")  # the caller's folder shall be free to go
+        log = os.open(folder.path / "logs" / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        for stream in (1, 2):
+            os.dup2(log, stream)
+        os.close(log)
+
+    try:
+        supervisor.supervise(folder, int(etcd), int(apiservers), ready, Progress(sys.stderr))
+    except BusyError:
+        _say({"busy": True})
+    except DevclusterError as error:
+        _say({"error": str(error)})
+
+
+def _say(answer: dict[str, Any]) -> None:
+    try:
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        pass  # whoever asked is gone; the cluster is up all the same
+
+
+@main.command()
+@_which
+def down(name: str, state: Path | None) -> None:
+    """End it and remove everything of it."""
+    folder = _state(name, state)
+    was_up = supervisor.down(folder)
+    click.echo(f"{folder.path} is down" if was_up else f"nothing is up in {folder.path}", err=True)
+
+
+@main.command()
+@_which
+def status(name: str, state: Path | None) -> None:
+    """Say what runs: versions, addresses, processes. The exit status is 1 when nothing is up."""
+    folder = _state(name, state)
+    owner, record = folder.owner(), folder.read()
+    if record is None or (owner is None and not record.get("existing")):
+        starting, ended = "is starting", "is down" if record is None else "ended without being taken down"
+        click.echo(f"{folder.path} {starting if owner is not None else ended}")
+        sys.exit(1)
+    lines = {"state": str(folder.path), "kubeconfig": record["kubeconfig"]}
+    lines |= {"Kubernetes": record["versions"]["kubernetes"]}
+    lines["API servers"] = " ".join(record["servers"])
+    if owner is not None:
+        lines["etcd"] = " ".join(record["etcd"]) + f" ({record['versions']['etcd']})"
+        lines["supervisor"] = f"pid {owner}"
+        for process, pid in record["processes"].items():
+            lines[process] = f"pid {pid}" if _is_child(pid, owner) else "ended"
+        lines["audit logs"] = " ".join(record["audit_logs"])
+    width = max(len(key) for key in lines)
+    for key, value in lines.items():
+        click.echo(f"{key:<{width}}  {value}")
+
+
+def _is_child(pid: int, parent: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    # after the name, which may have spaces and parentheses: state, parent
+    process_state, found = stat.rpartition(")")[2].split()[:2]
+    return process_state != "Z" and int(found) == parent
+
+
+@main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@_which
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+def kubectl(name: str, state: Path | None, args: tuple[str, ...]) -> None:
+    """Run kubectl with the administrator's kubeconfig; --name and --state come first, all else is kubectl's."""
+    folder = _state(name, state)
+    record = folder.read()
+    if record is None or (folder.owner() is None and not record.get("existing")):
+        raise DevclusterError(f"nothing is up in {folder.path}: `python -m devcluster up` starts it")
+    program = record["kubectl"] if Path(record["kubectl"]).exists() else str(find_kubectl())
+    environment = os.environ | {
+        "KUBECONFIG": record["kubeconfig"],
+        # other than the user's own, which goes by address: ports come again
+        "KUBECACHEDIR": str(folder.path / "kubectl-cache"),
+    }
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and a program would inherit that
+        signal.signal(number, signal.SIG_DFL)
+    os.execve(program, ["kubectl", *args], environment)  # noqa: S606  no shell is meant
+
+
+@main.command()
+def build() -> None:
+    """Find or build the programs, and print their paths."""
+    for program, path in Binaries.find(progress=Progress(sys.stderr)).paths.items():
+        click.echo(f"{program}\t{path}")

@@ -1,0 +1,196 @@
+"""What every cluster can do for a test or a demo, whoever runs it: kubectl, kubeconfigs, identities of pods."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from devcluster import building, kubeconfig
+from devcluster.binaries import from_assets
+from devcluster.errors import DevclusterError
+
+
+@dataclass(frozen=True)
+class PodIdentity:
+    """A Pod object and a service account token that is bound to it."""
+
+    name: str
+    uid: str
+    token: str
+
+
+class Cluster(ABC):
+    """An API server, or several of one cluster, and an administrator's access to it."""
+
+    @property
+    @abstractmethod
+    def kubeconfig(self) -> Path:
+        """The administrator's kubeconfig."""
+
+    @property
+    @abstractmethod
+    def servers(self) -> list[str]:
+        """The addresses (https) of its API servers."""
+
+    @property
+    @abstractmethod
+    def ca_file(self) -> Path | None:
+        """The authority of its servers' certificates (PEM); None for the system's authorities."""
+
+    @property
+    @abstractmethod
+    def kubectl_path(self) -> Path:
+        """The kubectl that fits."""
+
+    @property
+    @abstractmethod
+    def scratch(self) -> Path:
+        """A folder for files that belong to this cluster."""
+
+    def kubectl(
+        self,
+        *args: str,
+        input: str | None = None,
+        check: bool = True,
+        token: str | None = None,
+        server: int = 0,
+        timeout: float = 60.0,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run kubectl as administrator, or as the bearer of `token`, against the API server `server`.
+
+        Raises DevclusterError with kubectl's words when it fails and `check` is true, or after `timeout` seconds.
+        """
+        if token is not None:
+            config = self.kubeconfig_for(token, server)
+            target: list[str] = []
+        else:
+            config = self.kubeconfig
+            # an existing cluster's may have more than an address, such as a name to verify
+            target = [f"--server={self.servers[server]}"] if server else []
+        argv = [str(self.kubectl_path), f"--kubeconfig={config}", *target, *args]
+        try:
+            done = subprocess.run(
+                argv,
+                input=input,
+                stdin=subprocess.DEVNULL if input is None else None,
+                env=self.kubectl_env(),
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+            )
+        except subprocess.TimeoutExpired:
+            raise DevclusterError(f"kubectl {' '.join(args)} took longer than {timeout:g} s") from None
+        if check and done.returncode != 0:
+            said = done.stderr.strip() or done.stdout.strip()
+            raise DevclusterError(f"kubectl {' '.join(args)} failed with status {done.returncode}: {said}")
+        return done
+
+    def kubectl_env(self) -> dict[str, str]:
+        """The environment in which kubectl reads and writes nothing in the user's ~/.kube."""
+        return os.environ | {"KUBECACHEDIR": str(self.scratch / "kubectl-cache"), "KUBERC": "off"}
+
+    def kubeconfig_for(self, token: str, server: int = 0, name: str | None = None) -> Path:
+        """Write a kubeconfig with a bearer token and nothing of the administrator's; `name` is its file name."""
+        ca = None if self.ca_file is None else self.ca_file.read_bytes()
+        folder = self.scratch / "kubeconfigs"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if name is None:
+            handle, path = tempfile.mkstemp(prefix="token-", dir=folder)
+            os.close(handle)
+        else:
+            path = str(folder / name)
+        return kubeconfig.write(Path(path), self.servers[server], ca, kubeconfig.token_user(token))
+
+    def pod_identity(
+        self, namespace: str, serviceaccount: str, pod_name: str, labels: Mapping[str, str] | None = None
+    ) -> PodIdentity:
+        """Create a Pod that never runs, and a token (2 h) of the service account bound to it.
+
+        The API server sees such a token's requests exactly as those of a replica in that Pod; the token ends
+        with the Pod. Raises DevclusterError if the service account does not exist.
+        """
+        pod: dict[str, Any] = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": pod_name, "namespace": namespace, "labels": dict(labels or {})},
+            "spec": {
+                "serviceAccountName": serviceaccount,
+                # no scheduler has that name: it stays Pending, on an existing cluster too
+                "schedulerName": "none.kopf-ha.dev",
+                "terminationGracePeriodSeconds": 0,
+                "containers": [{"name": "replica", "image": "scratch-none"}],
+            },
+        }
+        made = json.loads(self.kubectl("create", "-f", "-", "-o", "json", input=json.dumps(pod)).stdout)
+        uid = str(made["metadata"]["uid"])
+        token = self.kubectl(
+            *("create", "token", serviceaccount, f"--namespace={namespace}", "--duration=2h"),
+            *("--bound-object-kind=Pod", f"--bound-object-name={pod_name}", f"--bound-object-uid={uid}"),
+        ).stdout.strip()
+        return PodIdentity(pod_name, uid, token)
+
+
+class ExistingCluster(Cluster):
+    """A cluster that someone else runs, by its kubeconfig and the context that is current there.
+
+    Raises DevclusterError if the file cannot be read or no kubectl is found (KUBEBUILDER_ASSETS, then PATH).
+    """
+
+    def __init__(self, kubeconfig: Path) -> None:
+        self._kubeconfig = kubeconfig.absolute()
+        if not self._kubeconfig.is_file():
+            raise DevclusterError(f"there is no kubeconfig {kubeconfig}")
+        self._kubectl = find_kubectl()
+        self._folder = tempfile.TemporaryDirectory(prefix="devcluster-")
+        shown = self.kubectl("config", "view", "--minify", "--raw", "--flatten", "--output=json").stdout
+        clusters = json.loads(shown)["clusters"]
+        if not clusters:
+            raise DevclusterError(f"{kubeconfig} has no current context with a cluster")
+        self._cluster: dict[str, Any] = clusters[0]["cluster"]
+        self._ca: Path | None = None
+        if ca := self._cluster.get("certificate-authority-data"):
+            self._ca = self.scratch / "ca.crt"
+            self._ca.write_bytes(base64.b64decode(ca))
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The file that was given."""
+        return self._kubeconfig
+
+    @property
+    def servers(self) -> list[str]:
+        """The one address that its kubeconfig has."""
+        return [str(self._cluster["server"])]
+
+    @property
+    def ca_file(self) -> Path | None:
+        """A copy of the authority in its kubeconfig."""
+        return self._ca
+
+    @property
+    def kubectl_path(self) -> Path:
+        """The kubectl that was found."""
+        return self._kubectl
+
+    @property
+    def scratch(self) -> Path:
+        """A temporary folder that goes with this object."""
+        return Path(self._folder.name)
+
+
+def find_kubectl() -> Path:
+    """A kubectl for a cluster that exists: of KUBEBUILDER_ASSETS, on PATH, or built."""
+    if given := from_assets(["kubectl"]):
+        return given["kubectl"]
+    if found := shutil.which("kubectl"):
+        return Path(found).absolute()
+    return building.build(["kubectl"])["kubectl"]

@@ -1,0 +1,17 @@
+"""What can go wrong here, each as one sentence for the person who started it."""
+
+
+class DevclusterError(Exception):
+    """The cluster cannot do what was asked; the text says why and, where there is one, a way out."""
+
+
+class NoBinariesError(DevclusterError):
+    """Programs of the control plane are missing and cannot be built here."""
+
+
+class BusyError(DevclusterError):
+    """Another process runs a cluster in this state folder."""
+
+    def __init__(self, message: str, pid: int) -> None:
+        super().__init__(message)
+        self.pid = pid

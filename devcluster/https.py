@@ -1,0 +1,38 @@
+"""Ask a server of the control plane one thing over verified TLS, for probes that must not cost a process."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from devcluster.certs import Pair
+
+
+class Client:
+    """Speaks to servers whose certificates `ca` signed, as the user of `pair`."""
+
+    def __init__(self, ca: Path, pair: Pair, timeout: float = 5.0) -> None:
+        self._context = ssl.create_default_context(cafile=str(ca))
+        self._context.load_cert_chain(pair.cert, pair.key)
+        self._timeout = timeout
+
+    def ask(self, url: str, method: str = "GET", body: dict[str, Any] | None = None) -> tuple[int, str]:
+        """One request, no redirect, no proxy. Returns status and text, (0, reason) if there was no answer."""
+        parts = urlsplit(url)
+        path = parts.path + (f"?{parts.query}" if parts.query else "")
+        connection = http.client.HTTPSConnection(
+            parts.hostname or "", parts.port, timeout=self._timeout, context=self._context
+        )
+        try:
+            content = None if body is None else json.dumps(body)
+            connection.request(method, path, content, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode(errors="replace")
+        except (OSError, http.client.HTTPException) as error:
+            return 0, str(error)
+        finally:
+            connection.close()

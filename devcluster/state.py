@@ -1,0 +1,138 @@
+"""The folder of one cluster: who runs it, what is in it, and how it goes away again.
+
+The lock is the kernel's (a POSIX record lock): it ends with its owner, however that dies, and the kernel says
+who the owner is, so that no stale process id is ever trusted. Such a lock is dropped when its process closes
+*any* descriptor of the file; so an owner never looks at its own lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import struct
+from pathlib import Path
+from typing import Any
+
+from devcluster import building
+from devcluster.errors import BusyError, DevclusterError
+
+_LOCK, _RECORD = "devcluster.lock", "cluster.json"
+_FLOCK = struct.Struct("hhqqi")  # struct flock: type, whence, start, len, pid
+
+# the folders that this process runs, since its own lock would not stop it
+_ours: set[Path] = set()
+
+
+def folder_for(name: str) -> Path:
+    """Where a cluster of that name lives."""
+    if not name or not all(letter.isalnum() or letter in "-_." for letter in name) or name.startswith("."):
+        raise DevclusterError(f"{name!r} is no good name: letters, digits, '-', '_' and '.'")
+    return building.cache_folder() / "clusters" / name
+
+
+class StateDir:
+    """A cluster's folder; it need not exist."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self._handle: int | None = None
+
+    @property
+    def exists(self) -> bool:
+        """Whether a cluster is or was here."""
+        return (self.path / _LOCK).exists()
+
+    def owner(self) -> int | None:
+        """The process id of whoever runs the cluster here, None if no one does."""
+        if self.path in _ours:
+            return os.getpid()
+        try:
+            handle = os.open(self.path / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            asked = fcntl.fcntl(handle, fcntl.F_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        finally:
+            os.close(handle)
+        kind, _, _, _, pid = _FLOCK.unpack(asked)
+        return None if kind == fcntl.F_UNLCK else int(pid)
+
+    def acquire(self) -> None:
+        """Become the owner, and remove what an earlier one left.
+
+        Raises BusyError if another process owns it, DevclusterError if the folder is somebody else's.
+        """
+        if self.path in _ours:
+            raise BusyError(f"this process runs a cluster in {self.path} already", os.getpid())
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self.exists and any(name != _LOCK for name in os.listdir(self.path)):
+            raise DevclusterError(f"{self.path} is not empty, and not the folder of a cluster")
+        while True:
+            handle = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(handle)
+                pid = self.owner()
+                if pid is None:  # it ended in between
+                    continue
+                raise BusyError(f"process {pid} runs a cluster in {self.path}", pid) from None
+            # The owner before us may have removed the file while we opened it.
+            if _same_file(handle, self.path / _LOCK):
+                break
+            os.close(handle)
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._handle = handle
+        _ours.add(self.path)
+        self._clear()
+
+    def release(self, remove: bool) -> None:
+        """End the ownership; `remove` also the folder and everything in it."""
+        if self._handle is None:
+            return
+        if remove:
+            self._clear()
+            # Last, and while it is held: the folder counts as ours to clear only as long as it is there.
+            (self.path / _LOCK).unlink(missing_ok=True)
+            try:
+                self.path.rmdir()
+            except OSError:
+                pass  # somebody acquires it at this moment
+        os.close(self._handle)
+        self._handle = None
+        _ours.discard(self.path)
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Say what runs here: readers see all of it or nothing."""
+        scratch = self.path / f".{_RECORD}.{os.getpid()}"
+        scratch.touch(mode=0o600)
+        scratch.write_text(json.dumps(record, indent=2) + "\n")
+        os.replace(scratch, self.path / _RECORD)
+
+    def read(self) -> dict[str, Any] | None:
+        """What runs here, None if that was not said (yet)."""
+        try:
+            record: dict[str, Any] = json.loads((self.path / _RECORD).read_text())
+        except FileNotFoundError:
+            return None
+        return record
+
+    def _clear(self) -> None:
+        # The record first: nobody shall read of a cluster whose files are going.
+        (self.path / _RECORD).unlink(missing_ok=True)
+        for entry in self.path.iterdir():
+            if entry.name == _LOCK:
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+
+def _same_file(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,203 @@
+"""The process that keeps a cluster in the background, and what others ask of it: up, down, status.
+
+The supervisor owns the state folder's lock and every process of the cluster; so whoever holds the lock is the
+cluster, and nothing of it survives the supervisor. It answers `up` with one line of JSON on its stdout and
+then turns to its log.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from devcluster.binaries import Binaries
+from devcluster.cluster import ExistingCluster
+from devcluster.controlplane import ControlPlane
+from devcluster.errors import DevclusterError
+from devcluster.progress import Progress
+from devcluster.state import StateDir
+from devcluster.waiting import until
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class _StopRequested(BaseException):
+    """A signal asked for the end; not an Exception, so that nothing on the way takes it for an error."""
+
+
+def up(state: StateDir, etcd: int, apiservers: int, progress: Progress) -> dict[str, Any]:
+    """Start a cluster in the background, or find the one that is up already. Returns its record.
+
+    Raises DevclusterError if it cannot be started.
+    """
+    record: dict[str, Any] | None = None
+    while record is None:
+        if state.owner() is not None:
+            record = _await_other(state, progress)
+            continue
+        if (stale := state.read()) is not None and stale.get("existing"):
+            progress.line("already up")
+            return stale
+        Binaries.find(progress=progress)  # here, where someone sees the progress
+        record = _start(state, etcd, apiservers, progress)
+    return record
+
+
+def _start(state: StateDir, etcd: int, apiservers: int, progress: Progress) -> dict[str, Any] | None:
+    argv = [sys.executable, "-m", "devcluster", "supervise", f"--state={state.path}"]
+    argv += [f"--etcd={etcd}", f"--apiservers={apiservers}"]
+    root = str(Path(__file__).parent.parent)
+    inherited = os.environ.get("PYTHONPATH")
+    environment = os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{inherited}" if inherited else root}
+    progress.line("starting etcd, API server and controller manager")
+    child = subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        line, said = _answer(child)
+    except BaseException:
+        child.terminate()
+        child.wait()
+        raise
+    if not line:
+        raise DevclusterError(f"the supervisor ended with status {child.wait()}: {said.decode().strip()}")
+    answer: dict[str, Any] = json.loads(line)
+    if answer.get("busy"):  # another `up` was faster
+        child.wait()
+        return None
+    if "error" in answer:
+        child.wait()
+        raise DevclusterError(answer["error"])
+    return answer
+
+
+def _answer(child: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
+    """Its first line, or b'' and what it said on stderr."""
+    if child.stdout is None or child.stderr is None:
+        raise DevclusterError("the supervisor was started without pipes")
+    with child.stdout, child.stderr:
+        line = child.stdout.readline()
+        return line, b"" if line else child.stderr.read()
+
+
+def _await_other(state: StateDir, progress: Progress) -> dict[str, Any] | None:
+    """The record of a cluster that another process runs or starts; None if that process ends first."""
+    if state.read() is None:
+        progress.line("another process is starting it: waiting")
+    until("the other process to have it ready", lambda: state.read() or state.owner() is None, timeout=180)
+    record = state.read()
+    if record is not None and state.owner() is not None:
+        progress.line("already up")
+        return record
+    return None
+
+
+def adopt(state: StateDir, kubeconfig: Path) -> dict[str, Any]:
+    """Use a cluster that exists under this name. Raises DevclusterError if it does not answer."""
+    cluster = ExistingCluster(kubeconfig)
+    version = cluster.kubectl("version", "--output=json").stdout
+    state.acquire()
+    record = {
+        "existing": True,
+        "kubeconfig": str(cluster.kubeconfig),
+        "kubectl": str(cluster.kubectl_path),
+        "servers": cluster.servers,
+        "versions": {"kubernetes": json.loads(version)["serverVersion"]["gitVersion"]},
+    }
+    state.write(record)
+    state.release(remove=False)
+    return record
+
+
+def down(state: StateDir, timeout: float = 60.0) -> bool:
+    """End the cluster and remove its folder. Returns whether there was anything.
+
+    Raises DevclusterError if its supervisor does not end, not even by SIGKILL, within `timeout` seconds.
+    """
+    if not state.exists:
+        return False
+    while (pid := state.owner()) is not None:
+        try:
+            handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            if state.owner() != pid:  # the number could be another process's by now
+                continue
+            signal.pidfd_send_signal(handle, signal.SIGTERM)
+            if not select.select([handle], [], [], timeout)[0]:
+                signal.pidfd_send_signal(handle, signal.SIGKILL)  # its children go with it
+                if not select.select([handle], [], [], timeout)[0]:
+                    raise DevclusterError(f"process {pid} cannot be ended")
+        finally:
+            os.close(handle)
+    if state.exists:
+        state.acquire()
+        state.release(remove=True)
+    return True
+
+
+def supervise(
+    state: StateDir, etcd: int, apiservers: int, ready: Callable[[dict[str, Any]], None], progress: Progress
+) -> None:
+    """Run a cluster in this process until SIGTERM, SIGINT or SIGHUP; then remove it and its folder.
+
+    `ready` is called with its record. Raises DevclusterError if it cannot be started.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in _STOP_SIGNALS:  # the first is enough; the way down is not to be cut short
+            signal.signal(each, signal.SIG_IGN)
+        raise _StopRequested
+
+    for each in _STOP_SIGNALS:
+        signal.signal(each, stop)
+    plane = ControlPlane(state.path, etcd, apiservers, Binaries.find(progress=progress), keep_state=False)
+    try:
+        with plane:
+            record = _record(plane)
+            plane.state.write(record)
+            ready(record)
+            _watch(plane, progress)
+    except _StopRequested:
+        pass  # what was asked for
+
+
+def _watch(plane: ControlPlane, progress: Progress) -> None:
+    reported: set[str] = set()
+    while True:
+        time.sleep(1.0)  # a signal's exception ends it at once
+        for process in plane.processes:
+            if not process.running and process.name not in reported:
+                reported.add(process.name)
+                progress.line(f"{process.name} ended with status {process.returncode}; see {process.log_path}")
+
+
+def _record(plane: ControlPlane) -> dict[str, Any]:
+    return {
+        "supervisor": os.getpid(),
+        "kubeconfig": str(plane.kubeconfig),
+        "kubectl": str(plane.kubectl_path),
+        "servers": plane.servers,
+        "etcd": plane.etcd_endpoints,
+        "etcd_ca": str(plane.etcd_ca),
+        "etcd_cert": str(plane.etcd_cert),
+        "etcd_key": str(plane.etcd_key),
+        "audit_logs": [str(path) for path in plane.audit_logs],
+        "processes": {process.name: process.pid for process in plane.processes},
+        "versions": plane.versions(),
+    }
