@@ -1,0 +1,123 @@
+"""The Lease as the election sees it: a record read from, and written back into, the API object."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from kopf_ha.core.token import TOKEN_MAX
+from kopf_ha.errors import MalformedLease
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRecord:
+    """One revision of a ``coordination.k8s.io/v1`` Lease, or one that is about to be written.
+
+    Args:
+        holder: the holder identity; empty when the Lease is released or was never held.
+        transitions: `leaseTransitions`, which is the token of the holder's term.
+        lease_duration: seconds; None when the Lease holds no usable number, then a reader takes its own.
+        acquire_time: MicroTime, for people only: no decision is made by another machine's clock.
+        renew_time: MicroTime, for people only.
+        resource_version: of this revision; empty for a Lease that does not exist yet.
+        uid: of the Lease; empty for one that does not exist yet.
+        raw: the whole object, so that what others keep in it survives a PUT.
+    """
+
+    holder: str
+    transitions: int
+    lease_duration: int | None = None
+    acquire_time: str | None = None
+    renew_time: str | None = None
+    resource_version: str = ""
+    uid: str = ""
+    raw: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def parse(cls, body: Mapping[str, Any]) -> LeaseRecord:
+        """Read an API object.
+
+        Raises:
+            MalformedLease: `leaseTransitions` is missing or no number from 0 to `TOKEN_MAX`, or the holder is
+                no text. The highest token given so far is then unknown, and taking 0 for it would give
+                tokens a second time (I2); the message says how to repair the Lease.
+        """
+        meta = body.get("metadata") or {}
+        spec = body.get("spec") or {}
+        transitions = spec.get("leaseTransitions")
+        if isinstance(transitions, bool) or not isinstance(transitions, int) or not 0 <= transitions <= TOKEN_MAX:
+            raise MalformedLease(_sentence(meta, f"leaseTransitions is {_shown(transitions)}"))
+        holder = spec.get("holderIdentity")
+        if holder is not None and not isinstance(holder, str):
+            raise MalformedLease(_sentence(meta, f"holderIdentity is {holder!r}"))
+        duration = spec.get("leaseDurationSeconds")
+        if isinstance(duration, bool) or not isinstance(duration, int) or duration < 1:
+            duration = None
+        return cls(
+            holder=holder or "",
+            transitions=transitions,
+            lease_duration=duration,
+            acquire_time=spec.get("acquireTime"),
+            renew_time=spec.get("renewTime"),
+            resource_version=str(meta.get("resourceVersion") or ""),
+            uid=str(meta.get("uid") or ""),
+            raw=body,
+        )
+
+    def as_object(self, namespace: str, name: str) -> dict[str, Any]:
+        """Give the object to PUT or POST: ours replaced, everything else as it was read."""
+        body: dict[str, Any] = copy.deepcopy(dict(self.raw))
+        body |= {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
+        meta = body.setdefault("metadata", {})
+        meta |= {"namespace": namespace, "name": name}
+        if self.resource_version:
+            # The precondition that makes the PUT compare-and-swap. With the uid, a Lease that was deleted
+            # and made again cannot be hit by accident.
+            meta |= {"resourceVersion": self.resource_version, "uid": self.uid}
+        body["spec"] = (body.get("spec") or {}) | {
+            "holderIdentity": self.holder,
+            "leaseTransitions": self.transitions,
+            "leaseDurationSeconds": self.lease_duration,
+            "acquireTime": self.acquire_time,
+            "renewTime": self.renew_time,
+        }
+        return body
+
+    def same_spec(self, other: LeaseRecord) -> bool:
+        """Whether both revisions are of one Lease and hold the same spec, fields of others included.
+
+        Labels and annotations do not count: who edits those keeps no leader alive (trap 9).
+        """
+        return self.uid == other.uid and self.fields == other.fields and self._others == other._others
+
+    @property
+    def fields(self) -> tuple[str, int, int | None, str | None, str | None]:
+        """Our five fields of the spec. `acquire_time` in microseconds makes each acquisition's unique."""
+        return (self.holder, self.transitions, self.lease_duration, self.acquire_time, self.renew_time)
+
+    @property
+    def _others(self) -> dict[str, Any]:
+        return {k: v for k, v in (self.raw.get("spec") or {}).items() if k not in _OURS}
+
+    def changed(self, **values: Any) -> LeaseRecord:
+        """Give a copy with other values."""
+        return replace(self, **values)
+
+
+_OURS = frozenset({"holderIdentity", "leaseTransitions", "leaseDurationSeconds", "acquireTime", "renewTime"})
+
+
+def _shown(value: object) -> str:
+    return "missing" if value is None else repr(value)
+
+
+def _sentence(meta: Mapping[str, Any], what: str) -> str:
+    name, namespace = meta.get("name", "?"), meta.get("namespace", "?")
+    return (
+        f"Lease {namespace}/{name} cannot be used: {what}. It counts the terms, so it is never guessed."
+        f" Set it to at least the highest token recorded on any object (0 if there is none):"
+        f" kubectl -n {namespace} patch lease {name} --type=merge"
+        f' -p \'{{"spec":{{"holderIdentity":null,"leaseTransitions":N}}}}\''
+    )

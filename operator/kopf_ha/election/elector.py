@@ -1,0 +1,326 @@
+"""The elector: one thread that drives the table, sends its requests and keeps its timer."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import math
+import queue
+import random
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from kubernetes.client import ApiClient
+
+from kopf_ha._context import boottime
+from kopf_ha.core import election as table
+from kopf_ha.core.election import Action, Election, Event, Phase, State
+from kopf_ha.core.grant import Grant
+from kopf_ha.core.token import Stamp
+from kopf_ha.election.client import LeaseClient, Unreached
+from kopf_ha.election.watcher import Watcher
+from kopf_ha.errors import MalformedLease
+from kopf_ha.settings import Settings
+
+log = logging.getLogger("kopf_ha.election")
+
+
+class Elector:
+    """Takes part in the election of one Lease, from `start` until `release` or `stop`.
+
+    Each `on_started` is followed by exactly one `on_stopped` with the same grant, whatever ends the term,
+    and the grant is closed before `on_stopped` is called. After that the elector follows, and acquires again only
+    when `resume` was called (but after `release` and `stop`, which are the end).
+
+    The callbacks run in the elector's thread and must not block: while they run, nothing is renewed.
+    All methods may be called from any thread.
+
+    Args:
+        settings: the Lease, the identity, the durations.
+        make_client: gives an `ApiClient` of the elector's own; called twice, once for each of its connections.
+        on_started: a term began; here is its grant.
+        on_stopped: the term of this grant ended, for this cause. The grant is closed already.
+        on_new_leader: the Lease names this holder with this token; it may be this process.
+        floor: gives the highest token recorded on any object that is known of. Asked while following only.
+        clock: seconds, on a clock that goes on while the machine sleeps.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        make_client: Callable[[], ApiClient],
+        *,
+        on_started: Callable[[Grant], None],
+        on_stopped: Callable[[Grant, str], None],
+        on_new_leader: Callable[[str, int], None] = lambda holder, token: None,
+        floor: Callable[[], int] = lambda: 0,
+        clock: Callable[[], float] = boottime,
+    ) -> None:
+        self._settings = settings
+        self._make_client = make_client
+        self._on_started = on_started
+        self._on_stopped = on_stopped
+        self._on_new_leader = on_new_leader
+        self._floor = floor
+        self._clock = clock
+        self._rules = Election(settings)
+        self._state = State()
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._due = math.inf
+        self._beat = -math.inf
+        self._grant: Grant | None = None
+        self._troubles: dict[str, str] = {}
+        self._thread = threading.Thread(target=self._run, name="kopf-ha-election", daemon=True)
+
+    # --- for the run layer
+
+    def start(self) -> None:
+        """Begin to follow, and acquire as soon as the Lease can be had."""
+        self._thread.start()
+
+    def beat(self) -> None:
+        """Say that the term's event loop is alive, about once a second.
+
+        Without it for a renew deadline, the term ends: a leader that handles nothing must not renew for ever.
+        """
+        self._beat = self._clock()
+
+    def resume(self) -> None:
+        """Say that the term that was lost is drained: its Lease may be given back, and acquired again."""
+        self._events.put(table.Resume())
+
+    def step_down(self, cause: str, *, grant: Grant | None = None) -> None:
+        """End the term now: close its grant before this returns, give the Lease back, wait for `resume`.
+
+        Args:
+            cause: a sentence, for `on_stopped` and the log.
+            grant: the term that is meant; when it is not the present one, nothing happens.
+        """
+        present = self._grant
+        if present is not None and grant in (None, present):
+            present.close(cause)
+            self._events.put(table.StepDown(cause))
+
+    def raise_floor(self, floor: int) -> None:
+        """Say that an object records token `floor` (I1, trap 7).
+
+        Any later term is above it. If the present one is not, its grant is closed before this returns, and
+        after `resume` a new term begins, in the same Lease, above it.
+        """
+        present = self._grant
+        if present is not None and floor >= present.stamp.token:
+            present.close(f"floor: an object records token {floor}")
+        self._events.put(table.RaiseFloor(floor))
+
+    def release(self, timeout: float) -> None:
+        """Give the Lease back if it is still mine, so that others lead at once, and end the thread.
+
+        The caller has drained the term. Waits up to `timeout` seconds for the end.
+        """
+        self._end(table.Release(), timeout)
+
+    def stop(self) -> None:
+        """End the thread and leave the Lease as it is: others wait until it expires."""
+        self._end(table.Stop(), self._settings.renew_deadline)
+
+    @property
+    def state(self) -> str:
+        """The phase: following, acquiring, leading, renewing, releasing, lost or stopped."""
+        return self._state.phase.value
+
+    @property
+    def leading(self) -> bool:
+        """Whether a grant is open and not expired."""
+        grant = self._grant
+        return grant is not None and grant.remaining(self._clock()) > 0
+
+    @property
+    def observed_holder(self) -> str:
+        """The holder that the Lease named when it was last seen; empty for none."""
+        seen = self._state.seen
+        return seen.holder if seen else ""
+
+    @property
+    def observed_token(self) -> int:
+        """The `leaseTransitions` that was last seen; 0 when there is no Lease."""
+        seen = self._state.seen
+        return seen.transitions if seen else 0
+
+    @property
+    def last_error(self) -> str:
+        """What keeps the election from working now, in a sentence; empty when nothing does."""
+        return next((cause for cause in list(self._troubles.values()) if cause), "")
+
+    # --- the thread
+
+    def _run(self) -> None:
+        watcher: Watcher | None = None
+        client: LeaseClient | None = None
+        cause = "the election's thread ended by an error of its own"
+        try:
+            client = LeaseClient(self._settings, self._make_client())
+            watcher = Watcher(
+                self._settings,
+                LeaseClient(self._settings, self._make_client()),
+                self._events.put,
+                lambda text: self._trouble("watch", text),
+            )
+            watcher.start()
+            while self._state.phase is not Phase.STOPPED:
+                self._take(self._next(), client)
+        except Exception as e:
+            log.exception(cause)
+            self._troubles["thread"] = f"{cause}: {e}"
+            self._state = State(phase=Phase.STOPPED)
+        finally:
+            self._close(cause)
+            if watcher:
+                watcher.stop()
+            if client:
+                client.close()
+
+    def _next(self) -> Event:
+        """Wait for the next event, or for the timer, which goes first: a flood of news must not starve it."""
+        while True:
+            left = self._due - self._clock()
+            if left <= 0:
+                self._due = math.inf
+                return table.Tick(self._beat)
+            try:
+                # The queue's clock stops while the machine sleeps, ours does not: look at least every period.
+                return self._events.get(timeout=min(left, self._settings.retry_period))
+            except queue.Empty:
+                continue
+
+    def _take(self, event: Event, client: LeaseClient) -> None:
+        """Step the table and do what it says; answers to its requests go in before anything else."""
+        todo: deque[Event] = deque([event])
+        if self._state.phase in (Phase.FOLLOWING, Phase.LOST):
+            floor = self._floor()
+            if floor > self._state.floor:
+                todo.appendleft(table.RaiseFloor(floor))
+        while todo:
+            event = todo.popleft()
+            try:
+                self._state, actions = self._rules.step(self._state, event, self._clock(), _wall())
+            except table.IllegalMove as e:
+                log.debug("ignored: %s", e)  # such as a resume() that the end overtook
+                continue
+            if isinstance(event, table.Seen):
+                self._trouble("read", "")
+            for action in actions:
+                if isinstance(action, table.Warn):
+                    reading = isinstance(event, (table.Unusable, table.ReadFailed))
+                    self._trouble("read" if reading else "write", action.cause)
+                    continue
+                answer = self._do(action, client)
+                if answer is not None:
+                    todo.append(answer)
+
+    def _do(self, action: Action, client: LeaseClient) -> Event | None:
+        match action:
+            case table.Put():
+                return self._put(action, client)
+            case table.Read():
+                return self._read(action, client)
+            case table.Timer(at, spread):
+                # The jitter keeps replicas that failed together from trying together, as in client-go.
+                self._due = at + spread * random.random()  # noqa: S311
+            case table.Open(token, deadline):
+                return self._open(token, deadline)
+            case table.Extend(deadline):
+                if self._grant is not None:
+                    self._grant.extend(deadline)
+            case table.Close(cause):
+                self._close(cause)
+            case table.NewLeader(holder, token):
+                log.info("new leader: %s (token %d)", holder, token)
+                if holder != self._settings.identity:
+                    self._trouble("write", "")  # whatever kept me from leading then, somebody leads now
+                self._call(self._on_new_leader, holder, token)
+        return None
+
+    def _put(self, action: table.Put, client: LeaseClient) -> Event:
+        timeout = action.until - self._clock()
+        if timeout <= 0:
+            return table.Denied("the process or the machine was paused before a request to the Lease")
+        try:
+            record = client.write(action.record, timeout)
+        except MalformedLease as e:
+            return table.Failed(str(e))
+        except Unreached as e:
+            if e.status == 409 or (e.status == 404 and action.record.resource_version):
+                return table.Conflict()
+            return table.Denied(str(e)) if e.definite else table.Failed(str(e))
+        self._trouble("write", "")
+        return table.Written(record)
+
+    def _read(self, action: table.Read, client: LeaseClient) -> Event:
+        timeout = action.until - self._clock()
+        if timeout <= 0:
+            return table.ReadFailed("the process or the machine was paused before a request to the Lease")
+        try:
+            record = client.read(timeout)
+        except MalformedLease as e:
+            return table.Unusable(str(e), read=True)
+        except Unreached as e:
+            return table.ReadFailed(str(e))
+        return table.Seen(record, record.resource_version if record else "", read=True)
+
+    # --- the grant
+
+    def _open(self, token: int, deadline: float) -> Event | None:
+        s = self._settings
+        grant = Grant(Stamp(token, s.identity, s.lease, s.pod_uid), deadline)
+        self._grant = grant
+        log.info("leading: token %d, Lease %s, holder %s", token, s.lease, s.identity)
+        if not self._call(self._on_started, grant):
+            return table.StepDown("on_started failed")
+        return None
+
+    def _close(self, cause: str) -> None:
+        grant, self._grant = self._grant, None
+        if grant is None:
+            return
+        grant.close(cause)
+        if cause in ("released", "stopped"):
+            log.info("%s: token %d, Lease %s", cause, grant.stamp.token, self._settings.lease)
+        else:
+            log.error("lost: token %d, Lease %s: %s", grant.stamp.token, self._settings.lease, cause)
+        self._call(self._on_stopped, grant, cause)
+
+    # --- small things
+
+    def _end(self, event: Event, timeout: float) -> None:
+        if not self._thread.is_alive():
+            return
+        self._events.put(event)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout)
+            if self._thread.is_alive():
+                log.warning("the election's thread did not end in %.1f s", timeout)
+
+    def _call(self, callback: Callable[..., None], *args: object) -> bool:
+        try:
+            callback(*args)
+        except Exception:
+            log.exception("a callback of the election failed")
+            return False
+        return True
+
+    def _trouble(self, source: str, cause: str) -> None:
+        """Keep the cause and log it once, until it changes."""
+        before = self._troubles.get(source, "")
+        others = [c for s, c in list(self._troubles.items()) if s != source and c]
+        self._troubles[source] = cause
+        if cause == before or cause in others:
+            return
+        if cause:
+            log.warning("%s", cause)
+        elif not others:
+            log.info("Lease %s: works again, after: %s", self._settings.lease, before)
+
+
+def _wall() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
