@@ -1,0 +1,78 @@
+"""`python -m judge`: 0 when every promise held, 1 when one broke, 2 when there was nothing to judge."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from judge.audit import read_audit
+from judge.etcd import read_history
+from judge.history import History, HistoryError, dump, load
+from judge.report import report
+from judge.verdict import Expectations, judge
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    try:
+        history = _history(args)
+        audit = read_audit(args.audit)
+        if args.dump:
+            dump(history, args.dump)
+    except (HistoryError, OSError) as error:
+        print(f"judge: {error}", file=sys.stderr)
+        return 2
+    expectations = Expectations(
+        operator_user=args.operator_user,
+        lease_names=tuple(args.lease),
+        fenced=not args.unfenced,
+        lease_tampered=args.lease_tampered,
+        min_terms=args.min_terms,
+        min_bound_claims=args.min_bound_claims,
+        min_refusals=args.min_refusals,
+        gate_refusals=args.gate_refusals,
+        quiet_after=args.quiet_after,
+    )
+    verdict = judge(history, audit, expectations)
+    print(report(verdict))
+    return 0 if verdict.ok else 1
+
+
+def _history(args: argparse.Namespace) -> History:
+    if args.load:
+        return load(args.load)
+    return read_history(args.etcd, args.ca, args.cert, args.key)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m judge", description="Say whether the promises held in a run.")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--etcd", metavar="URL", help="read the history from this etcd")
+    source.add_argument("--from", dest="load", metavar="FILE", help="read a history that --dump wrote")
+    parser.add_argument("--ca", metavar="FILE", help="etcd's CA")
+    parser.add_argument("--cert", metavar="FILE", help="client certificate")
+    parser.add_argument("--key", metavar="FILE", help="its key")
+    parser.add_argument("--dump", metavar="FILE", help="write the history to a file (Secrets are left out)")
+    audit = "audit logs of all API servers"
+    parser.add_argument("--audit", metavar="FILE", nargs="+", action="extend", default=[], help=audit)
+    parser.add_argument("--operator-user", metavar="USER", help="system:serviceaccount:NAMESPACE:NAME")
+    lease = "a Lease to judge, besides those that stamps name"
+    parser.add_argument("--lease", metavar="NAMESPACE/NAME", action="append", default=[], help=lease)
+    parser.add_argument("--unfenced", action="store_true", help="no stamps are expected (comparison modes)")
+    tampered = "the Lease was edited on purpose"
+    parser.add_argument("--lease-tampered", action="store_true", help=tampered)
+    least = "fail when fewer were seen (%(default)s)"
+    for name, default in (("terms", 1), ("bound-claims", 1), ("refusals", 0)):
+        parser.add_argument(f"--min-{name}", type=int, metavar="N", default=default, help=least)
+    gate = "writes that the operator held back itself"
+    parser.add_argument("--gate-refusals", type=int, metavar="N", default=0, help=gate)
+    quiet = "fail when something changes after it"
+    parser.add_argument("--quiet-after", type=int, metavar="REVISION", help=quiet)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

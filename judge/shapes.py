@@ -1,0 +1,112 @@
+"""The fields that the judge knows: what any user sees with `kubectl get -o yaml`, no code of the operator."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from judge.history import Key, Object
+
+GROUP = "ipam.kopf-ha.dev"
+POOLS, CLAIMS, CHILDREN, LEASES = "addresspools", "addressclaims", "configmaps", "leases"
+JUDGED = frozenset({POOLS, CLAIMS, CHILDREN, LEASES})
+EXEMPT = frozenset({LEASES, "events"})  # kinds that carry no stamp
+ANNOTATION = "kopf-ha.dev/"
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """The term that wrote an object last, as the object records it."""
+
+    lease: str
+    token: int
+    holder: str
+    pod_uid: str
+
+    def __str__(self) -> str:
+        return f"token {self.token} of {self.holder}"
+
+
+@dataclass(frozen=True)
+class LeaseState:
+    """What a Lease says: its number (None when it has none) and who holds it ('' for nobody)."""
+
+    number: int | None
+    holder: str
+
+
+def stamp_of(obj: Object | None) -> Stamp | None:
+    """Read the stamp: `status.fencing`, or the annotations of a child; None if there is no readable one."""
+    fields = section(obj, "status").get("fencing")
+    if isinstance(fields, Mapping):
+        return _stamp(fields.get("lease"), fields.get("token"), fields.get("holder"), fields.get("podUID"))
+    notes = section(section(obj, "metadata"), "annotations")
+    token = notes.get(f"{ANNOTATION}token")
+    number = int(token) if isinstance(token, str) and token.isascii() and token.isdecimal() else None
+    lease, holder, pod_uid = (notes.get(ANNOTATION + name) for name in ("lease", "holder", "pod-uid"))
+    return _stamp(lease, number, holder, pod_uid)
+
+
+def _stamp(lease: Any, token: Any, holder: Any, pod_uid: Any) -> Stamp | None:
+    if isinstance(token, bool) or not isinstance(token, int) or token < 1 or not holder or not lease:
+        return None
+    return Stamp(str(lease), token, str(holder), str(pod_uid or ""))
+
+
+def lease_of(obj: Object | None) -> LeaseState:
+    """Read a Lease."""
+    spec = section(obj, "spec")
+    number = spec.get("leaseTransitions")
+    valid = isinstance(number, int) and not isinstance(number, bool)
+    return LeaseState(number if valid else None, spec.get("holderIdentity") or "")
+
+
+def section(obj: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]:
+    """A field that is an object, or an empty one."""
+    value = (obj or {}).get(name)
+    return value if isinstance(value, Mapping) else {}
+
+
+def terminating(obj: Object | None) -> bool:
+    """Whether the object is being deleted."""
+    return bool(section(obj, "metadata").get("deletionTimestamp"))
+
+
+def is_claim(key: Key) -> bool:
+    """Whether the key is an AddressClaim's."""
+    return key.resource == CLAIMS and key.group == GROUP
+
+
+def is_pool(key: Key) -> bool:
+    """Whether the key is an AddressPool's."""
+    return key.resource == POOLS and key.group == GROUP
+
+
+def claim_address(claim: Object | None) -> str:
+    """The address that a claim's status holds, or ''."""
+    return canonical(section(claim, "status").get("address"))
+
+
+def allocations(pool: Object | None) -> dict[str, str]:
+    """A pool's record: address → uid of the claim that has it."""
+    entries = section(section(pool, "status"), "allocations")
+    return {canonical(address): str(claim).rsplit("/", 1)[-1] for address, claim in entries.items()}
+
+
+def published(child: Object | None) -> tuple[str, str] | None:
+    """The address that a claim's ConfigMap publishes, and the claim's uid."""
+    address = canonical(section(child, "data").get("ADDRESS"))
+    owners = section(child, "metadata").get("ownerReferences") or ()
+    owner = next((str(o.get("uid", "")) for o in owners if o.get("kind") == "AddressClaim"), "")
+    return (address, owner) if address and owner else None
+
+
+def canonical(address: object) -> str:
+    """One spelling per address."""
+    text = str(address or "")
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return text

@@ -1,0 +1,58 @@
+"""I6: what users wrote stays theirs; and I7's end: when faults are over, writes stop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from judge.finding import Finding, Party
+from judge.history import Change, History
+from judge.shapes import ANNOTATION, CHILDREN, CLAIMS, GROUP, POOLS, section, stamp_of
+from judge.writers import Writers
+
+OPERATORS = (ANNOTATION, "kopf.zalando.org/", "kopf.dev/")  # annotations that are not users'
+
+
+def only_users_change_specs(history: History, writers: Writers) -> Iterator[Finding]:
+    """I6: the operator never changes a spec, a label or a user's annotation."""
+    for change in history.of(POOLS, CLAIMS):
+        entry = writers.entry(change)
+        if not change.same or entry is None or not writers.by_operator(entry):
+            continue
+        for part in changed(change):
+            sentence = f"{Party.audited(entry)} changed {part} of {change.key} at revision {change.revision}"
+            yield Finding("I6", "user's field", change.revision, str(change.key), (Party.audited(entry),), sentence)
+
+
+def unknown_editors(history: History, writers: Writers) -> int:
+    """How many changes of users' fields no audit entry explains."""
+    return sum(1 for c in history.of(POOLS, CLAIMS) if c.same and writers.entry(c) is None and any(changed(c)))
+
+
+def changed(change: Change) -> Iterator[str]:
+    """The users' parts that a change touched."""
+    before, after = change.before or {}, change.after or {}
+    if before.get("spec") != after.get("spec"):
+        yield "the spec"
+    was, now = section(before, "metadata"), section(after, "metadata")
+    if section(was, "labels") != section(now, "labels"):
+        yield "labels"
+    if _users(section(was, "annotations")) != _users(section(now, "annotations")):
+        yield "annotations"
+
+
+def _users(annotations: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in annotations.items() if not name.startswith(OPERATORS)}
+
+
+def writes_stop(history: History, after: int | None) -> Iterator[Finding]:
+    """I7: after a revision, nothing that the operator writes changes any more."""
+    if after is None:
+        return
+    for change in history.changes:
+        ours = change.key.group == GROUP or (
+            change.key.resource == CHILDREN and stamp_of(change.after or change.before)
+        )
+        if ours and change.revision > after:
+            sentence = f"{change.key} still changed at revision {change.revision}, after {after}"
+            yield Finding("I7", "writes go on", change.revision, str(change.key), (), sentence)

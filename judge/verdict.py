@@ -1,0 +1,164 @@
+"""Puts the checks together: one history, one audit log, one verdict."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from judge import addresses, leases, tokens, users
+from judge.audit import AuditEntry
+from judge.finding import Finding
+from judge.history import History
+from judge.leases import Leases, Term
+from judge.shapes import CLAIMS, EXEMPT, claim_address, stamp_of
+from judge.writers import Writers
+
+REFUSALS = frozenset({403, 409, 422})
+
+
+@dataclass(frozen=True)
+class Expectations:
+    """What the caller knows of the run: who the operator is, and how much must have happened at least."""
+
+    operator_user: str | None = None
+    """The operator's user name; without it, whoever wrote from a pod counts as the operator."""
+    lease_names: tuple[str, ...] = ()
+    """Leases to judge (`namespace/name`) besides those that stamps name; plain Kopf has no stamps."""
+    fenced: bool = True
+    """Whether stamps are expected: false for the comparison modes."""
+    lease_tampered: bool = False
+    """Whether the Lease was edited on purpose: what the Lease broke is then a note."""
+    min_terms: int = 1
+    min_bound_claims: int = 1
+    min_refusals: int = 0
+    gate_refusals: int = 0
+    """Writes that the operator itself held back; they never reach the audit log and count as refusals."""
+    quiet_after: int | None = None
+    """The revision after which nothing may change any more (I7)."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was seen, in numbers."""
+
+    revisions: int
+    changes: int
+    objects: int
+    terms: tuple[Term, ...]
+    claims_bound: int
+    claims_waiting: int
+    addresses_given: int
+    refused: Mapping[int, int]
+    """Answers to the operator's writes, by status; without dry runs, Events and the Lease."""
+    writes_per_token: Mapping[int, int]
+    late_but_harmless: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the promises held, and what was seen."""
+
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+    summary: Summary
+
+    @property
+    def ok(self) -> bool:
+        """Whether every promise held, in a run in which enough happened."""
+        return not self.findings
+
+    @property
+    def duplicates(self) -> tuple[Finding, ...]:
+        """The addresses that were given twice."""
+        return tuple(finding for finding in self.findings if finding.kind == addresses.TWICE)
+
+    def broken(self, promise: str) -> tuple[Finding, ...]:
+        """The findings of one promise."""
+        return tuple(finding for finding in self.findings if finding.promise == promise)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.findings)) or "every promise held"
+
+
+def judge(history: History, audit: Iterable[AuditEntry] = (), expectations: Expectations | None = None) -> Verdict:
+    """Judge a run."""
+    expected = expectations or Expectations()
+    entries = list(audit)
+    writers = Writers(history, entries, expected.operator_user)
+    seen = Leases(history, expected.lease_names)
+    about_lease = [
+        *leases.numbers_are_unique(seen, writers),
+        *leases.tokens_are_granted(history, seen, writers),
+    ]
+    late_writes = list(tokens.no_late_write(history))
+    broke = {finding.revision for finding in late_writes}
+    late = [c for c in tokens.late_but_harmless(history, seen, writers) if c.revision not in broke]
+    summary = _summary(history, entries, writers, seen, len(late))
+    findings = [
+        *tokens.tokens_only_rise(history, writers),
+        *tokens.tokens_have_one_holder(history),
+        *late_writes,
+        *(f for f in tokens.writers_match_stamps(history, writers) if expected.fenced or f.promise != "I8"),
+        *tokens.barrier_comes_first(history),
+        *addresses.no_address_twice(history, writers),
+        *addresses.pools_keep_what_is_held(history, writers),
+        *users.only_users_change_specs(history, writers),
+        *users.writes_stop(history, expected.quiet_after),
+        *([] if expected.lease_tampered else about_lease),
+    ]
+    notes = [
+        *(str(finding) for finding in about_lease if expected.lease_tampered),
+        *leases.rebirths(seen),
+        *(f"late but harmless: {c.key} at revision {c.revision} by {writers.party(c)}" for c in late),
+    ]
+    if unknown := users.unknown_editors(history, writers):
+        notes.append(f"{unknown} changes of users' fields are by nobody known: the audit log does not show them")
+    findings.sort(key=lambda finding: finding.revision)
+    return Verdict((*findings, *_vacuous(summary, expected)), tuple(notes), summary)
+
+
+def _vacuous(summary: Summary, expected: Expectations) -> Iterator[Finding]:
+    """A run in which nothing happened proves nothing."""
+    counts = [
+        ("terms", len(summary.terms), expected.min_terms),
+        ("claims bound", summary.claims_bound, expected.min_bound_claims),
+        ("refusals", sum(summary.refused.values()) + expected.gate_refusals, expected.min_refusals),
+        ("stamped writes", sum(summary.writes_per_token.values()), int(expected.fenced)),
+    ]
+    for what, count, least in counts:
+        if count < least:
+            sentence = f"only {count} {what} seen, {least} expected"
+            yield Finding("vacuous", what, summary.revisions, "the run", (), sentence)
+
+
+def _summary(history: History, audit: Iterable[AuditEntry], writers: Writers, seen: Leases, late: int) -> Summary:
+    given: set[tuple[str, str]] = set()
+    now: dict[str, str] = {}
+    per_token: Counter[int] = Counter()
+    for change in history.changes:
+        if change.key.resource == CLAIMS:
+            now.pop(change.uid, None)
+            if change.after is not None:
+                now[change.uid] = address = claim_address(change.after)
+                given |= {(change.uid, address)} if address else set()
+        stamp = stamp_of(change.after)
+        if stamp and tokens.wrote(change):
+            per_token[stamp.token] += 1
+    refused = Counter(
+        entry.code
+        for entry in audit
+        if entry.write and entry.code in REFUSALS and entry.resource not in EXEMPT and writers.by_operator(entry)
+    )
+    return Summary(
+        revisions=history.revision,
+        changes=len(history.changes),
+        objects=len({(change.key, change.uid) for change in history.changes if change.after is not None}),
+        terms=seen.terms,
+        claims_bound=len({uid for uid, _ in given}),
+        claims_waiting=sum(1 for address in now.values() if not address),
+        addresses_given=len(given),
+        refused=dict(sorted(refused.items())),
+        writes_per_token=dict(sorted(per_token.items())),
+        late_but_harmless=late,
+    )

@@ -1,0 +1,65 @@
+"""Who made a change: by its stamp, by the audit log, or by its field managers, in this order."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from judge.audit import AuditEntry
+from judge.finding import NOBODY, Party
+from judge.history import Change, History
+from judge.shapes import section, stamp_of
+
+_Name = tuple[str, str, str]
+
+
+class Writers:
+    """Matches the changes of a history with the requests of an audit log.
+
+    The answer's resourceVersion is the revision. A write that changed nothing is answered with an older revision, so
+    the first answer counts. Answers without one (deletions; a log that keeps no answers) are matched in their order
+    with the changes that are left, if there are as many.
+    """
+
+    def __init__(self, history: History, audit: Iterable[AuditEntry], operator_user: str | None = None):
+        self.operator_user = operator_user
+        self._by_revision: dict[int, AuditEntry] = {}
+        requests: dict[_Name, list[AuditEntry]] = defaultdict(list)
+        for entry in audit:
+            if entry.write and entry.accepted:
+                if entry.revision is not None:
+                    self._by_revision.setdefault(entry.revision, entry)
+                else:  # a log without answers, or a deletion
+                    requests[entry.resource, entry.namespace, entry.name].append(entry)
+        changes: dict[_Name, list[Change]] = defaultdict(list)
+        for change in history.changes:
+            changes[_name(change)].append(change)
+        for name, entries in requests.items():
+            open_changes = [c for c in changes[name] if c.revision not in self._by_revision]
+            if len(entries) == len(open_changes):
+                self._by_revision.update((c.revision, e) for c, e in zip(open_changes, entries, strict=True))
+
+    def entry(self, change: Change) -> AuditEntry | None:
+        """The request that made the change, if it is known."""
+        entry = self._by_revision.get(change.revision)
+        return entry if entry and (entry.resource, entry.namespace, entry.name) == _name(change) else None
+
+    def by_operator(self, entry: AuditEntry) -> bool:
+        """Whether the operator asked: by its user, or else any pod."""
+        return entry.user == self.operator_user if self.operator_user else bool(entry.pod_uid)
+
+    def party(self, change: Change) -> Party:
+        """The party to name in a sentence."""
+        entry = self.entry(change)
+        stamp = stamp_of(change.after or change.before)
+        if stamp and (entry is None or entry.pod_uid == stamp.pod_uid):
+            return Party.stamped(stamp)
+        if entry:
+            return Party.audited(entry)
+        managers = section(change.after, "metadata").get("managedFields") or ()
+        newest = max(managers, key=lambda m: m.get("time", ""), default=None)
+        return Party(str(newest.get("manager")), source="managedFields") if newest else NOBODY
+
+
+def _name(change: Change) -> _Name:
+    return change.key.resource, change.key.namespace, change.key.name

@@ -1,0 +1,150 @@
+"""I5: no address is given to two claims."""
+
+from judge_stories import ONE, USER, ZERO, Story
+
+from judge.addresses import no_address_twice, pools_keep_what_is_held
+from judge.writers import Writers
+
+
+def twice(story):
+    return list(no_address_twice(story.history, Writers(story.history, story.audit, USER)))
+
+
+def broken(story):
+    found = pools_keep_what_is_held(story.history, Writers(story.history, story.audit, USER))
+    return [(f.kind, f.object, f.revision) for f in found]
+
+
+def bound(story, name, address, term=None):
+    story.claim(name)
+    story.pool({address: name}, term)
+    story.claim(name, address, term)
+    story.child(name, address, term)
+
+
+def test_give_and_take_back_in_order_is_fine():
+    story = Story()
+    bound(story, "a", "10.20.0.7", (ZERO, 1))
+    story.gone(story.child_key("a"))
+    story.claim("a", "", (ZERO, 1))
+    story.pool({}, (ZERO, 1))
+    story.gone(story.claim_key("a"))
+    bound(story, "b", "10.20.0.7", (ZERO, 1))
+    assert not twice(story)
+    assert not broken(story)
+
+
+def test_two_claims_with_one_address_are_found_once_and_say_by_whom():
+    story = Story()
+    bound(story, "a", "10.20.0.7", (ONE, 3))
+    story.claim("b", "10.20.0.7")
+    story.asked(ZERO)
+    story.claim("b", "10.20.0.7", labels={"x": "y"})
+    story.child("b", "10.20.0.7")
+    (found,) = twice(story)
+    assert found.sentence == (
+        "10.20.0.7 was given twice: to default/a (uid a) at revision 3 by pod ipam-1 (token 3) in addresspools blue,"
+        " and to default/b (uid b) at revision 6 by pod ipam-0 (no token; from audit log) in addressclaims default/b"
+    )
+    assert found.revision == 6
+
+
+def test_two_spellings_are_one_address():
+    story = Story()
+    story.claim("a", "fd00::1")
+    story.claim("b", "fd00:0:0::0001")
+    assert [f.object for f in twice(story)] == ["fd00::1"]
+
+
+def test_a_pool_entry_that_changes_hands_is_found_while_the_first_claim_has_it():
+    story = Story()
+    story.claim("a")
+    story.claim("b")
+    story.pool({"10.20.0.7": "a"})
+    story.claim("a", "10.20.0.7")
+    bad = story.pool({"10.20.0.7": "b"})
+    assert [f.revision for f in twice(story)] == [bad]
+    assert broken(story) == [("freed while held", "10.20.0.7", bad)]
+
+
+def test_a_pool_entry_may_change_hands_when_the_first_claim_never_got_it_or_is_gone():
+    story = Story()
+    story.claim("a")
+    story.claim("b")
+    story.pool({"10.20.0.7": "a"})
+    story.pool({"10.20.0.7": "b"})
+    story.claim("c", "10.20.0.8")
+    story.gone(story.claim_key("c"))
+    story.pool({"10.20.0.7": "b", "10.20.0.8": "a"})
+    assert not twice(story)
+
+
+def test_a_deleted_claim_that_is_still_there_keeps_its_address():
+    story = Story()
+    bound(story, "a", "10.20.0.7")
+    story.claim("a", "10.20.0.7", deletionTimestamp="2030-01-01T00:00:00Z")
+    story.claim("b", "10.20.0.7")
+    assert len(twice(story)) == 1
+
+
+def test_two_pools_that_overlap():
+    story = Story()
+    story.claim("a")
+    story.claim("b")
+    story.pool({"10.20.0.7": "a"}, name="blue")
+    story.pool({"10.20.0.8": "b"}, name="red")
+    assert not twice(story)
+    bad = story.pool({"10.20.0.7": "b"}, name="red")
+    assert [f.revision for f in twice(story)] == [bad]
+
+
+def test_two_children_of_living_claims():
+    story = Story()
+    story.claim("a")
+    story.claim("b")
+    story.claim("c")
+    story.child("a", "10.20.0.7")
+    story.child("b", "10.20.0.8")
+    assert not twice(story)
+    bad = story.child("c", "10.20.0.7")
+    assert [f.revision for f in twice(story)] == [bad]
+
+
+def test_a_child_of_a_dead_claim_gives_nothing():
+    story = Story()
+    bound(story, "a", "10.20.0.7")
+    story.gone(story.claim_key("a"))
+    story.claim("b")
+    story.child("b", "10.20.0.7")
+    assert not twice(story)
+
+
+def test_three_claims_are_two_times_two_given():
+    story = Story()
+    for name in "abc":
+        story.claim(name, "10.20.0.7")
+    assert len(twice(story)) == 3
+
+
+def test_an_entry_that_disappears_while_the_claim_has_the_address():
+    story = Story()
+    bound(story, "a", "10.20.0.7")
+    bad = story.pool({})
+    assert broken(story) == [("freed while held", "10.20.0.7", bad)]
+
+
+def test_an_address_that_the_pool_does_not_record():
+    story = Story()
+    story.pool({"10.20.0.7": "a"})
+    story.claim("a", "10.20.0.7")
+    bad = story.claim("b", "10.20.0.8")
+    story.pool({"10.20.0.7": "a", "10.20.0.8": "b"})
+    assert broken(story) == [("given without record", "10.20.0.8", bad)]
+
+
+def test_an_entry_may_go_with_a_claim_that_never_got_the_address():
+    story = Story()
+    story.claim("a")
+    story.pool({"10.20.0.7": "a"})
+    story.pool({})
+    assert not broken(story)

@@ -1,0 +1,120 @@
+"""The audit log, and who made a change."""
+
+import json
+
+from judge_stories import ONE, USER, ZERO, Story
+
+from judge import read_audit
+from judge.writers import Writers
+
+
+def event(**changes):
+    return {
+        "stage": "ResponseComplete",
+        "requestURI": "/apis/ipam.kopf-ha.dev/v1/namespaces/default/addressclaims/a/status",
+        "verb": "patch",
+        "user": {
+            "username": USER,
+            "extra": {
+                "authentication.kubernetes.io/pod-name": ["ipam-0"],
+                "authentication.kubernetes.io/pod-uid": ["u-0"],
+            },
+        },
+        "userAgent": "kopf/1.45",
+        "objectRef": {"resource": "addressclaims", "namespace": "default", "name": "a", "subresource": "status"},
+        "responseStatus": {"code": 200},
+        "responseObject": {"kind": "AddressClaim", "metadata": {"resourceVersion": "312"}},
+        "stageTimestamp": "2030-01-01T00:00:01.5Z",
+        **changes,
+    }
+
+
+def log(path, *events):
+    path.write_text("".join(json.dumps(e) + "\n" for e in events))
+    return path
+
+
+def test_logs_are_read_in_the_order_of_answers(tmp_path):
+    early = event(stageTimestamp="2030-01-01T00:00:01Z", verb="create")
+    begun = event(stage="RequestReceived")
+    first = log(tmp_path / "1.log", event(), begun)
+    second = log(tmp_path / "2.log", early)
+    second.write_text(second.read_text() + '{"stage": "ResponseCom')
+    entries = read_audit([first, second])
+    assert [e.verb for e in entries] == ["create", "patch"]
+    entry = entries[1]
+    assert (entry.user, entry.pod, entry.pod_uid, entry.revision, entry.code) == (USER, "ipam-0", "u-0", 312, 200)
+    assert (entry.resource, entry.subresource, entry.namespace, entry.name) == (
+        "addressclaims",
+        "status",
+        "default",
+        "a",
+    )
+
+
+def test_dry_runs_refusals_and_impersonation(tmp_path):
+    dry = event(requestURI="/api/v1/x?dryRun=All")
+    refused = event(
+        responseStatus={"code": 409, "message": "changed"},
+        responseObject={"kind": "Status", "metadata": {"resourceVersion": "9"}},
+    )
+    other = event(impersonatedUser={"username": "bob"})
+    a, b, c = read_audit([log(tmp_path / "log", dry, refused, other)])
+    assert (a.write, b.write, c.write) == (False, True, True)
+    assert (b.accepted, b.revision, b.reason) == (False, None, "changed")
+    assert (c.user, c.pod) == ("bob", "")
+
+
+def parties(story):
+    writers = Writers(story.history, story.audit, USER)
+    return [str(writers.party(change)) for change in story.history.changes]
+
+
+def test_a_write_that_changed_nothing_does_not_take_the_revision():
+    story = Story()
+    story.claim("a")
+    story.asked(ZERO)
+    story.asked(ONE)  # answered with the same revision
+    assert parties(story) == ["pod ipam-0 (no token; from audit log)"]
+
+
+def test_without_revisions_the_order_tells_if_the_numbers_agree():
+    story = Story()
+    story.claim("a")
+    story.asked("alice", revision=None)
+    story.claim("a", "10.20.0.1")
+    story.asked(ZERO, revision=None)
+    story.asked(ONE, revision=None, code=409)
+    assert parties(story) == [
+        "alice (kubectl/v1) (no token; from audit log)",
+        "pod ipam-0 (no token; from audit log)",
+    ]
+    story.asked(ONE, revision=None)
+    assert parties(story) == ["somebody unknown", "somebody unknown"]
+
+
+def test_a_deletion_is_matched_though_its_answer_has_no_revision():
+    story = Story()
+    story.child("a", "10.20.0.1", (ONE, 2))
+    story.asked(ONE, verb="create")
+    story.gone(story.child_key("a"))
+    story.asked(ZERO, verb="delete", revision=None)
+    assert parties(story) == ["pod ipam-1 (token 2)", "pod ipam-0 (no token; from audit log)"]
+
+
+def test_the_stamp_names_the_party_unless_the_audit_log_knows_better():
+    story = Story()
+    story.claim("a", term=(ZERO, 1))
+    story.claim("a", term=(ZERO, 1))
+    story.asked(ONE)
+    assert parties(story) == ["pod ipam-0 (token 1)", "pod ipam-1 (no token; from audit log)"]
+
+
+def test_field_managers_come_last():
+    story = Story()
+    managers = [
+        {"manager": "kubectl", "time": "2030-01-01T00:00:00Z"},
+        {"manager": "kopf", "time": "2030-01-01T00:00:09Z"},
+    ]
+    story.claim("a", managedFields=managers)
+    assert parties(story) == ["kopf (no token; from managedFields)"]

@@ -1,0 +1,138 @@
+"""The whole judge: good runs, vacuous runs, the command line."""
+
+import pytest
+from judge_stories import LEASE, ONE, USER, ZERO, Story
+
+from judge import Expectations, dump, judge
+from judge.__main__ import main
+
+
+def good_run() -> Story:
+    story = Story()
+    story.lease(1, ZERO.holder)
+    story.asked(ZERO)
+    story.claim("a")
+    story.asked("alice")
+    for write in (
+        lambda: story.pool({"10.20.0.7": "a"}, (ZERO, 1)),
+        lambda: story.claim("a", "10.20.0.7", (ZERO, 1)),
+        lambda: story.child("a", "10.20.0.7", (ZERO, 1)),
+    ):
+        write()
+        story.asked(ZERO)
+    story.lease(2, ONE.holder)
+    story.asked(ONE)
+    story.pool({"10.20.0.7": "a"}, (ONE, 2))
+    story.asked(ONE)
+    story.asked(ZERO, code=403, revision=None)
+    story.claim("b")
+    story.asked("alice")
+    return story
+
+
+def test_a_good_run():
+    story = good_run()
+    verdict = judge(story.history, story.audit, Expectations(USER, min_terms=2, min_refusals=1))
+    assert verdict.ok, str(verdict)
+    assert verdict.duplicates == ()
+    summary = verdict.summary
+    assert [(t.token, t.holder) for t in summary.terms] == [(1, ZERO.holder), (2, ONE.holder)]
+    assert (summary.claims_bound, summary.claims_waiting, summary.addresses_given) == (1, 1, 1)
+    assert summary.refused == {403: 1}
+    assert summary.writes_per_token == {1: 3, 2: 1}
+
+
+@pytest.mark.parametrize(
+    ("expected", "kind"),
+    [
+        (Expectations(min_terms=3), "terms"),
+        (Expectations(min_bound_claims=2), "claims bound"),
+        (Expectations(min_refusals=2), "refusals"),
+    ],
+)
+def test_a_run_in_which_too_little_happened(expected, kind):
+    story = good_run()
+    verdict = judge(story.history, story.audit, expected)
+    assert [(f.promise, f.kind) for f in verdict.findings] == [("vacuous", kind)]
+
+
+def test_an_empty_run_proves_nothing():
+    verdict = judge(Story().history)
+    assert [str(f) for f in verdict.findings] == [
+        "vacuous terms: only 0 terms seen, 1 expected",
+        "vacuous claims bound: only 0 claims bound seen, 1 expected",
+        "vacuous stamped writes: only 0 stamped writes seen, 1 expected",
+    ]
+
+
+def test_what_the_operator_held_back_counts():
+    story = good_run()
+    assert judge(story.history, story.audit, Expectations(min_refusals=3, gate_refusals=2)).ok
+
+
+def test_dry_runs_events_and_the_lease_are_no_refusals():
+    story = good_run()
+    story.asked(ZERO, code=403, revision=None, dry_run=True)
+    story.asked(ZERO, code=409, revision=None, resource="leases")
+    story.asked(ZERO, code=403, revision=None, resource="events")
+    story.asked("alice", code=422, revision=None)
+    assert judge(story.history, story.audit, Expectations(USER)).summary.refused == {403: 1}
+
+
+def test_a_lease_that_was_edited_on_purpose_is_a_note():
+    story = good_run()
+    story.lease(1, ONE.holder)
+    assert [f.promise for f in judge(story.history, story.audit).findings] == ["Lease", "Lease"]
+    verdict = judge(story.history, story.audit, Expectations(lease_tampered=True))
+    assert verdict.ok
+    assert "went down" in verdict.notes[0]
+
+
+def test_a_late_write_is_a_note_or_a_finding_but_not_both():
+    story = good_run()
+    story.claim("b", "", (ZERO, 1))
+    verdict = judge(story.history, story.audit)
+    assert verdict.ok
+    assert verdict.summary.late_but_harmless == 1
+    story.claim("b", "", (ONE, 2))
+    story.claim("b", "", (ZERO, 1))
+    verdict = judge(story.history, story.audit)
+    assert {f.promise for f in verdict.findings} == {"I1", "I3"}
+    assert verdict.summary.late_but_harmless == 1
+
+
+def test_plain_kopf_has_no_stamps_and_its_duplicates_are_found():
+    story = Story()
+    story.lease(1, ZERO.holder)
+    story.claim("a", "10.20.0.7")
+    story.asked(ZERO)
+    story.claim("b", "10.20.0.7")
+    story.asked(ONE)
+    verdict = judge(story.history, story.audit, Expectations(USER, lease_names=(LEASE,), fenced=False))
+    (found,) = verdict.duplicates
+    assert [p.name for p in found.parties] == ["pod ipam-0", "pod ipam-1"]
+    assert {f.promise for f in verdict.findings} == {"I5"}
+
+
+def test_command_line(tmp_path, capsys):
+    path = str(tmp_path / "history")
+    story = good_run()
+    dump(story.history, path)
+    assert main(["--from", path, "--min-terms", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "ok: every promise held" in out
+    assert f"token 2 of {LEASE}: {ONE.holder}" in out
+    story.claim("b", "10.20.0.7", (ONE, 2))
+    dump(story.history, path)
+    assert main(["--from", path, "--dump", path + "2"]) == 1
+    assert "10.20.0.7 was given twice" in capsys.readouterr().out
+    assert main(["--from", path + "2"]) == 1
+
+
+def test_command_line_that_cannot_judge(tmp_path, capsys):
+    assert main(["--from", str(tmp_path / "none")]) == 2
+    assert main(["--etcd", "http://127.0.0.1:1"]) == 2
+    assert "could not be read" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main([])
+    assert stop.value.code == 2
