@@ -1,1 +1,63 @@
-"""High availability and fencing for Kubernetes operators written with Kopf."""
+"""High availability and fencing for Kubernetes operators written with Kopf.
+
+Replicas elect a leader by a Lease; only the leader handles objects; every write carries a fencing token, so
+that a leader that was paused, cut off or slow changes nothing, even when it does not know yet that it lost.
+
+The command `kopf-ha run` runs an unchanged operator so; `await kopf_ha.operator()` does it inside of an
+application; `kopf_ha.current_term()` gives handlers the token for other systems that can check one.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from kopf_ha._context import CurrentTerm, current_term
+from kopf_ha.errors import (
+    ConfigurationError,
+    ElectionError,
+    FloorLost,
+    ForeignStamp,
+    GateClosed,
+    KopfHAError,
+    MalformedLease,
+    NoTerm,
+    Refused,
+    StaleLeader,
+    StampDropped,
+    TermEnded,
+    Unfenced,
+)
+from kopf_ha.settings import Settings
+
+if TYPE_CHECKING:
+    from kopf_ha.run import operator
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConfigurationError",
+    "CurrentTerm",
+    "ElectionError",
+    "FloorLost",
+    "ForeignStamp",
+    "GateClosed",
+    "KopfHAError",
+    "MalformedLease",
+    "NoTerm",
+    "Refused",
+    "Settings",
+    "StaleLeader",
+    "StampDropped",
+    "TermEnded",
+    "Unfenced",
+    "current_term",
+    "operator",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # `operator` brings Kopf and the kubernetes client along, seconds of import; a handler that only asks for
+    # its term, and the units of the core, need neither.
+    if name == "operator":
+        from kopf_ha.run import operator
+
+        return operator
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,10 +9,10 @@
     └── Refused                 a write that did not happen; never retried
         ├── NoTerm              the caller has no term: a thread, an executor, code outside of a handler
         ├── Unfenced            the fence does not know how to fence this write
+        ├── ForeignStamp        the object's tokens count by another Lease; the others are not touched by it
         └── TermEnded           the writer's term is over, or must end
             ├── GateClosed      line 1: no valid grant in this process
             ├── StaleLeader     line 2 or 3: a newer leader wrote the object, or the API server says so
-            ├── ForeignStamp    the object's tokens count by another Lease
             ├── FloorLost       a higher token than mine, although I hold the Lease
             └── StampDropped    the API server answered 200 and dropped the stamp
 
@@ -77,7 +77,7 @@ class StaleLeader(TermEnded):
     line = "precondition"
 
 
-class ForeignStamp(TermEnded):
+class ForeignStamp(Refused):
     """The object is stamped by the term of another Lease: two operators on one kind."""
 
     line = "precondition"

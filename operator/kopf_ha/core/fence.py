@@ -52,13 +52,17 @@ class Fence:
     """The fence of one process.
 
     Args:
+        lease: ``namespace/name`` of the Lease by which this process's tokens count.
         mode: ``full``, or for comparison only ``rv`` (optimistic concurrency: read again and try again) and
             ``none`` (what the clients do by themselves).
         deciding: kinds that others are decided from, ``plural.group``: their status is never sent again.
         exempt: kinds that pass unfenced, ``plural[.group][/subresource]``.
     """
 
-    def __init__(self, mode: str = "full", deciding: Iterable[str] = (), exempt: Iterable[str] = ()) -> None:
+    def __init__(
+        self, lease: str, mode: str = "full", deciding: Iterable[str] = (), exempt: Iterable[str] = ()
+    ) -> None:
+        self.lease = lease
         self.mode = mode
         self.deciding = frozenset(deciding)
         self.exempt = frozenset(exempt) | EXEMPT_KINDS
@@ -71,7 +75,7 @@ class Fence:
         self.known.clear()
         self.schemas.clear()
 
-    def learn(self, target: Target, body: Any, lease: str) -> None:
+    def learn(self, target: Target, body: Any) -> None:
         """Take note of an object that a watch or a list gave. Never raises: a handler must still see it."""
         stamped = self.schemas.get((target.group, target.version, target.resource))
         if stamped is None or not isinstance(body, dict):
@@ -82,12 +86,12 @@ class Fence:
             self.known.forget(target.key)  # the next write reads it again and names the trouble
             return
         if seen is not None:
-            self.note_floor(seen, stamped, lease)
+            self.note_floor(seen, stamped)
             self.known.learn(target.key, seen)
 
-    def note_floor(self, seen: Seen, stamped: bool, lease: str) -> None:
+    def note_floor(self, seen: Seen, stamped: bool) -> None:
         """Raise the floor to a stamp seen. An annotation does not count: anybody may write one."""
-        if stamped and seen.stamp is not None and seen.stamp.lease == lease:
+        if stamped and seen.stamp is not None and seen.stamp.lease == self.lease:
             self.floor = max(self.floor, seen.stamp.token)
 
     def flow(self, request: Request, grant: Grant | None, now: Callable[[], float], *, saw: bool = False) -> Flow:
@@ -367,7 +371,7 @@ class _Write:
                 f"{self.target}: the API server accepted the write and kept no stamp;"
                 " does the kind's schema have status.fencing with lease, token, holder and podUID?"
             )
-        self.fence.note_floor(seen, self.stamped, self.mine.lease)
+        self.fence.note_floor(seen, self.stamped)
         key = self.target.key
         if not self.target.name:
             key = (key[0], key[1], str(body["metadata"].get("name", "")))
@@ -447,7 +451,7 @@ class _Write:
         return error
 
 
-class _HandBack(Exception):  # noqa: N818  no error: the client has to see this answer
+class _HandBack(Exception):
     """An answer to one of the fence's own requests that the client has to deal with (5xx, 403, 429)."""
 
     def __init__(self, answer: Response) -> None:

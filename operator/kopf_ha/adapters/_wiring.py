@@ -1,0 +1,104 @@
+"""What all adapters share: the process's fence, and the two ways to drive its flow."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+
+from kopf_ha._context import boottime, current_grant
+from kopf_ha.core.fence import Fence
+from kopf_ha.core.grant import Grant
+from kopf_ha.core.wire import Request, Response
+from kopf_ha.errors import NoTerm, Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one attempt of one write ended. `refused` is None when an answer went back to the client."""
+
+    client: str
+    request: Request
+    grant: Grant | None
+    refused: Refused | None
+    status: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """The fence of this process, and who is told what became of the writes.
+
+    `report` is called in the writer's thread, before a refusal is raised: it has to close the grant first,
+    since handlers may catch everything, and must neither block nor raise.
+    """
+
+    fence: Fence
+    report: Callable[[Outcome], None]
+    now: Callable[[], float] = boottime
+
+
+_current: Wiring | None = None
+
+
+def wiring() -> Wiring:
+    """Give the wiring of this process.
+
+    Raises:
+        NoTerm: the adapters are installed and nothing runs yet: a write while the operator's code is loaded.
+    """
+    if _current is None:
+        raise NoTerm("a write while no operator runs: move it from the module's top level into a handler")
+    return _current
+
+
+@contextlib.contextmanager
+def wired(new: Wiring) -> Iterator[None]:
+    """Make `new` the wiring of this process for the body."""
+    global _current
+    if _current is not None:
+        raise RuntimeError("one process runs one fenced operator at a time")
+    _current = new
+    try:
+        yield
+    finally:
+        _current = None
+
+
+def drive(client: str, request: Request, send: Callable[[Request], Response]) -> Response:
+    """Send one attempt of a blocking client through the fence.
+
+    Raises:
+        Refused: the write did not happen, or was refused.
+    """
+    use, grant = wiring(), current_grant()
+    try:
+        flow = use.fence.flow(request, grant, use.now)
+        out = next(flow)
+        while True:
+            out = flow.send(send(out))
+    except StopIteration as end:
+        answer: Response = end.value
+        use.report(Outcome(client, request, grant, None, answer.status))
+        return answer
+    except Refused as error:
+        use.report(Outcome(client, request, grant, error))
+        raise
+
+
+async def adrive(client: str, request: Request, send: Callable[[Request], Awaitable[Response]]) -> Response:
+    """Do the same for Kopf, whose handlers decide from the revision that its watch gave us."""
+    use, grant = wiring(), current_grant()
+    try:
+        flow = use.fence.flow(request, grant, use.now, saw=True)
+        out = next(flow)
+        while True:
+            answer = await send(out)
+            try:
+                out = flow.send(answer)
+            except StopIteration as end:
+                final: Response = end.value
+                use.report(Outcome(client, request, grant, None, final.status))
+                return final
+    except Refused as error:
+        use.report(Outcome(client, request, grant, error))
+        raise

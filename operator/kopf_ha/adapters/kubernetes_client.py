@@ -1,0 +1,134 @@
+"""The `kubernetes` client: a connection pool whose `urlopen` asks the fence at each attempt.
+
+`PoolManager.urlopen` would see a request once, and urllib3 replays PUT and DELETE on a dropped connection
+below it. So writes are retried here, by the very policy that the caller configured, each attempt anew.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+from urllib.parse import urlsplit
+
+import urllib3
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util.retry import Retry
+
+from kopf_ha.adapters._wiring import drive
+from kopf_ha.core.wire import WRITES, Request, Response
+
+
+class _Fenced(HTTPConnectionPool):
+    """A pool that lets no write by."""
+
+    def urlopen(  # type: ignore[override]
+        self,
+        method: str,
+        url: str,
+        body: Any = None,
+        headers: Any = None,
+        retries: Any = None,
+        **options: Any,
+    ) -> urllib3.BaseHTTPResponse:
+        """Send one request; a write passes the fence at each attempt."""
+        if method.upper() not in WRITES:
+            return super().urlopen(method, url, body=body, headers=headers, retries=retries, **options)
+        policy = retries if isinstance(retries, Retry) else Retry.from_int(retries, default=self.retries)
+        while True:
+            try:
+                response = self._attempt(method.upper(), url, body, dict(headers or self.headers), options)
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                policy = policy.increment(method, url, error=error, _pool=self)
+                policy.sleep()
+                continue
+            if policy.is_retry(method, response.status, "Retry-After" in response.headers):
+                policy = policy.increment(method, url, response=response, _pool=self)
+                policy.sleep(response)
+                continue
+            return response
+
+    def _attempt(
+        self, method: str, url: str, body: Any, headers: dict[str, str], options: dict[str, Any]
+    ) -> urllib3.BaseHTTPResponse:
+        keep = {k: v for k, v in headers.items() if k.lower() not in ("content-type", "content-length")}
+        content_type = next((v for k, v in headers.items() if k.lower() == "content-type"), "")
+        given = options.get("timeout")
+        preload = options.get("preload_content", True)
+
+        def send(out: Request) -> Response:
+            # The client's own timeout stays where it is shorter; the grant's end caps it.
+            limit = given if isinstance(given, urllib3.Timeout) else urllib3.Timeout.from_float(_number(given))
+            if out.timeout is not None:
+                totals = [t for t in (limit.total, out.timeout) if isinstance(t, int | float)]
+                limit = urllib3.Timeout(connect=limit._connect, read=limit._read, total=min(totals))
+            got = super(_Fenced, self).urlopen(
+                out.method,
+                f"{out.path}?{out.query}" if out.query else out.path,
+                body=out.body or None,
+                headers={**keep, **({"Content-Type": out.content_type} if out.content_type else {})},
+                retries=False,
+                **{**options, "timeout": limit, "preload_content": True},
+            )
+            return Response(got.status, got.data, got)
+
+        parts = urlsplit(url)
+        asked = Request(
+            method=method,
+            path=parts.path,
+            query=parts.query,
+            content_type=content_type.partition(";")[0].strip(),
+            body=body.encode() if isinstance(body, str) else bytes(body or b""),
+        )
+        got: urllib3.BaseHTTPResponse = drive("kubernetes", asked, send).raw
+        if preload:
+            return got
+        # The caller asked for a stream of its own; the fence has read it already.
+        return urllib3.HTTPResponse(
+            body=io.BytesIO(got.data),
+            headers=got.headers,
+            status=got.status,
+            reason=got.reason,
+            version=got.version,
+            preload_content=False,
+            decode_content=False,
+        )
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+class FencedHTTPConnectionPool(_Fenced):
+    """For plain HTTP, as `kubectl proxy` serves it."""
+
+
+class FencedHTTPSConnectionPool(_Fenced, HTTPSConnectionPool):
+    """For TLS."""
+
+
+_POOLS = {"http": FencedHTTPConnectionPool, "https": FencedHTTPSConnectionPool}
+_PLAIN = {"http": HTTPConnectionPool, "https": HTTPSConnectionPool}
+
+
+def install() -> None:
+    """Fence every `ApiClient` that is made from now on; without effect the second time."""
+    from kubernetes.client import rest
+
+    made = rest.RESTClientObject.__init__
+    if getattr(made, "kopf_ha", False):
+        return
+
+    def init(self: Any, configuration: Any) -> None:
+        made(self, configuration)
+        self.pool_manager.pool_classes_by_scheme = _POOLS
+
+    init.kopf_ha = True  # type: ignore[attr-defined]
+    rest.RESTClientObject.__init__ = init
+
+
+def exempt(api_client: Any) -> Any:
+    """Take one `ApiClient` out of the fence: the election's own, which writes the Lease and nothing else."""
+    manager = api_client.rest_client.pool_manager
+    manager.clear()
+    manager.pool_classes_by_scheme = _PLAIN
+    return api_client

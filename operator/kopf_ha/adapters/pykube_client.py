@@ -1,0 +1,57 @@
+"""pykube-ng: the one method of its requests adapter that every attempt passes, 401 replays included."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from kopf_ha.adapters._wiring import drive
+from kopf_ha.core.wire import WRITES, Request, Response
+
+
+def fenced_send(adapter: HTTPAdapter, prepared: requests.PreparedRequest, **options: Any) -> requests.Response:
+    """Send one attempt of one request; a write passes the fence."""
+    if (prepared.method or "").upper() not in WRITES:
+        return HTTPAdapter.send(adapter, prepared, **options)
+    parts = urlsplit(prepared.url or "")
+    body = prepared.body
+    asked = Request(
+        method=(prepared.method or "").upper(),
+        path=parts.path,
+        query=parts.query,
+        content_type=prepared.headers.get("Content-Type", "").partition(";")[0].strip(),
+        body=body.encode() if isinstance(body, str) else bytes(body or b""),
+    )
+
+    def send(out: Request) -> Response:
+        copy = prepared.copy()
+        copy.method = out.method
+        copy.url = urlunsplit(parts._replace(path=out.path, query=out.query))
+        copy.headers.pop("Content-Type", None)
+        copy.headers.pop("Content-Length", None)
+        if out.content_type:
+            copy.headers["Content-Type"] = out.content_type
+        copy.prepare_body(out.body or None, None)
+        got = HTTPAdapter.send(adapter, copy, **{**options, "timeout": _timeout(options.get("timeout"), out.timeout)})
+        return Response(got.status_code, got.content, got)
+
+    response: requests.Response = drive("pykube", asked, send).raw
+    return response
+
+
+def _timeout(given: Any, limit: float | None) -> Any:
+    """Give the shorter of the client's timeout and what the grant leaves, for connecting and for reading."""
+    if limit is None:
+        return given
+    connect, read = given if isinstance(given, tuple) else (given, given)
+    return tuple(limit if t is None else min(t, limit) for t in (connect, read))
+
+
+def install() -> None:
+    """Fence every `pykube.HTTPClient`, those that exist included."""
+    from pykube.http import KubernetesHTTPAdapter
+
+    KubernetesHTTPAdapter._do_send = fenced_send

@@ -1,0 +1,120 @@
+"""The command `kopf-ha`."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import click
+
+from kopf_ha import __version__
+from kopf_ha.errors import ConfigurationError
+from kopf_ha.settings import Settings
+
+# Options of `kopf run` that mean nothing here, and why.
+_REFUSED = {
+    "--peering": "peering elects by wall clocks and priorities; the Lease elects here: use --lease-name",
+    "--priority": "priorities belong to peering; the Lease elects here, the first that acquires it leads",
+    "--dev": "it raises a peering priority; to take over for development scale the operator down first",
+    "--liveness": "Kopf's endpoint lives only while this replica leads, so that the kubelet would kill followers",
+}
+
+
+def _refuse(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    if value:
+        option = param.opts[-1]
+        raise click.UsageError(f"{option} is not for kopf-ha: {_REFUSED[option]}")
+
+
+def _refused_options(command: Any) -> Any:
+    for names, flag in ((("-P", "--peering"), False), (("-p", "--priority"), False), (("--dev",), True),
+                        (("-L", "--liveness"), False)):  # fmt: skip
+        command = click.option(*names, is_flag=flag, hidden=True, expose_value=False, callback=_refuse, is_eager=True)(
+            command
+        )
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="kopf-ha")
+def main() -> None:
+    """Run Kopf operators with one fenced leader."""
+
+
+@main.command()
+@click.argument("paths", nargs=-1, type=click.Path())
+@click.option("-m", "--module", "modules", multiple=True, help="A module to import; may be repeated.")
+@click.option("-A", "--all-namespaces", "clusterwide", is_flag=True, help="Serve all namespaces.")
+@click.option("-n", "--namespace", "namespaces", multiple=True, help="A namespace to serve; may be repeated.")
+@click.option("--standalone", is_flag=True, hidden=True, expose_value=False, help="Always so: there is no peering.")
+@click.option("--lease-name", help="Name of the Lease; one per operator.  [default: kopf-ha]")
+@click.option("--lease-namespace", help="Namespace of the Lease.  [default: the pod's]")
+@click.option("--lease-duration", type=float, metavar="SECONDS", help="How long followers wait.  [default: 15]")
+@click.option("--renew-deadline", type=float, metavar="SECONDS", help="When a leader gives up.  [default: 10]")
+@click.option("--retry-period", type=float, metavar="SECONDS", help="Between two attempts.  [default: 2]")
+@click.option("--deciding", multiple=True, metavar="PLURAL.GROUP",
+              help="A kind that others are decided from; a new leader stamps all of its objects first.")  # fmt: skip
+@click.option("--exempt", multiple=True, metavar="PLURAL[.GROUP][/SUB]", help="Writes that need no fence.")
+@click.option("--after-loss", type=click.Choice(["follow", "exit"]),
+              help="Follow again in this process, or exit.  [default: exit]")  # fmt: skip
+@click.option("--drain-timeout", type=float, metavar="SECONDS", help="For handlers to end.  [default: 10]")
+@click.option("--fence", type=click.Choice(["full", "rv", "none"]), help="For comparison only.  [default: full]")
+@click.option("--unsafe-fence", "unsafe", is_flag=True, default=None, help="Allow another fence than full.")
+@click.option("-v", "--verbose", is_flag=True)
+@click.option("-d", "--debug", is_flag=True)
+@click.option("-q", "--quiet", is_flag=True)
+@click.option("--log-format", type=click.Choice(["plain", "full", "json"]), default="full", show_default=True)
+@click.option("--log-prefix/--no-log-prefix", default=None)
+@click.option("--log-refkey", metavar="KEY")
+@_refused_options
+def run(
+    paths: tuple[str, ...],
+    modules: tuple[str, ...],
+    clusterwide: bool,
+    namespaces: tuple[str, ...],
+    verbose: bool,
+    debug: bool,
+    quiet: bool,
+    log_format: str,
+    log_prefix: bool | None,
+    log_refkey: str | None,
+    **given: Any,
+) -> None:
+    """Run an operator, given as files or modules, as `kopf run` does, with one fenced leader among its replicas.
+
+    Each setting can be given as KOPF_HA_* in the environment, too: KOPF_HA_LEASE_DURATION=15.
+    """
+    if not paths and not modules:
+        raise click.UsageError("name the operator: a file, or a module with -m")
+    if namespaces and clusterwide:
+        raise click.UsageError("Either --namespace or --all-namespaces can be used, not both.")
+    try:
+        # An empty tuple is an option that was not given, so that the environment counts.
+        settings = Settings.from_env(**{k: (v if v != () else None) for k, v in given.items()})
+    except ConfigurationError as error:
+        raise click.UsageError(str(error)) from error
+
+    import kopf
+    from kopf._cogs.helpers import loaders  # what `kopf run` loads operators with
+
+    from kopf_ha.run import run as run_operator
+
+    kopf.configure(
+        debug=debug,
+        verbose=verbose,
+        quiet=quiet,
+        log_format=kopf.LogFormat[log_format.upper()],
+        log_prefix=log_prefix,
+        log_refkey=log_refkey,
+    )
+    logging.captureWarnings(True)
+    try:
+        status = run_operator(
+            settings,
+            namespaces=namespaces,
+            clusterwide=clusterwide,
+            prepare=lambda: loaders.preload(paths=list(paths), modules=list(modules)),
+        )
+    except ConfigurationError as error:
+        raise click.ClickException(str(error)) from error
+    raise SystemExit(status)
