@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
+EDITS = frozenset({"update", "patch"})
 POD = "authentication.kubernetes.io/pod-"
 
 
@@ -28,7 +29,7 @@ class AuditEntry:
     name: str
     code: int
     revision: int | None
-    """The resourceVersion in the answer, where the audit policy keeps answers."""
+    """The revision that it made, by the answer, where the audit policy keeps answers."""
     dry_run: bool = False
     reason: str = ""
 
@@ -70,6 +71,8 @@ def parse(event: dict[str, Any]) -> AuditEntry:
     answer = event.get("responseObject") or {}
     meta = answer.get("metadata") or {}
     version = str(meta.get("resourceVersion", ""))
+    # who removes the last finalizer is answered with the object as it was before it went, and its old revision
+    went = bool(meta.get("deletionTimestamp")) and not meta.get("finalizers") and event.get("verb") in EDITS
     return AuditEntry(
         finished=_sortable(event.get("stageTimestamp", "")),
         user=user.get("username", ""),
@@ -82,7 +85,7 @@ def parse(event: dict[str, Any]) -> AuditEntry:
         namespace=ref.get("namespace", ""),
         name=ref.get("name") or meta.get("name", ""),
         code=int(status.get("code") or 0),
-        revision=int(version) if version.isdecimal() and answer.get("kind") != "Status" else None,
+        revision=int(version) if version.isdecimal() and answer.get("kind") != "Status" and not went else None,
         dry_run="dryRun=" in event.get("requestURI", ""),
         reason=status.get("message") or status.get("reason", ""),
     )

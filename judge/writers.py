@@ -17,32 +17,33 @@ class Writers:
     """Matches the changes of a history with the requests of an audit log.
 
     The answer's resourceVersion is the revision. A write that changed nothing is answered with an older revision, so
-    the first answer counts. Answers without one (deletions; a log that keeps no answers) are matched in their order
-    with the changes that are left, if there are as many.
+    the first answer counts; deletecollection is answered with a list's, so the name counts too. Answers without a
+    revision (ends of objects; a log that keeps no answers) are matched in their order with the changes that are left,
+    if there are as many.
     """
 
     def __init__(self, history: History, audit: Iterable[AuditEntry], operator_user: str | None = None):
         self.operator_user = operator_user
-        self._by_revision: dict[int, AuditEntry] = {}
+        self._known: dict[tuple[int, _Name], AuditEntry] = {}
         requests: dict[_Name, list[AuditEntry]] = defaultdict(list)
         for entry in audit:
             if entry.write and entry.accepted:
+                name = entry.resource, entry.namespace, entry.name
                 if entry.revision is not None:
-                    self._by_revision.setdefault(entry.revision, entry)
-                else:  # a log without answers, or a deletion
-                    requests[entry.resource, entry.namespace, entry.name].append(entry)
+                    self._known.setdefault((entry.revision, name), entry)
+                else:
+                    requests[name].append(entry)
         changes: dict[_Name, list[Change]] = defaultdict(list)
         for change in history.changes:
             changes[_name(change)].append(change)
         for name, entries in requests.items():
-            open_changes = [c for c in changes[name] if c.revision not in self._by_revision]
-            if len(entries) == len(open_changes):
-                self._by_revision.update((c.revision, e) for c, e in zip(open_changes, entries, strict=True))
+            left = [(c.revision, name) for c in changes[name] if (c.revision, name) not in self._known]
+            if len(entries) == len(left):
+                self._known.update(zip(left, entries, strict=True))
 
     def entry(self, change: Change) -> AuditEntry | None:
         """The request that made the change, if it is known."""
-        entry = self._by_revision.get(change.revision)
-        return entry if entry and (entry.resource, entry.namespace, entry.name) == _name(change) else None
+        return self._known.get((change.revision, _name(change)))
 
     def by_operator(self, entry: AuditEntry) -> bool:
         """Whether the operator asked: by its user, or else any pod."""

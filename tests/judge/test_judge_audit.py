@@ -65,6 +65,13 @@ def test_dry_runs_refusals_and_impersonation(tmp_path):
     assert (c.user, c.pod) == ("bob", "")
 
 
+def test_the_answer_to_the_last_finalizers_removal_names_no_revision(tmp_path):
+    meta = {"resourceVersion": "312", "deletionTimestamp": "2030-01-01T00:00:00Z"}
+    last = event(responseObject={"kind": "AddressClaim", "metadata": meta})
+    more = event(responseObject={"kind": "AddressClaim", "metadata": {**meta, "finalizers": ["x"]}})
+    assert [e.revision for e in read_audit([log(tmp_path / "log", last, more)])] == [None, 312]
+
+
 def parties(story):
     writers = Writers(story.history, story.audit, USER)
     return [str(writers.party(change)) for change in story.history.changes]
@@ -75,6 +82,14 @@ def test_a_write_that_changed_nothing_does_not_take_the_revision():
     story.claim("a")
     story.asked(ZERO)
     story.asked(ONE)  # answered with the same revision
+    assert parties(story) == ["pod ipam-0 (no token; from audit log)"]
+
+
+def test_a_list_of_the_same_revision_does_not_take_it():
+    story = Story()
+    story.claim("a")
+    story.asked("controller", verb="deletecollection", name="")
+    story.asked(ZERO)
     assert parties(story) == ["pod ipam-0 (no token; from audit log)"]
 
 

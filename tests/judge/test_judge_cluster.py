@@ -1,0 +1,161 @@
+"""The judge on a real control plane: what was done by hand with kubectl is what it sees."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from devcluster import ControlPlane, PodIdentity
+from judge import AuditEntry, Change, Expectations, History, Key, dump, judge, load, read_audit, read_history
+from judge.writers import Writers
+
+pytestmark = pytest.mark.cluster
+
+CRDS = Path(__file__).parents[2] / "crds"
+GROUP = "ipam.kopf-ha.dev"
+
+
+@dataclass(frozen=True)
+class Site:
+    """A namespace of this test's own, with two replicas that may do anything."""
+
+    cluster: ControlPlane
+    namespace: str
+    zero: PodIdentity = field(repr=False)  # it has a token
+    one: PodIdentity = field(repr=False)
+
+    @property
+    def user(self) -> str:
+        return f"system:serviceaccount:{self.namespace}:op"
+
+    def kubectl(self, *args: str, who: PodIdentity | None = None, input: str | None = None) -> str:
+        return self.cluster.kubectl("-n", self.namespace, *args, input=input, token=who.token if who else None).stdout
+
+    def apply(self, kind: str, name: str, **fields: object) -> None:
+        body = {"apiVersion": f"{GROUP}/v1", "kind": kind, "metadata": {"name": name}, **fields}
+        self.kubectl("apply", "-f", "-", input=json.dumps(body))
+
+    def status(self, kind: str, name: str, status: dict[str, object], who: PodIdentity) -> None:
+        patch = json.dumps({"status": status})
+        self.kubectl("patch", kind, name, "--subresource=status", "--type=merge", "-p", patch, who=who)
+
+    def read(self) -> tuple[History, list[AuditEntry]]:
+        c = self.cluster
+        history = read_history(c.etcd_endpoints[0], c.etcd_ca, c.etcd_cert, c.etcd_key)
+        return history, read_audit(c.audit_logs)
+
+
+@pytest.fixture
+def site(cluster: ControlPlane):
+    if not isinstance(cluster, ControlPlane):
+        pytest.skip("an existing cluster shows no etcd")
+    namespace = f"judge-{uuid.uuid4().hex[:8]}"
+    cluster.kubectl("create", "namespace", namespace)
+    cluster.kubectl("-n", namespace, "create", "serviceaccount", "op")
+    role = ("--clusterrole=cluster-admin", f"--serviceaccount={namespace}:op")
+    cluster.kubectl("create", "clusterrolebinding", namespace, *role)
+    yield Site(cluster, namespace, *(cluster.pod_identity(namespace, "op", f"op-{n}") for n in "01"))
+    cluster.kubectl("delete", "clusterrolebinding", namespace)
+    cluster.kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+@pytest.fixture
+def crds(site: Site) -> None:
+    files = sorted(CRDS.glob("address*.yaml"))
+    for file in files:
+        site.kubectl("apply", "-f", str(file))
+    names = [f"crd/{file.stem}.{GROUP}" for file in files]
+    site.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
+
+
+def changes(history: History, key: Key) -> list[Change]:
+    return [change for change in history.changes if change.key == key]
+
+
+def test_every_revision_and_its_writer(site: Site, tmp_path: Path):
+    site.kubectl("create", "configmap", "m", "--from-literal=n=1")
+    site.kubectl("patch", "configmap", "m", "--type=merge", "-p", '{"data":{"n":"2"}}', who=site.zero)
+    site.kubectl("patch", "configmap", "m", "--type=merge", "-p", '{"data":{"n":"2"}}', who=site.one)  # no change
+    site.kubectl("delete", "configmap", "m", who=site.one)
+    site.kubectl("create", "configmap", "m", "--from-literal=n=3", who=site.one)
+    history, audit = site.read()
+
+    seen = changes(history, Key("", "configmaps", site.namespace, "m"))
+    assert [c.after and c.after["data"]["n"] for c in seen] == ["1", "2", None, "3"]
+    assert [c.revision for c in seen] == sorted({c.revision for c in seen})
+    assert seen[0].uid == seen[2].uid != seen[3].uid
+
+    live = json.loads(site.kubectl("get", "configmap", "m", "-o", "json"))
+    assert live["metadata"]["resourceVersion"] == str(seen[3].revision)
+    assert history.revision >= seen[3].revision
+
+    writers = Writers(history, audit, site.user)
+    entries = [writers.entry(c) for c in seen]
+    assert [e and e.pod for e in entries] == ["", "op-0", "op-1", "op-1"]
+    assert entries[1] is not None
+    assert (entries[1].pod_uid, entries[1].user) == (site.zero.uid, site.user)
+
+    dump(history, tmp_path / "history")
+    assert load(tmp_path / "history") == history
+    assert not list(history.of("secrets"))
+
+
+def test_the_end_of_a_finalizer_is_matched_with_who_removed_it(site: Site):
+    site.kubectl("create", "configmap", "m")
+    site.kubectl("patch", "configmap", "m", "--type=merge", "-p", '{"metadata":{"finalizers":["kopf-ha.dev/x"]}}')
+    site.kubectl("delete", "configmap", "m", "--wait=false")
+    site.kubectl("patch", "configmap", "m", "--type=merge", "-p", '{"metadata":{"finalizers":null}}', who=site.one)
+    history, audit = site.read()
+    writers = Writers(history, audit, site.user)
+    *_, deleted, end = changes(history, Key("", "configmaps", site.namespace, "m"))
+    assert deleted.after is not None
+    assert end.after is None
+    entries = [writers.entry(deleted), writers.entry(end)]
+    assert [(e.verb, e.pod) for e in entries if e] == [("delete", ""), ("patch", "op-1")]
+
+
+@pytest.mark.usefixtures("crds")
+def test_an_address_given_twice_by_hand_is_found(site: Site):
+    pool = site.namespace
+    site.apply("AddressPool", pool, spec={"cidr": "10.20.0.0/24"})
+    for name in "ab":
+        site.apply("AddressClaim", name, spec={"poolName": pool})
+    claim = json.loads(site.kubectl("get", "addressclaim", "a", "-o", "json"))
+    owner = f"{site.namespace}/a/{claim['metadata']['uid']}"
+    try:
+        site.status("addresspool", pool, {"allocations": {"10.20.0.7": owner}}, site.zero)
+        site.status("addressclaim", "a", {"address": "10.20.0.7"}, site.zero)
+        expected = Expectations(site.user, fenced=False, min_terms=0)
+        assert not ours(site, expected)
+        site.status("addressclaim", "b", {"address": "10.20.0.7"}, site.one)
+        site.kubectl("label", "addressclaim", "a", "changed=by-operator", who=site.one)
+        twice, unrecorded, label = ours(site, expected)
+    finally:
+        site.kubectl("delete", "addressclaim", "--all")
+        site.kubectl("delete", "addresspool", pool)
+
+    assert (twice.promise, twice.kind) == ("I5", "given twice")
+    assert [(p.name, p.pod_uid) for p in twice.parties] == [("pod op-0", site.zero.uid), ("pod op-1", site.one.uid)]
+    assert twice.sentence.startswith(
+        f"10.20.0.7 was given twice: to {site.namespace}/a (uid {claim['metadata']['uid']}"
+    )
+    assert unrecorded.kind == "given without record"
+    assert (label.promise, label.parties[0].name) == ("I6", "pod op-1")
+
+
+@pytest.mark.usefixtures("crds")
+def test_an_unstamped_write_of_a_replica_is_found(site: Site):
+    site.apply("AddressClaim", "a", spec={"poolName": "none"})
+    site.kubectl("annotate", "addressclaim", "a", "kopf.zalando.org/x=y", who=site.zero)
+    (found,) = ours(site, Expectations(site.user))
+    assert (found.promise, found.kind) == ("I8", "write without stamp")
+
+
+def ours(site: Site, expected: Expectations):
+    """Findings of this test's namespace: others share the control plane."""
+    found = judge(*site.read(), expected).findings
+    return [f for f in found if site.namespace in f.sentence]
