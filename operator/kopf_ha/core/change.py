@@ -142,6 +142,28 @@ def with_annotations(request: Request, body: Any, stamp: Stamp) -> Any:
     return out
 
 
+def already_so(request: Request, body: Any, current: Any) -> bool:
+    """Say whether a JSON patch asks for nothing but what an object is already like."""
+    if not is_json_patch(request) or not isinstance(body, list):
+        return False
+    return all(
+        op.get("path") == _RV_PATH
+        or (op.get("op") in ("add", "replace") and _at(current, op["path"]) == (True, op.get("value")))
+        or (op.get("op") == "remove" and not _at(current, op["path"])[0])
+        for op in body
+    )
+
+
+def _at(value: Any, pointer: str) -> tuple[bool, Any]:
+    """Look up a JSON pointer: whether something is there, and what. Lists are not looked into."""
+    for part in pointer.split("/")[1:]:
+        part = part.replace("~1", "/").replace("~0", "~")
+        if not isinstance(value, Mapping) or part not in value:
+            return False, None
+        value = value[part]
+    return True, value
+
+
 def with_body(request: Request, body: Any) -> Request:
     """Give the request with another body."""
     content_type = request.content_type or "application/json"
