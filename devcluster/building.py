@@ -21,7 +21,7 @@ from pathlib import Path
 
 from devcluster import versions
 from devcluster.errors import DevclusterError, NoBinariesError
-from devcluster.process import spawn
+from devcluster.process import Process
 from devcluster.progress import Progress
 
 THREE_WAYS = (
@@ -109,22 +109,15 @@ def _build_one(go: str, name: str, folder: Path, label: str, progress: Progress)
     with tempfile.TemporaryDirectory(prefix="building-", dir=folder.parent) as scratch:
         result, log = Path(scratch, name), Path(scratch, "log")
         argv = [go, "build", "-trimpath", "-ldflags", wanted.ldflags, "-o", str(result), wanted.packages[name]]
-        with log.open("wb") as output:
-            child = spawn(argv, env=_environment(), cwd=versions.GO_MOD.parent, output=output.fileno())
-        try:
-            while True:
+        with Process(f"go build of {name}", argv, _environment(), log, versions.GO_MOD.parent) as child:
+            while child.running:
+                progress.live(f"{label}: {time.monotonic() - started:.0f} s")
                 try:
-                    status = child.wait(timeout=1.0)
-                    break
-                except subprocess.TimeoutExpired:
-                    progress.live(f"{label}: {time.monotonic() - started:.0f} s")
-        finally:
-            if child.poll() is None:
-                child.terminate()  # go ends its compilers on its own
-                child.wait()
-        if status != 0:
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-            raise DevclusterError(f"go build of {name} failed with status {status}:\n{tail}")
+                    child.wait(timeout=1.0)
+                except DevclusterError:
+                    pass  # it takes longer
+        if child.returncode != 0:
+            raise DevclusterError(f"go build of {name} failed with status {child.returncode}:\n{child.log_tail(15)}")
         os.replace(result, folder / name)
     progress.line(f"{label}: built in {time.monotonic() - started:.0f} s")
 

@@ -79,6 +79,8 @@ def apiserver(
         "--endpoint-reconciler-type=none",
         "--allow-privileged=true",
         "--profiling=false",
+        # Asked to end, it would wait a minute for those who watch.
+        "--shutdown-watch-termination-grace-period=1s",
         f"--audit-policy-file={audit_policy}",
         f"--audit-log-path={audit_log}",
         # One file, never rotated: 100 GB in MB.

@@ -140,15 +140,10 @@ class ControlPlane(Cluster):
 
     def stop(self) -> None:
         """End every process and give everything back. Does nothing when nothing runs."""
-        # Asked nicely, an API server waits for those who watch. Nothing is lost: what it answered is in etcd and
-        # in its audit log.
+        # Asked nicely, servers wait for their clients, and members of etcd for each other. Nothing is lost: what
+        # was answered is in the audit log, and in etcd's log on disk.
         for server in reversed(self.processes):
-            if server not in self._etcd:
-                server.kill()
-        for server in self._etcd:
-            server.terminate()
-        for server in self._etcd:
-            server.finish(timeout=5.0)
+            server.kill()
         self._ports.close()
         self._etcd, self._apiservers, self._controller_manager = [], [], None
         self._state.release(remove=not self._keep_state)

@@ -15,8 +15,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
+from typing import BinaryIO
 
 from devcluster.errors import DevclusterError
 
@@ -40,72 +41,45 @@ class _Spawner:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self._orders: queue.SimpleQueue[tuple[Callable[[], subprocess.Popen[bytes]], Future[subprocess.Popen[bytes]]]]
-        self._orders = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[tuple[Callable[[], None], Future[None]]] = queue.SimpleQueue()
         threading.Thread(target=self._serve, name="devcluster-spawner", daemon=True).start()
 
-    def spawn(self, make: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
-        answer: Future[subprocess.Popen[bytes]] = Future()
-        self._orders.put((make, answer))
-        return answer.result()
+    def run(self, make: Callable[[], None]) -> None:
+        done: Future[None] = Future()
+        self._orders.put((make, done))
+        try:
+            done.result()
+        finally:
+            # Ctrl-C came while we waited: the child must be known to whoever cleans up now.
+            wait([done])
 
     def _serve(self) -> None:
         while True:
-            make, answer = self._orders.get()
+            make, done = self._orders.get()
             try:
-                answer.set_result(make())
+                make()
+                done.set_result(None)
             except BaseException as error:  # noqa: BLE001  it belongs to the thread that asked
-                answer.set_exception(error)
+                done.set_exception(error)
 
 
 _spawner: _Spawner | None = None
 _spawner_lock = threading.Lock()
 
 
-def spawn(
-    argv: Sequence[str | os.PathLike[str]],
-    *,
-    env: Mapping[str, str] | None = None,
-    cwd: str | os.PathLike[str] | None = None,
-    output: int | None = None,
-) -> subprocess.Popen[bytes]:
-    """Start a program that is killed when this process ends, in a session of its own (no Ctrl-C reaches it).
-
-    `env` is the whole environment, None this process's own; `output` a file descriptor for stdout and stderr,
-    None to drop them. Raises DevclusterError if there is no such program. Linux only.
-    """
+def _the_spawner() -> _Spawner:
     global _spawner
-    if not sys.platform.startswith("linux"):
-        raise DevclusterError("devcluster needs Linux: its processes are bound to their parent by the kernel")
-    program = shutil.which(argv[0])
-    if program is None:
-        raise DevclusterError(f"cannot run {os.fspath(argv[0])}: no such program")
-    wrapped = [sys.executable, "-I", "-S", "-c", _BOUND_EXEC, str(os.getpid()), os.path.abspath(program)]
-    wrapped += [os.fspath(arg) for arg in argv]
-
-    def make() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            wrapped,
-            env=None if env is None else dict(env),
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL if output is None else output,
-            stderr=subprocess.DEVNULL if output is None else output,
-            start_new_session=True,
-        )
-
     with _spawner_lock:
         if _spawner is None or _spawner.pid != os.getpid():  # threads do not survive a fork
             _spawner = _Spawner()
-        spawner = _spawner
-    return spawner.spawn(make)
+        return _spawner
 
 
 class Process:
     """A program by name, with its output appended to `log_path`, over any number of runs.
 
     `env` is its whole environment (None: this process's own). Used as a context manager it is started on
-    entry and stopped on exit.
+    entry and stopped on exit. It runs in a session of its own. Linux only.
     """
 
     def __init__(
@@ -152,26 +126,42 @@ class Process:
         """Start it. Raises DevclusterError if it runs already or there is no such program."""
         if self.running:
             raise DevclusterError(f"{self.name} runs already (pid {self.pid})")
+        program = shutil.which(self.argv[0])
+        if program is None:
+            raise DevclusterError(f"cannot run {self.argv[0]}: no such program")
+        if not sys.platform.startswith("linux"):
+            raise DevclusterError("devcluster needs Linux: its processes are bound to their parent by the kernel")
+        bound = [sys.executable, "-I", "-S", "-c", _BOUND_EXEC, str(os.getpid()), os.path.abspath(program)]
+        with self._output() as output:
+
+            def make() -> None:
+                self._child = subprocess.Popen(
+                    [*bound, *self.argv],
+                    env=None if self.env is None else dict(self.env),
+                    cwd=self.cwd,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # Ctrl-C on the terminal is for the parent, who ends it in order
+                )
+
+            _the_spawner().run(make)
+
+    def _output(self) -> BinaryIO:
         if self.log_path is None:
-            self._child = spawn(self.argv, env=self.env, cwd=self.cwd)
-            return
+            return open(os.devnull, "wb")
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        with self.log_path.open("ab") as log:
-            self._child = spawn(self.argv, env=self.env, cwd=self.cwd, output=log.fileno())
+        return self.log_path.open("ab")
 
     def terminate(self) -> None:
         """Ask it to end (SIGTERM), without waiting. Does nothing when it does not run."""
-        if self.running:
-            self.signal(signal.SIGTERM)
-            self.signal(signal.SIGCONT)  # a paused process would never see the request
+        if self._child is not None:  # these do nothing once it ended
+            self._child.send_signal(signal.SIGTERM)
+            self._child.send_signal(signal.SIGCONT)  # a paused process would never see the request
 
     def stop(self, timeout: float = 10.0) -> int | None:
         """End it: SIGTERM, after `timeout` seconds SIGKILL. Returns the exit status, None if never started."""
         self.terminate()
-        return self.finish(timeout)
-
-    def finish(self, timeout: float) -> int | None:
-        """Wait for its end, after `timeout` seconds end it by SIGKILL. Returns as `stop` does."""
         try:
             return self.wait(timeout)
         except DevclusterError:

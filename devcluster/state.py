@@ -12,11 +12,13 @@ import json
 import os
 import shutil
 import struct
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from devcluster import building
 from devcluster.errors import BusyError, DevclusterError
+from devcluster.waiting import until
 
 _LOCK, _RECORD = "devcluster.lock", "cluster.json"
 _FLOCK = struct.Struct("hhqqi")  # struct flock: type, whence, start, len, pid
@@ -126,9 +128,15 @@ class StateDir:
             if entry.name == _LOCK:
                 continue
             if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
+                # The children of a killed owner may still be dying, with a file in hand.
+                until(f"{entry} to be removed", partial(_removed, entry), timeout=10.0)
             else:
                 entry.unlink()
+
+
+def _removed(folder: Path) -> bool:
+    shutil.rmtree(folder, ignore_errors=True)
+    return not folder.exists()
 
 
 def _same_file(handle: int, path: Path) -> bool:

@@ -1,0 +1,107 @@
+"""The cluster that tests share, and a namespace for each that wants one.
+
+Without programs and without Go the tests that need a cluster are skipped with the ways out, except in CI,
+where a skipped test would look like a passed one. Programs are built before the first test, since minutes of
+building would count as a test's time.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from devcluster import Binaries, Cluster, ControlPlane, ExistingCluster, NoBinariesError, Progress
+from devcluster.waiting import until
+
+# who asks for one of these needs a cluster, or the programs of one
+_CLUSTER_FIXTURES = {"cluster", "binaries"}
+
+_binaries: pytest.StashKey[Binaries | NoBinariesError] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--kubeconfig",
+        type=Path,
+        help="run against this cluster that exists; tests that stop its processes are skipped",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # first, so that -m "not cluster" sees the mark
+    for item in items:
+        if _needs_cluster(item):
+            item.add_marker("cluster")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    wanted = any(_needs_cluster(item) for item in session.items)
+    existing = session.config.getoption("kubeconfig") is not None
+    if not wanted or existing or session.config.getoption("collectonly"):
+        return
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        try:
+            session.config.stash[_binaries] = Binaries.find(progress=Progress(sys.stderr))
+        except NoBinariesError as error:
+            session.config.stash[_binaries] = error
+
+
+def _needs_cluster(item: pytest.Item) -> bool:
+    return not _CLUSTER_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
+
+
+@pytest.fixture(scope="session")
+def binaries(pytestconfig: pytest.Config) -> Binaries:
+    """The control plane's programs, for tests that start their own."""
+    if pytestconfig.getoption("kubeconfig") is not None:
+        pytest.skip("needs a control plane of its own, and --kubeconfig names another")
+    found = pytestconfig.stash[_binaries]
+    if isinstance(found, NoBinariesError):
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(found))
+        pytest.skip(str(found))
+    return found
+
+
+@pytest.fixture(scope="session")
+def cluster(
+    pytestconfig: pytest.Config, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    """A cluster for all tests: one of our own, or the one that --kubeconfig names."""
+    existing: Path | None = pytestconfig.getoption("kubeconfig")
+    if existing is not None:
+        yield ExistingCluster(existing)
+        return
+    binaries: Binaries = request.getfixturevalue("binaries")
+    with ControlPlane(tmp_path_factory.mktemp("cluster") / "state", binaries=binaries) as plane:
+        yield plane
+
+
+@pytest.fixture(scope="session")
+def control_plane(cluster: Cluster) -> ControlPlane:
+    """The same cluster, for tests that use its processes, its etcd or its audit log."""
+    if not isinstance(cluster, ControlPlane):
+        pytest.skip("needs the processes of a cluster of our own, and --kubeconfig names another")
+    return cluster
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """A fresh namespace in which Pods can be made; its end is not waited for."""
+    name = f"test-{secrets.token_hex(4)}"
+    cluster.kubectl("create", "namespace", name)
+    try:
+        until(
+            f"the default service account of {name}",
+            lambda: cluster.kubectl("get", "sa", "default", "-n", name, check=False).returncode == 0,
+        )
+        yield name
+    finally:
+        cluster.kubectl("delete", "namespace", name, "--wait=false", check=False)

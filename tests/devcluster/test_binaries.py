@@ -1,0 +1,167 @@
+"""Programs come from KUBEBUILDER_ASSETS, else from Go; what is there is not built."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from devcluster import Binaries, DevclusterError, NoBinariesError, building, versions
+from devcluster.binaries import PROGRAMS
+
+ROOT = Path(__file__).parents[2]
+FAKE_GO = """#!/bin/sh
+if [ "$1" = env ]; then
+    echo "$FAKE_GO_VERSION"
+    exit 0
+fi
+while [ $# -gt 1 ]; do
+    if [ "$1" = -o ]; then target=$2; fi
+    shift
+done
+echo "$1" >> "$FAKE_GO_LOG"
+if [ -n "$FAKE_GO_ERROR" ]; then
+    echo "$FAKE_GO_ERROR" >&2
+    exit 1
+fi
+while [ -n "$FAKE_GO_GATE" ] && [ ! -e "$FAKE_GO_GATE" ]; do sleep 0.05; done
+printf '#!/bin/sh\\n' > "$target"
+chmod +x "$target"
+"""
+
+
+class Machine:
+    """A machine with a Go of ours and an empty cache."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.monkeypatch = folder, monkeypatch
+        self.log = folder / "go.log"
+        tools = folder / "tools"
+        tools.mkdir()
+        (tools / "go").write_text(FAKE_GO)
+        (tools / "go").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
+        monkeypatch.setenv("FAKE_GO_LOG", str(self.log))
+        monkeypatch.setenv("FAKE_GO_VERSION", "go1.99.1")
+
+    def assets(self, *names: str) -> Path:
+        folder = self.folder / "assets"
+        folder.mkdir()
+        for name in names:
+            (folder / name).write_text("#!/bin/sh\n")
+            (folder / name).chmod(0o755)
+        self.monkeypatch.setenv("KUBEBUILDER_ASSETS", str(folder))
+        return folder
+
+    def remove_go(self) -> None:
+        empty = self.folder / "empty"
+        empty.mkdir()
+        self.monkeypatch.setenv("PATH", str(empty))
+
+    @property
+    def built(self) -> list[str]:
+        return self.log.read_text().split() if self.log.exists() else []
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(tmp_path, monkeypatch)
+
+
+def test_everything_is_built_once_in_order(machine: Machine) -> None:
+    found = Binaries.find()
+    packages = versions.read().packages
+    assert machine.built == [packages[name] for name in PROGRAMS]
+    assert all(os.access(path, os.X_OK) for path in found.paths.values())
+    machine.remove_go()  # the cache needs none
+    assert Binaries.find().paths == found.paths
+
+
+def test_only_what_the_given_folder_lacks_is_built(machine: Machine) -> None:
+    assets = machine.assets("etcd", "kube-apiserver", "kubectl")
+    found = Binaries.find()
+    assert machine.built == ["k8s.io/kubernetes/cmd/kube-controller-manager"]
+    assert found["etcd"] == assets / "etcd"
+    assert found["kube-controller-manager"].parent == building.bin_folder()
+
+
+def test_a_full_folder_needs_no_go(machine: Machine) -> None:
+    machine.assets(*PROGRAMS)
+    machine.remove_go()
+    assert set(Binaries.find().paths) == set(PROGRAMS)
+
+
+def test_a_folder_that_is_none_is_an_error_and_not_a_build(machine: Machine) -> None:
+    machine.monkeypatch.setenv("KUBEBUILDER_ASSETS", "/no/such/folder")
+    with pytest.raises(DevclusterError, match="KUBEBUILDER_ASSETS names /no/such/folder, which is no folder"):
+        Binaries.find()
+    assert machine.built == []
+
+
+def test_without_go_one_sentence_names_the_three_ways(machine: Machine) -> None:
+    machine.remove_go()
+    with pytest.raises(NoBinariesError) as caught:
+        Binaries.find()
+    text = str(caught.value)
+    assert "install Go 1.25.0 or newer" in text
+    assert "KUBEBUILDER_ASSETS" in text
+    assert "--kubeconfig PATH" in text
+    assert "\n" not in text
+
+
+def test_the_command_ends_with_that_sentence(machine: Machine) -> None:
+    machine.remove_go()
+    done = subprocess.run(
+        [sys.executable, "-m", "devcluster", "build"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: etcd, kube-apiserver, kube-controller-manager, kubectl cannot be built")
+    assert "Traceback" not in done.stderr
+
+
+def test_an_old_go_is_told(machine: Machine) -> None:
+    machine.monkeypatch.setenv("FAKE_GO_VERSION", "go1.24.9")
+    with pytest.raises(NoBinariesError, match=r"this Go is 1\.24\.9: install Go 1\.25\.0 or newer"):
+        Binaries.find()
+
+
+def test_a_failed_build_says_what_go_said_and_leaves_nothing(machine: Machine) -> None:
+    machine.monkeypatch.setenv("FAKE_GO_ERROR", "no route to the module proxy")
+    with pytest.raises(DevclusterError, match=r"(?s)go build of etcd failed.*no route to the module proxy"):
+        Binaries.find()
+    assert [path.name for path in building.bin_folder().parent.iterdir() if path.name != "lock"] == ["bin"]
+    assert list(building.bin_folder().iterdir()) == []
+
+
+def test_two_builds_at_once_build_once(machine: Machine) -> None:
+    gate = machine.folder / "gate"
+    machine.monkeypatch.setenv("FAKE_GO_GATE", str(gate))
+    command = [sys.executable, "-m", "devcluster", "build"]
+    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert first.stderr is not None
+    assert "building" in first.stderr.readline()
+    second = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert second.stderr is not None
+    assert "another process is building: waiting for it" in second.stderr.readline()
+    gate.touch()
+    answers = [process.communicate(timeout=60)[0] for process in (first, second)]
+    assert [first.returncode, second.returncode] == [0, 0]
+    assert answers[0] == answers[1]
+    assert len(machine.built) == len(PROGRAMS)
+
+
+def test_versions_are_those_of_go_mod(tmp_path: Path) -> None:
+    go_mod = tmp_path / "go.mod"
+    go_mod.write_text(
+        "module x\n\ngo 1.30.2\n\ntool (\n\tgo.etcd.io/etcd/server/v3\n\tk8s.io/kubernetes/cmd/kubectl\n)\n\n"
+        "require (\n\tgo.etcd.io/etcd/server/v3 v3.9.1 // indirect\n\tk8s.io/kubernetes v1.40.7 // indirect\n)\n"
+    )
+    read = versions.read(go_mod)
+    assert (read.kubernetes, read.etcd, read.go) == ("v1.40.7", "v3.9.1", "1.30.2")
+    assert read.packages == {"etcd": "go.etcd.io/etcd/server/v3", "kubectl": "k8s.io/kubernetes/cmd/kubectl"}
+    assert "gitVersion=v1.40.7" in read.ldflags
+    assert "gitMinor=40" in read.ldflags
