@@ -11,16 +11,17 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from judge.finding import Finding
-from judge.history import Change, History, Key, uid_of
+from judge.history import Change, History, Key, Object, uid_of
 from judge.shapes import (
     CHILDREN,
     CLAIMS,
     POOLS,
-    allocations,
+    allocation,
     claim_address,
     is_claim,
     is_pool,
     published,
+    recorded,
     section,
 )
 from judge.writers import Writers
@@ -35,13 +36,12 @@ class Book:
     def __init__(self) -> None:
         self.claims: dict[str, Key] = {}
         self.status: dict[str, str] = {}
-        self.pools: dict[str, dict[str, str]] = {}
         self.records: dict[Hold, set[Key]] = defaultdict(set)
         self.since: dict[Hold, Change] = {}
         self.users: dict[str, set[str]] = defaultdict(set)
 
-    def turn(self, change: Change) -> set[Hold]:
-        """Take one change in; return what it newly gave."""
+    def turn(self, change: Change) -> tuple[set[Hold], set[Hold]]:
+        """Take one change in; return what its record no longer says, and what it newly says."""
         if is_claim(change.key):
             for uid in {uid_of(change.before), uid_of(change.after)} - {""}:
                 self.claims.pop(uid, None)
@@ -49,36 +49,45 @@ class Book:
             if change.after is not None:
                 self.claims[change.uid] = change.key
                 self.status[change.uid] = claim_address(change.after)
-        if is_pool(change.key):
-            self.pools[change.key.name] = allocations(change.after)
-        before, after = holds(change.key, change.before), holds(change.key, change.after)
-        for hold in before - after:
+        lost, gained = difference(change)
+        for hold in lost:
             self.records[hold].discard(change.key)
             if not self.records[hold]:
                 del self.records[hold], self.since[hold]
                 self.users[hold[0]].discard(hold[1])
-        for hold in after - before:
+        for hold in gained:
             self.records[hold].add(change.key)
             self.since.setdefault(hold, change)
             self.users[hold[0]].add(hold[1])
-        return after - before
+        return lost, gained
+
+    def pool_records(self, pool: str, hold: Hold) -> bool:
+        """Whether the pool of that name says so."""
+        return any(is_pool(key) and key.name == pool for key in self.records.get(hold, ()))
 
     def name(self, uid: str) -> str:
         """A living claim, named."""
         return f"{self.claims[uid].title} (uid {uid})"
 
 
-def holds(key: Key, obj: dict[str, object] | None) -> set[Hold]:
-    """What one record says."""
-    if is_pool(key):
-        return set(allocations(obj).items())
+def difference(change: Change) -> tuple[set[Hold], set[Hold]]:
+    """What a record says no longer, and what it says newly."""
+    if is_pool(change.key):  # it can be long, and only a little of it changes
+        old, new = recorded(change.before), recorded(change.after)
+        before = {allocation(*entry) for entry in old - new}
+        after = {allocation(*entry) for entry in new - old}
+    else:
+        before, after = holds(change.key, change.before), holds(change.key, change.after)
+    return before - after, after - before
+
+
+def holds(key: Key, obj: Object | None) -> set[Hold]:
+    """What a claim or a child says."""
     if is_claim(key):
         address = claim_address(obj)
         return {(address, uid_of(obj))} if address else set()
-    if key.resource == CHILDREN:
-        child = published(obj)
-        return {child} if child else set()
-    return set()
+    child = published(obj) if key.resource == CHILDREN else None
+    return {child} if child else set()
 
 
 def no_address_twice(history: History, writers: Writers) -> Iterator[Finding]:
@@ -86,7 +95,8 @@ def no_address_twice(history: History, writers: Writers) -> Iterator[Finding]:
     book = Book()
     reported = set()
     for change in history.of(POOLS, CLAIMS, CHILDREN):
-        for address, uid in sorted(book.turn(change)):
+        _, gained = book.turn(change)
+        for address, uid in sorted(gained):
             if uid not in book.claims:
                 continue
             for other in sorted(book.users[address] & book.claims.keys() - {uid}):
@@ -109,9 +119,10 @@ def pools_keep_what_is_held(history: History, writers: Writers) -> Iterator[Find
     """I5: a pool drops an entry only after the claim gave the address up, and a claim gets one only after the entry."""
     book = Book()
     for change in history.of(POOLS, CLAIMS):
-        gained = book.turn(change)
-        if is_pool(change.key) and change.same:
-            lost = allocations(change.before).items() - allocations(change.after).items()
+        lost, gained = book.turn(change)
+        entry = writers.entry(change)
+        # a user who takes a pool's finalizer away frees it, knowing or not; the operator may not
+        if is_pool(change.key) and (change.same or (entry and writers.by_operator(entry))):
             for address, uid in sorted(lost):
                 if book.status.get(uid) == address:
                     sentence = f"{change.key} dropped {address} while {book.name(uid)} still has it"
@@ -119,7 +130,7 @@ def pools_keep_what_is_held(history: History, writers: Writers) -> Iterator[Find
         if is_claim(change.key):
             pool = str(section(change.after, "spec").get("poolName", ""))
             for address, uid in gained:
-                if (change.same or not claim_address(change.before)) and book.pools.get(pool, {}).get(address) != uid:
+                if not book.pool_records(pool, (address, uid)):
                     sentence = f"{book.name(uid)} got {address} while pool {pool} does not record it"
                     yield _broken("given without record", change, address, sentence, None, writers)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from judge.history import Key, Object
@@ -89,10 +90,14 @@ def claim_address(claim: Object | None) -> str:
     return canonical(section(claim, "status").get("address"))
 
 
-def allocations(pool: Object | None) -> dict[str, str]:
-    """A pool's record: address → uid of the claim that has it."""
-    entries = section(section(pool, "status"), "allocations")
-    return {canonical(address): str(claim).rsplit("/", 1)[-1] for address, claim in entries.items()}
+def recorded(pool: Object | None) -> Set[tuple[str, Any]]:
+    """A pool's record as it stands there: addresses, and `namespace/name/uid` of the claims that have them."""
+    return section(section(pool, "status"), "allocations").items()
+
+
+def allocation(address: str, claim: object) -> tuple[str, str]:
+    """One entry of a pool's record: the address, and the uid of the claim."""
+    return canonical(address), str(claim).rsplit("/", 1)[-1]
 
 
 def published(child: Object | None) -> tuple[str, str] | None:
@@ -103,6 +108,7 @@ def published(child: Object | None) -> tuple[str, str] | None:
     return (address, owner) if address and owner else None
 
 
+@lru_cache(maxsize=1 << 16)
 def canonical(address: object) -> str:
     """One spelling per address."""
     text = str(address or "")

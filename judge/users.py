@@ -7,7 +7,7 @@ from typing import Any
 
 from judge.finding import Finding, Party
 from judge.history import Change, History
-from judge.shapes import ANNOTATION, CHILDREN, CLAIMS, GROUP, POOLS, section, stamp_of
+from judge.shapes import ANNOTATION, CHILDREN, CLAIMS, GROUP, POOLS, published, section, stamp_of
 from judge.writers import Writers
 
 OPERATORS = (ANNOTATION, "kopf.zalando.org/", "kopf.dev/")  # annotations that are not users'
@@ -50,9 +50,8 @@ def writes_stop(history: History, after: int | None) -> Iterator[Finding]:
     if after is None:
         return
     for change in history.changes:
-        ours = change.key.group == GROUP or (
-            change.key.resource == CHILDREN and stamp_of(change.after or change.before)
-        )
-        if ours and change.revision > after:
+        obj = change.after or change.before
+        child = change.key.resource == CHILDREN and (stamp_of(obj) or published(obj))
+        if change.revision > after and (change.key.group == GROUP or child):
             sentence = f"{change.key} still changed at revision {change.revision}, after {after}"
             yield Finding("I7", "writes go on", change.revision, str(change.key), (), sentence)

@@ -133,6 +133,17 @@ def test_an_entry_that_disappears_while_the_claim_has_the_address():
     assert broken(story) == [("freed while held", "10.20.0.7", bad)]
 
 
+def test_a_pool_goes_while_a_claim_has_its_address():
+    by_user, by_operator = Story(), Story()
+    for story, who in ((by_user, "alice"), (by_operator, ZERO)):
+        bound(story, "a", "10.20.0.7")
+        pool = story.writes[1][1]
+        story.gone(pool)
+        story.asked(who)
+    assert not broken(by_user)
+    assert [kind for kind, *_ in broken(by_operator)] == ["freed while held"]
+
+
 def test_an_address_that_the_pool_does_not_record():
     story = Story()
     story.pool({"10.20.0.7": "a"})

@@ -11,6 +11,7 @@ import pytest
 
 from devcluster import ControlPlane, PodIdentity
 from judge import AuditEntry, Change, Expectations, History, Key, dump, judge, load, read_audit, read_history
+from judge.__main__ import main
 from judge.writers import Writers
 
 pytestmark = pytest.mark.cluster
@@ -116,6 +117,14 @@ def test_the_end_of_a_finalizer_is_matched_with_who_removed_it(site: Site):
     assert end.after is None
     entries = [writers.entry(deleted), writers.entry(end)]
     assert [(e.verb, e.pod) for e in entries if e] == [("delete", ""), ("patch", "op-1")]
+
+
+def test_command_line(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    c = site.cluster
+    certs = (f"--ca={c.etcd_ca}", f"--cert={c.etcd_cert}", f"--key={c.etcd_key}")
+    argv = [f"--etcd={c.etcd_endpoints[0]}", *certs, f"--dump={tmp_path / 'h'}", "--audit", *map(str, c.audit_logs)]
+    assert main(argv) in (0, 1)  # others may have broken promises on purpose
+    assert f"{load(tmp_path / 'h').revision} revisions" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("crds")

@@ -136,3 +136,37 @@ def test_command_line_that_cannot_judge(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main([])
     assert stop.value.code == 2
+
+
+def test_every_check_is_asked():
+    story = Story()
+    story.lease(2, ZERO.holder)
+    story.lease(2, ONE.holder)  # Lease
+    story.pool({"10.20.0.7": "a"}, (ZERO, 2))
+    story.pool({"10.20.0.7": "a"}, (ONE, 2))  # I2
+    story.pool({"10.20.0.7": "a"}, (ZERO, 1))  # I1, I3, an invented token
+    story.claim("a", "10.20.0.7", (ONE, 2))  # I4
+    story.pool({}, (ZERO, 1))  # I5 freed
+    story.claim("b", "10.20.0.7", (ONE, 2))  # I5 twice
+    story.claim("b", "10.20.0.7", (ONE, 2), spec={"poolName": "red"})
+    story.asked(ZERO)  # I6, I3 by the audit log
+    story.child("b", "10.20.0.7")
+    story.asked(ZERO)  # I8
+    verdict = judge(story.history, story.audit, Expectations(USER, quiet_after=story.revision - 1, min_terms=9))
+    assert {(f.promise, f.kind) for f in verdict.findings} == {
+        ("Lease", "not raised"),
+        ("Lease", "number shared"),
+        ("Lease", "token not given"),
+        ("I1", "token went down"),
+        ("I2", "token shared"),
+        ("I3", "late write"),
+        ("I3", "write under another's stamp"),
+        ("I4", "before the barrier"),
+        ("I5", "freed while held"),
+        ("I5", "given twice"),
+        ("I5", "given without record"),
+        ("I6", "user's field"),
+        ("I7", "writes go on"),
+        ("I8", "write without stamp"),
+        ("vacuous", "terms"),
+    }
