@@ -119,6 +119,29 @@ def test_a_child_of_a_dead_claim_gives_nothing():
     assert not twice(story)
 
 
+def test_an_entry_for_a_dead_claim_gives_nothing():
+    story = Story()
+    story.claim("a", "10.20.0.7")
+    story.pool({"10.20.0.7": "dead"})
+    assert not twice(story)
+
+
+def test_the_first_giver_is_named_though_the_claim_was_touched_later():
+    story = Story()
+    first = story.claim("a", "10.20.0.7")
+    story.claim("a", "10.20.0.7", labels={"x": "y"})
+    story.claim("b", "10.20.0.7")
+    (found,) = twice(story)
+    assert f"(uid a) at revision {first} " in found.sentence
+
+
+def test_another_spelling_in_the_pool_frees_nothing():
+    story = Story()
+    bound(story, "a", "fd00::1")
+    story.pool({"fd00:0::1": "a"})
+    assert not broken(story)
+
+
 def test_three_claims_are_two_times_two_given():
     story = Story()
     for name in "abc":
@@ -150,7 +173,12 @@ def test_an_address_that_the_pool_does_not_record():
     story.claim("a", "10.20.0.7")
     bad = story.claim("b", "10.20.0.8")
     story.pool({"10.20.0.7": "a", "10.20.0.8": "b"})
-    assert broken(story) == [("given without record", "10.20.0.8", bad)]
+    story.pool({"10.20.0.9": "c"}, name="red")
+    worse = story.claim("c", "10.20.0.9", pool="blue")
+    assert broken(story) == [
+        ("given without record", "10.20.0.8", bad),
+        ("given without record", "10.20.0.9", worse),
+    ]
 
 
 def test_an_entry_may_go_with_a_claim_that_never_got_the_address():

@@ -105,7 +105,11 @@ def test_without_revisions_the_order_tells_if_the_numbers_agree():
         "pod ipam-0 (no token; from audit log)",
     ]
     story.asked(ONE, revision=None)
-    assert parties(story) == ["somebody unknown", "somebody unknown"]
+    assert parties(story) == ["somebody unknown"] * 2
+    story.claim("a", "10.20.0.1")
+    assert "somebody unknown" not in parties(story)
+    story.claim("a", "10.20.0.2")
+    assert parties(story) == ["somebody unknown"] * 4
 
 
 def test_a_deletion_is_matched_though_its_answer_has_no_revision():

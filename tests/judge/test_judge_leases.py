@@ -61,6 +61,7 @@ def test_a_lease_that_was_deleted_begins_anew_and_is_noted():
     story.lease(7, "a")
     story.gone(story.writes[-1][1])
     story.lease(1, "b", uid="lease-2")
+    story.lease(7, "b", uid="lease-2")
     assert kinds(story) == []
     (note,) = rebirths(Leases(story.history, [LEASE]))
     assert note == f"Lease {LEASE} was deleted at revision 3, at number 7"
