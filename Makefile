@@ -1,0 +1,46 @@
+# make demo    the story on a real control plane; FENCE=none or FENCE=rv tells it without the fence
+# make test    all checks and tests, as CI runs them
+# Each sets up what it needs: a virtual environment, and the control plane's programs, built from Go modules
+# once and kept in the user's cache.
+
+PYTHON ?= python3
+FENCE ?= full
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test units lint binaries picture clean help
+
+help:
+	@sed -n 's/^# //p' Makefile | head -5
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12") if sys.version_info < (3, 11) else 0'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+binaries: $(STAMP)
+	@$(BIN)/python -m devcluster build >/dev/null
+
+demo: $(STAMP)
+	@$(BIN)/python -m demo --fence $(FENCE)
+
+picture: $(STAMP)
+	@$(BIN)/python -m demo --picture docs/demo.svg
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The units of the library on every Python that it supports; CI requires all of them.
+units: $(STAMP)
+	@scripts/units $(UNITS_PYTHONS)
+
+test: lint binaries units
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+clean:
+	rm -rf $(VENV) .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,36 @@
+"""`python -m demo`: the story, and an exit status that is the judge's."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+from demo.story import FENCES, tell
+from demo.timeline import Timeline
+from devcluster import DevclusterError
+
+
+@click.command()
+@click.option("--fence", type=click.Choice(list(FENCES)), default="full", show_default=True, envvar="FENCE")
+@click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Also write the output as an SVG.")
+def main(fence: str, picture: Path | None) -> None:
+    """Tell the story; exit with 0 when every promise held, with 1 when one broke, with 2 when it got stuck."""
+    with tempfile.TemporaryDirectory(prefix="kopf-ha-demo-") as folder, Timeline(picture) as timeline:
+        try:
+            verdict = tell(timeline, Path(folder), fence)
+        except DevclusterError as error:
+            timeline.say("bad", str(error))
+            for log in sorted(Path(folder).glob("*.log")):
+                print(f"--- {log.name}\n{log.read_text()[-3000:]}", file=sys.stderr)
+            raise SystemExit(2) from error
+        except KeyboardInterrupt:
+            timeline.say("fault", "stopped")
+            raise SystemExit(130) from None
+    raise SystemExit(0 if verdict.ok else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+"""The story, in the order in which it is told. The same for every fence; only the end differs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import judge
+from demo.replicas import NAMESPACE, ROOT, Replica, start_replicas
+from demo.timeline import Timeline
+from demo.world import LEASE, LEASE_DURATION, POOL, World, claim
+from devcluster import ControlPlane
+from devcluster.waiting import until
+
+FENCES = {
+    "full": "every write is fenced",
+    "rv": "fence=rv: optimistic concurrency alone; on a conflict read again and try again",
+    "none": "fence=none: leader election alone, as client-go's package comment warns",
+}
+
+
+class Story:
+    """One telling."""
+
+    def __init__(self, plane: ControlPlane, timeline: Timeline, folder: Path, fence: str) -> None:
+        self.plane, self.timeline, self.folder, self.fence = plane, timeline, folder, fence
+        self.world = World(plane, timeline)
+        self.replicas: list[Replica] = []
+
+    def tell(self) -> judge.Verdict:
+        """Tell it all; give the judge's verdict."""
+        try:
+            with self.world:
+                self.install()
+                frozen = self.pause_leader_while_it_allocates()
+                self.others_take_over(frozen)
+                self.the_paused_one_wakes(frozen)
+                if self.fence == "full":
+                    self.nobody_listens_to_its_credentials(frozen)
+                self.leader_ended_by_sigterm()
+                self.leader_killed()
+        finally:
+            for replica in self.replicas:
+                replica.close()
+        return self.ask_the_judge()
+
+    # --- the acts
+
+    def install(self) -> None:
+        """Apply the manifests, start three replicas."""
+        say = self.timeline
+        say.stage(f"1. Install the operator: {FENCES[self.fence]}")
+        self.world.kubectl("apply", "-k", "crds/")
+        self.plane.kubectl("wait", "--for=condition=Established", "crd", "-l", "app.kubernetes.io/part-of=kopf-ha")
+        self.world.kubectl("apply", "-k", "deploy/")
+        self.replicas = start_replicas(self.plane, say, self.folder, self.fence)
+        names = ", ".join(f"{r.short} = pod {r.pod}" for r in self.replicas)
+        say.say("detail", f"no node here: its three pods run as processes with their own tokens: {names}")
+        self.world.wait_leader(0)
+
+    def pause_leader_while_it_allocates(self) -> Frozen:
+        """Create claims and a pool; stop the leader between its decision and the write."""
+        say = self.timeline
+        say.stage("2. Thirty claims and a pool; the leader is paused in the middle of allocating")
+        self.world.kubectl("apply", "-f", "examples/claims.yaml")
+        leader = self.leader()
+        leader.trigger.touch()
+        self.world.kubectl("apply", "-f", "examples/pool.yaml")
+        note = leader.trigger.with_suffix(".note")
+        until("the leader to be paused while it allocates", note.exists, timeout=20 * LEASE_DURATION)
+        until("the process to be stopped", lambda: stopped(leader), timeout=20 * LEASE_DURATION)
+        frozen = Frozen(leader, json.loads(note.read_text()), self.world.lease()[1])
+        first, last = frozen.addresses[0], frozen.addresses[-1]
+        say.say(
+            "fault",
+            f"{leader.short} is paused (SIGSTOP): it has decided on {len(frozen.given)} addresses,"
+            f" {first} to {last}, and not sent them",
+        )
+        return frozen
+
+    def others_take_over(self, frozen: Frozen) -> None:
+        """A claim is deleted, the lease runs out, another leader allocates; more claims go and come."""
+        say = self.timeline
+        say.stage("3. Another replica takes over; claims are deleted and made")
+        name = frozen.given[frozen.addresses[0]].split("/")[1]
+        self.world.kubectl("delete", "addressclaim", name, "--wait=false")
+        self.world.wait_leader(frozen.token)
+        until("the deleted claim to be gone", lambda: name not in self.world.claims(), timeout=20 * LEASE_DURATION)
+        self.world.wait_bound()
+        claims = self.world.claims()
+        some = frozen.given[frozen.addresses[1]].split("/")[1]
+        address = claims[some]["status"]["address"]
+        say.say("detail", f"claim {some}, for which the paused one had decided on {frozen.addresses[1]}, has {address}")
+        self.world.kubectl("delete", "addressclaim", *sorted(claims)[-3:])
+        made = ["maple", "birch", "rowan", "aspen", "larch"]
+        self.world.kubectl("apply", "-f", "-", stdin=documents(claim(n) for n in made))
+        self.world.wait_bound()
+
+    def the_paused_one_wakes(self, frozen: Frozen) -> None:
+        """Continue the old leader: its write goes out at once."""
+        say = self.timeline
+        replica = frozen.replica
+        before = read_log(replica)
+        say.stage(f"4. {replica.short} wakes, still believes, and writes")
+        say.say("fault", f"{replica.short} continues (SIGCONT); its clock has not moved, its decision goes out")
+        replica.running.resume()
+        if self.fence == "full":
+            until("the refusal of the stale write", lambda: "refused by" in read_log(replica)[len(before) :])
+        until("the paused one to see that it lost", lambda: lost(read_log(replica)[len(before) :]))
+        self.world.wait_bound(strict=self.fence == "full")
+
+    def nobody_listens_to_its_credentials(self, frozen: Frozen) -> None:
+        """A raw client with the stale leader's own token, past all of our code."""
+        say = self.timeline
+        say.stage("5. Its credentials alone, without any of our code: kubectl with the stale leader's token")
+        stamp = {
+            "lease": f"{NAMESPACE}/{LEASE}",
+            "token": frozen.token,
+            "holder": f"{frozen.replica.pod}_{frozen.replica.uid}_late",
+            "podUID": frozen.replica.uid,
+        }
+        patch = json.dumps({"status": {"fencing": stamp, "allocations": {frozen.addresses[0]: "default/x/y"}}})
+        args = ("patch", "addresspool", POOL, "--subresource=status", "--type=merge", "-p", patch)
+        say.say("you", f"$ kubectl --token=<{frozen.replica.short}'s> {' '.join(args[:-1])} '{patch}'")
+        answer = self.plane.kubectl(*args, token=frozen.replica.token, check=False)
+        if answer.returncode == 0:
+            say.say("bad", "the API server accepted it")
+            return
+        say.refusal("server")
+        say.say("refused", "REFUSED by server: " + " ".join(answer.stderr.split())[:400])
+
+    def leader_ended_by_sigterm(self) -> None:
+        """The ordinary end: drained, released, taken at once."""
+        say = self.timeline
+        say.stage("6. The leader is ended by SIGTERM: it releases the Lease, another one leads at once")
+        leader, token = self.leader(), self.world.lease()[1]
+        leader.running.terminate()
+        say.say("fault", f"SIGTERM to {leader.short}")
+        self.world.kubectl("apply", "-f", "-", stdin=documents(claim(n) for n in ("alder", "cedar")))
+        self.world.wait_leader(token)
+        self.world.wait_bound(strict=self.fence == "full")
+        leader.running.wait(20 * LEASE_DURATION)
+        leader.start()
+
+    def leader_killed(self) -> None:
+        """The sudden end: the lease has to run out."""
+        say = self.timeline
+        say.stage("7. The leader is killed: its lease has to run out")
+        leader, token = self.leader(), self.world.lease()[1]
+        leader.running.kill()
+        say.say("fault", f"SIGKILL to {leader.short}")
+        self.world.kubectl("apply", "-f", "-", stdin=documents(claim(n) for n in ("hazel", "linden")))
+        self.world.wait_leader(token)
+        self.world.wait_bound(strict=self.fence == "full")
+
+    def ask_the_judge(self) -> judge.Verdict:
+        """Read the whole history from etcd."""
+        plane, say = self.plane, self.timeline
+        say.stage("8. The judge reads every revision from etcd, and the audit log")
+        history = judge.read_history(plane.etcd_endpoints[0], plane.etcd_ca, plane.etcd_cert, plane.etcd_key)
+        expected = judge.Expectations(
+            operator_user=f"system:serviceaccount:{NAMESPACE}:{self.replicas[0].account}",
+            lease_names=(f"{NAMESPACE}/{LEASE}",),
+            fenced=self.fence == "full",
+            min_terms=4,
+            min_bound_claims=30,
+            min_refusals=2 if self.fence == "full" else 0,
+        )
+        verdict = judge.judge(history, judge.read_audit(plane.audit_logs), expected)
+        self.conclude(verdict)
+        return verdict
+
+    def conclude(self, verdict: judge.Verdict) -> None:
+        """Say what it found."""
+        say, seen = self.timeline, verdict.summary
+        terms = ", ".join(str(term) for term in (t.token for t in seen.terms))
+        say.say(
+            "detail",
+            f"{seen.revisions} revisions, {seen.objects} objects, terms {terms}, {seen.claims_bound} claims bound,"
+            f" {seen.addresses_given} addresses given; refused answers: {dict(seen.refused)}",
+        )
+        for finding in verdict.findings:
+            if finding not in verdict.duplicates:
+                say.say("detail" if verdict.duplicates else "bad", str(finding))
+        for finding in verdict.duplicates:
+            say.say("bad", str(finding))
+        if verdict.ok:
+            say.say("good", f"no address twice, no token going down. Writes refused: {say.refusals()}.")
+        elif verdict.duplicates:
+            say.say("bad", f"{len(verdict.duplicates)} addresses were given twice: this is what the fence is for.")
+
+    def leader(self) -> Replica:
+        """Give the replica that leads now."""
+
+        def find() -> Replica | None:
+            holder, _ = self.world.lease()
+            return next((r for r in self.replicas if r.pod == holder), None)
+
+        return until("a leader", find, timeout=20 * LEASE_DURATION)
+
+
+class Frozen:
+    """The write that a paused leader has decided and not sent."""
+
+    def __init__(self, replica: Replica, note: dict[str, Any], token: int) -> None:
+        self.replica, self.token = replica, token
+        allocations = note["body"]["status"]["allocations"]
+        self.given: dict[str, str] = {address: owner for address, owner in allocations.items() if owner}
+        self.addresses = sorted(self.given, key=lambda a: [int(part) for part in re.split(r"[.:]", a) if part])
+
+
+def stopped(replica: Replica) -> bool:
+    """Whether the replica's process is in state T."""
+    pid = replica.running.pid
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def lost(log: str) -> bool:
+    """Whether a piece of a replica's log says that its term is over."""
+    return re.search(r"term \d+ .*is over|\] lost: ", log) is not None
+
+
+def read_log(replica: Replica) -> str:
+    """Give what a replica logged so far."""
+    return replica.log.read_text()
+
+
+def documents(objects: Any) -> str:
+    """Give objects as one stream that kubectl reads."""
+    return "\n---\n".join(json.dumps(o) for o in objects)
+
+
+def tell(timeline: Timeline, folder: Path, fence: str) -> judge.Verdict:
+    """Start a control plane, tell the story on it, take it down."""
+    os.chdir(ROOT)
+    # Ctrl-C ends the control plane by the context manager; so does a SIGTERM.
+    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    timeline.stage("0. A control plane: etcd, kube-apiserver, kube-controller-manager")
+    with ControlPlane(folder / "cluster") as plane:
+        timeline.say("detail", f"ready; kubeconfig {plane.kubeconfig}")
+        return Story(plane, timeline, folder, fence).tell()

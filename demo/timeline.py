@@ -1,0 +1,107 @@
+"""What the audience sees: a line for each thing that happens, and where the world stands."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+#: Styles by kind of line.
+STYLES = {
+    "stage": "bold cyan",
+    "you": "bold",
+    "lead": "green",
+    "fault": "bold yellow",
+    "refused": "bold red",
+    "detail": "dim",
+    "good": "bold green",
+    "bad": "bold white on red",
+    "": "",
+}
+
+
+class Timeline:
+    """Lines with the time since the start; on a terminal with a panel below that is kept up to date.
+
+    Plain lines go out when the output is no terminal, so that CI and files get the same story.
+    """
+
+    def __init__(self, picture: Path | None = None) -> None:
+        self.console = Console(record=picture is not None, width=118 if picture else None, highlight=False)
+        self.picture = picture
+        self.began = time.monotonic()
+        self.holder = "nobody"
+        self.token = 0
+        self.bound = 0
+        self.claims = 0
+        self.refused: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._live: Live | None = None
+
+    def __enter__(self) -> Timeline:
+        if self.console.is_terminal and not self.picture:
+            self._live = Live(self._panel(), console=self.console, refresh_per_second=8, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self.console.print(self._panel())
+        if self.picture is not None:
+            self.console.print(self._panel())
+            self.console.save_svg(str(self.picture), title="make demo")
+
+    def say(self, kind: str, text: str) -> None:
+        """Add a line of a kind (`STYLES`)."""
+        with self._lock:
+            seconds = time.monotonic() - self.began
+            line = Text(f"{seconds:6.1f}s  ", style="dim")
+            line.append(text, style=STYLES[kind])
+            self.console.print(line, soft_wrap=not self.picture)
+            sys.stdout.flush()
+            self._refresh()
+
+    def stage(self, text: str) -> None:
+        """Add a heading."""
+        self.console.print()
+        self.say("stage", text)
+
+    def state(self, *, holder: str, token: int, bound: int, claims: int) -> None:
+        """Tell where the world stands."""
+        with self._lock:
+            self.holder, self.token, self.bound, self.claims = holder, token, bound, claims
+            self._refresh()
+
+    def refusal(self, line: str) -> None:
+        """Count a refused write by the line that refused it."""
+        with self._lock:
+            self.refused[line] += 1
+            self._refresh()
+
+    def _refresh(self) -> None:
+        if self._live is not None:
+            self._live.update(self._panel())
+
+    def _panel(self) -> Panel:
+        table = Table.grid(padding=(0, 3))
+        table.add_row("leader", f"[bold]{escape(self.holder)}[/]", "token", f"[bold]{self.token}[/]")
+        table.add_row("claims bound", f"{self.bound} of {self.claims}", "writes refused", self.refusals())
+        return Panel(Group(table), title="now", border_style="cyan")
+
+    def refusals(self) -> str:
+        """Give the refused writes by line, in words."""
+        words = {"gate": "by the gate", "precondition": "by resourceVersion", "server": "by the API server's rule"}
+        return ", ".join(f"{n} {words.get(line, line)}" for line, n in sorted(self.refused.items())) or "none"

@@ -1,0 +1,97 @@
+"""The cluster as kubectl shows it, and a thread that keeps the timeline's panel up to date."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from typing import Any
+
+from demo.replicas import NAMESPACE
+from demo.timeline import Timeline
+from devcluster import Cluster
+from devcluster.waiting import until
+
+LEASE = "kopf-ha-ipam"
+POOL = "demo-pool"
+
+#: The Lease's duration in the demo, in seconds; the limits of waits are multiples of it.
+LEASE_DURATION = 3
+
+
+def claim(name: str) -> dict[str, Any]:
+    """Give a claim of the demo's pool."""
+    return {
+        "apiVersion": "ipam.kopf-ha.dev/v1",
+        "kind": "AddressClaim",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"poolName": POOL},
+    }
+
+
+class World:
+    """What the audience does with kubectl, and what it can see."""
+
+    def __init__(self, cluster: Cluster, timeline: Timeline) -> None:
+        self.cluster, self.timeline = cluster, timeline
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._show, name="panel", daemon=True)
+
+    def __enter__(self) -> World:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join(10)
+
+    def kubectl(self, *args: str, stdin: str | None = None) -> str:
+        """Do what a user would type, and show it."""
+        self.timeline.say("you", "$ kubectl " + " ".join(args))
+        return self.cluster.kubectl(*args, input=stdin).stdout
+
+    def lease(self) -> tuple[str, int]:
+        """Give the holder's pod name, empty for none, and the number of transitions."""
+        found = self.cluster.kubectl("get", "lease", LEASE, "-n", NAMESPACE, "-o", "json", check=False)
+        spec = json.loads(found.stdout)["spec"] if found.returncode == 0 else {}
+        return (spec.get("holderIdentity") or "").split("_")[0], spec.get("leaseTransitions", 0)
+
+    def claims(self) -> dict[str, dict[str, Any]]:
+        """Give all claims by name."""
+        found = self.cluster.kubectl("get", "addressclaims", "-n", "default", "-o", "json", check=False)
+        items = json.loads(found.stdout)["items"] if found.returncode == 0 else []
+        return {item["metadata"]["name"]: item for item in items}
+
+    def wait_leader(self, after: int) -> str:
+        """Wait for a leader with a token above `after`; give its pod."""
+
+        def look() -> str:
+            holder, token = self.lease()
+            return holder if token > after else ""
+
+        return until(f"a leader with a token above {after}", look, timeout=20 * LEASE_DURATION)
+
+    def wait_bound(self, strict: bool = True) -> None:
+        """Wait until every claim has an address; without `strict`, give up quietly after a few lease durations."""
+
+        def bound() -> bool:
+            claims = self.claims()
+            return bool(claims) and all((c.get("status") or {}).get("address") for c in claims.values())
+
+        if strict:
+            until("an address for every claim", bound, timeout=20 * LEASE_DURATION)
+            return
+        try:
+            until("an address for every claim", bound, timeout=3 * LEASE_DURATION)
+        except Exception as error:  # noqa: BLE001  without the fence anything may be broken by now; the judge tells
+            self.timeline.say("fault", f"gave up: {error}")
+
+    def _show(self) -> None:
+        while not self._done.wait(0.5):
+            try:
+                holder, token = self.lease()
+                claims = self.claims()
+            except (subprocess.SubprocessError, ValueError):
+                continue
+            bound = sum(1 for c in claims.values() if (c.get("status") or {}).get("address"))
+            self.timeline.state(holder=holder or "nobody", token=token, bound=bound, claims=len(claims))
