@@ -1,0 +1,458 @@
+"""The election by example: two cores on one Lease, and a clock that the test turns."""
+
+from __future__ import annotations
+
+import copy
+from itertools import product
+
+import pytest
+
+from kopf_ha.core import election as el
+from kopf_ha.core.election import TABLE, Election, IllegalMove, Phase, State
+from kopf_ha.core.lease import LeaseRecord
+from kopf_ha.core.token import TOKEN_MAX
+from tests.election.world import World, settings
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_the_first_one_creates_the_lease_and_leads(world: World) -> None:
+    a = world.replica("a")
+    a.flow()
+    assert a.leads()
+    assert a.leaders == [("a", 1)]
+    assert (world.lease.spec["holderIdentity"], world.lease.spec["leaseTransitions"]) == ("a", 1)
+    assert world.lease.spec["leaseDurationSeconds"] == 15
+
+
+def test_only_one_of_two_leads_while_both_live(world: World) -> None:
+    a, b = world.replica("a"), world.replica("b")
+    world.run(120)
+    assert world.leaders() == [a]
+    assert (b.phase, world.tokens) == (Phase.FOLLOWING, [1])
+
+
+def test_a_released_lease_is_taken_at_once_with_the_next_token(world: World) -> None:
+    a, b = world.replica("a"), world.replica("b")
+    world.run(5)
+    a.step(el.Release())
+    a.answer()
+    assert (a.phase, a.stopped) == (Phase.STOPPED, ["released"])
+    assert (world.lease.spec["holderIdentity"], world.lease.spec["leaseTransitions"]) == ("", 1)
+    b.flow()  # no time passes
+    assert world.leaders() == [b]
+    assert world.tokens == [1, 2]
+
+
+def test_a_dead_leaders_lease_is_taken_when_it_expires_and_not_before(world: World) -> None:
+    a, b = world.replica("a"), world.replica("b")
+    world.run(5)
+    seen = b.state.changed
+    world.run(seen + 14.9 - world.now, b)
+    assert b.phase is Phase.FOLLOWING
+    world.run(0.2, b)
+    assert world.leaders() == [b]
+    assert not a.leads(), "its grant ended with its clock, though it never woke up"
+
+
+def test_a_paused_leader_learns_on_waking_who_leads(world: World) -> None:
+    a, b = world.replica("a"), world.replica("b")
+    world.run(5)
+    world.run(20, b)
+    a.deliver()
+    while a.inbox:
+        a.deliver()
+    assert a.stopped == ["Lease ns/op is held by b (token 2)"]
+
+
+def test_a_paused_leader_whose_timer_comes_first_gives_up_and_says_so(world: World) -> None:
+    a = world.replica("a")
+    world.run(5)
+    world.now += 12
+    a.tick()
+    assert "was paused" in a.stopped[0]
+
+
+def test_label_edits_keep_no_dead_leader_alive(world: World) -> None:
+    """Trap 9."""
+    a, b = world.replica("a"), world.replica("b")
+    world.run(5)
+    for n in range(160):
+        world.lease.edit(labels={"n": str(n)})
+        world.run(0.1, b)
+    assert world.leaders() == [b]
+    assert a.grant is not None
+
+
+def test_label_edits_unseat_no_living_leader(world: World) -> None:
+    a = world.replica("a")
+    world.run(1)
+    for n in range(600):
+        world.lease.edit(labels={"n": str(n)})
+        world.run(0.05, step=0.05)
+    assert a.leads()
+    assert world.tokens == [1]
+
+
+def test_an_edit_between_read_and_renewal_costs_a_conflict_and_no_term(world: World) -> None:
+    a = world.replica("a")
+    world.run(1)
+    world.now = a.due
+    a.last_beat = world.now
+    a.tick()
+    world.lease.edit(labels={"n": "1"})
+    a.answer()
+    assert isinstance(a.request, el.Read)
+    a.answer()
+    assert isinstance(a.request, el.Put)
+    a.answer()
+    assert a.leads()
+    assert world.tokens == [1]
+    assert world.lease.body is not None
+    assert world.lease.body["metadata"]["labels"] == {"n": "1"}
+
+
+def test_labels_that_are_edited_for_ever_are_not_chased_without_a_pause(world: World) -> None:
+    a = world.replica("a")
+    world.run(1)
+    world.now = a.due
+    a.last_beat = world.now
+    a.tick()
+    puts = 0
+    while a.request is not None:
+        puts += isinstance(a.request, el.Put)
+        world.lease.edit(labels={"n": str(puts)})
+        a.answer()
+    assert puts == 2
+    assert a.phase is Phase.LEADING
+
+
+@pytest.mark.parametrize(
+    ("edit", "cause"),
+    [
+        (lambda w: w.lease.delete(), "Lease ns/op was deleted"),
+        (lambda w: w.lease.edit(holderIdentity="x"), "Lease ns/op is held by x (token 5)"),
+        (lambda w: w.lease.edit(holderIdentity=""), "Lease ns/op is held by nobody (token 5)"),
+        (lambda w: w.lease.edit(leaseTransitions=3), "leaseTransitions of Lease ns/op was lowered to 3, my token is 5"),
+        (lambda w: w.lease.edit(leaseTransitions=9), "leaseTransitions of Lease ns/op was raised to 9, my token is 5"),
+    ],
+)
+@pytest.mark.parametrize("how", ["watch", "conflict"])
+def test_a_leader_whose_lease_changes_hands_is_lost_at_once(world: World, edit, cause, how) -> None:  # type: ignore[no-untyped-def]
+    world.lease.create({"spec": {"leaseTransitions": 4}})
+    a = world.replica("a")
+    a.flow()
+    edit(world)
+    if how == "watch":
+        world.now += 0.01
+        a.flow()
+    else:
+        a.inbox.clear()
+        world.now = a.last_beat = a.due
+        a.flow()
+    assert (a.phase, a.stopped) == (Phase.LOST, [cause])
+
+
+def test_a_lease_made_again_with_my_name_and_token_is_not_mine(world: World) -> None:
+    a = world.replica("a")
+    a.flow()
+    body = copy.deepcopy(world.lease.body or {})
+    world.lease.delete()
+    world.lease.create(body)
+    a.inbox.popleft()  # the deletion, which a watch that was broken never tells
+    a.flow()
+    assert a.stopped == ["Lease ns/op was deleted and made again"]
+
+
+def test_the_token_survives_the_lease(world: World) -> None:
+    """I2: whoever saw token 8 in the Lease that is gone goes on from 9."""
+    world.lease.create({"spec": {"leaseTransitions": 7}})
+    a = world.replica("a")
+    a.flow()
+    world.lease.delete()
+    a.flow()
+    a.step(el.Resume())
+    a.flow()
+    assert world.tokens == [8, 9]
+
+
+def test_a_floor_that_was_told_is_passed_even_without_a_lease(world: World) -> None:
+    b = world.replica("b")
+    b.answer(el.Denied("503"))
+    b.step(el.RaiseFloor(41))
+    world.run(3)
+    assert world.tokens == [42]
+
+
+def test_a_floor_above_the_present_term_makes_a_new_one_in_the_same_lease(world: World) -> None:
+    a, b = world.replica("a"), world.replica("b")
+    world.run(3)
+    a.step(el.RaiseFloor(7))
+    assert a.stopped == ["floor: an object records token 7, which is not below mine (1)"]
+    assert a.grants[0].closed
+    world.run(1)
+    assert (a.phase, b.phase) == (Phase.LOST, Phase.FOLLOWING)
+    a.step(el.Resume())
+    a.flow()
+    assert world.leaders() == [a]
+    assert world.tokens == [1, 8]
+
+
+def test_a_floor_below_the_present_term_changes_nothing(world: World) -> None:
+    world.lease.create({"spec": {"leaseTransitions": 4}})
+    a = world.replica("a")
+    a.flow()
+    a.step(el.RaiseFloor(4))
+    assert a.leads()
+
+
+def test_my_name_without_a_term_is_waited_out_and_taken_with_a_higher_token(world: World) -> None:
+    """Trap 9: a process that is restarted under one name has nothing of the old one's term."""
+    old = world.replica("a")
+    world.run(5)
+    new = world.replica("a")
+    world.run(14, new)
+    assert not new.leads(), "the old process may still live"
+    world.run(2, new)
+    assert new.leads()
+    assert world.tokens == [1, 2]
+    assert not old.leads()
+
+
+def test_an_acquisition_without_an_answer_that_was_done_counts_from_its_start(world: World) -> None:
+    a = world.replica("a")
+    start = world.now
+    a.serve()
+    world.now += 3
+    a.lose_answer()
+    assert isinstance(a.request, el.Read)
+    a.answer()
+    assert a.leads()
+    assert a.grants[0].deadline == start + 15
+
+
+def test_an_acquisition_without_an_answer_that_was_not_done_is_tried_again(world: World) -> None:
+    a = world.replica("a")
+    a.lose_answer()
+    a.answer()
+    assert not a.leads()
+    world.run(3)
+    assert a.leads()
+    assert world.tokens == [1]
+
+
+def test_an_acquisition_that_is_done_late_is_recognised_when_the_second_one_conflicts(world: World) -> None:
+    world.lease.create({"spec": {"leaseTransitions": 4}})
+    a = world.replica("a")
+    assert isinstance(a.request, el.Put)
+    first = a.request.record
+    a.lose_answer()
+    a.answer()
+    world.now = a.due
+    a.tick()
+    world.lease.put(first)  # now the first one arrives
+    a.answer()
+    a.answer()
+    assert a.leads()
+    assert (world.tokens, a.grants[0].deadline) == ([5], 1015.0)
+
+
+def test_an_answer_that_comes_after_the_renew_deadline_begins_no_term(world: World) -> None:
+    a = world.replica("a")
+    a.serve()
+    world.now += 10
+    a.answer()
+    assert a.phase is Phase.ACQUIRING
+    a.answer()
+    assert world.tokens == [2], "token 1 was acquired too long ago, so nobody leads by it"
+
+
+def test_the_grant_counts_from_the_start_of_the_renewal(world: World) -> None:
+    a = world.replica("a")
+    a.flow()
+    world.now = start = a.due
+    a.last_beat = start
+    a.tick()
+    world.now += 4
+    a.answer()
+    assert a.grant is not None
+    assert a.grant.deadline == start + 15
+
+
+def test_a_leader_without_answers_gives_up_before_its_lease_ends(world: World) -> None:
+    a = world.replica("a")
+    a.flow()
+    begin = world.now
+    while not a.stopped:
+        assert a.leads(), "the grant outlives the attempts"
+        world.now = max(world.now, min(a.due, begin + 15))
+        a.last_beat = world.now
+        a.tick()
+        if a.request is not None:
+            a.lose_answer()
+    assert world.now == begin + 10
+    assert a.stopped == ["not renewed for 10.0 s: timeout"]
+    assert a.warnings == ["timeout"] * len(a.warnings)
+
+
+def test_a_leader_whose_loop_gives_no_sign_of_life_does_not_renew(world: World) -> None:
+    a, b = world.replica("a"), world.replica("b")
+    a.flow()
+    world.run(13, beats=False)
+    assert a.stopped[0].startswith("event loop blocked")
+    world.run(15, b)
+    assert world.leaders() == [b]
+
+
+def test_stepping_down_closes_first_then_gives_back_and_waits_for_the_drain(world: World) -> None:
+    a, b = world.replica("a"), world.replica("b")
+    a.flow()
+    a.step(el.StepDown("refused by the server"))
+    assert a.grants[0].closed == "refused by the server"
+    a.flow()
+    assert a.phase is Phase.LOST
+    b.flow()
+    assert world.leaders() == [b]
+    world.run(60)
+    assert a.phase is Phase.LOST
+    a.step(el.Resume())
+    world.run(60)
+    assert world.leaders() == [b]
+
+
+def test_after_a_loss_the_others_get_their_chance_first(world: World) -> None:
+    a, b = world.replica("a"), world.replica("b")
+    a.flow()
+    world.run(12.5, beats=False)
+    assert a.phase is Phase.LOST
+    a.step(el.Resume())
+    world.run(1)
+    assert world.leaders() == [b]
+
+
+def test_a_release_does_not_touch_a_lease_that_is_no_longer_mine(world: World) -> None:
+    a = world.replica("a")
+    a.flow()
+    a.step(el.Release())
+    world.lease.edit(holderIdentity="x", leaseTransitions=2)
+    a.flow()
+    assert a.phase is Phase.STOPPED
+    assert world.lease.spec["holderIdentity"] == "x"
+
+
+def test_a_release_outlasts_a_label_edit(world: World) -> None:
+    a = world.replica("a")
+    a.flow()
+    a.step(el.Release())
+    world.lease.edit(labels={"n": "1"})
+    a.flow()
+    assert a.phase is Phase.STOPPED
+    assert world.lease.spec["holderIdentity"] == ""
+
+
+@pytest.mark.parametrize("transitions", [None, -1, True, "7", TOKEN_MAX + 1])
+def test_a_malformed_counter_ends_the_term_and_nobody_guesses(world: World, transitions: object) -> None:
+    a, b = world.replica("a"), world.replica("b")
+    world.run(3)
+    world.lease.edit(leaseTransitions=transitions)
+    world.run(3)
+    assert a.phase is Phase.LOST
+    a.step(el.Resume())
+    world.run(60)
+    assert world.leaders() == []
+    assert "leaseTransitions" in b.warnings[-1]
+    world.lease.edit(leaseTransitions=30)
+    world.run(17)
+    assert len(world.leaders()) == 1
+    assert world.tokens == [1, 31]
+
+
+def test_a_lease_made_by_hand_without_a_counter_is_not_taken(world: World) -> None:
+    world.lease.create({"spec": {}})
+    a = world.replica("a")
+    world.run(60)
+    assert not a.leads()
+    assert "kubectl -n ns patch lease op" in a.warnings[0]
+
+
+def test_the_last_token_is_not_passed(world: World) -> None:
+    world.lease.create({"spec": {"leaseTransitions": TOKEN_MAX}})
+    a = world.replica("a")
+    world.run(10)
+    assert not a.leads()
+    assert "no token is left" in a.warnings[0]
+    assert len(a.warnings) <= 6, "not in a hot loop"
+
+
+def test_the_recorded_duration_counts_and_ones_own_when_there_is_none(world: World) -> None:
+    world.lease.create({"spec": {"leaseTransitions": 1, "holderIdentity": "x", "leaseDurationSeconds": 30}})
+    a = world.replica("a")
+    world.run(29)
+    assert not a.leads()
+    world.run(2)
+    assert a.leads()
+    world.lease.edit(holderIdentity="x", leaseTransitions=9, leaseDurationSeconds=None)
+    a.flow()
+    a.step(el.Resume())
+    world.run(14)
+    assert not a.leads()
+    world.run(2)
+    assert a.leads()
+
+
+def test_old_news_of_the_watch_does_not_end_a_new_term(world: World) -> None:
+    world.lease.create({"spec": {"leaseTransitions": 1, "holderIdentity": "x", "leaseDurationSeconds": 1}})
+    a = world.replica("a")
+    world.now += 1
+    a.tick()
+    world.lease.edit(labels={"n": "1"})  # news of x's Lease, not delivered yet
+    a.answer()
+    a.answer()
+    a.answer()
+    assert a.leads()
+    assert len(a.inbox) == 2
+    a.flow()
+    assert a.leads()
+
+
+def test_a_lease_that_is_stored_otherwise_than_written_begins_no_term(world: World) -> None:
+    a = world.replica("a")
+    assert isinstance(a.request, el.Put)
+    a.answer(el.Written(a.request.record.changed(transitions=9, uid="u", resource_version="5")))
+    assert not a.leads()
+    assert "mutating webhook" in a.warnings[0]
+
+
+def _events() -> list[el.Event]:
+    record = LeaseRecord("x", 3, 15, "t", "t", "7", "u1")
+    return [
+        el.Seen(record, "7"), el.Unusable("x"), el.ReadFailed("x"), el.Tick(), el.Written(record), el.Conflict(),
+        el.Failed("x"), el.Denied("x"), el.RaiseFloor(1), el.StepDown("x"), el.Resume(), el.Release(), el.Stop(),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("phase", "event"), list(product(Phase, _events())), ids=str)
+def test_what_has_no_place_in_the_table_raises_and_changes_nothing(phase: Phase, event: el.Event) -> None:
+    state = State(phase=phase)
+    if type(event) in TABLE[phase]:
+        return
+    with pytest.raises(IllegalMove, match=phase.value):
+        Election(settings("a")).step(state, event, 5.0)
+    assert state == State(phase=phase)
+
+
+def test_every_event_has_a_place_and_every_phase_an_end() -> None:
+    used = {kind for moves in TABLE.values() for kind in moves}
+    assert used == {type(e) for e in _events()}
+    assert not TABLE[Phase.STOPPED]
+    for phase in set(Phase) - {Phase.STOPPED}:
+        reached, todo = set(), [phase]
+        while todo:
+            at = todo.pop()
+            if at not in reached:
+                reached.add(at)
+                todo += [p for to in TABLE[at].values() for p in to]
+        assert Phase.STOPPED in reached

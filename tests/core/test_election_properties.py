@@ -1,0 +1,253 @@
+"""Any order of events, pauses, lost answers and late writes: never two leaders, never a token twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from kopf_ha.core import election as el
+from kopf_ha.core.election import Phase
+from kopf_ha.core.lease import LeaseRecord
+from tests.election.world import Replica, World
+
+WHO = st.integers(0, 2)
+# Whole and half periods, so that deadlines are met exactly, and pauses that are longer than the lease.
+TIMES = st.sampled_from([0.1, 0.5, 1.0, 2.0, 2.2, 5.0, 9.9, 10.0, 14.9, 15.0, 15.1, 40.0])
+
+
+class Faults(RuleBasedStateMachine):
+    """Everything but edits and deletions of the Lease."""
+
+    identities = ("a", "b", "c")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.late: list[LeaseRecord] = []  #: writes whose client gave up, and that may still be done
+
+    @initialize(n=st.sampled_from([2, 3]))
+    def begin(self, n: int) -> None:
+        for identity in self.identities[:n]:
+            self.world.replica(identity)
+
+    def pick(self, who: int) -> Replica:
+        return self.world.replicas[who % len(self.world.replicas)]
+
+    # --- ordinary life; `flow` makes progress likely, the small steps make orders likely
+
+    @rule(dt=TIMES)
+    def time_passes(self, dt: float) -> None:
+        self.world.now += dt
+
+    @rule(who=WHO, dt=st.sampled_from([0.0, 0.5, 2.0, 2.3, 15.0]))
+    def one_runs(self, who: int, dt: float) -> None:
+        self.world.now += dt
+        self.pick(who).last_beat = self.world.now
+        self.pick(who).flow()
+
+    @rule(dt=st.sampled_from([0.5, 2.3, 16.0]))
+    def all_run(self, dt: float) -> None:
+        self.world.run(dt, step=0.5)
+
+    @rule(who=WHO)
+    def timer(self, who: int) -> None:
+        replica = self.pick(who)
+        replica.last_beat = self.world.now
+        replica.tick()
+
+    @rule(who=WHO)
+    def early_timer(self, who: int) -> None:
+        if self.free(who):
+            self.pick(who).step(el.Tick(self.world.now))
+
+    @rule(who=WHO)
+    def blocked_timer(self, who: int) -> None:
+        self.pick(who).tick()
+
+    @rule(who=WHO)
+    def news(self, who: int) -> None:
+        self.pick(who).deliver()
+
+    @rule(who=WHO)
+    def watch_begins_anew(self, who: int) -> None:
+        if self.free(who):
+            self.pick(who).relist()
+
+    @rule(who=WHO)
+    def server_does_it(self, who: int) -> None:
+        self.pick(who).serve()
+
+    @rule(who=WHO)
+    def answer(self, who: int) -> None:
+        if self.pick(who).request is not None:
+            self.pick(who).answer()
+
+    @rule()
+    def label_edit(self) -> None:
+        if self.world.lease.body is not None:
+            self.world.lease.edit(labels={"n": str(self.world.lease.version)})
+
+    # --- faults
+
+    @rule(who=WHO, late=st.booleans())
+    def answer_lost(self, who: int, late: bool) -> None:
+        replica = self.pick(who)
+        if replica.request is None:
+            return
+        if isinstance(replica.request, el.Put) and replica.outcome is None and late:
+            self.late.append(replica.request.record)
+        replica.lose_answer()
+
+    @rule(who=WHO)
+    def denied(self, who: int) -> None:
+        replica = self.pick(who)
+        if replica.request is not None and replica.outcome is None:
+            read = isinstance(replica.request, el.Read)
+            replica.answer(el.ReadFailed("403") if read else el.Denied("403"))
+
+    @precondition(lambda self: self.late)
+    @rule(data=st.data())
+    def late_write(self, data: st.DataObject) -> None:
+        self.world.lease.put(self.late.pop(data.draw(st.integers(0, len(self.late) - 1))))
+
+    # --- the run layer
+
+    @rule(who=WHO)
+    def resume(self, who: int) -> None:
+        if self.pick(who).phase is Phase.LOST:
+            self.pick(who).step(el.Resume())
+
+    @rule(who=WHO)
+    def step_down(self, who: int) -> None:
+        if self.free(who):
+            self.pick(who).step(el.StepDown("refused"))
+
+    @rule(who=WHO, up=st.integers(-2, 5))
+    def raise_floor(self, who: int, up: int) -> None:
+        # On this Lease's objects there is no token above its own, but floors from elsewhere are told all the same.
+        if self.free(who):
+            replica = self.pick(who)
+            floor = max(0, replica.state.token + up)
+            replica.told_floor = max(replica.told_floor, floor)
+            replica.step(el.RaiseFloor(floor))
+
+    @rule(who=WHO, how=st.sampled_from([el.Release(), el.Stop()]))
+    def ends(self, who: int, how: Any) -> None:
+        if self.free(who):
+            self.pick(who).step(how)
+
+    @rule(who=WHO)
+    def process_restarts(self, who: int) -> None:
+        """A container that is restarted with the same identity: it remembers nothing."""
+        old = self.pick(who)
+        if old.grant is not None:
+            old.grant.close("killed")  # a dead process writes nothing
+        if isinstance(old.request, el.Put) and old.outcome is None:
+            self.late.append(old.request.record)
+        self.world.replicas[self.world.replicas.index(old)] = self.world.replica(old.settings.identity)
+        self.world.replicas.pop()
+
+    def free(self, who: int) -> bool:
+        return self.pick(who).request is None and self.pick(who).phase is not Phase.STOPPED
+
+    # --- what must hold
+
+    @invariant()
+    def one_leader(self) -> None:
+        assert len(self.world.leaders()) <= 1, "two grants are open and not expired"
+
+    @invariant()
+    def tokens_rise(self) -> None:
+        tokens = self.world.tokens
+        assert all(a < b for a, b in zip(tokens, tokens[1:], strict=False)), f"tokens do not rise: {tokens}"
+
+    @invariant()
+    def a_grant_means_leading(self) -> None:
+        for r in self.world.replicas:
+            assert (r.grant is not None) == (r.phase in (Phase.LEADING, Phase.RENEWING))
+
+    def teardown(self) -> None:
+        """When faults end, somebody leads (I7)."""
+        alive = [r for r in self.world.replicas if r.phase is not Phase.STOPPED]
+        if not alive:
+            return
+        for r in alive:
+            r.inbox.clear()
+            r.flow()
+        alive = [r for r in alive if r.phase is not Phase.STOPPED]  # a release was under way
+        if not alive:
+            return
+        for r in alive:
+            r.relist()
+        for _ in range(40):
+            for r in alive:
+                if r.phase is Phase.LOST:
+                    r.step(el.Resume())
+            self.world.run(1.0, *alive, step=0.5)
+            self.one_leader()
+            self.tokens_rise()
+        assert len(self.world.leaders()) == 1, [r.state for r in alive]
+
+
+class SharedIdentity(Faults):
+    """Everybody has one name, as when a name is set by hand. Only the acquisition tells them apart."""
+
+    identities = ("a", "a", "a")
+
+
+class Vandals(Faults):
+    """The Lease is deleted and edited, too. Two may lead then, but never with a token that one of them saw."""
+
+    @rule()
+    def deleted(self) -> None:
+        if self.world.lease.body is not None:
+            self.world.lease.delete()
+
+    @rule(holder=st.sampled_from(["", "a", "b", "stranger"]), token=st.integers(0, 12))
+    def edited(self, holder: str, token: int) -> None:
+        if self.world.lease.body is not None:
+            self.world.lease.edit(holderIdentity=holder, leaseTransitions=token)
+
+    @rule(duration=st.sampled_from([None, 1, 60]))
+    def duration_edited(self, duration: int | None) -> None:
+        if self.world.lease.body is not None:
+            self.world.lease.edit(leaseDurationSeconds=duration)
+
+    @rule()
+    def made_by_hand(self) -> None:
+        if self.world.lease.body is None:
+            self.world.lease.create({"spec": {"leaseTransitions": 0}})
+
+    @rule()
+    def counter_removed(self) -> None:
+        if self.world.lease.body is not None:
+            self.world.lease.edit(leaseTransitions=None)
+
+    @invariant()
+    def one_leader(self) -> None:
+        pass
+
+    @invariant()
+    def tokens_rise(self) -> None:
+        """Each replica's own do; `World.opened` holds them against floors, too."""
+
+    def teardown(self) -> None:
+        if self.world.lease.body is not None:
+            self.world.lease.edit(leaseTransitions=20, leaseDurationSeconds=15)
+        super().teardown()
+
+
+BOUNDS = settings(
+    max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+
+
+@pytest.mark.parametrize("machine", [Faults, SharedIdentity, Vandals])
+def test_whatever_happens(machine: type[Faults]) -> None:
+    from hypothesis.stateful import run_state_machine_as_test
+
+    run_state_machine_as_test(machine, settings=BOUNDS)  # type: ignore[no-untyped-call]

@@ -1,0 +1,252 @@
+"""Electors without threads on one Lease without a server, and one clock that the test turns by hand.
+
+Requests take effect and are answered when the test says so, if at all; news of the watch wait until they are
+delivered. A replica that is not scheduled is a paused process.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from kopf_ha.core import election as el
+from kopf_ha.core.election import Election, Event, Phase, State
+from kopf_ha.core.grant import Grant
+from kopf_ha.core.lease import LeaseRecord
+from kopf_ha.core.token import Stamp
+from kopf_ha.errors import MalformedLease
+from kopf_ha.settings import Settings
+
+NS, NAME = "ns", "op"
+
+
+def settings(identity: str, **values: Any) -> Settings:
+    given = {"lease_duration": 15, "renew_deadline": 10, "retry_period": 2} | values
+    return Settings(lease_name=NAME, lease_namespace=NS, identity=identity, pod_uid="uid", **given)
+
+
+class FakeLease:
+    """One Lease as the API server keeps it: compare-and-swap by resourceVersion and uid."""
+
+    def __init__(self) -> None:
+        self.body: dict[str, Any] | None = None
+        self.version = 100
+        self.uids = 0
+        self.watchers: list[deque[Event]] = []
+
+    def put(self, record: LeaseRecord) -> Event:
+        body = record.as_object(NS, NAME)
+        if not record.resource_version:
+            if self.body is not None:
+                return el.Conflict()
+            self.create(body)
+            return self.written()
+        if self.body is None or self._key(self.body) != self._key(body):
+            return el.Conflict()
+        self._store(body)
+        return self.written()
+
+    def create(self, body: dict[str, Any]) -> None:
+        self.uids += 1
+        body.setdefault("metadata", {}).update(namespace=NS, name=NAME, uid=f"u{self.uids}")
+        self._store(body)
+
+    def delete(self) -> None:
+        self.body = None
+        self.version += 1
+        self._tell(el.Seen(None, str(self.version)))
+
+    def edit(self, labels: dict[str, str] | None = None, **spec: Any) -> None:
+        assert self.body is not None
+        body = copy.deepcopy(self.body)
+        if labels:
+            body["metadata"].setdefault("labels", {}).update(labels)
+        body.setdefault("spec", {}).update(spec)
+        self._store({**body, "spec": {k: v for k, v in body["spec"].items() if v is not None}})
+
+    def written(self) -> el.Written:
+        assert self.body is not None
+        return el.Written(LeaseRecord.parse(self.body))
+
+    def seen(self, *, read: bool = True) -> el.Seen | el.Unusable:
+        return self._news(self.body, read=read)
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        assert self.body is not None
+        return dict(self.body["spec"])
+
+    def _store(self, body: dict[str, Any]) -> None:
+        self.version += 1
+        self.body = copy.deepcopy(body)
+        self.body["metadata"]["resourceVersion"] = str(self.version)
+        self._tell(self._news(self.body, read=False))
+
+    def _news(self, body: dict[str, Any] | None, *, read: bool) -> el.Seen | el.Unusable:
+        if body is None:
+            return el.Seen(None, "" if read else str(self.version), read=read)
+        version = body["metadata"]["resourceVersion"]
+        try:
+            return el.Seen(LeaseRecord.parse(body), version, read=read)
+        except MalformedLease as e:
+            return el.Unusable(str(e), version, read=read)
+
+    def _tell(self, news: Event) -> None:
+        for inbox in self.watchers:
+            inbox.append(news)
+
+    @staticmethod
+    def _key(body: dict[str, Any]) -> tuple[Any, Any]:
+        return body["metadata"].get("resourceVersion"), body["metadata"].get("uid")
+
+
+@dataclass(eq=False)
+class Replica:
+    """One elector: its state, its timer, its request under way, its watch."""
+
+    world: World
+    settings: Settings
+    name: str
+    state: State = State()
+    due: float = math.inf
+    request: el.Put | el.Read | None = None
+    outcome: Event | None = None  #: what the server said to the request, before the answer arrives
+    inbox: deque[Event] = field(default_factory=deque)
+    grant: Grant | None = None
+    grants: list[Grant] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)  #: causes, one for each ended term
+    leaders: list[tuple[str, int]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    told_floor: int = 0
+    last_beat: float = -math.inf
+
+    def __post_init__(self) -> None:
+        self.rules = Election(self.settings)
+
+    @property
+    def phase(self) -> Phase:
+        return self.state.phase
+
+    def leads(self) -> bool:
+        return self.grant is not None and self.grant.remaining(self.world.now) > 0
+
+    def step(self, event: Event) -> None:
+        """Take one event in and do what comes out, all but the request."""
+        wall = f"{self.world.now:.6f} {self.name}"
+        self.state, actions = self.rules.step(self.state, event, self.world.now, wall)
+        closes = [i for i, a in enumerate(actions) if isinstance(a, el.Close)]
+        assert closes in ([], [0]), "a grant is closed before anything else happens"
+        for action in actions:
+            assert self.request is None, "a request comes last"
+            match action:
+                case el.Put() | el.Read():
+                    assert action.until > self.world.now
+                    self.request, self.outcome = action, None
+                case el.Timer(at, spread):
+                    self.due = at + spread / 2
+                case el.Open(token, deadline):
+                    assert self.grant is None
+                    self.grant = Grant(Stamp(token, self.settings.identity, f"{NS}/{NAME}", "uid"), deadline)
+                    self.grants.append(self.grant)
+                    self.world.opened(self, self.grant)
+                case el.Extend(deadline):
+                    assert self.grant is not None
+                    self.grant.extend(deadline)
+                case el.Close(cause):
+                    assert self.grant is not None
+                    self.grant.close(cause)
+                    self.grant = None
+                    self.stopped.append(cause)
+                case el.NewLeader(holder, token):
+                    self.leaders.append((holder, token))
+                case el.Warn(cause):
+                    self.warnings.append(cause)
+
+    # --- what the world does to it
+
+    def relist(self) -> None:
+        self.inbox.clear()
+        seen = self.world.lease.seen(read=False)
+        self.step(seen)
+
+    def tick(self) -> None:
+        if self.request is None and self.phase is not Phase.STOPPED and self.world.now >= self.due:
+            self.due = math.inf
+            self.step(el.Tick(self.last_beat))
+
+    def serve(self) -> None:
+        """The server does the request; the answer is still on its way."""
+        if self.request is not None and self.outcome is None:
+            if isinstance(self.request, el.Put):
+                self.outcome = self.world.lease.put(self.request.record)
+            else:
+                self.outcome = self.world.lease.seen()
+
+    def answer(self, event: Event | None = None) -> None:
+        """The answer arrives: the server's, or `event` in its place."""
+        if event is None:
+            self.serve()
+            event = self.outcome
+        assert event is not None
+        self.request = self.outcome = None
+        self.step(event)
+
+    def lose_answer(self) -> None:
+        read = isinstance(self.request, el.Read)
+        self.answer(el.ReadFailed("timeout") if read else el.Failed("timeout"))
+
+    def deliver(self) -> None:
+        if self.inbox and self.request is None and self.phase is not Phase.STOPPED:
+            self.step(self.inbox.popleft())
+
+    def flow(self) -> None:
+        """All that waits happens now, in order: answers, timers, news."""
+        for _ in range(100):
+            if self.request is not None:
+                self.answer()
+            elif self.world.now >= self.due and self.phase is not Phase.STOPPED:
+                self.tick()
+            elif self.inbox and self.phase is not Phase.STOPPED:
+                self.deliver()
+            else:
+                return
+        raise AssertionError(f"{self.name} never comes to rest: {self.state}")
+
+
+class World:
+    """The Lease, the replicas and the time."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.lease = FakeLease()
+        self.replicas: list[Replica] = []
+        self.born = 0
+        self.tokens: list[int] = []  #: of all grants, in the order they were opened
+
+    def replica(self, identity: str, **values: Any) -> Replica:
+        self.born += 1
+        replica = Replica(self, settings(identity, **values), f"{identity}#{self.born}")
+        self.replicas.append(replica)
+        self.lease.watchers.append(replica.inbox)
+        replica.relist()
+        return replica
+
+    def opened(self, replica: Replica, grant: Grant) -> None:
+        assert grant.stamp.token > replica.told_floor, "a token at or below a floor that was told"
+        assert all(g.stamp.token < grant.stamp.token for g in replica.grants[:-1])
+        self.tokens.append(grant.stamp.token)
+
+    def leaders(self) -> list[Replica]:
+        return [r for r in self.replicas if r.leads()]
+
+    def run(self, seconds: float, *replicas: Replica, step: float = 0.1, beats: bool = True) -> None:
+        """Let time pass for these replicas (all by default); the others are paused."""
+        for _ in range(math.ceil(seconds / step)):
+            self.now += step
+            for replica in replicas or self.replicas:
+                if beats:
+                    replica.last_beat = self.now
+                replica.flow()
