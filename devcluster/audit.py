@@ -1,7 +1,8 @@
 """The API servers' audit policy: every write by whom, with its body, so that a test can say what was sent.
 
 Reads are one line each, since tests and benchmarks count requests. What the control plane does for itself
-stays out, and so do bodies that carry credentials.
+stays out, and so do bodies that carry credentials. The last requests of a server that was killed may be
+missing: what was written at all is said by etcd's history.
 """
 
 from __future__ import annotations

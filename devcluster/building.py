@@ -62,6 +62,8 @@ def build(names: Sequence[str], progress: Progress | None = None) -> dict[str, P
     if _missing(folder, names):
         go = _go(_missing(folder, names))
         with _lock(folder.parent, progress):
+            for left in folder.parent.glob("building-*"):  # by a build that was killed
+                shutil.rmtree(left, ignore_errors=True)
             missing = _missing(folder, names)  # anew: another process may just have built them
             for number, name in enumerate(missing, 1):
                 _build_one(go, name, folder, f"[{number}/{len(missing)}] {name}", progress)
@@ -117,6 +119,7 @@ def _build_one(go: str, name: str, folder: Path, label: str, progress: Progress)
                 except DevclusterError:
                     pass  # it takes longer
         if child.returncode != 0:
+            progress.line(f"{label}: failed after {time.monotonic() - started:.0f} s")
             raise DevclusterError(f"go build of {name} failed with status {child.returncode}:\n{child.log_tail(15)}")
         os.replace(result, folder / name)
     progress.line(f"{label}: built in {time.monotonic() - started:.0f} s")

@@ -82,7 +82,7 @@ def up(name: str, state: Path | None, etcd: str, apiservers: str, kubeconfig: Pa
     if kubeconfig is not None:
         if folder.owner() is not None:
             raise DevclusterError(f"a cluster is up in {folder.path}: take it down first")
-        click.echo(supervisor.adopt(folder, kubeconfig)["kubeconfig"])
+        click.echo(supervisor.adopt(folder, kubeconfig, progress)["kubeconfig"])
     elif foreground:
         _foreground(folder, int(etcd), int(apiservers), progress)
     else:
@@ -181,7 +181,7 @@ def kubectl(name: str, state: Path | None, args: tuple[str, ...]) -> None:
     record = folder.read()
     if record is None or (folder.owner() is None and not record.get("existing")):
         raise DevclusterError(f"nothing is up in {folder.path}: `python -m devcluster up` starts it")
-    program = record["kubectl"] if Path(record["kubectl"]).exists() else str(find_kubectl())
+    program = record["kubectl"] if Path(record["kubectl"]).exists() else str(find_kubectl(Progress(sys.stderr)))
     environment = os.environ | {
         "KUBECONFIG": record["kubeconfig"],
         # other than the user's own, which goes by address: ports come again

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from typing import Any
 from devcluster import building, kubeconfig
 from devcluster.binaries import from_assets
 from devcluster.errors import DevclusterError
+from devcluster.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,10 @@ class Cluster(ABC):
     @abstractmethod
     def ca_file(self) -> Path | None:
         """The authority of its servers' certificates (PEM); None for the system's authorities."""
+
+    @abstractmethod
+    def cluster_entry(self, server: int) -> dict[str, Any]:
+        """What a kubeconfig says of the API server `server`."""
 
     @property
     @abstractmethod
@@ -100,15 +106,10 @@ class Cluster(ABC):
 
     def kubeconfig_for(self, token: str, server: int = 0, name: str | None = None) -> Path:
         """Write a kubeconfig with a bearer token and nothing of the administrator's; `name` is its file name."""
-        ca = None if self.ca_file is None else self.ca_file.read_bytes()
-        folder = self.scratch / "kubeconfigs"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if name is None:
-            handle, path = tempfile.mkstemp(prefix="token-", dir=folder)
-            os.close(handle)
-        else:
-            path = str(folder / name)
-        return kubeconfig.write(Path(path), self.servers[server], ca, kubeconfig.token_user(token))
+        if name is None:  # the same one for the same bearer
+            name = "token-" + hashlib.sha256(f"{self.servers[server]} {token}".encode()).hexdigest()[:16]
+        path = self.scratch / "kubeconfigs" / name
+        return kubeconfig.write(path, self.cluster_entry(server), kubeconfig.token_user(token))
 
     def pod_identity(
         self, namespace: str, serviceaccount: str, pod_name: str, labels: Mapping[str, str] | None = None
@@ -142,14 +143,15 @@ class Cluster(ABC):
 class ExistingCluster(Cluster):
     """A cluster that someone else runs, by its kubeconfig and the context that is current there.
 
-    Raises DevclusterError if the file cannot be read or no kubectl is found (KUBEBUILDER_ASSETS, then PATH).
+    kubectl is that of KUBEBUILDER_ASSETS, else of PATH, else it is built. Raises DevclusterError if the file cannot
+    be read or there is no kubectl. As a context manager, or by `close`, it removes its temporary files.
     """
 
-    def __init__(self, kubeconfig: Path) -> None:
+    def __init__(self, kubeconfig: Path, progress: Progress | None = None) -> None:
         self._kubeconfig = kubeconfig.absolute()
         if not self._kubeconfig.is_file():
             raise DevclusterError(f"there is no kubeconfig {kubeconfig}")
-        self._kubectl = find_kubectl()
+        self._kubectl = find_kubectl(progress)
         self._folder = tempfile.TemporaryDirectory(prefix="devcluster-")
         shown = self.kubectl("config", "view", "--minify", "--raw", "--flatten", "--output=json").stdout
         clusters = json.loads(shown)["clusters"]
@@ -160,6 +162,16 @@ class ExistingCluster(Cluster):
         if ca := self._cluster.get("certificate-authority-data"):
             self._ca = self.scratch / "ca.crt"
             self._ca.write_bytes(base64.b64decode(ca))
+
+    def __enter__(self) -> ExistingCluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove its temporary files; the cluster is left as it is."""
+        self._folder.cleanup()
 
     @property
     def kubeconfig(self) -> Path:
@@ -176,6 +188,10 @@ class ExistingCluster(Cluster):
         """A copy of the authority in its kubeconfig."""
         return self._ca
 
+    def cluster_entry(self, server: int) -> dict[str, Any]:
+        """What its own kubeconfig says."""
+        return self._cluster
+
     @property
     def kubectl_path(self) -> Path:
         """The kubectl that was found."""
@@ -187,10 +203,10 @@ class ExistingCluster(Cluster):
         return Path(self._folder.name)
 
 
-def find_kubectl() -> Path:
+def find_kubectl(progress: Progress | None = None) -> Path:
     """A kubectl for a cluster that exists: of KUBEBUILDER_ASSETS, on PATH, or built."""
     if given := from_assets(["kubectl"]):
         return given["kubectl"]
     if found := shutil.which("kubectl"):
         return Path(found).absolute()
-    return building.build(["kubectl"])["kubectl"]
+    return building.build(["kubectl"], progress)["kubectl"]

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from devcluster import certs, components, kubeconfig
 from devcluster.audit import POLICY
@@ -82,7 +83,7 @@ class ControlPlane(Cluster):
             raise DevclusterError("a control plane has 1 or 3 etcd members and at least 1 API server")
         self._temporary = state_dir is None
         self._keep_state = keep_state and not self._temporary
-        self._state = StateDir(state_dir or Path(tempfile.mkdtemp(prefix="devcluster-"), "state"))
+        self._state = StateDir(state_dir or Path(tempfile.gettempdir(), f"devcluster-{secrets.token_hex(8)}"))
         self._counts = (etcd, apiservers)
         self._binaries = binaries
         self._apiserver_args = list(apiserver_args)
@@ -118,12 +119,7 @@ class ControlPlane(Cluster):
             self._etcd_client = Client(self._pki.etcd_ca, self._pki.etcd_client)
             self._make_etcd()
             self._make_apiservers()
-            kubeconfig.write(
-                self.kubeconfig,
-                self.servers[0],
-                self._pki.ca.read_bytes(),
-                kubeconfig.certificate_user(self._pki.admin),
-            )
+            kubeconfig.write(self.kubeconfig, self.cluster_entry(0), kubeconfig.certificate_user(self._pki.admin))
             for server in [*self._etcd, *self._apiservers]:
                 server.start()
             for server in [*self._etcd, *self._apiservers]:
@@ -147,11 +143,6 @@ class ControlPlane(Cluster):
         self._ports.close()
         self._etcd, self._apiservers, self._controller_manager = [], [], None
         self._state.release(remove=not self._keep_state)
-        if self._temporary:
-            try:
-                self.folder.parent.rmdir()
-            except OSError:
-                pass  # never started, or stopped twice
 
     @property
     def folder(self) -> Path:
@@ -183,6 +174,10 @@ class ControlPlane(Cluster):
         """The addresses (https) of its API servers."""
         return [server.url for server in self._apiservers]
 
+    def cluster_entry(self, server: int) -> dict[str, Any]:
+        """The server's address, and the authority of its certificate."""
+        return kubeconfig.cluster(self.servers[server], self._certs.ca)
+
     @property
     def ca_file(self) -> Path:
         """The authority of the API servers' certificates."""
@@ -210,7 +205,7 @@ class ControlPlane(Cluster):
 
     @property
     def audit_logs(self) -> list[Path]:
-        """Each API server's audit log, JSON lines, one a request, written before the request is answered."""
+        """Each API server's audit log: JSON lines, one for each request that ended."""
         return [self._log(f"audit-{number}.jsonl") for number in range(self._counts[1])]
 
     def versions(self) -> dict[str, str]:
@@ -284,8 +279,7 @@ class ControlPlane(Cluster):
     def _make_controller_manager(self) -> Server:
         config = kubeconfig.write(
             self.folder / "controller-manager.kubeconfig",
-            self.servers[0],
-            self._certs.ca.read_bytes(),
+            self.cluster_entry(0),
             kubeconfig.certificate_user(self._certs.controller_manager),
         )
         name = "kube-controller-manager"

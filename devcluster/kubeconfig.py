@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +26,29 @@ def token_user(token: str) -> dict[str, str]:
     return {"token": token}
 
 
-def write(path: Path, server: str, ca: bytes | None, user: dict[str, str], namespace: str | None = None) -> Path:
-    """Write a kubeconfig for `server` whose certificate `ca` (PEM) signed, None for the system's authorities.
+def cluster(server: str, ca: Path) -> dict[str, Any]:
+    """The cluster at `server`, whose certificate the authority `ca` (PEM) signed."""
+    return {"server": server, "certificate-authority-data": _encoded(ca.read_bytes())}
 
-    It is JSON, which is YAML too, and only the owner can read it.
+
+def write(path: Path, cluster: Mapping[str, Any], user: Mapping[str, str]) -> Path:
+    """Write a kubeconfig of one cluster and one user. It is JSON, which is YAML too; only its owner can read it.
+
+    A reader sees all of it or nothing.
     """
-    cluster: dict[str, Any] = {"server": server}
-    if ca is not None:
-        cluster["certificate-authority-data"] = _encoded(ca)
-    context: dict[str, Any] = {"cluster": "devcluster", "user": "devcluster"}
-    if namespace is not None:
-        context["namespace"] = namespace
     document = {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": "devcluster", "cluster": cluster}],
-        "users": [{"name": "devcluster", "user": user}],
-        "contexts": [{"name": "devcluster", "context": context}],
+        "clusters": [{"name": "devcluster", "cluster": dict(cluster)}],
+        "users": [{"name": "devcluster", "user": dict(user)}],
+        "contexts": [{"name": "devcluster", "context": {"cluster": "devcluster", "user": "devcluster"}}],
         "current-context": "devcluster",
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=0o600)
-    path.write_text(json.dumps(document, indent=2) + "\n")
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # of mode 0600
+    with os.fdopen(handle, "w") as file:
+        file.write(json.dumps(document, indent=2) + "\n")
+    os.replace(scratch, path)
     return path
 
 

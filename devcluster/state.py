@@ -38,7 +38,7 @@ class StateDir:
     """A cluster's folder; it need not exist."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path.absolute()
+        self.path = path.resolve()
         self._handle: int | None = None
 
     @property

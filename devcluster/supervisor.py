@@ -73,6 +73,8 @@ def _start(state: StateDir, etcd: int, apiservers: int, progress: Progress) -> d
         child.terminate()
         child.wait()
         raise
+    if not line and child.wait() == 0:
+        raise DevclusterError("it was taken down while it started")
     if not line:
         raise DevclusterError(f"the supervisor ended with status {child.wait()}: {said.decode().strip()}")
     answer: dict[str, Any] = json.loads(line)
@@ -101,23 +103,23 @@ def _await_other(state: StateDir, progress: Progress) -> dict[str, Any] | None:
     until("the other process to have it ready", lambda: state.read() or state.owner() is None, timeout=180)
     record = state.read()
     if record is not None and state.owner() is not None:
-        progress.line("already up")
+        progress.line(f"already up: etcd {len(record['etcd'])}, API servers {len(record['servers'])}")
         return record
     return None
 
 
-def adopt(state: StateDir, kubeconfig: Path) -> dict[str, Any]:
+def adopt(state: StateDir, kubeconfig: Path, progress: Progress) -> dict[str, Any]:
     """Use a cluster that exists under this name. Raises DevclusterError if it does not answer."""
-    cluster = ExistingCluster(kubeconfig)
-    version = cluster.kubectl("version", "--output=json").stdout
+    with ExistingCluster(kubeconfig, progress) as cluster:
+        version = json.loads(cluster.kubectl("version", "--output=json").stdout)
+        record = {
+            "existing": True,
+            "kubeconfig": str(cluster.kubeconfig),
+            "kubectl": str(cluster.kubectl_path),
+            "servers": cluster.servers,
+            "versions": {"kubernetes": version["serverVersion"]["gitVersion"]},
+        }
     state.acquire()
-    record = {
-        "existing": True,
-        "kubeconfig": str(cluster.kubeconfig),
-        "kubectl": str(cluster.kubectl_path),
-        "servers": cluster.servers,
-        "versions": {"kubernetes": json.loads(version)["serverVersion"]["gitVersion"]},
-    }
     state.write(record)
     state.release(remove=False)
     return record
@@ -131,6 +133,8 @@ def down(state: StateDir, timeout: float = 60.0) -> bool:
     if not state.exists:
         return False
     while (pid := state.owner()) is not None:
+        if pid <= 0:
+            raise DevclusterError(f"what runs in {state.path} cannot be seen from here: another container?")
         try:
             handle = os.pidfd_open(pid)
         except ProcessLookupError:
@@ -166,9 +170,9 @@ def supervise(
 
     for each in _STOP_SIGNALS:
         signal.signal(each, stop)
-    plane = ControlPlane(state.path, etcd, apiservers, Binaries.find(progress=progress), keep_state=False)
     try:
-        with plane:
+        binaries = Binaries.find(progress=progress)
+        with ControlPlane(state.path, etcd, apiservers, binaries, keep_state=False) as plane:
             record = _record(plane)
             plane.state.write(record)
             ready(record)

@@ -77,7 +77,8 @@ def cluster(
     """A cluster for all tests: one of our own, or the one that --kubeconfig names."""
     existing: Path | None = pytestconfig.getoption("kubeconfig")
     if existing is not None:
-        yield ExistingCluster(existing)
+        with ExistingCluster(existing, Progress(sys.stderr)) as given:
+            yield given
         return
     binaries: Binaries = request.getfixturevalue("binaries")
     with ControlPlane(tmp_path_factory.mktemp("cluster") / "state", binaries=binaries) as plane:

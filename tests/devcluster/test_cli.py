@@ -1,6 +1,7 @@
 """The command: up, status, kubectl, down; and nothing left, however it ends."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -21,9 +22,9 @@ ROOT = Path(__file__).parents[2]
 class Command:
     """`python -m devcluster` for one state folder."""
 
-    def __init__(self, state: Path, binaries: Binaries) -> None:
+    def __init__(self, state: Path) -> None:
         self.state = StateDir(state)
-        self.env = os.environ | {"KUBEBUILDER_ASSETS": "", "KUBECONFIG": "/nowhere"}
+        self.env = os.environ | {"KUBECONFIG": "/nowhere"}
 
     def argv(self, verb: str, *args: str) -> list[str]:
         return [sys.executable, "-m", "devcluster", verb, f"--state={self.state.path}", *args]
@@ -64,7 +65,8 @@ class Command:
 
 @pytest.fixture
 def command(tmp_path: Path, binaries: Binaries) -> Iterator[Command]:
-    made = Command(tmp_path / "state", binaries)
+    # the command finds the programs as the fixture did
+    made = Command(tmp_path / "state")
     yield made
     made("down")
 
@@ -92,7 +94,7 @@ def test_up_status_kubectl_down(command: Command) -> None:
 
     status = command("status")
     assert status.returncode == 0
-    assert "v1.35" in status.stdout
+    assert re.search(r"Kubernetes +v1\.", status.stdout)
     assert status.stdout.count("pid ") == 4
 
     assert "namespace/kube-system" in command("kubectl", "get", "namespaces", "-o", "name").stdout
@@ -164,3 +166,13 @@ def test_an_existing_cluster_only_when_it_is_named(command: Command, cluster: Cl
     assert command("down").returncode == 0
     assert cluster.kubectl("get", "namespaces").returncode == 0
     assert cluster.kubeconfig.exists()
+
+
+def test_down_during_the_start_is_told(command: Command) -> None:
+    process = command.start("up")
+    until("the first process", lambda: any("--data-dir" in line for line in command.processes()))
+    assert command("down").returncode == 0
+    assert process.communicate(timeout=60)[0] == ""
+    assert process.returncode == 1
+    assert_nothing_left(command, [])
+    assert not command.state.path.exists()

@@ -110,10 +110,10 @@ def test_an_existing_cluster_has_the_same_ways(
     control_plane: ControlPlane, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KUBEBUILDER_ASSETS", str(control_plane.kubectl_path.parent))
-    existing = ExistingCluster(control_plane.kubeconfig)
-    assert existing.servers == control_plane.servers[:1]
-    token = existing.kubectl("create", "token", "default", "-n", namespace).stdout.strip()
-    assert existing.kubectl("auth", "can-i", "list", "pods", token=token, check=False).stdout.strip() == "no"
+    with ExistingCluster(control_plane.kubeconfig) as existing:
+        assert existing.servers == control_plane.servers[:1]
+        token = existing.kubectl("create", "token", "default", "-n", namespace).stdout.strip()
+        assert existing.kubectl("auth", "can-i", "list", "pods", token=token, check=False).stdout.strip() == "no"
 
 
 def test_a_folder_in_use_is_refused_and_a_strangers_is_left_alone(
