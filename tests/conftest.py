@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from devcluster import Binaries, Cluster, ControlPlane, ExistingCluster, NoBinariesError, Progress
+from devcluster import Binaries, Cluster, ControlPlane, DevclusterError, ExistingCluster, NoBinariesError, Progress
 from devcluster.waiting import until
 
 # who asks for one of these needs a cluster, or the programs of one
 _CLUSTER_FIXTURES = {"cluster", "binaries"}
 
-_binaries: pytest.StashKey[Binaries | NoBinariesError] = pytest.StashKey()
+_binaries: pytest.StashKey[Binaries | DevclusterError] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,7 +49,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     with capture.global_and_fixture_disabled():
         try:
             session.config.stash[_binaries] = Binaries.find(progress=Progress(sys.stderr))
-        except NoBinariesError as error:
+        except DevclusterError as error:
             session.config.stash[_binaries] = error
 
 
@@ -63,11 +63,11 @@ def binaries(pytestconfig: pytest.Config) -> Binaries:
     if pytestconfig.getoption("kubeconfig") is not None:
         pytest.skip("needs a control plane of its own, and --kubeconfig names another")
     found = pytestconfig.stash[_binaries]
-    if isinstance(found, NoBinariesError):
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(found))
+    if isinstance(found, Binaries):
+        return found
+    if isinstance(found, NoBinariesError) and os.environ.get("CI") != "true":
         pytest.skip(str(found))
-    return found
+    pytest.fail(str(found))
 
 
 @pytest.fixture(scope="session")
