@@ -260,6 +260,19 @@ def test_an_acquisition_that_is_done_late_is_recognised_when_the_second_one_conf
     assert (world.tokens, a.grants[0].deadline) == ([5], 1015.0)
 
 
+def test_a_floor_told_while_the_outcome_is_open_is_passed_all_the_same(world: World) -> None:
+    """Found by hypothesis: token 1 was written, then 3 was found on an object, then 1 was seen to be mine."""
+    a = world.replica("a")
+    a.serve()
+    a.lose_answer()
+    a.answer(el.ReadFailed("timeout"))
+    a.told_floor = 3
+    a.step(el.RaiseFloor(3))
+    a.flow()
+    assert a.leads()
+    assert world.tokens == [4]
+
+
 def test_an_answer_that_comes_after_the_renew_deadline_begins_no_term(world: World) -> None:
     a = world.replica("a")
     a.serve()

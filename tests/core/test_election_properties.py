@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -163,7 +164,7 @@ class Faults(RuleBasedStateMachine):
     @invariant()
     def tokens_rise(self) -> None:
         tokens = self.world.tokens
-        assert all(a < b for a, b in zip(tokens, tokens[1:], strict=False)), f"tokens do not rise: {tokens}"
+        assert all(a < b for a, b in pairwise(tokens)), f"tokens do not rise: {tokens}"
 
     @invariant()
     def a_grant_means_leading(self) -> None:
@@ -241,9 +242,7 @@ class Vandals(Faults):
         super().teardown()
 
 
-BOUNDS = settings(
-    max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+BOUNDS = settings(max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.mark.parametrize("machine", [Faults, SharedIdentity, Vandals])

@@ -25,7 +25,9 @@ def test_transitions_that_are_no_usable_number_are_an_error_and_never_0(bad: Any
         LeaseRecord.parse(lease(leaseTransitions=bad))
 
 
-@pytest.mark.parametrize("body", [{}, {"spec": None}, {"spec": {}}, {"metadata": None, "spec": {"holderIdentity": "x"}}])
+@pytest.mark.parametrize(
+    "body", [{}, {"spec": None}, {"spec": {}}, {"metadata": None, "spec": {"holderIdentity": "x"}}]
+)
 def test_a_lease_that_somebody_made_without_a_counter_is_an_error(body: dict[str, Any]) -> None:
     with pytest.raises(MalformedLease, match="leaseTransitions is missing"):
         LeaseRecord.parse(body)

@@ -110,7 +110,7 @@ class Replica:
     world: World
     settings: Settings
     name: str
-    state: State = State()
+    state: State = field(default_factory=State)
     due: float = math.inf
     request: el.Put | el.Read | None = None
     outcome: Event | None = None  #: what the server said to the request, before the answer arrives

@@ -509,6 +509,9 @@ class Election:
 
     def _raise_floor(self, state: State, event: RaiseFloor) -> Step:
         state = replace(state, floor=max(state.floor, event.floor))
+        if state.attempt is not None and state.attempt.record.transitions <= event.floor:
+            # Should that PUT turn out to have been done, its token is too low by now: acquire over it.
+            state = replace(state, attempt=replace(state.attempt, started=-math.inf))
         if state.phase is not L or event.floor < state.token:
             return state, []
         cause = f"floor: an object records token {event.floor}, which is not below mine ({state.token})"
