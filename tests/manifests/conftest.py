@@ -1,0 +1,26 @@
+"""The cluster with crds/ and deploy/ applied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from devcluster import Cluster
+from tests.manifests.support import NAMESPACE, ROOT, get, rendered
+
+
+@pytest.fixture(scope="module")
+def deployed(cluster: Cluster) -> Iterator[list[dict[str, Any]]]:
+    """The documents of deploy/, applied until the module's end."""
+    if get(cluster, "namespace", NAMESPACE):
+        pytest.skip(f"this cluster has a namespace {NAMESPACE} already, which the end of the test would remove")
+    documents = rendered(cluster)
+    cluster.kubectl("apply", "-k", str(ROOT / "crds"))
+    cluster.kubectl("wait", "--for=condition=Established", "--all", "crd")
+    try:
+        cluster.kubectl("apply", "-k", str(ROOT / "deploy"))
+        yield documents
+    finally:
+        cluster.kubectl("delete", "-k", str(ROOT / "deploy"), "--ignore-not-found", "--timeout=60s", timeout=120)

@@ -1,0 +1,108 @@
+"""What the tests of deploy/ and of the image share."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from devcluster import Cluster, Process
+
+ROOT = Path(__file__).parents[2]
+NAME = NAMESPACE = "kopf-ha-ipam"
+ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{NAME}"
+
+
+def rendered(cluster: Cluster) -> list[dict[str, Any]]:
+    """What `kubectl apply -k deploy/` sends."""
+    return list(yaml.safe_load_all(cluster.kubectl("kustomize", str(ROOT / "deploy")).stdout))
+
+
+def one(documents: list[dict[str, Any]], kind: str, name: str = NAME) -> dict[str, Any]:
+    (found,) = (d for d in documents if d["kind"] == kind and d["metadata"]["name"] == name)
+    return found
+
+
+def container(deployment: Mapping[str, Any]) -> dict[str, Any]:
+    (found,) = deployment["spec"]["template"]["spec"]["containers"]
+    return dict(found)
+
+
+def environment(deployment: Mapping[str, Any], pod: Mapping[str, Any]) -> dict[str, str]:
+    """The variables that the kubelet would set for the pod."""
+    out = {}
+    for variable in container(deployment)["env"]:
+        if "value" in variable:
+            out[variable["name"]] = variable["value"]
+        else:
+            value: Any = pod
+            for part in variable["valueFrom"]["fieldRef"]["fieldPath"].split("."):
+                value = value[part]
+            out[variable["name"]] = value
+    return out
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The Dockerfile as (instruction, arguments), continued lines joined."""
+    lines = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if not line.lstrip().startswith("#")]
+    joined = "\n".join(lines).replace("\\\n", " ")
+    pairs = (line.split(None, 1) for line in joined.splitlines() if line.strip())
+    return [(name.upper(), rest.strip()) for name, rest in pairs]
+
+
+def stages() -> list[list[tuple[str, str]]]:
+    """Its stages, each from its FROM on."""
+    out: list[list[tuple[str, str]]] = []
+    for instruction in instructions():
+        if instruction[0] == "FROM":
+            out.append([])
+        if out:
+            out[-1].append(instruction)
+    return out
+
+
+def image_environment() -> dict[str, str]:
+    """What the image sets with ENV."""
+    pairs = " ".join(rest for name, rest in stages()[-1] if name == "ENV").split()
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def last_command() -> list[str]:
+    """What the image runs by default."""
+    return list(json.loads([rest for name, rest in stages()[-1] if name == "CMD"][-1]))
+
+
+class Replica(Process):
+    """What a pod of the Deployment runs, as a process: its arguments, variables and credentials, and no others."""
+
+    def __init__(self, cluster: Cluster, deployment: Mapping[str, Any], pod: Mapping[str, Any], folder: Path) -> None:
+        name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
+        token = cluster.kubectl(
+            *("create", "token", NAME, f"--namespace={NAMESPACE}", "--duration=2h"),
+            *("--bound-object-kind=Pod", f"--bound-object-name={name}", f"--bound-object-uid={uid}"),
+        ).stdout.strip()
+        env = {
+            **image_environment(),
+            **environment(deployment, pod),
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT / "operator"),
+            "KUBECONFIG": str(cluster.kubeconfig_for(token)),
+        }
+        argv = [sys.executable, "-m", "kopf_ha", *container(deployment)["args"]]
+        super().__init__(name, argv, env, folder / "replica.log")
+        self.token = token
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text() if self.log_path and self.log_path.exists() else ""
+
+
+def get(cluster: Cluster, *what: str) -> dict[str, Any]:
+    """One object or a list, empty if it is not there."""
+    done = cluster.kubectl("get", *what, "--output=json", "--ignore-not-found")
+    return dict(json.loads(done.stdout)) if done.stdout else {}

@@ -1,0 +1,96 @@
+"""The Dockerfile, and that what it packs is what pyproject.toml asks for. It is built elsewhere."""
+
+import json
+import re
+import tomllib
+from fnmatch import fnmatch
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from tests.manifests.support import ROOT, container, image_environment, instructions, stages
+
+
+@pytest.fixture(scope="module")
+def pyproject() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def last(name: str) -> str:
+    return [rest for n, rest in stages()[-1] if n == name][-1]
+
+
+def deployment() -> dict[str, Any]:
+    return dict(yaml.safe_load((ROOT / "deploy/base/deployment.yaml").read_text()))
+
+
+def test_two_stages_have_one_base_that_is_pinned() -> None:
+    build, final = stages()
+    assert build[0] == ("FROM", "${BASE} AS build")
+    assert final[0] == ("FROM", "${BASE}")
+    (base,) = (rest for name, rest in instructions() if name == "ARG" and rest.startswith("BASE="))
+    assert re.fullmatch(r"BASE=[a-z/.]+:\d[\w.-]+", base)
+    assert "latest" not in base
+
+
+def test_the_last_stage_only_copies() -> None:
+    assert {name for name, _ in stages()[-1]} == {"FROM", "LABEL", "COPY", "ENV", "USER", "ENTRYPOINT", "CMD"}
+    assert all(rest.startswith("--from=build ") for name, rest in stages()[-1] if name == "COPY")
+    assert all(name != "ADD" for name, _ in instructions())
+
+
+def test_it_runs_as_the_number_that_the_deployment_names() -> None:
+    pod = deployment()["spec"]["template"]["spec"]["securityContext"]
+    assert last("USER") == f"{pod['runAsUser']}:{pod['runAsGroup']}"
+    assert pod["runAsUser"] > 0
+
+
+def test_a_user_without_a_name_is_named_for_kopf() -> None:
+    # Kopf asks getpass.getuser(), which fails for a number that has no name
+    assert image_environment()["USER"]
+
+
+def test_signals_reach_the_process() -> None:
+    assert json.loads(last("ENTRYPOINT")) == ["kopf-ha"]  # no shell in between
+    args = json.loads(last("CMD"))
+    assert args[: len(container(deployment())["args"])] == container(deployment())["args"]
+
+
+def test_what_is_copied_exists_and_is_not_ignored() -> None:
+    rules = [r for r in (ROOT / ".dockerignore").read_text().splitlines() if r and not r.startswith("#")]
+    assert rules[0] == "*"
+    kept = [r[1:] for r in rules if r.startswith("!")]
+    for name, rest in stages()[0]:
+        if name == "COPY":
+            for source in rest.split()[:-1]:
+                assert (ROOT / source).exists(), source
+                assert any(fnmatch(source, k) or source.startswith(f"{k}/") for k in kept), source
+
+
+def test_whatever_is_installed_is_checked_by_hash() -> None:
+    installs = [c for name, rest in stages()[0] if name == "RUN" for c in rest.split("&&") if " install " in c]
+    assert len(installs) == 3
+    assert all("--require-hashes" in c or "--no-index --no-deps" in c for c in installs)
+
+
+def pins(name: str) -> dict[str, str]:
+    return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / "requirements" / name).read_text(), re.MULTILINE))
+
+
+def test_pins_are_what_pyproject_asks_for(pyproject: dict[str, Any]) -> None:
+    for wanted, pinned in (
+        (pyproject["project"]["dependencies"], pins("image.txt")),
+        (pyproject["build-system"]["requires"], pins("build.txt")),
+    ):
+        for requirement in map(Requirement, wanted):
+            assert requirement.specifier.contains(pinned[requirement.name]), requirement
+
+
+def test_one_version_everywhere(pyproject: dict[str, Any]) -> None:
+    version = pyproject["project"]["version"]
+    kustomization = yaml.safe_load((ROOT / "deploy/kustomization.yaml").read_text())
+    assert container(deployment())["image"] == f"kopf-ha-ipam:{version}"
+    assert kustomization["images"] == [{"name": "kopf-ha-ipam", "newTag": version}]
+    assert kustomization["labels"][0]["pairs"] == {"app.kubernetes.io/version": version}
