@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 
 from demo import replica
@@ -17,6 +18,9 @@ from devcluster.waiting import until
 
 NAMESPACE = "kopf-ha-ipam"
 SELECTOR = "app.kubernetes.io/name=kopf-ha-ipam"
+#: How many refusals by one line of one replica are shown, and how much of a line.
+SHOWN = 2
+WIDTH = 330
 ROOT = Path(__file__).resolve().parent.parent
 
 _LINES = (
@@ -24,7 +28,7 @@ _LINES = (
     (re.compile(r"\] lost: (.*)"), "fault", "{name} lost the Lease: {0}"),
     (re.compile(r"released: (token \d+)"), "lead", "{name} released the Lease ({0})"),
     (re.compile(r"barrier: (.*)"), "detail", "{name} barrier: {0}"),
-    (re.compile(r"refused by (\w+), token (\S+): (.*)"), "refused", "{name} REFUSED by {0}, token {1}: {2}"),
+    (re.compile(r"refused by (\w+), token (\d+|None), (.*)"), "refused", "{name} REFUSED by {0}, token {1}: {2}"),
     (re.compile(r"refused request: (.*)"), "detail", "{name}   it had sent   {0}"),
     (re.compile(r"refused answer: (.*)"), "detail", "{name}   and was told  {0}"),
     (re.compile(r"(UNSAFE: .*)"), "fault", "{name} {0}"),
@@ -47,6 +51,8 @@ class Replica:
             "create", "token", self.account, "-n", NAMESPACE, "--bound-object-kind", "Pod",
             "--bound-object-name", pod, "--bound-object-uid", self.uid,
         ).stdout.strip()  # fmt: skip
+        timeline.names[pod] = short
+        self._refused: Counter[str] = Counter()
         self.log = folder / f"{short}.log"
         self.log.touch()
         self._read = threading.Thread(target=self._follow, name=f"log of {short}", daemon=True)
@@ -82,10 +88,16 @@ class Replica:
             raise RuntimeError(f"{self.short} was not started")
         return self.process
 
-    def close(self) -> None:
-        """End the process and the reading of its log."""
+    def end(self) -> None:
+        """Ask the process to end, be it paused or not."""
         if self.process is not None and self.process.running:
             self.process.resume()
+            self.process.terminate()
+
+    def close(self) -> None:
+        """Wait for the end of the process, and end the reading of its log."""
+        self.end()
+        if self.process is not None:
             self.process.stop()
         self._done.set()
         self._read.join(5)
@@ -104,10 +116,18 @@ class Replica:
     def _tell(self, line: str) -> None:
         for pattern, kind, words in _LINES:
             found = pattern.search(line)
-            if found:
-                if kind == "refused":
-                    self.timeline.refusal(found[1])
-                self.timeline.say(kind, words.format(*found.groups(), name=self.short)[:600])
+            if not found:
+                continue
+            said = words.format(*found.groups(), name=self.short)
+            if kind == "refused":
+                by = found[1]
+                self.timeline.refusal(by)
+                self._refused[by] += 1
+                if self._refused[by] > SHOWN:
+                    continue
+                if self._refused[by] == SHOWN:
+                    said += "  (more by this line are counted below)"
+            self.timeline.say(kind, said if len(said) <= WIDTH else said[:WIDTH] + "…")
 
 
 def container_env(pod: dict[str, object]) -> dict[str, str]:

@@ -9,6 +9,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import requests
+
 import judge
 from demo.replicas import NAMESPACE, ROOT, Replica, start_replicas
 from demo.timeline import Timeline
@@ -21,6 +23,10 @@ FENCES = {
     "rv": "fence=rv: optimistic concurrency alone; on a conflict read again and try again",
     "none": "fence=none: leader election alone, as client-go's package comment warns",
 }
+
+
+#: How many findings of a kind are shown.
+SHOWN = 3
 
 
 class Story:
@@ -44,6 +50,8 @@ class Story:
                 self.leader_ended_by_sigterm()
                 self.leader_killed()
         finally:
+            for replica in self.replicas:  # all at once, or the last ones would each have a term
+                replica.end()
             for replica in self.replicas:
                 replica.close()
         return self.ask_the_judge()
@@ -96,7 +104,7 @@ class Story:
         address = claims[some]["status"]["address"]
         say.say("detail", f"claim {some}, for which the paused one had decided on {frozen.addresses[1]}, has {address}")
         self.world.kubectl("delete", "addressclaim", *sorted(claims)[-3:])
-        made = ["maple", "birch", "rowan", "aspen", "larch"]
+        made = ["robin", "wren", "finch", "swift", "heron"]
         self.world.kubectl("apply", "-f", "-", stdin=documents(claim(n) for n in made))
         self.world.wait_bound()
 
@@ -116,22 +124,31 @@ class Story:
     def nobody_listens_to_its_credentials(self, frozen: Frozen) -> None:
         """A raw client with the stale leader's own token, past all of our code."""
         say = self.timeline
-        say.stage("5. Its credentials alone, without any of our code: kubectl with the stale leader's token")
+        say.stage("5. Its credentials alone, without any of our code: a raw request with its token")
         stamp = {
             "lease": f"{NAMESPACE}/{LEASE}",
             "token": frozen.token,
             "holder": f"{frozen.replica.pod}_{frozen.replica.uid}_late",
             "podUID": frozen.replica.uid,
         }
-        patch = json.dumps({"status": {"fencing": stamp, "allocations": {frozen.addresses[0]: "default/x/y"}}})
-        args = ("patch", "addresspool", POOL, "--subresource=status", "--type=merge", "-p", patch)
-        say.say("you", f"$ kubectl --token=<{frozen.replica.short}'s> {' '.join(args[:-1])} '{patch}'")
-        answer = self.plane.kubectl(*args, token=frozen.replica.token, check=False)
-        if answer.returncode == 0:
+        body = {"status": {"fencing": stamp, "allocations": {frozen.addresses[0]: "default/x/y"}}}
+        path = f"/apis/ipam.kopf-ha.dev/v1/addresspools/{POOL}/status"
+        say.say("you", f"$ curl --oauth2-bearer <{frozen.replica.short}'s> -X PATCH …{path} -d '{json.dumps(body)}'")
+        answer = requests.patch(
+            self.plane.servers[0] + path,
+            data=json.dumps(body),
+            headers={
+                "Authorization": f"Bearer {frozen.replica.token}",
+                "Content-Type": "application/merge-patch+json",
+            },
+            verify=str(self.plane.ca_file),
+            timeout=10,
+        )
+        if answer.ok:
             say.say("bad", "the API server accepted it")
             return
         say.refusal("server")
-        say.say("refused", "REFUSED by server: " + " ".join(answer.stderr.split())[:400])
+        say.say("refused", f"REFUSED by server: {answer.status_code} {answer.json().get('message', '')}"[:400])
 
     def leader_ended_by_sigterm(self) -> None:
         """The ordinary end: drained, released, taken at once."""
@@ -140,7 +157,7 @@ class Story:
         leader, token = self.leader(), self.world.lease()[1]
         leader.running.terminate()
         say.say("fault", f"SIGTERM to {leader.short}")
-        self.world.kubectl("apply", "-f", "-", stdin=documents(claim(n) for n in ("alder", "cedar")))
+        self.world.kubectl("apply", "-f", "-", stdin=documents(claim(n) for n in ("otter", "lynx")))
         self.world.wait_leader(token)
         self.world.wait_bound(strict=self.fence == "full")
         leader.running.wait(20 * LEASE_DURATION)
@@ -153,7 +170,7 @@ class Story:
         leader, token = self.leader(), self.world.lease()[1]
         leader.running.kill()
         say.say("fault", f"SIGKILL to {leader.short}")
-        self.world.kubectl("apply", "-f", "-", stdin=documents(claim(n) for n in ("hazel", "linden")))
+        self.world.kubectl("apply", "-f", "-", stdin=documents(claim(n) for n in ("hare", "stoat")))
         self.world.wait_leader(token)
         self.world.wait_bound(strict=self.fence == "full")
 
@@ -183,15 +200,21 @@ class Story:
             f"{seen.revisions} revisions, {seen.objects} objects, terms {terms}, {seen.claims_bound} claims bound,"
             f" {seen.addresses_given} addresses given; refused answers: {dict(seen.refused)}",
         )
-        for finding in verdict.findings:
-            if finding not in verdict.duplicates:
-                say.say("detail" if verdict.duplicates else "bad", str(finding))
-        for finding in verdict.duplicates:
-            say.say("bad", str(finding))
+        duplicates = verdict.duplicates
+        others = [finding for finding in verdict.findings if finding not in duplicates]
+        self.show("detail" if duplicates else "bad", [str(finding) for finding in others])
+        self.show("bad", [finding.sentence for finding in duplicates])
         if verdict.ok:
             say.say("good", f"no address twice, no token going down. Writes refused: {say.refusals()}.")
-        elif verdict.duplicates:
-            say.say("bad", f"{len(verdict.duplicates)} addresses were given twice: this is what the fence is for.")
+        elif duplicates:
+            say.say("bad", f"{len(duplicates)} addresses were given twice. This is what the fence is for.")
+
+    def show(self, kind: str, sentences: list[str]) -> None:
+        """Say the first few, and how many more there are."""
+        for sentence in sentences[:SHOWN]:
+            self.timeline.say(kind, re.sub(r"\(uid ([0-9a-f]{8})[-0-9a-f]+\)", r"(uid \1…)", sentence))
+        if len(sentences) > SHOWN:
+            self.timeline.say(kind, f"… and {len(sentences) - SHOWN} more of this kind")
 
     def leader(self) -> Replica:
         """Give the replica that leads now."""

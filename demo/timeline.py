@@ -45,6 +45,7 @@ class Timeline:
         self.bound = 0
         self.claims = 0
         self.refused: Counter[str] = Counter()
+        self.names: dict[str, str] = {}  #: what to call things by, for readers: pod names are long
         self._lock = threading.Lock()
         self._live: Live | None = None
 
@@ -66,6 +67,8 @@ class Timeline:
 
     def say(self, kind: str, text: str) -> None:
         """Add a line of a kind (`STYLES`)."""
+        for name, short in self.names.items():
+            text = text.replace(name, short)
         with self._lock:
             seconds = time.monotonic() - self.began
             line = Text(f"{seconds:6.1f}s  ", style="dim")

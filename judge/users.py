@@ -10,7 +10,7 @@ from judge.history import Change, History
 from judge.shapes import ANNOTATION, CHILDREN, CLAIMS, GROUP, POOLS, published, section, stamp_of
 from judge.writers import Writers
 
-OPERATORS = (ANNOTATION, "kopf.zalando.org/", "kopf.dev/")  # annotations that are not users'
+OPERATORS = (ANNOTATION, f"{GROUP}/", "kopf.zalando.org/", "kopf.dev/")  # annotations that are not users'
 
 
 def only_users_change_specs(history: History, writers: Writers) -> Iterator[Finding]:
