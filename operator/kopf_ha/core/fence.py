@@ -126,6 +126,9 @@ class Fence:
             return (yield from write.run())
         except Refused as error:
             error.sent, error.answer = write.sent, write.answer
+            if write.answer is not None and write.is_conflict(write.answer):
+                # What kept the write out was its precondition, whatever was found out about the term after that.
+                error.line = "precondition"
             raise
 
     def _is_exempt(self, target: Target) -> bool:
@@ -232,6 +235,8 @@ class _Write:
                 # Gone. Only an apply creates what is not there.
                 return (yield from self.create(body)) if change.is_apply(request) else self.last
             version = own or seen.version
+            if version != seen.version and self.is_done(body):
+                return self.last
             if version == seen.version and self.stamp_first(seen):
                 stamped = yield from self.stamp(seen)
                 if stamped is None:
@@ -251,13 +256,19 @@ class _Write:
                     self.fence.known.forget(target.key)
                 return answer
             fresh = yield from self.look_again()
-            if fresh is not None and self.saw and change.already_so(request, body, self.last.json):
-                # Kopf, woken by our stamp's event, asks again for a finalizer that its last patch brought.
-                # A refusal would stay in its memory and keep the handlers from running.
+            if fresh is not None and self.is_done(body):
                 return self.last
             if fresh is None or not repeat:
                 return answer
         return answer
+
+    def is_done(self, body: Any) -> bool:
+        """Say whether the object, just read, is as a JSON patch of Kopf's wants it.
+
+        Kopf, woken by our stamp's event, asks again for a finalizer that its last patch brought. A conflict
+        would stay in its memory and keep the handlers from running.
+        """
+        return self.saw and change.already_so(self.request, body, self.last.json)
 
     def fenced(self, body: Any, *, version: str, uid: str) -> Any:
         """Give the body with its precondition and its stamp."""
