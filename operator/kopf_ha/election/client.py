@@ -56,6 +56,7 @@ class LeaseClient:
         self._leases = CoordinationV1Api(api)
         self._settings = settings
         self._watching: Any = None
+        self._interrupted = False
 
     def read(self, timeout: float) -> LeaseRecord | None:
         """GET the Lease from the quorum; None when there is none.
@@ -119,6 +120,8 @@ class LeaseClient:
         )
         self._watching = answer
         with closing(answer):
+            if self._interrupted:  # looked at after `_watching` is set, so that no order of the two threads blocks
+                return
             rest = b""
             for chunk in self._chunks(answer, silence):
                 *lines, rest = (rest + chunk).split(b"\n")
@@ -133,7 +136,8 @@ class LeaseClient:
                     yield event
 
     def interrupt(self) -> None:
-        """Wake a thread that is blocked in `watch`."""
+        """End a `watch` that another thread is blocked in, and any later one."""
+        self._interrupted = True
         if self._watching is not None:
             try:
                 self._watching.shutdown()

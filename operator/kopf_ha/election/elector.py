@@ -33,7 +33,8 @@ class Elector:
     and the grant is closed before `on_stopped` is called. After that the elector follows, and acquires again only
     when `resume` was called (but after `release` and `stop`, which are the end).
 
-    The callbacks run in the elector's thread and must not block: while they run, nothing is renewed.
+    The callbacks run in the elector's thread and must not block: while they run, nothing is renewed. Who closes
+    a grant elsewhere must call `step_down`, too: the election goes on renewing until it is told.
     All methods may be called from any thread.
 
     Args:
@@ -42,7 +43,8 @@ class Elector:
         on_started: a term began; here is its grant.
         on_stopped: the term of this grant ended, for this cause. The grant is closed already.
         on_new_leader: the Lease names this holder with this token; it may be this process.
-        floor: gives the highest token recorded on any object that is known of. Asked while following only.
+        floor: gives the highest token recorded on any object that is known of. Asked while following only;
+            must not raise.
         clock: seconds, on a clock that goes on while the machine sleeps.
     """
 
@@ -114,15 +116,15 @@ class Elector:
         self._events.put(table.RaiseFloor(floor))
 
     def release(self, timeout: float) -> None:
-        """Give the Lease back if it is still mine, so that others lead at once, and end the thread.
+        """Close the grant, give the Lease back if it is still mine, so that others lead at once, end the thread.
 
         The caller has drained the term. Waits up to `timeout` seconds for the end.
         """
-        self._end(table.Release(), timeout)
+        self._end(table.Release(), "released", timeout)
 
     def stop(self) -> None:
-        """End the thread and leave the Lease as it is: others wait until it expires."""
-        self._end(table.Stop(), self._settings.renew_deadline)
+        """Close the grant, end the thread, and leave the Lease as it is: others wait until it expires."""
+        self._end(table.Stop(), "stopped", self._settings.renew_deadline)
 
     @property
     def state(self) -> str:
@@ -292,9 +294,12 @@ class Elector:
 
     # --- small things
 
-    def _end(self, event: Event, timeout: float) -> None:
+    def _end(self, event: Event, cause: str, timeout: float) -> None:
         if not self._thread.is_alive():
             return
+        grant = self._grant
+        if grant is not None:
+            grant.close(cause)  # now: the thread may be in the middle of a request
         self._events.put(event)
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout)
