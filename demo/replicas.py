@@ -51,7 +51,6 @@ class Replica:
             "create", "token", self.account, "-n", NAMESPACE, "--bound-object-kind", "Pod",
             "--bound-object-name", pod, "--bound-object-uid", self.uid,
         ).stdout.strip()  # fmt: skip
-        timeline.names[pod] = short
         self._refused: Counter[str] = Counter()
         self.log = folder / f"{short}.log"
         self.log.touch()
@@ -151,5 +150,8 @@ def start_replicas(cluster: Cluster, timeline: Timeline, folder: Path, fence: st
         for pod, letter in zip(pods(), "abc", strict=True)
     ]
     for each in replicas:
+        timeline.say("detail", f"no node here: {each.short} is a process with the credentials of pod {each.pod}")
+    for each in replicas:
+        timeline.names[each.pod] = each.short
         each.start()
     return replicas

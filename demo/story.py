@@ -66,8 +66,6 @@ class Story:
         self.plane.kubectl("wait", "--for=condition=Established", "crd", "-l", "app.kubernetes.io/part-of=kopf-ha")
         self.world.kubectl("apply", "-k", "deploy/")
         self.replicas = start_replicas(self.plane, say, self.folder, self.fence)
-        names = ", ".join(f"{r.short} = pod {r.pod}" for r in self.replicas)
-        say.say("detail", f"no node here: its three pods run as processes with their own tokens: {names}")
         self.world.wait_leader(0)
 
     def pause_leader_while_it_allocates(self) -> Frozen:
@@ -114,7 +112,7 @@ class Story:
         replica = frozen.replica
         before = read_log(replica)
         say.stage(f"4. {replica.short} wakes, still believes, and writes")
-        say.say("fault", f"{replica.short} continues (SIGCONT); its clock has not moved, its decision goes out")
+        say.say("fault", f"{replica.short} continues (SIGCONT): what it had decided goes out at once")
         replica.running.resume()
         if self.fence == "full":
             until("the refusal of the stale write", lambda: "refused by" in read_log(replica)[len(before) :])

@@ -100,7 +100,9 @@ class Timeline:
 
     def _panel(self) -> Panel:
         table = Table.grid(padding=(0, 3))
-        table.add_row("leader", f"[bold]{escape(self.holder)}[/]", "token", f"[bold]{self.token}[/]")
+        table.add_row(
+            "leader", f"[bold]{escape(self.names.get(self.holder, self.holder))}[/]", "token", f"[bold]{self.token}[/]"
+        )
         table.add_row("claims bound", f"{self.bound} of {self.claims}", "writes refused", self.refusals())
         return Panel(Group(table), title="now", border_style="cyan")
 

@@ -47,7 +47,8 @@ class World:
 
     def kubectl(self, *args: str, stdin: str | None = None) -> str:
         """Do what a user would type, and show it."""
-        self.timeline.say("you", "$ kubectl " + " ".join(args))
+        names = [json.loads(part)["metadata"]["name"] for part in stdin.split("\n---\n")] if stdin else []
+        self.timeline.say("you", " ".join(["$ kubectl", *args, *(f"# {', '.join(names)}" for _ in names[:1])]))
         return self.cluster.kubectl(*args, input=stdin).stdout
 
     def lease(self) -> tuple[str, int]:

@@ -1,0 +1,46 @@
+"""The story with each fence: the same faults, and who they harm."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from devcluster import Binaries
+
+ROOT = Path(__file__).parents[2]
+
+
+def tell(fence: str) -> subprocess.CompletedProcess[str]:
+    # a demo of somebody's own settings would be another story
+    env = {k: v for k, v in os.environ.items() if not k.startswith("KOPF_HA_") and k != "KUBECONFIG"}
+    argv = [sys.executable, "-m", "demo", "--fence", fence]
+    return subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.timeout(300)
+def test_with_the_fence_the_stale_leader_is_refused_and_every_promise_holds(binaries: Binaries) -> None:
+    told = tell("full")
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "is paused (SIGSTOP): it has decided on 30 addresses" in told.stdout
+    assert "REFUSED by precondition, token 1" in told.stdout  # the write in flight
+    assert "REFUSED by gate, token 1" in told.stdout  # those after it
+    assert "REFUSED by server: 422" in told.stdout  # the raw request
+    assert "it had sent   PATCH /apis/ipam.kopf-ha.dev/v1/addresspools/demo-pool/status" in told.stdout
+    assert "and was told  409" in told.stdout
+    assert "no address twice, no token going down" in told.stdout
+    assert "given twice:" not in told.stdout
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("fence", ["none", "rv"])
+def test_without_it_the_same_story_gives_addresses_twice(binaries: Binaries, fence: str) -> None:
+    told = tell(fence)
+    assert told.returncode == 1, told.stdout + told.stderr
+    assert f"UNSAFE: fence={fence}" in told.stdout
+    assert "10.20.0." in told.stdout
+    assert " was given twice: to default/" in told.stdout
+    assert "addresses were given twice. This is what the fence is for." in told.stdout
