@@ -244,6 +244,17 @@ def test_an_acquisition_without_an_answer_that_was_not_done_is_tried_again(world
     assert world.tokens == [1]
 
 
+def test_an_open_acquisition_is_not_taken_for_done_when_another_process_of_my_name_acquired(world: World) -> None:
+    a = world.replica("a")
+    a.lose_answer()  # not done
+    other = world.replica("a")
+    world.now += 0.5
+    other.flow()
+    a.answer()
+    assert world.leaders() == [other]
+    assert a.phase is Phase.FOLLOWING
+
+
 def test_an_acquisition_that_is_done_late_is_recognised_when_the_second_one_conflicts(world: World) -> None:
     world.lease.create({"spec": {"leaseTransitions": 4}})
     a = world.replica("a")

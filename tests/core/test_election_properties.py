@@ -54,6 +54,31 @@ class Faults(RuleBasedStateMachine):
     def all_run(self, dt: float) -> None:
         self.world.run(dt, step=0.5)
 
+    @rule(who=WHO, dt=TIMES)
+    def one_sleeps(self, who: int, dt: float) -> None:
+        """The others saw all that it did, and go on without it."""
+        self.world.run(0.5, step=0.5)
+        self.without(self.pick(who), dt)
+
+    @rule(who=WHO, dt=TIMES)
+    def slow_answer(self, who: int, dt: float) -> None:
+        """The server does it now, the answer comes later, and then it sleeps."""
+        sleeper = self.pick(who)
+        if sleeper.request is None:
+            sleeper.last_beat = self.world.now = max(self.world.now, min(sleeper.due, self.world.now + 20))
+            sleeper.tick()
+        sleeper.serve()
+        self.without(sleeper, dt)
+        if sleeper.request is not None:
+            sleeper.answer()
+        self.without(sleeper, 16.0)
+
+    def without(self, sleeper: Replica, seconds: float) -> None:
+        others = [r for r in self.world.replicas if r is not sleeper]
+        for _ in range(int(seconds * 2)):
+            self.world.run(0.5, *others, step=0.5)
+            self.one_leader()
+
     @rule(who=WHO)
     def timer(self, who: int) -> None:
         replica = self.pick(who)
