@@ -156,14 +156,12 @@ def test_a_replica_does_all_its_work_with_what_is_granted_and_uses_all_of_it(
     cluster, deployment = control_plane, one(deployed, "Deployment")
     first, second, _ = replicas(cluster)
 
-    def said(replica: Replica, pattern: str) -> None:
-        until(f"{replica.name} to say {pattern}", lambda: re.search(pattern, replica.log), watched=[replica])
-
     def until_it(what: str, check: Callable[[], Any]) -> Any:
         return until(what, check, watched=[running])
 
-    with Replica(cluster, deployment, first, tmp_path) as running:
-        said(running, r"barrier: \d+ deciding objects stamped")
+    running = Replica(cluster, deployment, first, tmp_path)
+    with running:
+        until_it("the barrier", lambda: re.search(r"barrier: \d+ deciding objects stamped", running.log))
         lease = get(cluster, "lease", NAME, f"--namespace={NAMESPACE}")
         meta = first["metadata"]
         assert lease["spec"]["holderIdentity"].startswith(f"{meta['name']}_{meta['uid']}_")
@@ -190,7 +188,8 @@ def test_a_replica_does_all_its_work_with_what_is_granted_and_uses_all_of_it(
         *("patch", "configmap", child["metadata"]["name"], f"--namespace={namespace}", "--type=merge"),
         *("-p", '{"data": {"ADDRESS": "10.77.0.9"}}'),
     )
-    with Replica(cluster, deployment, second, tmp_path) as running:
+    running = Replica(cluster, deployment, second, tmp_path)
+    with running:
         until_it(
             "the child to be corrected",
             lambda: children(cluster, namespace)[0]["data"]["ADDRESS"] == "10.77.0.2",
