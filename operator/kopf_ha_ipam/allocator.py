@@ -82,12 +82,12 @@ class Allocator:
         pool = Pool.parse(body)
         keeper = self.keepers.get(pool.name)
         if keeper is None or keeper.pool.uid != pool.uid:
-            self._keep(pool, mine=False)
+            self._keep(pool, mine=False)  # what waits for it hears of it when it is active
         elif not keeper.seen(pool):
             return
         if keeper is not None:  # it was made anew, or its gateway may be another one
             self._look_again(keeper)
-        self.changed()
+            self.changed()
 
     def pool_gone(self, body: Body) -> None:
         """Forget a pool; its claims wait for another one of the name, and pools that it blocked try again."""
@@ -192,6 +192,7 @@ class Allocator:
                 if trouble != before:
                     log.warning("pool %s is not active: %s", keeper.pool.name, trouble)
                     event(keeper.pool.body, type="Warning", reason="Overlaps", message=trouble)
+                    self.changed()
                 return
             await keeper.activate(adopt(keeper.pool, claims))
             self._blocked.pop(keeper.pool.uid, None)

@@ -174,6 +174,7 @@ class PoolKeeper:
         """
         if self.set_aside:
             raise kopf.TemporaryError(f"Pool {self.pool.name} is set aside in this term.", delay=60)
+        await asyncio.sleep(0)  # all that were woken together come along
         for _ in range(TRIES):
             asking, freeing = dict(self._asking), set(self._freeing)
             planned = self._plan(asking, freeing)

@@ -1,0 +1,29 @@
+"""The cluster with the CRDs of the reference operator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from devcluster import Cluster
+from tests.ipam.support import ROOT, Ipam
+
+
+@pytest.fixture(scope="session")
+def crds(cluster: Cluster) -> None:
+    cluster.kubectl("apply", "-k", str(ROOT / "crds"))
+    cluster.kubectl("wait", "--for=condition=Established", "-f", str(ROOT / "crds" / "addresspools.yaml"))
+    cluster.kubectl("wait", "--for=condition=Established", "-f", str(ROOT / "crds" / "addressclaims.yaml"))
+
+
+@pytest.fixture
+def ipam(cluster: Cluster, crds: None, namespace: str, tmp_path: Path) -> Iterator[Ipam]:
+    """The CRDs, and no pools or claims."""
+    made = Ipam(cluster, namespace, tmp_path)
+    made.clear()
+    try:
+        yield made
+    finally:
+        made.clear()
