@@ -69,10 +69,13 @@ class Allocator:
         for body in await self.api.children():
             self.children[body["metadata"]["namespace"], body["metadata"]["name"]] = body
         for keeper in self.keepers.values():
-            for owner in keeper.owners.values():
-                ref = ClaimRef.parse(owner)
-                if ref.uid not in self.claims:
-                    self.orphans[ref.uid] = ref
+            try:
+                refs = [ClaimRef.parse(owner) for owner in keeper.owners.values()]
+            except ValueError as e:
+                log.error("pool %s is set aside: %s; repair its status.allocations", keeper.pool.name, e)
+                keeper.leave()
+                continue
+            self.orphans.update((ref.uid, ref) for ref in refs if ref.uid not in self.claims)
         log.info("loaded %d pools and %d claims", len(self.keepers), len(self.claims))
 
     # What handlers tell.
@@ -171,6 +174,16 @@ class Allocator:
                 await self._activate(keeper)
         except Gone:
             pass  # the event of its deletion will come
+
+    async def look_for_pool(self, keeper: PoolKeeper) -> None:
+        """Forget a pool that is not there any more, for one whose events do not come."""
+        try:
+            body = await self.api.pool(keeper.pool.name)
+        except Gone:
+            self.pool_gone(keeper.pool.body)
+            return
+        if body["metadata"]["uid"] != keeper.pool.uid:
+            self.pool_seen(body)
 
     async def _activate(self, keeper: PoolKeeper) -> None:
         """Claiming → consistent lists → Active, or withdraw (I5, trap 6).

@@ -43,7 +43,9 @@ async def settle(memory: Allocator, claim: Claim) -> None:
                 pass  # the pool went a moment ago; its event will come
         if isinstance(answer, Wait):
             memory.wait(uid, answer.retry_at)
-            await _tell_wait(memory, claim, answer)
+            kept = claim.address and keeper is not None and keeper.set_aside  # nothing is wrong with what it has
+            if answer.message and not kept:
+                await _tell_wait(memory, claim, answer)
             return
         if await _tell_address(memory, claim, answer.address, answer.spec):
             await _ensure_child(memory, claim, answer.address, answer.spec)

@@ -19,12 +19,14 @@ import kopf
 import kopf_ha
 from kopf_ha_ipam import claims
 from kopf_ha_ipam.allocator import Allocator
-from kopf_ha_ipam.model import GROUP, VERSION
+from kopf_ha_ipam.model import GROUP, VERSION, message_of
 from kopf_ha_ipam.writes import Api, event
 
 log = logging.getLogger(__name__)
 POOLS = (GROUP, VERSION, "addresspools")
 CLAIMS = (GROUP, VERSION, "addressclaims")
+#: Seconds between two looks at a pool that is being deleted and in use.
+LOOK = 5.0
 
 
 def quarantine() -> float:
@@ -92,16 +94,18 @@ async def pool_changed(name: str, memo: kopf.Memo, **_: Any) -> None:
 async def pool_deleted(name: str, uid: str, body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
     """Hold the finalizer as long as claims have addresses of the pool (trap 1).
 
-    The handler waits rather than fails: waiting writes nothing (I7). It ends with the term.
+    The handler waits rather than fails: waiting writes nothing (I7). It ends with the term. While it waits,
+    Kopf delivers no events of this object, so it looks itself whether somebody removed the pool by force.
     """
-    keeper = memo.memory.keepers.get(name)
+    memory: Allocator = memo.memory
+    keeper = memory.keepers.get(name)
     if keeper is None or keeper.pool.uid != uid:
         return
+    await memory.settle_pool(name)
     if not keeper.empty.is_set():
-        message = f"The pool is in use by {len(keeper.owners)} claims; it goes when they are deleted."
-        event(_raw(body), type="Warning", reason="InUse", message=message)
-    await memo.memory.settle_pool(name)
-    await keeper.empty.wait()
+        event(_raw(body), type="Warning", reason="InUse", message=message_of(keeper.pool.status))
+    while memory.keepers.get(name) is keeper and not await keeper.emptied(LOOK):
+        await memory.look_for_pool(keeper)
 
 
 @kopf.on.event(*CLAIMS)

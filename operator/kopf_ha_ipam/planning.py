@@ -25,7 +25,7 @@ class Wait:
     """The claim cannot have an address now: one word for programs, a sentence for people."""
 
     reason: str
-    message: str
+    message: str  #: empty while there is nothing worth telling
     retry_at: float | None = None  #: when time alone may change the answer
 
 

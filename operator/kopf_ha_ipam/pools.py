@@ -73,6 +73,10 @@ class PoolKeeper:
         """Give the address that the claim of this uid has."""
         return self._held.get(uid)
 
+    def leave(self) -> None:
+        """Set it aside for the rest of the term."""
+        self.set_aside, self.mine = True, False
+
     @property
     def owners(self) -> Mapping[str, str]:
         """Who has which address: address to ``namespace/name/uid``."""
@@ -129,6 +133,14 @@ class PoolKeeper:
         finally:
             self._freeing.discard(uid)
 
+    async def emptied(self, within: float) -> bool:
+        """Wait some seconds until nobody has an address of it, and say whether it is so."""
+        try:
+            await asyncio.wait_for(self.empty.wait(), within)
+        except TimeoutError:
+            return False
+        return True
+
     async def refresh(self) -> None:
         """Write what follows from the spec and the record, if it differs."""
         if self.set_aside:
@@ -164,7 +176,7 @@ class PoolKeeper:
         if self.set_aside:
             return Wait("PoolNotActive", f"Pool {name} could not be taken over by this leader; see its log.")
         if not self.mine or self.pool.state != ACTIVE:
-            return Wait("PoolNotActive", self.trouble or f"Pool {name} is not active yet.")
+            return Wait("PoolNotActive", self.trouble or "")  # in a moment it is, or there is a trouble to tell
         return None
 
     async def _write(self, state: str | None = None, *, touch: bool = False) -> None:

@@ -60,7 +60,7 @@ async def start(self: Any, connection: Any) -> Any:
     return response
 
 
-urllib3.connectionpool.HTTPConnectionPool._make_request = make_request  # type: ignore[method-assign]
+urllib3.connectionpool.HTTPConnectionPool._make_request = make_request  # type: ignore[method-assign,assignment]
 aiohttp.ClientResponse.start = start  # type: ignore[method-assign]
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ class Ipam:
         done = self.kubectl("get", kind, name, "-o", "json", "--ignore-not-found")
         return dict(json.loads(done.stdout)) if done.stdout else {}
 
-    def list(self, kind: str) -> list[dict[str, Any]]:
+    def all(self, kind: str) -> list[dict[str, Any]]:
         return list(json.loads(self.kubectl("get", kind, "-o", "json").stdout)["items"])
 
     def children(self) -> list[dict[str, Any]]:
@@ -59,7 +59,8 @@ class Ipam:
         return list(json.loads(done.stdout)["items"])
 
     def delete(self, kind: str, *names: str, wait: bool = True) -> None:
-        self.kubectl("delete", kind, *names, f"--wait={str(wait).lower()}", "--timeout=60s")
+        """Delete what is there; with `wait` until it is gone."""
+        self.kubectl("delete", kind, *names, f"--wait={str(wait).lower()}", "--timeout=60s", "--ignore-not-found")
 
     # waiting
 
@@ -70,7 +71,7 @@ class Ipam:
         """Wait until the claims (all, if none are named) are bound, and give their addresses."""
 
         def check() -> dict[str, str] | None:
-            claims = [c for c in self.list("addressclaims") if not names or c["metadata"]["name"] in names]
+            claims = [c for c in self.all("addressclaims") if not names or c["metadata"]["name"] in names]
             bound = {c["metadata"]["name"]: address(c) for c in claims if condition(c) == "Bound"}
             return bound if len(bound) == (len(names) or len(claims)) and bound else None
 
@@ -94,7 +95,7 @@ class Ipam:
 
         def check() -> bool:
             nonlocal before
-            every = [o for k in KINDS for o in self.list(k)] + self.children()
+            every = [o for k in KINDS for o in self.all(k)] + self.children()
             versions = sorted(o["metadata"]["resourceVersion"] for o in every)
             same, before = versions == before, versions
             return same
@@ -126,8 +127,8 @@ class Ipam:
 
     def check_consistent(self) -> None:
         """I5, and that pools, claims and ConfigMaps say the same."""
-        claims = self.list("addressclaims")
-        held = {a: o for p in self.list("addresspools") for a, o in (p["status"].get("allocations") or {}).items()}
+        claims = self.all("addressclaims")
+        held = {a: o for p in self.all("addresspools") for a, o in (p["status"].get("allocations") or {}).items()}
         told = {address(c): owner(c) for c in claims if address(c)}
         assert len(told) == sum(1 for c in claims if address(c)), "one address was given twice"
         assert held == told

@@ -23,12 +23,12 @@ def test_thirty_claims_at_once(ipam: Ipam) -> None:
     child = ipam.children()[0]
     assert set(child["data"]) == {"ADDRESS", "PREFIX_LENGTH", "GATEWAY", "CIDR", "POOL"}
     for kind in ("addresspool", "addressclaim"):
-        stamp = ipam.list(kind)[0]["status"]["fencing"]
+        stamp = ipam.all(kind)[0]["status"]["fencing"]
         assert stamp["holder"].startswith("a_")
     assert "Bound" in ipam.kubectl("get", "events", "-o", "name", "--field-selector=reason=Bound", "-o", "wide").stdout
 
     # a second term finds everything in order, and writes nothing but its stamps on pools (I7)
-    versions = {c["metadata"]["uid"]: c["metadata"]["resourceVersion"] for c in ipam.list("aclaim") + ipam.children()}
+    versions = {c["metadata"]["uid"]: c["metadata"]["resourceVersion"] for c in ipam.all("aclaim") + ipam.children()}
     operator.stop()
     ipam.operators.remove(operator)
     second = ipam.operator("b")
@@ -36,7 +36,7 @@ def test_thirty_claims_at_once(ipam: Ipam) -> None:
     ipam.apply(ipam.claim("last", "demo-pool"))
     ipam.until_ready("last")
     ipam.until_quiet()
-    after = {c["metadata"]["uid"]: c["metadata"]["resourceVersion"] for c in ipam.list("aclaim") + ipam.children()}
+    after = {c["metadata"]["uid"]: c["metadata"]["resourceVersion"] for c in ipam.all("aclaim") + ipam.children()}
     assert {u: after[u] for u in versions} == versions
     ipam.check_consistent()
 
@@ -111,7 +111,7 @@ def test_two_claims_want_one_address(ipam: Ipam) -> None:
     )
 
     def settled() -> bool:
-        return sorted(condition(c) for c in ipam.list("aclaim")) == ["AddressTaken", "Bound"]
+        return sorted(condition(c) for c in ipam.all("aclaim")) == ["AddressTaken", "Bound"]
 
     ipam.until("one to have it and one to wait", settled)
     ipam.until_quiet()
@@ -159,7 +159,7 @@ def test_a_pool_removed_by_force_adopts_what_claims_have(ipam: Ipam) -> None:
     ipam.kubectl("patch", "addresspool", "small", "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
     for name in "abc":
         ipam.until_reason("addressclaim", name, "PoolNotFound")
-    assert {c["metadata"]["name"]: address(c) for c in ipam.list("aclaim")} == bound
+    assert {c["metadata"]["name"]: address(c) for c in ipam.all("aclaim")} == bound
     ipam.apply(ipam.pool("other", cidr="10.91.0.0/28"))
     assert "of pool small still has" in ipam.until_reason("addresspool", "other", "Overlaps")
     ipam.delete("addresspool", "other")

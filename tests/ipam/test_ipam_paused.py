@@ -8,6 +8,7 @@ wakes, it goes on from its memory.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ LAUNCHER = Path(__file__).with_name("launcher.py")
 
 def freeze_and_succeed(ipam: Ipam, mode: str) -> Operator:
     """Give the paused leader, which has a successor that is done with its work."""
-    fence = {"KOPF_HA_FENCE": mode, "KOPF_HA_UNSAFE": "true"} if mode != "full" else {}
+    fence: dict[str, Any] = {"KOPF_HA_FENCE": mode, "KOPF_HA_UNSAFE": "true"} if mode != "full" else {}
     paused = ipam.operator("old", launcher=LAUNCHER, IPAM_STOP_BEFORE="/addresspools/ /x1/ /x2/", **fence)
     # both wait, so that both go into one write once there is a pool
     ipam.apply(ipam.claim("x1", "small"), ipam.claim("x2", "small"))
@@ -46,16 +47,16 @@ def test_without_the_fence_it_gives_an_address_twice(ipam: Ipam, mode: str) -> N
     # It has given x2 the address of y, and may have given y another one, of which its successor does not know.
     ipam.apply(ipam.claim("z", "small"))
     ipam.until_ready("z")
-    given = {c["metadata"]["name"]: address(c) for c in ipam.list("addressclaims")}
+    given = {c["metadata"]["name"]: address(c) for c in ipam.all("addressclaims")}
     assert len(set(given.values())) < len(given), given
 
 
 def test_with_the_fence_it_changes_nothing(ipam: Ipam) -> None:
     paused = freeze_and_succeed(ipam, "full")
-    before = {k: ipam.list(k) for k in ("addresspools", "addressclaims", "configmaps")}
+    before = {k: ipam.all(k) for k in ("addresspools", "addressclaims", "configmaps")}
     paused.resume()
     until("it to learn that it is stale", lambda: paused.said("stale leader|term 1 is over"), LIMIT)
     ipam.until_quiet()
-    assert {k: ipam.list(k) for k in before} == before
+    assert {k: ipam.all(k) for k in before} == before
     ipam.check_consistent()
     assert paused.running  # it follows

@@ -1,0 +1,192 @@
+"""The memory of a term, with an API server made up of a dict: batches, conflicts, pools that are not mine."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Mapping
+from typing import Any, cast
+
+import kopf
+import pytest
+
+from kopf_ha_ipam.allocator import Allocator
+from kopf_ha_ipam.model import ACTIVE, Claim, Pool
+from kopf_ha_ipam.planning import Give, Wait
+from kopf_ha_ipam.pools import PoolKeeper
+from kopf_ha_ipam.writes import Api, Conflict, Unavailable
+
+
+class Server:
+    """Keeps pools, with resourceVersions; `before` runs before each write arrives."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, dict[str, Any]] = {}
+        self.found_claims: list[dict[str, Any]] = []
+        self.writes: list[Mapping[str, Any]] = []
+        self.before: list[Any] = []
+
+    def put(self, name: str, cidr: str = "10.0.0.0/24", **status: Any) -> Pool:
+        meta = {"name": name, "uid": f"uid-{name}", "resourceVersion": "0", "generation": 1}
+        self.objects[name] = {"metadata": meta, "spec": {"cidr": cidr}, "status": {"state": ACTIVE, **status}}
+        return Pool.parse(self.edit(name))
+
+    def edit(self, name: str, **status: Any) -> dict[str, Any]:
+        body = self.objects[name]
+        body["metadata"]["resourceVersion"] = str(int(body["metadata"]["resourceVersion"]) + 1)
+        for key, value in status.items():
+            if isinstance(value, dict):
+                merged = (body["status"].get(key) or {}) | value
+                body["status"][key] = {k: v for k, v in merged.items() if v is not None}
+            else:
+                body["status"][key] = value
+        return copy.deepcopy(body)
+
+    async def patch_pool_status(self, name: str, version: str, status: Mapping[str, Any]) -> dict[str, Any]:
+        await asyncio.sleep(0)
+        if self.before:
+            self.before.pop(0)()
+        if version != self.objects[name]["metadata"]["resourceVersion"]:
+            raise Conflict("409")
+        self.writes.append(status)
+        return self.edit(name, **status)
+
+    async def pool(self, name: str) -> dict[str, Any]:
+        return copy.deepcopy(self.objects[name])
+
+    async def pools(self) -> list[dict[str, Any]]:
+        return [copy.deepcopy(o) for o in self.objects.values()]
+
+    async def claims(self) -> list[dict[str, Any]]:
+        return self.found_claims
+
+    async def children(self) -> list[dict[str, Any]]:
+        return []
+
+
+def keeper(server: Server, pool: Pool, **more: Any) -> PoolKeeper:
+    options = {"mine": True, "set_aside": False, "clock": lambda: 0.0, "quarantine": 60.0, **more}
+    return PoolKeeper(pool, cast(Api, server), **options)
+
+
+def claim(name: str) -> Claim:
+    meta = {"namespace": "ns", "name": name, "uid": f"uid-{name}", "resourceVersion": "1", "creationTimestamp": ""}
+    return Claim.parse({"metadata": meta, "spec": {"poolName": "p"}})
+
+
+def test_claims_that_wait_share_a_write() -> None:
+    async def scenario() -> None:
+        server = Server()
+        one = keeper(server, server.put("p", allocations={}))
+        answers = await asyncio.gather(*(one.ask(claim(f"c{n:02}")) for n in range(20)))
+        assert [a.address for a in answers if isinstance(a, Give)] == [f"10.0.0.{n}" for n in range(1, 21)]
+        assert len(server.writes) == 1
+        assert await one.ask(claim("c07")) == answers[7]
+        assert len(server.writes) == 1
+
+    asyncio.run(scenario())
+
+
+def test_after_a_conflict_the_memory_is_the_truth() -> None:
+    """Which is why I5 needs the fence: whatever another writer recorded goes."""
+
+    async def scenario() -> None:
+        server = Server()
+        one = keeper(server, server.put("p", allocations={"10.0.0.9": "ns/old/uid-old"}))
+        server.before = [lambda: server.edit("p", allocations={"10.0.0.1": "ns/other/uid-other"})]
+        answer = await one.ask(claim("a"))
+        assert isinstance(answer, Give)
+        assert answer.address == "10.0.0.1"
+        assert server.objects["p"]["status"]["allocations"] == {
+            "10.0.0.1": "ns/a/uid-a",
+            "10.0.0.9": "ns/old/uid-old",
+        }
+
+    asyncio.run(scenario())
+
+
+def test_before_the_first_write_what_stands_there_counts() -> None:
+    """A pool made after the barrier may still be written by an earlier leader (trap 5)."""
+
+    async def scenario() -> None:
+        server = Server()
+        one = keeper(server, server.put("p", allocations={}), mine=False)
+        assert isinstance(await one.ask(claim("a")), Wait)
+        server.before = [lambda: server.edit("p", allocations={"10.0.0.1": "ns/other/uid-other"})]
+        await one.reserve()
+        assert one.mine
+        answer = await one.ask(claim("a"))
+        assert isinstance(answer, Give)
+        assert answer.address == "10.0.0.2"
+
+    asyncio.run(scenario())
+
+
+def test_a_user_who_edits_all_the_time_is_an_error_in_the_end() -> None:
+    async def scenario() -> None:
+        server = Server()
+        one = keeper(server, server.put("p", allocations={}))
+        server.before = [lambda: server.edit("p")] * 100
+        with pytest.raises(Unavailable):
+            await one.ask(claim("a"))
+        server.before = []
+        assert isinstance(await one.ask(claim("a")), Give)
+
+    asyncio.run(scenario())
+
+
+def test_nothing_is_given_from_a_pool_that_goes() -> None:
+    async def scenario() -> None:
+        server = Server()
+        one = keeper(server, server.put("p", allocations={}))
+
+        def delete() -> None:
+            server.objects["p"]["metadata"]["deletionTimestamp"] = "now"
+            server.edit("p")
+
+        server.before = [delete]
+        answer = await one.ask(claim("a"))
+        assert answer == Wait("PoolTerminating", "Pool p is being deleted.")
+        assert server.objects["p"]["status"]["allocations"] == {}
+
+    asyncio.run(scenario())
+
+
+def test_a_pool_that_is_set_aside_is_left_alone() -> None:
+    async def scenario() -> None:
+        server = Server()
+        one = keeper(server, server.put("p", allocations={"10.0.0.9": "ns/a/uid-a"}), set_aside=True)
+        for name in ("a", "b"):
+            answer = await one.ask(claim(name))
+            assert isinstance(answer, Wait)
+            assert answer.reason == "PoolNotActive"
+        await one.refresh()
+        with pytest.raises(kopf.TemporaryError):
+            await one.free("uid-a")
+        assert server.writes == []
+
+    asyncio.run(scenario())
+
+
+def test_a_settled_pool_is_not_written_again() -> None:
+    async def scenario() -> None:
+        server = Server()
+        one = keeper(server, server.put("p", allocations={}))
+        await one.refresh()
+        await one.refresh()
+        assert len(server.writes) == 1
+
+    asyncio.run(scenario())
+
+
+def test_an_unreadable_record_sets_one_pool_aside() -> None:
+    async def scenario() -> None:
+        server = Server()
+        server.put("p", allocations={"10.0.0.9": "whose?"})
+        server.put("q", allocations={"10.0.0.9": "ns/gone/uid-gone"})
+        memory = Allocator(cast(Api, server), quarantine=60.0)
+        await memory.load()
+        assert [k.set_aside for k in memory.keepers.values()] == [True, False]
+        assert list(memory.orphans) == ["uid-gone"]
+
+    asyncio.run(scenario())
