@@ -8,6 +8,7 @@ from kopf_ha.adapters import kubernetes_client, pykube_client
 
 #: Clients that reach the API server past the fence, by the module that gives them away.
 _OTHERS = {
+    "kubernetes.aio": "kubernetes.aio",
     "kubernetes_asyncio": "kubernetes_asyncio",
     "lightkube": "lightkube",
     "kr8s": "kr8s",

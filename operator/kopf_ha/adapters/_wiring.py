@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from kopf_ha._context import boottime, current_grant
@@ -35,6 +35,21 @@ class Wiring:
     fence: Fence
     report: Callable[[Outcome], None]
     now: Callable[[], float] = boottime
+
+
+def headers_for(out: Request, asked: Request, given: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Give the headers of a request that the fence sends in place of the client's.
+
+    What the fence judges has to be the whole object in JSON: of a `PartialObjectMetadata` or a protobuf, which
+    a client may ask for, it would see no stamp.
+    """
+    framing = ("content-length", "transfer-encoding")
+    headers = {k: v for k, v in given if k.lower() not in framing}
+    if out is asked:
+        return headers
+    headers = {k: v for k, v in headers.items() if k.lower() not in ("accept", "content-type")}
+    headers["Accept"] = "application/json"
+    return headers | ({"Content-Type": out.content_type} if out.content_type else {})
 
 
 _current: Wiring | None = None

@@ -9,7 +9,7 @@ import aiohttp
 from kopf._cogs.structs import credentials  # the vault is a parameter of kopf.operator(), its class is not public
 from yarl import URL
 
-from kopf_ha.adapters._wiring import adrive
+from kopf_ha.adapters._wiring import adrive, headers_for
 from kopf_ha.core.change import is_json_patch
 from kopf_ha.core.wire import WRITES, Request, Response
 
@@ -36,10 +36,13 @@ def fenced_credentials(info: object) -> object:
             trust_env=info.trust_env,
             middlewares=(fence_middleware,),
         )
+        session._retry_connection = False
         base = {f.name: getattr(info, f.name) for f in dataclasses.fields(credentials.KubeContext)}
         return credentials.AiohttpSession(**base, aiohttp_session=session)
     if isinstance(info, credentials.AiohttpSession):
         session = info.aiohttp_session
+        # aiohttp would send a PUT or DELETE again on a dropped connection, below the middlewares (I8).
+        session._retry_connection = False
         if fence_middleware not in session._middlewares:
             # Innermost: what the operator's own middlewares do to a request is judged, too.
             session._middlewares = (*session._middlewares, fence_middleware)
@@ -55,12 +58,11 @@ async def fence_middleware(
     body = request.body
     asked = Request(
         method=request.method,
-        path=request.url.path,
+        path=request.url.raw_path,
         query=request.url.raw_query_string,
         content_type=request.headers.get("Content-Type", "").partition(";")[0].strip(),
         body=body if isinstance(body, bytes) else await body.as_bytes(),
     )
-    headers = {k: v for k, v in request.headers.items() if k.lower() not in ("content-length", "content-type")}
 
     async def send(out: Request) -> Response:
         options: dict[str, Any] = {}
@@ -76,7 +78,8 @@ async def fence_middleware(
                 encoded=True,
             ),
             data=out.body or None,
-            headers={**headers, **({"Content-Type": out.content_type} if out.content_type else {})},
+            headers=headers_for(out, asked, request.headers.items()),
+            allow_redirects=False,  # another request, to be judged anew
             middlewares=(),
             **options,
         )

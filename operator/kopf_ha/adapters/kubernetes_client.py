@@ -6,15 +6,16 @@ below it. So writes are retried here, by the very policy that the caller configu
 
 from __future__ import annotations
 
+import functools
 import io
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import urllib3
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.util.retry import Retry
 
-from kopf_ha.adapters._wiring import drive
+from kopf_ha.adapters._wiring import drive, headers_for
 from kopf_ha.core.wire import WRITES, Request, Response
 
 
@@ -50,9 +51,9 @@ class _Fenced(HTTPConnectionPool):
     def _attempt(
         self, method: str, url: str, body: Any, headers: dict[str, str], options: dict[str, Any]
     ) -> urllib3.BaseHTTPResponse:
-        keep = {k: v for k, v in headers.items() if k.lower() not in ("content-type", "content-length")}
         content_type = next((v for k, v in headers.items() if k.lower() == "content-type"), "")
         given = options.get("timeout")
+        parts = urlsplit(url)
         preload = options.get("preload_content", True)
 
         def send(out: Request) -> Response:
@@ -63,15 +64,14 @@ class _Fenced(HTTPConnectionPool):
                 limit = urllib3.Timeout(connect=limit._connect, read=limit._read, total=min(totals))
             got = super(_Fenced, self).urlopen(
                 out.method,
-                f"{out.path}?{out.query}" if out.query else out.path,
+                urlunsplit(parts._replace(path=out.path, query=out.query)),
                 body=out.body or None,
-                headers={**keep, **({"Content-Type": out.content_type} if out.content_type else {})},
+                headers=headers_for(out, asked, headers.items()),
                 retries=False,
                 **{**options, "timeout": limit, "preload_content": True},
             )
             return Response(got.status, got.data, got)
 
-        parts = urlsplit(url)
         asked = Request(
             method=method,
             path=parts.path,
@@ -98,16 +98,10 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-class FencedHTTPConnectionPool(_Fenced):
-    """For plain HTTP, as `kubectl proxy` serves it."""
-
-
-class FencedHTTPSConnectionPool(_Fenced, HTTPSConnectionPool):
-    """For TLS."""
-
-
-_POOLS = {"http": FencedHTTPConnectionPool, "https": FencedHTTPSConnectionPool}
-_PLAIN = {"http": HTTPConnectionPool, "https": HTTPSConnectionPool}
+@functools.cache
+def fenced_pool(plain: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
+    """Give a class of pools with the fence in it. What it is for (TLS, a SOCKS proxy) stays."""
+    return type(f"Fenced{plain.__name__}", (_Fenced, plain), {"plain": plain})
 
 
 def install() -> None:
@@ -120,7 +114,8 @@ def install() -> None:
 
     def init(self: Any, configuration: Any) -> None:
         made(self, configuration)
-        self.pool_manager.pool_classes_by_scheme = _POOLS
+        pools = self.pool_manager.pool_classes_by_scheme
+        self.pool_manager.pool_classes_by_scheme = {scheme: fenced_pool(pool) for scheme, pool in pools.items()}
 
     init.kopf_ha = True  # type: ignore[attr-defined]
     rest.RESTClientObject.__init__ = init
@@ -130,5 +125,6 @@ def exempt(api_client: Any) -> Any:
     """Take one `ApiClient` out of the fence: the election's own, which writes the Lease and nothing else."""
     manager = api_client.rest_client.pool_manager
     manager.clear()
-    manager.pool_classes_by_scheme = _PLAIN
+    pools = manager.pool_classes_by_scheme
+    manager.pool_classes_by_scheme = {scheme: getattr(pool, "plain", pool) for scheme, pool in pools.items()}
     return api_client

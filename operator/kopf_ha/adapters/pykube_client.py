@@ -7,8 +7,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+from urllib3 import Timeout
 
-from kopf_ha.adapters._wiring import drive
+from kopf_ha.adapters._wiring import drive, headers_for
 from kopf_ha.core.wire import WRITES, Request, Response
 
 
@@ -30,11 +32,9 @@ def fenced_send(adapter: HTTPAdapter, prepared: requests.PreparedRequest, **opti
         copy = prepared.copy()
         copy.method = out.method
         copy.url = urlunsplit(parts._replace(path=out.path, query=out.query))
-        copy.headers.pop("Content-Type", None)
-        copy.headers.pop("Content-Length", None)
-        if out.content_type:
-            copy.headers["Content-Type"] = out.content_type
-        copy.prepare_body(out.body or None, None)
+        if out is not asked:
+            copy.headers = CaseInsensitiveDict(headers_for(out, asked, prepared.headers.items()))
+            copy.prepare_body(out.body or None, None)
         got = HTTPAdapter.send(adapter, copy, **{**options, "timeout": _timeout(options.get("timeout"), out.timeout)})
         return Response(got.status_code, got.content, got)
 
@@ -43,11 +43,11 @@ def fenced_send(adapter: HTTPAdapter, prepared: requests.PreparedRequest, **opti
 
 
 def _timeout(given: Any, limit: float | None) -> Any:
-    """Give the shorter of the client's timeout and what the grant leaves, for connecting and for reading."""
-    if limit is None:
-        return given
+    """Give the client's timeouts, and what the grant leaves for all of it together."""
+    if limit is None or isinstance(given, Timeout):
+        return given if limit is None else Timeout(connect=given._connect, read=given._read, total=limit)
     connect, read = given if isinstance(given, tuple) else (given, given)
-    return tuple(limit if t is None else min(t, limit) for t in (connect, read))
+    return Timeout(connect=connect, read=read, total=limit)
 
 
 def install() -> None:

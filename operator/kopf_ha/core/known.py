@@ -19,9 +19,6 @@ class Seen:
     uid: str
     version: str
     stamp: Stamp | None
-    has_status: bool = False
-    has_annotations: bool = False
-    terminating: bool = False
 
 
 def seen_of(body: Mapping[str, Any], *, stamped: bool) -> Seen | None:
@@ -37,9 +34,6 @@ def seen_of(body: Mapping[str, Any], *, stamped: bool) -> Seen | None:
         uid=str(metadata["uid"]),
         version=str(metadata["resourceVersion"]),
         stamp=stamp_of(body, stamped=stamped),
-        has_status=isinstance(body.get("status"), Mapping),
-        has_annotations=isinstance(metadata.get("annotations"), Mapping),
-        terminating=bool(metadata.get("deletionTimestamp")),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from urllib.parse import quote, unquote
 
 _PATH = re.compile(
     r"/(?:api/(?P<core>v1)|apis/(?P<group>[^/]+)/(?P<version>[^/]+))"
@@ -45,39 +46,49 @@ class Target:
         """Whether Kubernetes itself owns the group; its kinds cannot have a stamp of ours."""
         return "." not in self.group or self.group.endswith(".k8s.io")
 
+    @property
+    def path(self) -> str:
+        """The path of the object itself, whatever subresource was asked for."""
+        start = f"/apis/{self.group}" if self.group else "/api"
+        middle = f"/namespaces/{quote(self.namespace)}" if self.namespace else ""
+        return f"{start}/{self.version}{middle}/{self.resource}/{quote(self.name)}"
+
     def __str__(self) -> str:
         where = f"{self.namespace}/{self.name}" if self.namespace else self.name
         return f"{self.full_kind} {where}".rstrip()
 
 
 def parse_path(path: str) -> Target | None:
-    """Take an API path apart; None when it is none. A prefix before ``/api`` (a proxy's) is passed over."""
-    start = min((i for i in (path.find("/api/v1/"), path.find("/apis/")) if i >= 0), default=-1)
+    """Take an API path apart, as it goes over the wire; None when it is none.
+
+    A prefix before ``/api`` (a proxy's) is passed over.
+    """
+    start = _start(path)
     if start < 0:
         return None
     path = path[start:]
+    if any(unquote(part) in ("", ".", "..") for part in path.strip("/").split("/")):
+        return None  # who resolves it, and to what, is another's matter
     if m := _NAMESPACE.fullmatch(path):
-        return Target("", "v1", "namespaces", "", m["name"], m["sub"] or "")
+        return Target("", "v1", "namespaces", "", unquote(m["name"]), m["sub"] or "")
     m = _PATH.fullmatch(path)
     if not m:
         return None
     return Target(
         group=m["group"] or "",
         version=m["version"] or m["core"],
-        resource=m["resource"],
-        namespace=m["namespace"] or "",
-        name=m["name"] or "",
-        subresource=m["sub"] or "",
+        # The API server decodes the path first: a kind, a name or "status" may be spelt with percent signs.
+        resource=unquote(m["resource"]),
+        namespace=unquote(m["namespace"] or ""),
+        name=unquote(m["name"] or ""),
+        subresource=unquote(m["sub"] or ""),
     )
-
-
-def object_path(path: str, target: Target) -> str:
-    """Give the path of the object itself, for a path that may end in a subresource."""
-    path = path.rstrip("/")
-    return path.removesuffix("/" + target.subresource) if target.subresource else path
 
 
 def api_root(path: str) -> str:
     """Give what comes before ``/api`` in a path: empty, or a proxy's prefix."""
-    start = min((i for i in (path.find("/api/"), path.find("/apis/")) if i >= 0), default=0)
-    return path[:start]
+    return path[: max(0, _start(path))]
+
+
+def _start(path: str) -> int:
+    return min((i for i in (path.find("/api/v1/"), path.find("/apis/")) if i >= 0), default=-1)

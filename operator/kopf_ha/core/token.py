@@ -80,9 +80,9 @@ def stamp_of(body: Mapping[str, Any], *, stamped: bool) -> Stamp | None:
         token, holder, lease, pod = (raw.get(k) for k in ("token", "holder", "lease", "podUID"))
     else:
         notes = (body.get("metadata") or {}).get("annotations") or {}
-        if ANNOTATION_TOKEN not in notes:
+        if notes.keys().isdisjoint((ANNOTATION_TOKEN, ANNOTATION_HOLDER, ANNOTATION_LEASE, ANNOTATION_POD_UID)):
             return None
-        text = notes[ANNOTATION_TOKEN]
+        text = notes.get(ANNOTATION_TOKEN)
         token = int(text) if isinstance(text, str) and text.isascii() and text.isdigit() else text
         holder, lease, pod = (notes.get(k) for k in (ANNOTATION_HOLDER, ANNOTATION_LEASE, ANNOTATION_POD_UID))
     if isinstance(token, bool) or not isinstance(token, int) or not 1 <= token <= TOKEN_MAX:

@@ -1,0 +1,374 @@
+"""An API server of a few dictionaries: compare-and-swap, ways to write, `/status`; and a clock turned by hand.
+
+It behaves as the real one was seen to (tests/fencing/test_api_server_facts.py), and enforces nothing of the
+fence's: no rule, no policy, unless a test adds one with `intercept`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs
+
+import jsonpatch
+import jsonpointer
+
+from kopf_ha.core.fence import Fence
+from kopf_ha.core.grant import Grant
+from kopf_ha.core.target import Target, parse_path
+from kopf_ha.core.token import Stamp, stamp_of
+from kopf_ha.core.wire import Request, Response
+
+Body = dict[str, Any]
+Key = tuple[str, str, str]
+
+LEASE = "ns/op"
+MERGE = "application/merge-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
+APPLY = "application/apply-patch+yaml"
+
+FENCING = {k: {"type": "string"} for k in ("lease", "holder", "podUID")} | {"token": {"type": "integer"}}
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/ns/leases"
+WIDGET = "/apis/t.dev/v1/namespaces/a/widgets/x"
+CHILD = "/api/v1/namespaces/a/configmaps/x"
+
+
+def stamp(token: int, holder: str = "", lease: str = LEASE) -> Stamp:
+    holder = holder or f"pod{token}"
+    return Stamp(token, holder, lease, f"uid-{holder}")
+
+
+def crd(group: str = "t.dev", plural: str = "widgets", **versions: Any) -> Body:
+    """Make a definition; each version's value is the properties of its `status.fencing`, None for no such field."""
+    made = []
+    for name, fencing in (versions or {"v1": FENCING}).items():
+        status = {"type": "object", "properties": {}}
+        if fencing is not None:
+            status = {"type": "object", "properties": {"fencing": {"type": "object", "properties": fencing}}}
+        schema = {"openAPIV3Schema": {"type": "object", "properties": {"status": status}}}
+        made.append({"name": name, "served": True, "subresources": {"status": {}}, "schema": schema})
+    return {"metadata": {"name": f"{plural}.{group}"}, "spec": {"group": group, "versions": made}}
+
+
+class Conflict(Exception):
+    """409."""
+
+
+class Invalid(Exception):
+    """422."""
+
+
+@dataclass
+class Accepted:
+    """One write that took effect."""
+
+    who: str
+    request: Request
+    before: Body | None
+    after: Body | None
+
+
+@dataclass
+class FakeApi:
+    """The server. `intercept` may answer in its place."""
+
+    objects: dict[Key, Body] = field(default_factory=dict)
+    log: list[tuple[str, Request]] = field(default_factory=list)
+    accepted: list[Accepted] = field(default_factory=list)
+    intercept: Callable[[Request], Response | None] = lambda request: None
+    version: int = 100
+    uids: int = 0
+
+    def __post_init__(self) -> None:
+        self.put(f"{CRDS}/widgets.t.dev", crd())
+        self.elect(stamp(7))
+
+    # --- the world outside of the fence
+
+    def elect(self, leader: Stamp) -> None:
+        self.put(f"{LEASES}/op", {"spec": {"holderIdentity": leader.holder, "leaseTransitions": leader.token}})
+
+    def put(self, path: str, body: Body, recorded: Stamp | None = None) -> Body:
+        """Make an object, or put another in its place, stamped as the test says."""
+        target = self.target(path)
+        body = copy.deepcopy(body)
+        metadata = body.setdefault("metadata", {})
+        metadata["name"] = target.name
+        if target.namespace:
+            metadata["namespace"] = target.namespace
+        if recorded is not None and self.stamped(target):
+            body.setdefault("status", {})["fencing"] = recorded.as_status()
+        elif recorded is not None:
+            metadata.setdefault("annotations", {}).update(recorded.as_annotations())
+        self.uids += 1
+        metadata["uid"] = f"u{self.uids}"
+        return self.store(target, body)
+
+    def edit(self, path: str, change: Callable[[Body], Any]) -> None:
+        """Change an object as a user does, conditions or not."""
+        target = self.target(path)
+        body = copy.deepcopy(self.objects[target.key])
+        change(body)
+        self.store(target, body)
+
+    def delete(self, path: str) -> None:
+        del self.objects[self.target(path).key]
+
+    def get(self, path: str) -> Body:
+        return self.objects[self.target(path).key]
+
+    def recorded(self, path: str) -> Stamp | None:
+        return stamp_of(self.get(path), stamped=self.stamped(self.target(path)))
+
+    def sent(self, *methods: str) -> list[Request]:
+        return [r for _, r in self.log if not methods or r.method in methods]
+
+    # --- what a client sees
+
+    def handle(self, request: Request, who: str = "") -> Response:
+        self.log.append((who, request))
+        answer = self.intercept(request)
+        if answer is not None:
+            return answer
+        target = parse_path(request.path)
+        if target is None or target.version == "openapi":
+            return status(404, "the server could not find the requested resource")
+        try:
+            return self.serve(target, request, who)
+        except Conflict as e:
+            return status(409, f"Operation cannot be fulfilled: {e}", "Conflict")
+        except (Invalid, jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as e:
+            return status(422, f"the server rejected our request: {e}", "Invalid")
+
+    def serve(self, target: Target, request: Request, who: str) -> Response:
+        old = self.objects.get(target.key) if target.name else None
+        if request.method == "POST":
+            body = request.json
+            made = Target(target.group, target.version, target.resource, target.namespace, body["metadata"]["name"])
+            if made.key in self.objects:
+                return status(409, "already exists", "AlreadyExists")
+            if self.stamped(made):
+                body.pop("status", None)
+            return self.create(made, body, request, who)
+        applies = request.content_type == APPLY
+        if old is None:
+            if applies and not target.subresource:
+                if request.json["metadata"].get("uid"):
+                    raise Conflict("uid mismatch: no existing object was found")
+                return self.create(target, request.json, request, who)
+            return status(404, "not found", "NotFound")
+        if request.method == "GET":
+            return json_of(200, old)
+        if request.method == "DELETE":
+            return self.remove(target, old, request, who)
+        asked = self.changed(request, old)
+        self.check_preconditions(target, asked, old)
+        new = self.by_subresource(target, old, asked)
+        if "All" in parse_qs(request.query).get("dryRun", []):
+            return json_of(200, new)
+        return json_of(200, self.accept(target, request, who, new))
+
+    def create(self, target: Target, body: Body, request: Request, who: str) -> Response:
+        self.uids += 1
+        body["metadata"] |= {"uid": f"u{self.uids}", "name": target.name}
+        return json_of(201, self.accept(target, request, who, body))
+
+    def remove(self, target: Target, old: Body, request: Request, who: str) -> Response:
+        options = request.json or {}
+        for name, value in (options.get("preconditions") or {}).items():
+            if old["metadata"][name] != value:
+                raise Conflict(f"{name} in precondition")
+        if options.get("dryRun") == ["All"]:
+            return json_of(200, old)
+        if old["metadata"].get("finalizers"):
+            return json_of(200, self.accept(target, request, who, self.by_finalizers(old)))
+        self.accepted.append(Accepted(who, request, old, None))
+        del self.objects[target.key]
+        return status(200, "")
+
+    def by_finalizers(self, old: Body) -> Body:
+        new = copy.deepcopy(old)
+        new["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        return new
+
+    def changed(self, request: Request, old: Body) -> Body:
+        if request.method == "PUT":
+            return dict(request.json)
+        if request.content_type == JSON_PATCH:
+            return dict(jsonpatch.apply_patch(copy.deepcopy(old), request.json))
+        return dict(merged(copy.deepcopy(old), request.json, request.content_type == STRATEGIC))
+
+    def check_preconditions(self, target: Target, asked: Body, old: Body) -> None:
+        metadata = asked.get("metadata") or {}
+        version = int(metadata.get("resourceVersion") or 0)
+        if version == 0 and self.stamped(target):
+            raise Invalid("metadata.resourceVersion: must be specified for an update")
+        if version not in (0, int(old["metadata"]["resourceVersion"])):
+            raise Conflict("the object has been modified")
+        if metadata.get("uid") not in (None, old["metadata"]["uid"]):
+            raise Conflict("uid mismatch")
+
+    def by_subresource(self, target: Target, old: Body, asked: Body) -> Body:
+        new = copy.deepcopy(asked if not target.subresource else old)
+        if target.subresource:
+            new["status"] = asked.get("status")
+            if not self.stamped(target):
+                new["metadata"]["annotations"] = (asked.get("metadata") or {}).get("annotations")
+        elif self.stamped(target) or "status" in old:
+            new["status"] = copy.deepcopy(old.get("status"))
+        new["metadata"] = {**(new.get("metadata") or {}), **{k: old["metadata"][k] for k in ("uid", "name")}}
+        for part, name in ((new, "status"), (new["metadata"], "annotations")):
+            if part.get(name) is None:
+                part.pop(name, None)
+        return new
+
+    def accept(self, target: Target, request: Request, who: str, new: Body) -> Body:
+        old = copy.deepcopy(self.objects.get(target.key))
+        stored = self.store(target, new)
+        self.accepted.append(Accepted(who, request, old, copy.deepcopy(stored)))
+        return stored
+
+    def store(self, target: Target, body: Body) -> Body:
+        self.version += 1
+        body["metadata"]["resourceVersion"] = str(self.version)
+        self.prune(target, body)
+        self.objects[target.key] = body
+        return body
+
+    # --- schemas
+
+    def versions(self, target: Target) -> Any:
+        made = self.objects.get(("customresourcedefinitions.apiextensions.k8s.io", "", target.kind))
+        return made["spec"]["versions"] if made else []
+
+    def stamped(self, target: Target) -> bool:
+        return "." in target.group and not target.group.endswith(".k8s.io")
+
+    def prune(self, target: Target, body: Body) -> None:
+        """Drop from `status.fencing` what the version's schema does not have."""
+        for version in self.versions(target):
+            fencing = (body.get("status") or {}).get("fencing")
+            if version["name"] != target.version or fencing is None:
+                continue
+            kept = version["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"].get("fencing")
+            if kept is None:
+                del body["status"]["fencing"]
+            else:
+                body["status"]["fencing"] = {k: v for k, v in fencing.items() if k in kept["properties"]}
+
+    @staticmethod
+    def target(path: str) -> Target:
+        target = parse_path(path)
+        assert target is not None
+        return target
+
+
+def merged(value: Any, patch: Any, strategic: bool) -> Any:
+    """Apply a merge patch (RFC 7386), with the `$patch` of a strategic one."""
+    if not isinstance(patch, dict):
+        return patch
+    value = value if isinstance(value, dict) else {}
+    directive = patch.get("$patch") if strategic else None
+    if directive == "delete":
+        return {}
+    if directive == "replace":
+        value = {}
+    for k, v in patch.items():
+        if v is None:
+            value.pop(k, None)
+        elif not (strategic and k == "$patch"):
+            value[k] = merged(value.get(k), v, strategic)
+    return value
+
+
+def json_of(code: int, body: Any) -> Response:
+    return Response(code, json.dumps(body).encode())
+
+
+def status(code: int, message: str, reason: str = "") -> Response:
+    return json_of(code, {"kind": "Status", "metadata": {}, "message": message, "reason": reason, "code": code})
+
+
+# --- those who write
+
+
+class Attempt:
+    """One flow, a request at a time."""
+
+    def __init__(self, api: FakeApi, flow: Generator[Request, Response, Response], who: str) -> None:
+        self.api, self.flow, self.who = api, flow, who
+        self.result: Response | None = None
+        self.error: Exception | None = None
+        self.pending: Request | None = None
+        self._advance(lambda: next(self.flow))
+
+    @property
+    def ended(self) -> bool:
+        return self.pending is None
+
+    def step(self) -> None:
+        """Let the server answer what is under way."""
+        assert self.pending is not None
+        answer = self.api.handle(self.pending, self.who)
+        self._advance(lambda: self.flow.send(answer))
+
+    def _advance(self, go: Callable[[], Request]) -> None:
+        self.pending = None
+        try:
+            self.pending = go()
+        except StopIteration as end:
+            self.result = end.value
+        except Exception as error:
+            self.error = error
+
+    def finish(self) -> Response:
+        while not self.ended:
+            self.step()
+        if self.error is not None:
+            raise self.error
+        assert self.result is not None
+        return self.result
+
+
+class Process:
+    """One process: its fence, its grant, its clock."""
+
+    def __init__(self, api: FakeApi, mine: Stamp, *, left: float = 10.0, **fence: Any) -> None:
+        self.api = api
+        self.clock = 1000.0
+        self.fence = Fence(mine.lease, **fence)
+        self.grant = Grant(mine, self.clock + left)
+        self.saw = False
+
+    def attempt(self, request: Request) -> Attempt:
+        flow = self.fence.flow(request, self.grant, lambda: self.clock, saw=self.saw)
+        return Attempt(self.api, flow, self.grant.stamp.holder)
+
+    def send(self, request: Request) -> Response:
+        return self.attempt(request).finish()
+
+    def patch(self, path: str, body: Any, content_type: str = MERGE, query: str = "") -> Response:
+        return self.send(patch(path, body, content_type, query))
+
+    def watch(self, path: str) -> None:
+        """Let the fence know of an object what a watch would tell."""
+        self.fence.learn(self.api.target(path), copy.deepcopy(self.api.get(path)))
+
+    def new_term(self, mine: Stamp) -> None:
+        self.grant.close("lost")
+        self.grant = Grant(mine, self.clock + 10)
+        self.fence.new_term()
+
+
+def patch(path: str, body: Any, content_type: str = MERGE, query: str = "") -> Request:
+    return Request("PATCH", path, query=query, content_type=content_type, body=json.dumps(body).encode())
+
+
+def write(method: str, path: str, body: Any = None, query: str = "") -> Request:
+    raw = b"" if body is None else json.dumps(body).encode()
+    return Request(method, path, query=query, content_type="application/json", body=raw)

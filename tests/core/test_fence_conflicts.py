@@ -1,0 +1,464 @@
+"""Conflicts: whose they are, what goes again and what never does (trap 3, I6)."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+
+from kopf_ha.core.wire import Request, Response
+from kopf_ha.core.write import ATTEMPTS
+from kopf_ha.errors import GateClosed, StaleLeader, Unfenced
+from tests.core.fake_api import (
+    CHILD,
+    JSON_PATCH,
+    STRATEGIC,
+    WIDGET,
+    FakeApi,
+    Process,
+    patch,
+    stamp,
+    status,
+    write,
+)
+
+MINE = stamp(7)
+POOL = "/apis/t.dev/v1/namespaces/a/pools/x"
+
+
+@pytest.fixture
+def api() -> FakeApi:
+    api = FakeApi()
+    crd = copy.deepcopy(api.get("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.t.dev"))
+    api.put("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/pools.t.dev", crd)
+    for path in (WIDGET, CHILD, POOL):
+        api.put(path, {"spec": {"theirs": 1, "list": [1]}}, MINE)
+    return api
+
+
+@pytest.fixture
+def me(api: FakeApi) -> Process:
+    me = Process(api, MINE, deciding=["pools.t.dev"])
+    for path in (WIDGET, CHILD, POOL):
+        me.patch(path, {"metadata": {"labels": {"known": "1"}}})
+        assert me.fence.known.get(api.target(path).key)
+    api.log.clear()
+    api.accepted.clear()
+    return me
+
+
+def version(api: FakeApi, path: str) -> str:
+    return str(api.get(path)["metadata"]["resourceVersion"])
+
+
+def user_edits(api: FakeApi, path: str) -> None:
+    api.edit(path, lambda o: o["spec"].update(theirs=2))
+
+
+def meddle(api: FakeApi, path: str, how: Any = user_edits) -> None:
+    """Let somebody else be faster than every write to a path."""
+
+    def intercept(request: Request) -> None:
+        if request.method in ("PATCH", "PUT", "DELETE") and request.path.startswith(path):
+            how(api, path)
+
+    api.intercept = intercept
+
+
+def meddle_once(api: FakeApi, path: str, how: Any) -> None:
+    def once(api: FakeApi, path: str) -> None:
+        api.intercept = lambda request: None
+        how(api, path)
+
+    meddle(api, path, once)
+
+
+@pytest.mark.parametrize("path", [WIDGET, WIDGET + "/status", CHILD])
+def test_a_merge_patch_goes_again_and_the_other_change_survives(api: FakeApi, me: Process, path: str) -> None:
+    user_edits(api, path.removesuffix("/status"))
+    assert me.patch(path, {"spec": {"mine": 1}, "status": {"mine": 1}}).status == 200
+    now = api.get(path.removesuffix("/status"))
+    assert now["spec"]["theirs"] == 2
+    assert now["status" if path.endswith("/status") else "spec"]["mine"] == 1
+    assert len(api.sent("PATCH")) == 2
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+def test_it_goes_again_a_bounded_number_of_times(api: FakeApi, me: Process, path: str) -> None:
+    meddle(api, path)
+    assert me.patch(path, {"spec": {"mine": 1}}).status == 409
+    assert len(api.sent("PATCH")) == ATTEMPTS
+    assert api.accepted == []
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"spec": {"list": [1, 2]}},
+        {"spec": {"deep": {"list": []}}},
+        {"metadata": {"finalizers": ["f"]}},
+        {"rules": [{"verbs": ["get"]}]},  # a ClusterRole has its lists at the root
+        {"webhooks": [{"name": "w"}]},
+    ],
+)
+def test_a_patch_with_a_list_is_planned_again_by_its_caller(
+    api: FakeApi, me: Process, path: str, body: dict[str, Any]
+) -> None:
+    user_edits(api, path)
+    assert me.patch(path, body).status == 409
+    assert len(api.sent("PATCH")) == 1
+    assert api.accepted == []
+
+
+def test_lists_in_the_status_are_the_operators_own(api: FakeApi, me: Process) -> None:
+    user_edits(api, WIDGET)
+    assert me.patch(WIDGET + "/status", {"status": {"conditions": [{"type": "Ready"}]}}).status == 200
+
+
+@pytest.mark.parametrize("directive", [{"$patch": "replace", "mine": 1}, {"$retainKeys": ["mine"], "mine": 1}])
+def test_a_strategic_patch_that_replaces_does_not_go_again(
+    api: FakeApi, me: Process, directive: dict[str, Any]
+) -> None:
+    user_edits(api, CHILD)
+    assert me.patch(CHILD, {"spec": directive}, STRATEGIC).status == 409
+    assert api.get(CHILD)["spec"]["theirs"] == 2
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+def test_a_callers_own_precondition_stays_its_own_conflict(api: FakeApi, me: Process, path: str) -> None:
+    outdated = version(api, path)
+    user_edits(api, path)
+    answer = me.patch(path, {"metadata": {"resourceVersion": outdated}, "spec": {"mine": 1}})
+    assert answer.status == 409
+    assert [r.json["metadata"]["resourceVersion"] for r in api.sent("PATCH")] == [outdated]
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+def test_a_caller_that_knows_more_than_the_fence_is_judged_by_a_read(api: FakeApi, me: Process, path: str) -> None:
+    user_edits(api, path)
+    body = {"metadata": {"resourceVersion": version(api, path)}, "spec": {"mine": 1}}
+    assert me.patch(path, body).status == 200
+    assert [r.method for r in api.sent()] == ["GET", "PATCH"]
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+def test_a_caller_that_knows_more_than_a_stale_fence_is_refused(api: FakeApi, me: Process, path: str) -> None:
+    api.put(path, {"spec": {}}, stamp(8))
+    api.elect(stamp(8))
+    body = {"metadata": {"resourceVersion": version(api, path)}, "spec": {"mine": 1}}
+    with pytest.raises(StaleLeader):
+        me.patch(path, body)
+    assert api.sent("PATCH") == []
+
+
+@pytest.mark.parametrize("how", ["put", "patch", "json"])
+def test_when_the_stamp_came_first_its_answer_replaces_the_callers_version(api: FakeApi, how: str) -> None:
+    api.put(WIDGET, {"spec": {"theirs": 1}}, stamp(6))
+    me = Process(api, MINE)
+    seen = api.get(WIDGET)
+    now = seen["metadata"]["resourceVersion"]
+    sent = {
+        "put": write("PUT", WIDGET, {**seen, "spec": {"mine": 1}}),
+        "patch": patch(WIDGET, {"metadata": {"resourceVersion": now}, "spec": {"mine": 1}}),
+        "json": patch(
+            WIDGET,
+            [
+                {"op": "test", "path": "/metadata/resourceVersion", "value": now},
+                {"op": "add", "path": "/spec/mine", "value": 1},
+            ],
+            JSON_PATCH,
+        ),
+    }[how]
+    assert me.send(sent).status == 200
+    assert api.recorded(WIDGET) == MINE
+    assert api.get(WIDGET)["spec"]["mine"] == 1
+
+
+def test_when_the_stamp_came_first_an_outdated_version_is_still_a_conflict(api: FakeApi) -> None:
+    api.put(WIDGET, {"spec": {"theirs": 1}}, stamp(6))
+    me = Process(api, MINE)
+    outdated = version(api, WIDGET)
+    user_edits(api, WIDGET)
+    answer = me.patch(WIDGET, {"metadata": {"resourceVersion": outdated}, "spec": {"theirs": 3}})
+    assert answer.status == 409
+    assert api.get(WIDGET)["spec"]["theirs"] == 2
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD, WIDGET + "/status"])
+@pytest.mark.parametrize("given", [None, "", "0", "00"])
+def test_a_put_never_gets_a_resource_version_added(api: FakeApi, me: Process, path: str, given: str | None) -> None:
+    # "0" is no precondition either: the API server takes it for an unconditional update.
+    with pytest.raises(Unfenced, match=r"without metadata\.resourceVersion"):
+        me.send(write("PUT", path, {"metadata": {"name": "x", "resourceVersion": given}, "spec": {}}))
+    assert api.sent() == []
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+@pytest.mark.parametrize("given", [None, "", "0", "000"])
+def test_a_patch_with_no_real_version_gets_one(api: FakeApi, me: Process, path: str, given: str | None) -> None:
+    now = version(api, path)
+    assert me.patch(path, {"metadata": {"resourceVersion": given}, "spec": {"mine": 1}}).status == 200
+    assert api.sent("PATCH")[0].json["metadata"]["resourceVersion"] == now
+
+
+def test_a_version_is_compared_as_the_api_server_does(api: FakeApi) -> None:
+    # "0101" is 101 for the API server; were it another for us, the object would not be stamped first (I3).
+    api.put(WIDGET, {"spec": {}}, stamp(6))
+    me = Process(api, MINE)
+    body = {"metadata": {"resourceVersion": "0" + version(api, WIDGET)}, "spec": {"mine": 1}}
+    assert me.patch(WIDGET, body).status == 200
+    assert api.recorded(WIDGET) == MINE
+
+
+def test_a_list_of_tests_keeps_those_that_are_not_the_precondition(api: FakeApi, me: Process) -> None:
+    now = version(api, WIDGET)
+    ops = [
+        {"op": "test", "path": "/metadata/resourceVersion", "value": now},
+        {"op": "test", "path": "/metadata/resourceVersion", "value": "1"},
+        {"op": "add", "path": "/spec/mine", "value": 1},
+    ]
+    assert me.patch(WIDGET, ops, JSON_PATCH).status == 422
+    assert api.accepted == []
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+def test_a_json_patch_without_a_test_gets_one_and_does_not_go_again(api: FakeApi, me: Process, path: str) -> None:
+    user_edits(api, path)
+    assert me.patch(path, [{"op": "add", "path": "/spec/list/0", "value": 0}], JSON_PATCH).status == 422
+    assert api.accepted == []
+    assert len(api.sent("PATCH")) == 1
+
+
+# --- what the stamp's own conflict means
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        patch(WIDGET, {"spec": {"list": [2]}}),
+        patch(WIDGET, [{"op": "add", "path": "/spec/list/0", "value": 2}], JSON_PATCH),
+        patch(WIDGET, {"metadata": {"name": "x"}, "spec": {"list": [2]}}, "application/apply-patch+yaml"),
+    ],
+)
+def test_a_stamp_that_lost_a_race_is_a_conflict_and_no_success(api: FakeApi, asked: Request) -> None:
+    # The answer to the read that follows is a 200; handed on, it would report a write that never was.
+    api.put(WIDGET, {"spec": {"theirs": 1, "list": [1]}}, stamp(6))
+    me = Process(api, MINE)
+    meddle_once(api, WIDGET, user_edits)
+    assert me.send(asked).status == 409
+    assert api.get(WIDGET)["spec"] == {"theirs": 2, "list": [1]}
+
+
+def test_a_stamp_that_always_loses_is_a_conflict(api: FakeApi) -> None:
+    api.put(WIDGET, {"spec": {"theirs": 1}}, stamp(6))
+    me = Process(api, MINE)
+    meddle(api, WIDGET)
+    assert me.patch(WIDGET, {"spec": {"mine": 1}}).status == 409
+    assert len(api.sent("PATCH")) == ATTEMPTS
+
+
+def test_a_stamp_that_loses_to_a_newer_leader_ends_the_term(api: FakeApi) -> None:
+    api.put(WIDGET, {"spec": {"theirs": 1}}, stamp(6))
+    me = Process(api, MINE)
+
+    def newer(api: FakeApi, path: str) -> None:
+        api.elect(stamp(8))
+        api.edit(path, lambda o: o["status"].update(fencing=stamp(8).as_status()))
+
+    meddle_once(api, WIDGET, newer)
+    with pytest.raises(StaleLeader):
+        me.patch(WIDGET, {"spec": {"mine": 1}})
+    assert api.recorded(WIDGET) == stamp(8)
+
+
+# --- another object of the same name
+
+
+def recreated(api: FakeApi, path: str) -> None:
+    api.put(path, {"spec": {"theirs": "new"}}, None)
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+@pytest.mark.parametrize("asked", [{"spec": {"mine": 1}}, {"status": {"address": "10.0.0.1"}}])
+def test_a_change_is_not_sent_again_to_another_object_of_that_name(
+    api: FakeApi, me: Process, path: str, asked: dict[str, Any]
+) -> None:
+    recreated(api, path)
+    asked_path = path + "/status" if "status" in asked else path
+    assert me.patch(asked_path, asked).status == 409
+    assert api.get(path)["spec"] == {"theirs": "new"}
+    assert "address" not in api.get(path).get("status", {})
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+def test_a_delete_means_the_object_that_was_known(api: FakeApi, me: Process, path: str) -> None:
+    recreated(api, path)
+    assert me.send(write("DELETE", path)).status == 409
+    assert api.get(path)["spec"] == {"theirs": "new"}
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+@pytest.mark.parametrize("how", ["body", "query"])
+def test_a_delete_of_a_certain_uid_spares_another_and_does_not_stamp_it(
+    api: FakeApi, me: Process, path: str, how: str
+) -> None:
+    uid = api.get(path)["metadata"]["uid"]
+    recreated(api, path)
+    asked = write("DELETE", path, {"preconditions": {"uid": uid}})
+    if how == "query":
+        asked = write("DELETE", path, query=f"uid={uid}")
+    assert me.send(asked).status == 409
+    assert api.accepted == []
+    assert len(api.sent("DELETE")) == 1
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+def test_a_patch_that_names_another_uid_does_not_stamp(api: FakeApi, path: str) -> None:
+    recreated(api, path)
+    me = Process(api, MINE)
+    assert me.patch(path, {"metadata": {"uid": "u0"}, "spec": {"mine": 1}}).status == 409
+    assert api.accepted == []
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+def test_a_delete_goes_again_while_it_is_the_same_object(api: FakeApi, me: Process, path: str) -> None:
+    user_edits(api, path)
+    assert me.send(write("DELETE", path)).status == 200
+    assert api.target(path).key not in api.objects
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+@pytest.mark.parametrize("asked", ["patch", "delete", "json"])
+def test_what_is_gone_meanwhile_is_not_found(api: FakeApi, me: Process, path: str, asked: str) -> None:
+    meddle_once(api, path, lambda api, path: api.put(path, {}) and api.delete(path))
+    json_patch = patch(path, [{"op": "add", "path": "/spec/mine", "value": 1}], JSON_PATCH)
+    sent = {"patch": patch(path, {"spec": {}}), "delete": write("DELETE", path), "json": json_patch}[asked]
+    assert me.send(sent).status == 404
+    assert me.fence.known.get(api.target(path).key) is None
+
+
+# --- deciding kinds
+
+
+def test_the_status_of_a_deciding_kind_must_name_its_version(api: FakeApi, me: Process) -> None:
+    with pytest.raises(Unfenced, match="must carry the resourceVersion"):
+        me.patch(POOL + "/status", {"status": {"free": 1}})
+    assert api.sent() == []
+
+
+def test_the_status_of_a_deciding_kind_is_never_sent_again(api: FakeApi, me: Process) -> None:
+    outdated = version(api, POOL)
+    user_edits(api, POOL)
+    body = {"metadata": {"resourceVersion": outdated}, "status": {"free": 1}}
+    assert me.patch(POOL + "/status", body).status == 409
+    assert len(api.sent("PATCH")) == 1
+
+
+def test_nor_by_kopf_which_decides_from_what_its_watch_gave(api: FakeApi, me: Process) -> None:
+    me.saw = True
+    user_edits(api, POOL)
+    assert me.patch(POOL + "/status", {"status": {"free": 1}}).status == 409
+    assert len(api.sent("PATCH")) == 1
+    assert api.accepted == []
+
+
+def test_other_writes_to_a_deciding_kind_are_not_sent_again_either(api: FakeApi, me: Process) -> None:
+    user_edits(api, POOL)
+    assert me.patch(POOL, {"metadata": {"annotations": {"k": "v"}}}).status == 409
+
+
+# --- Kopf's finalizers
+
+
+def finalizers(api: FakeApi, *names: str) -> None:
+    api.edit(WIDGET, lambda o: o["metadata"].update(finalizers=list(names)))
+
+
+def kopf_asks(me: Process, api: FakeApi, *ops: dict[str, Any], at: str = "1") -> Response:
+    me.saw = True
+    return me.patch(WIDGET, [{"op": "test", "path": "/metadata/resourceVersion", "value": at}, *ops], JSON_PATCH)
+
+
+@pytest.mark.parametrize(
+    ("there", "op"),
+    [
+        (["kopf"], {"op": "add", "path": "/metadata/finalizers", "value": ["kopf"]}),
+        (["other", "kopf"], {"op": "add", "path": "/metadata/finalizers/1", "value": "kopf"}),
+        ([], {"op": "remove", "path": "/metadata/finalizers"}),
+    ],
+)
+def test_what_is_so_already_is_no_conflict(api: FakeApi, me: Process, there: list[str], op: dict[str, Any]) -> None:
+    if there:
+        finalizers(api, *there)
+    assert kopf_asks(me, api, op).status == 200
+    assert api.accepted == []
+
+
+@pytest.mark.parametrize(
+    ("there", "op"),
+    [
+        # An index means another one on another revision: that the first is gone says nothing.
+        (["kopf"], {"op": "remove", "path": "/metadata/finalizers/0"}),
+        (["other", "kopf"], {"op": "remove", "path": "/metadata/finalizers/1"}),
+        (["other"], {"op": "add", "path": "/metadata/finalizers", "value": ["kopf"]}),
+        (["other"], {"op": "add", "path": "/metadata/finalizers/1", "value": "kopf"}),
+        (["kopf"], {"op": "remove", "path": "/metadata/finalizers"}),
+        (["kopf"], {"op": "move", "from": "/metadata/a", "path": "/metadata/b"}),
+        (["kopf"], {"op": "replace", "path": "/spec/gone", "value": None}),
+    ],
+)
+def test_what_is_not_so_stays_a_conflict(api: FakeApi, me: Process, there: list[str], op: dict[str, Any]) -> None:
+    finalizers(api, *there)
+    assert kopf_asks(me, api, op).status in (409, 422)
+    assert api.get(WIDGET)["metadata"]["finalizers"] == there
+
+
+def test_others_are_not_told_that_it_is_so_already(api: FakeApi, me: Process) -> None:
+    finalizers(api, "kopf")
+    op = {"op": "add", "path": "/metadata/finalizers", "value": ["kopf"]}
+    test = {"op": "test", "path": "/metadata/resourceVersion", "value": "1"}
+    assert me.patch(WIDGET, [test, op], JSON_PATCH).status == 422
+
+
+# --- through the gate each time
+
+
+def test_what_goes_again_passes_the_gate_again(api: FakeApi, me: Process) -> None:
+    user_edits(api, WIDGET)
+    late = me.attempt(patch(WIDGET, {"spec": {"mine": 1}}))
+    late.step()  # a conflict
+    late.step()  # the read
+    assert late.pending is not None
+    assert late.pending.method == "PATCH"
+    me2 = Process(api, MINE)
+    late = me2.attempt(patch(WIDGET, {"spec": {"mine": 2}}))
+    while late.pending is not None and late.pending.method != "PATCH":
+        late.step()
+    user_edits(api, WIDGET)
+    late.step()
+    me2.grant.close("lost")
+    with pytest.raises(GateClosed) as refused:
+        late.finish()
+    # What kept the write out was the conflict, not the gate.
+    assert refused.value.line == "precondition"
+
+
+def test_server_errors_on_the_fences_own_requests_are_the_clients(api: FakeApi, me: Process) -> None:
+    user_edits(api, WIDGET)
+    api.intercept = lambda r: status(503, "etcd leader changed") if r.method == "GET" else None
+    assert me.patch(WIDGET, {"spec": {"mine": 1}}).status == 503
+    api.put(CHILD, {"spec": {}}, stamp(6))
+    fresh = Process(api, MINE)
+    api.intercept = lambda r: status(429, "slow down") if r.method == "PATCH" else None
+    assert fresh.send(write("DELETE", CHILD)).status == 429
+    assert api.sent("DELETE") == []
+
+
+def test_bodies_are_not_changed_in_place(api: FakeApi, me: Process) -> None:
+    asked = patch(WIDGET + "/status", {"metadata": {"labels": {}}, "status": {"mine": 1}})
+    before = json.dumps(asked.json)
+    me.send(asked)
+    assert json.dumps(asked.json) == before

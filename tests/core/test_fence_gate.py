@@ -1,0 +1,202 @@
+"""What leaves and what does not: the gate, terms, exemptions, the modes for comparison (I8)."""
+
+from __future__ import annotations
+
+import pytest
+
+from kopf_ha.core.fence import Fence
+from kopf_ha.core.wire import Request
+from kopf_ha.errors import (
+    ForeignStamp,
+    GateClosed,
+    NoTerm,
+    Refused,
+    StaleLeader,
+    StampDropped,
+    Unfenced,
+)
+from tests.core.fake_api import (
+    CHILD,
+    LEASE,
+    WIDGET,
+    FakeApi,
+    Process,
+    patch,
+    stamp,
+    write,
+)
+
+MINE = stamp(7)
+EDIT = {"spec": {"mine": 1}}
+
+
+@pytest.fixture
+def api() -> FakeApi:
+    api = FakeApi()
+    for path in (WIDGET, CHILD):
+        api.put(path, {"metadata": {"annotations": {"theirs": "kept"}}, "spec": {}}, stamp(6))
+    return api
+
+
+@pytest.fixture
+def me(api: FakeApi) -> Process:
+    return Process(api, MINE)
+
+
+def nothing_changed(api: FakeApi) -> bool:
+    return api.accepted == [] and not api.sent("PATCH", "PUT", "POST", "DELETE")
+
+
+# --- the gate
+
+
+@pytest.mark.parametrize("end", ["closed", "expired", "both"])
+@pytest.mark.parametrize(
+    "asked", [patch(WIDGET, EDIT), write("POST", "/api/v1/namespaces/a/configmaps", {}), write("DELETE", CHILD)]
+)
+def test_nothing_leaves_without_a_valid_grant(api: FakeApi, me: Process, end: str, asked: Request) -> None:
+    if end != "expired":
+        me.grant.close("the Lease was deleted")
+    if end != "closed":
+        me.clock += 10.0
+    with pytest.raises(GateClosed, match="term 7 is over") as refused:
+        me.send(asked)
+    assert api.sent() == []
+    assert (refused.value.line, refused.value.sent) == ("gate", None)
+
+
+def test_dry_runs_pass_the_gate_too(api: FakeApi, me: Process) -> None:
+    me.grant.close("lost")
+    with pytest.raises(GateClosed):
+        me.patch(WIDGET, EDIT, query="dryRun=All")
+
+
+def test_no_timeout_reaches_past_the_grant(api: FakeApi, me: Process) -> None:
+    late = me.attempt(patch(WIDGET, EDIT))
+    timeouts = []
+    while not late.ended:
+        assert late.pending is not None
+        timeouts.append(late.pending.timeout)
+        me.clock += 2.0
+        late.step()
+    assert timeouts == [10.0, 8.0, 6.0, 4.0]  # the schema, the read, the stamp, the patch
+
+
+def test_a_shorter_timeout_of_the_client_stays(api: FakeApi, me: Process) -> None:
+    asked = patch(WIDGET, EDIT)
+    late = me.attempt(Request(**{f: getattr(asked, f) for f in asked.__slots__} | {"timeout": 3.0}))
+    assert late.pending is not None
+    assert late.pending.timeout == 3.0
+
+
+def test_a_thread_of_term_7_may_not_write_when_its_process_leads_term_9(api: FakeApi, me: Process) -> None:
+    old = me.grant
+    me.new_term(stamp(9, MINE.holder))
+    api.elect(stamp(9, MINE.holder))
+    assert me.patch(WIDGET, EDIT).status == 200
+    api.log.clear()
+    me.grant = old
+    with pytest.raises(GateClosed, match="term 7"):
+        me.patch(WIDGET, EDIT)
+    assert api.sent() == []
+
+
+def test_a_request_of_term_7_in_flight_finds_the_stamp_of_term_9(api: FakeApi, me: Process) -> None:
+    # Its grant still looks open: the process was paused between the gate and the socket.
+    late = me.attempt(patch(WIDGET, EDIT))
+    while late.pending is not None and late.pending.method == "GET":
+        late.step()
+    next_term = Process(api, stamp(9, MINE.holder))
+    next_term.fence = me.fence
+    me.fence.new_term()
+    api.elect(stamp(9, MINE.holder))
+    assert next_term.patch(WIDGET, {"spec": {"theirs": 1}}).status == 200
+    with pytest.raises(StaleLeader):
+        late.finish()
+    assert api.recorded(WIDGET) == stamp(9, MINE.holder)
+    assert "mine" not in api.get(WIDGET)["spec"]
+
+
+def test_without_a_term_nothing_is_written(api: FakeApi) -> None:
+    fence = Fence(LEASE)
+    for asked in (patch(WIDGET, EDIT), write("DELETE", CHILD), write("POST", CHILD.removesuffix("/x"), {})):
+        with pytest.raises(NoTerm, match="bind"):
+            next(fence.flow(asked, None, lambda: 0.0))
+
+
+@pytest.mark.parametrize("error", [GateClosed, NoTerm, Unfenced, ForeignStamp, StaleLeader, StampDropped])
+def test_a_refusal_is_nothing_that_clients_retry(error: type[Refused]) -> None:
+    assert not issubclass(error, OSError | TimeoutError)
+
+
+# --- what passes
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+def test_reads_pass_untouched_and_without_a_term(method: str) -> None:
+    asked = Request(method, "/api/v1/pods", query="watch=true")
+    assert next(Fence(LEASE).flow(asked, None, lambda: 0.0)) is asked
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/namespaces/a/events",
+        "/apis/events.k8s.io/v1/namespaces/a/events/x",
+        "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+        "/apis/authentication.k8s.io/v1/tokenreviews",
+        "/api/v1/namespaces/a/pods/x/eviction",
+        "/api/v1/namespaces/a/secrets/x",
+        "/prefix/of/a/proxy/api/v1/namespaces/a/events",
+    ],
+)
+def test_what_is_exempt_passes_untouched(path: str) -> None:
+    fence = Fence(LEASE, exempt=["pods/eviction", "secrets"])
+    asked = write("POST", path, {"a": 1})
+    assert next(fence.flow(asked, None, lambda: 0.0)) is asked
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/namespaces/a/events/../configmaps/x",
+        "/api/v1/namespaces/a/events/x/%2e%2e/../configmaps/x",
+        "/api/v1/namespaces/a/events//x",
+        "/apis/events.k8s.io/v1/../../apps/v1/namespaces/a/deployments/x",
+        "/version",
+        "/metrics",
+    ],
+)
+def test_a_path_that_another_may_resolve_otherwise_is_no_path(me: Process, path: str) -> None:
+    with pytest.raises(Unfenced, match="no path of a Kubernetes object"):
+        me.send(write("DELETE", path))
+
+
+def test_an_exempt_subresource_does_not_exempt_the_kind(api: FakeApi) -> None:
+    fence = Fence(LEASE, exempt=["configmaps/scale"])
+    with pytest.raises(NoTerm):
+        next(fence.flow(patch(CHILD, EDIT), None, lambda: 0.0))
+
+
+# --- the modes for comparison
+
+
+def test_mode_none_lets_everything_by(api: FakeApi) -> None:
+    stale = Process(api, MINE, mode="none")
+    stale.grant.close("lost")
+    api.put(WIDGET, {"spec": {"theirs": 1}}, stamp(8))
+    assert stale.patch(WIDGET, EDIT).status == 200
+    assert next(stale.fence.flow(write("DELETE", "/version"), None, lambda: 0.0)).path == "/version"
+
+
+def test_mode_rv_reads_again_and_tries_again_whoever_wrote(api: FakeApi) -> None:
+    stale = Process(api, MINE, mode="rv")
+    stale.grant.close("lost")
+    api.put(WIDGET, {"spec": {"theirs": 1}}, stamp(8))
+    body = {"metadata": {"resourceVersion": "1"}, "spec": {"mine": 1}}
+    assert stale.patch(WIDGET, body).status == 200
+    assert [r.method for r in api.sent()] == ["PATCH", "GET", "PATCH"]
+    assert api.get(WIDGET)["spec"] == {"theirs": 1, "mine": 1}
+    assert stale.patch("/prefix" + WIDGET, EDIT).status == 200
+    assert api.sent()[-2].path == "/prefix" + WIDGET
+    assert stale.patch(WIDGET + "gone", EDIT).status == 404

@@ -1,0 +1,139 @@
+"""Which kinds are stamped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from kopf_ha.core.wire import Request, Response
+from kopf_ha.errors import (
+    Unfenced,
+)
+from tests.core.fake_api import (
+    CHILD,
+    CRDS,
+    FENCING,
+    WIDGET,
+    FakeApi,
+    Process,
+    crd,
+    json_of,
+    stamp,
+    status,
+)
+
+MINE = stamp(7)
+EDIT = {"spec": {"mine": 1}}
+
+
+@pytest.fixture
+def api() -> FakeApi:
+    api = FakeApi()
+    for path in (WIDGET, CHILD):
+        api.put(path, {"metadata": {"annotations": {"theirs": "kept"}}, "spec": {}}, stamp(6))
+    return api
+
+
+@pytest.fixture
+def me(api: FakeApi) -> Process:
+    return Process(api, MINE)
+
+
+def nothing_changed(api: FakeApi) -> bool:
+    return api.accepted == [] and not api.sent("PATCH", "PUT", "POST", "DELETE")
+
+
+# --- schemas
+
+
+def openapi(*, fencing: bool = True, subresource: bool = True, namespaced: bool = True) -> Any:
+    kind = {"group": "t.dev", "version": "v1", "kind": "Widget"}
+    path = f"/apis/t.dev/v1/{'namespaces/{namespace}/' if namespaced else ''}widgets/{{name}}"
+    item = {"parameters": [{}], "get": {"x-kubernetes-group-version-kind": kind}}
+    status = {"type": "object", "properties": {"fencing": {}} if fencing else {}}
+    schema = {"x-kubernetes-group-version-kind": [kind], "properties": {"status": status}}
+    paths = {path: item} | ({path + "/status": item} if subresource else {})
+    return {"paths": paths, "components": {"schemas": {"dev.t.v1.Widget": schema, "other": {}}}}
+
+
+def schemas(crd_answer: Response, openapi_answer: Response) -> Callable[[Request], Response | None]:
+    def intercept(request: Request) -> Response | None:
+        if request.path.startswith(CRDS):
+            return crd_answer
+        return openapi_answer if request.path == "/openapi/v3/apis/t.dev/v1" else None
+
+    return intercept
+
+
+DENIED = status(403, "customresourcedefinitions is forbidden")
+
+
+@pytest.mark.parametrize("code", [403, 404])
+@pytest.mark.parametrize(("fencing", "subresource"), [(True, True), (False, True), (True, False)])
+def test_the_published_schema_serves_without_permission_on_definitions(
+    api: FakeApi, me: Process, code: int, fencing: bool, subresource: bool
+) -> None:
+    document = openapi(fencing=fencing, subresource=subresource)
+    api.intercept = schemas(status(code, "no"), json_of(200, document))
+    assert me.patch(WIDGET, EDIT).status == 200
+    assert me.fence.schemas == {("t.dev", "v1", "widgets"): fencing and subresource}
+
+
+@pytest.mark.parametrize(
+    "answer", [status(404, "none"), DENIED, json_of(200, {}), json_of(200, openapi(namespaced=False))]
+)
+def test_a_kind_of_unknown_schema_is_refused(api: FakeApi, me: Process, answer: Response) -> None:
+    api.intercept = schemas(DENIED, answer)
+    with pytest.raises(Unfenced, match="allow this service account to get customresourcedefinitions"):
+        me.patch(WIDGET, EDIT)
+    assert nothing_changed(api)
+    assert me.fence.schemas == {}
+
+
+@pytest.mark.parametrize("answers", [(status(500, "x"), DENIED), (DENIED, status(429, "slow down"))])
+def test_a_schema_that_cannot_be_read_now_is_asked_again(api: FakeApi, me: Process, answers: Any) -> None:
+    api.intercept = schemas(*answers)
+    assert me.patch(WIDGET, EDIT).status in (500, 429)
+    api.intercept = lambda r: None
+    assert me.patch(WIDGET, EDIT).status == 200
+
+
+def test_a_definition_without_the_subresource_is_no_stamped_kind(api: FakeApi, me: Process) -> None:
+    definition = crd()
+    definition["spec"]["versions"][0]["subresources"] = {}
+    api.intercept = schemas(json_of(200, definition), DENIED)
+    assert me.patch(WIDGET, EDIT).status == 200
+    assert api.get(WIDGET)["metadata"]["annotations"]["kopf-ha.dev/token"] == "7"
+
+
+def test_a_version_that_would_lose_the_stamp_is_refused(api: FakeApi, me: Process) -> None:
+    # Tried: a patch by a version whose schema lacks the field removes it, past the other version's rule (I1).
+    api.put(f"{CRDS}/widgets.t.dev", crd(v1=FENCING, v1beta1=None))
+    with pytest.raises(Unfenced, match=r"version v1beta1 lacks status.fencing; write by v1"):
+        me.patch(WIDGET.replace("v1", "v1beta1"), EDIT)
+    assert me.patch(WIDGET, EDIT).status == 200
+
+
+def test_a_kind_without_stamps_in_any_version_is_a_child(api: FakeApi, me: Process) -> None:
+    api.put(f"{CRDS}/widgets.t.dev", crd(v1=None))
+    api.put(WIDGET, {"spec": {}})
+    assert me.patch(WIDGET, EDIT).status == 200
+    assert api.get(WIDGET)["metadata"]["annotations"] == MINE.as_annotations()
+
+
+def test_built_in_kinds_are_not_asked_for_and_learnt_from_watches(api: FakeApi, me: Process) -> None:
+    api.put(CHILD, {"spec": {}}, MINE)
+    me.watch(CHILD)
+    assert me.patch(CHILD, EDIT).status == 200
+    assert [r.method for r in api.sent()] == ["PATCH"]
+
+
+def test_the_schema_is_asked_once_a_term(api: FakeApi, me: Process) -> None:
+    for _ in range(3):
+        me.patch(WIDGET, EDIT)
+    assert len([r for r in api.sent("GET") if r.path.startswith(CRDS)]) == 1
+    me.fence.new_term()
+    me.patch(WIDGET, EDIT)
+    assert len([r for r in api.sent("GET") if r.path.startswith(CRDS)]) == 2

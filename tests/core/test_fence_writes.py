@@ -1,0 +1,274 @@
+"""Every way to write × every recorded stamp × stamped kind or child, main resource and /status."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from kopf_ha.core.token import ANNOTATION_TOKEN, Stamp
+from kopf_ha.core.wire import Request
+from kopf_ha.errors import FloorLost, ForeignStamp, StaleLeader, Unfenced
+from tests.core.fake_api import (
+    APPLY,
+    CHILD,
+    JSON_PATCH,
+    MERGE,
+    STRATEGIC,
+    WIDGET,
+    FakeApi,
+    Process,
+    patch,
+    stamp,
+    write,
+)
+
+MINE = stamp(7)
+DEPLOYMENT = "/apis/apps/v1/namespaces/a/deployments/x"
+BODY = {
+    "metadata": {"annotations": {"theirs": "kept"}, "labels": {"l": "1"}},
+    "spec": {"old": 1},
+    "status": {"old": 1},
+}
+
+RECORDED: dict[str, Stamp | None] = {
+    "unstamped": None,
+    "earlier": stamp(6),
+    "mine": MINE,
+    "later": stamp(8),
+    "twin": stamp(7, "another"),
+    "foreign": stamp(3, lease="ns/other"),
+}
+ACCEPTED = ("unstamped", "earlier", "mine")
+
+
+def body_of(path: str, field: str) -> dict[str, Any]:
+    return {"status" if path.endswith("/status") else "spec": {field: "new"}}
+
+
+def merge(api: FakeApi, path: str) -> Request:
+    return patch(path, body_of(path, "field"), MERGE)
+
+
+def strategic(api: FakeApi, path: str) -> Request:
+    return patch(path, body_of(path, "field"), STRATEGIC)
+
+
+def json_patch(api: FakeApi, path: str) -> Request:
+    part = "status" if path.endswith("/status") else "spec"
+    return patch(path, [{"op": "add", "path": f"/{part}/field", "value": "new"}], JSON_PATCH)
+
+
+def apply(api: FakeApi, path: str) -> Request:
+    named = {"apiVersion": "v1", "kind": "Any", "metadata": {"name": "x"}}
+    return patch(path, named | body_of(path, "field"), APPLY, "fieldManager=me&force=true")
+
+
+def put(api: FakeApi, path: str) -> Request:
+    body = copy.deepcopy(api.get(path.removesuffix("/status")))
+    body["metadata"].pop("annotations")  # a client that builds the object anew
+    body["status" if path.endswith("/status") else "spec"]["field"] = "new"
+    if path.endswith("/status"):
+        body["status"].pop("fencing", None)
+    return write("PUT", path, body)
+
+
+def delete(api: FakeApi, path: str) -> Request:
+    return write("DELETE", path)
+
+
+WAYS: list[Callable[[FakeApi, str], Request]] = [merge, strategic, json_patch, apply, put]
+PATHS = [WIDGET, WIDGET + "/status", CHILD, DEPLOYMENT, DEPLOYMENT + "/status"]
+
+
+def world(path: str, recorded: Stamp | None) -> tuple[FakeApi, Process]:
+    api = FakeApi()
+    api.put(path.removesuffix("/status"), BODY, recorded)
+    return api, Process(api, MINE)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("recorded", ACCEPTED)
+def test_a_write_is_accepted_and_leaves_my_stamp(way: Any, path: str, recorded: str) -> None:
+    api, me = world(path, RECORDED[recorded])
+    answer = me.send(way(api, path))
+    assert answer.status == 200
+    now = api.get(path.removesuffix("/status"))
+    assert now["status" if path.endswith("/status") else "spec"]["field"] == "new"
+    assert api.recorded(path.removesuffix("/status")) == MINE
+    assert now["status"]["old"] == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("recorded", ACCEPTED)
+def test_every_request_that_changes_something_names_the_revision(way: Any, path: str, recorded: str) -> None:
+    api, me = world(path, RECORDED[recorded])
+    me.send(way(api, path))
+    for accepted in api.accepted:
+        assert accepted.before is not None
+        version, body = accepted.before["metadata"]["resourceVersion"], accepted.request.json
+        if isinstance(body, list):
+            assert {"op": "test", "path": "/metadata/resourceVersion", "value": version} == body[0]
+        else:
+            assert body["metadata"]["resourceVersion"] == version
+        if accepted.request.content_type == APPLY:
+            # With the resourceVersion alone an apply would make a deleted object again.
+            assert body["metadata"]["uid"] == accepted.before["metadata"]["uid"]
+
+
+@pytest.mark.parametrize(
+    ("way", "path"), [*itertools.product(WAYS, PATHS), *((delete, p) for p in PATHS if not p.endswith("/status"))]
+)
+@pytest.mark.parametrize("recorded", ["later", "twin", "foreign"])
+def test_what_is_another_terms_is_not_touched(way: Any, path: str, recorded: str) -> None:
+    api, me = world(path, RECORDED[recorded])
+    api.elect(stamp(8))
+    before = copy.deepcopy(api.get(path.removesuffix("/status")))
+    with pytest.raises(ForeignStamp if recorded == "foreign" else StaleLeader) as refused:
+        me.send(way(api, path))
+    assert refused.value.line == "precondition"
+    assert api.get(path.removesuffix("/status")) == before
+    assert api.sent("PATCH", "PUT", "DELETE", "POST") == []
+
+
+@pytest.mark.parametrize("way", [*WAYS, delete])
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+@pytest.mark.parametrize("recorded", ["later", "twin"])
+def test_known_from_a_watch_is_refused_without_a_read_of_the_object(way: Any, path: str, recorded: str) -> None:
+    api, me = world(path, stamp(6))
+    me.patch(path, {"metadata": {"labels": {"l": "2"}}})
+    api.put(path, BODY, RECORDED[recorded])
+    me.watch(path)
+    api.elect(stamp(8))
+    api.log.clear()
+    with pytest.raises(StaleLeader):
+        me.send(way(api, path))
+    assert [r.path for r in api.sent()] == ["/apis/coordination.k8s.io/v1/namespaces/ns/leases/op"]
+
+
+@pytest.mark.parametrize("way", [merge, json_patch, put])
+@pytest.mark.parametrize("path", [WIDGET, WIDGET + "/status", CHILD])
+def test_the_steady_state_costs_no_extra_request(way: Any, path: str) -> None:
+    api, me = world(path, MINE)
+    me.send(merge(api, path))
+    api.log.clear()
+    me.send(way(api, path))
+    assert len(api.sent()) == 1
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+@pytest.mark.parametrize("recorded", ACCEPTED)
+def test_a_delete_is_conditional_and_the_object_is_mine_first(path: str, recorded: str) -> None:
+    # Finalizers may keep it; then it must show that this term wrote it (I3).
+    api, me = world(path, RECORDED[recorded])
+    api.edit(path, lambda o: o["metadata"].update(finalizers=["f"]))
+    uid = api.get(path)["metadata"]["uid"]
+    assert me.send(delete(api, path)).status == 200
+    sent = api.sent("DELETE")[0].json["preconditions"]
+    assert sent == {"uid": uid, "resourceVersion": str(api.version - 1)}
+    assert api.recorded(path) == MINE
+    assert api.get(path)["metadata"]["deletionTimestamp"]
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+def test_a_creation(path: str) -> None:
+    api = FakeApi()
+    me = Process(api, MINE)
+    me.fence.new_term()
+    made = write("POST", path.removesuffix("/x"), {"metadata": {"name": "x"}, "status": {"a": 1}})
+    assert me.send(made).status == 201
+    # A stamped kind has no status when it is made; the first change stamps it.
+    assert api.recorded(path) == (None if path == WIDGET else MINE)
+    assert me.send(merge(api, path)).status == 200
+    assert api.recorded(path) == MINE
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+def test_an_apply_creates_what_is_not_there(path: str) -> None:
+    api = FakeApi()
+    me = Process(api, MINE)
+    assert me.send(apply(api, path)).status == 201
+    assert api.recorded(path) == (None if path == WIDGET else MINE)
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+def test_an_apply_that_means_to_create_changes_nothing_that_came_meanwhile(path: str) -> None:
+    # A forced apply without a precondition would take the object from the newer leader that made it (I3).
+    api = FakeApi()
+    me = Process(api, MINE)
+    late = me.attempt(apply(api, path))
+    while late.pending is not None and late.pending.method != "PATCH":
+        late.step()
+    api.put(path, BODY, stamp(8))
+    before = copy.deepcopy(api.get(path))
+    assert late.finish().status == 409
+    assert api.get(path) == before
+
+
+@pytest.mark.parametrize("given", [{"uid": "u1"}, {"resourceVersion": "101"}])
+def test_an_apply_to_a_certain_object_does_not_make_it_again(given: dict[str, str]) -> None:
+    api = FakeApi()
+    me = Process(api, MINE)
+    assert me.patch(CHILD, {"metadata": {"name": "x", **given}}, APPLY).status == 404
+    assert api.accepted == []
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_second_term_takes_a_child_over_and_the_first_one_is_refused(way: Any) -> None:
+    api = FakeApi()
+    first, second = Process(api, stamp(7)), Process(api, stamp(8))
+    first.send(write("POST", CHILD.removesuffix("/x"), {**BODY, "metadata": {"name": "x", **BODY["metadata"]}}))
+    api.elect(stamp(8))
+    assert second.send(way(api, CHILD)).status == 200
+    assert api.recorded(CHILD) == stamp(8)
+    with pytest.raises(StaleLeader):
+        first.send(merge(api, CHILD))
+    assert api.recorded(CHILD) == stamp(8)
+
+
+def test_a_stale_leader_that_reads_first_is_refused_by_what_it_reads() -> None:
+    # Fresh resourceVersion, old token: optimistic concurrency would let it through.
+    api = FakeApi()
+    api.put(WIDGET, BODY, stamp(8))
+    api.elect(stamp(8))
+    stale = Process(api, stamp(7))
+    version = api.get(WIDGET)["metadata"]["resourceVersion"]
+    with pytest.raises(StaleLeader):
+        stale.patch(WIDGET, {"metadata": {"resourceVersion": version}, "spec": {"old": 2}})
+
+
+def test_a_token_above_mine_while_i_hold_the_lease_is_a_lost_floor() -> None:
+    api, me = world(WIDGET, stamp(9))
+    with pytest.raises(FloorLost) as lost:
+        me.send(merge(api, WIDGET))
+    assert lost.value.floor == 9
+    assert api.sent("PATCH") == []
+
+
+def test_an_earlier_token_of_this_process_does_not_hold_the_lease_of_a_later_one() -> None:
+    # One process, term 7, then 9: what a thread of term 7 sees is its own end, no lost floor.
+    api, me = world(WIDGET, None)
+    holder = MINE.holder
+    api.put(WIDGET, BODY, stamp(9, holder))
+    api.elect(stamp(9, holder))
+    with pytest.raises(StaleLeader):
+        me.send(merge(api, WIDGET))
+
+
+def test_a_child_whose_stamp_a_user_removed_is_stamped_again() -> None:
+    api, me = world(CHILD, MINE)
+    api.edit(CHILD, lambda o: o["metadata"].pop("annotations"))
+    assert me.send(merge(api, CHILD)).status == 200
+    assert api.recorded(CHILD) == MINE
+
+
+def test_a_child_with_half_a_stamp_is_no_child_without_one() -> None:
+    api, me = world(CHILD, stamp(8))
+    api.edit(CHILD, lambda o: o["metadata"]["annotations"].pop(ANNOTATION_TOKEN))
+    with pytest.raises(Unfenced, match="repair it by hand"):
+        me.send(merge(api, CHILD))
