@@ -128,7 +128,15 @@ class Cluster(ABC):
                 # no scheduler has that name: it stays Pending, on an existing cluster too
                 "schedulerName": "none.kopf-ha.dev",
                 "terminationGracePeriodSeconds": 0,
-                "containers": [{"name": "replica", "image": "scratch-none"}],
+                # what a namespace with restricted Pod Security demands
+                "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+                "containers": [
+                    {
+                        "name": "replica",
+                        "image": "scratch-none",
+                        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                    }
+                ],
             },
         }
         made = json.loads(self.kubectl("create", "-f", "-", "-o", "json", input=json.dumps(pod)).stdout)
