@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from kopf_ha.core.grant import Grant
 from kopf_ha.errors import NoTerm
@@ -62,8 +63,16 @@ class CurrentTerm:
     def bind(self, fn: Callable[P, R]) -> Callable[P, R]:
         """Wrap `fn` so that it writes in this term, wherever it runs: in a thread of yours, in a pool.
 
-        It ends with the term all the same: later writes raise `GateClosed`.
+        It ends with the term all the same: later writes raise `GateClosed`. Coroutine functions can be bound, too.
         """
+        if inspect.iscoroutinefunction(fn):
+            # Calling one runs nothing yet: the term has to be entered where its coroutine runs.
+            @functools.wraps(fn)
+            async def bound_coroutine(*args: P.args, **kwargs: P.kwargs) -> Any:
+                with entered(self._grant):
+                    return await fn(*args, **kwargs)
+
+            return cast(Callable[P, R], bound_coroutine)
 
         @functools.wraps(fn)
         def bound(*args: P.args, **kwargs: P.kwargs) -> R:

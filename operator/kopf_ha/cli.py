@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import threading
 from typing import Any
 
 import click
@@ -42,7 +44,7 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("paths", nargs=-1, type=click.Path())
+@click.argument("paths", nargs=-1, type=click.Path(exists=True, dir_okay=False))
 @click.option("-m", "--module", "modules", multiple=True, help="A module to import; may be repeated.")
 @click.option("-A", "--all-namespaces", "clusterwide", is_flag=True, help="Serve all namespaces.")
 @click.option("-n", "--namespace", "namespaces", multiple=True, help="A namespace to serve; may be repeated.")
@@ -63,7 +65,8 @@ def main() -> None:
 @click.option("-v", "--verbose", is_flag=True)
 @click.option("-d", "--debug", is_flag=True)
 @click.option("-q", "--quiet", is_flag=True)
-@click.option("--log-format", type=click.Choice(["plain", "full", "json"]), default="full", show_default=True)
+@click.option("--log-format", type=click.Choice(["plain", "full", "json"], case_sensitive=False), default="full",
+              show_default=True)  # fmt: skip
 @click.option("--log-prefix/--no-log-prefix", default=None)
 @click.option("--log-refkey", metavar="KEY")
 @_refused_options
@@ -86,6 +89,9 @@ def run(
     """
     if not paths and not modules:
         raise click.UsageError("name the operator: a file, or a module with -m")
+    # As in `kopf run`, so that a deployment's environment goes on to mean what it meant.
+    if legacy := os.environ.get("KOPF_RUN_NAMESPACE"):
+        namespaces = (*namespaces, legacy)
     if namespaces and clusterwide:
         raise click.UsageError("Either --namespace or --all-namespaces can be used, not both.")
     try:
@@ -95,7 +101,6 @@ def run(
         raise click.UsageError(str(error)) from error
 
     import kopf
-    from kopf._cogs.helpers import loaders  # what `kopf run` loads operators with
 
     from kopf_ha.run import run as run_operator
 
@@ -110,11 +115,38 @@ def run(
     logging.captureWarnings(True)
     try:
         status = run_operator(
-            settings,
-            namespaces=namespaces,
-            clusterwide=clusterwide,
-            prepare=lambda: loaders.preload(paths=list(paths), modules=list(modules)),
+            settings, namespaces=namespaces, clusterwide=clusterwide, prepare=lambda: _load(paths, modules)
         )
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from error
+    _end_by(settings.drain_timeout, status)
     raise SystemExit(status)
+
+
+def _load(paths: tuple[str, ...], modules: tuple[str, ...]) -> None:
+    """Load the operator as `kopf run` does; errors in its own code keep their tracebacks."""
+    from kopf._cogs.helpers import loaders  # what `kopf run` loads operators with
+
+    for path in paths:
+        if not path.endswith(".py"):
+            raise click.UsageError(f"{path} is no Python file; modules are named with -m")
+    try:
+        loaders.preload(paths=paths, modules=modules)
+    except ModuleNotFoundError as error:
+        if error.name and any(f"{module}.".startswith(f"{error.name}.") for module in modules):
+            raise click.UsageError(
+                f"there is no module {error.name} in {os.getcwd()} or among those installed"
+            ) from error
+        raise
+
+
+def _end_by(seconds: float, status: int) -> None:
+    """End the process even if threads of the operator's own do not: the pod has to start again."""
+
+    def end() -> None:
+        logging.getLogger("kopf_ha.run").critical("threads of the operator still run; ending the process")
+        os._exit(status)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import uuid
@@ -17,10 +18,14 @@ AfterLoss = Literal["follow", "exit"]
 
 #: client-go's: renewals are jittered by up to this factor, so the deadline has to leave room for it.
 JITTER_FACTOR = 1.2
+#: A day; the API server itself would take an int32.
+DURATION_MAX = 86_400
 
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _KIND = re.compile(r"[a-z0-9]+(\.[a-z0-9][-a-z0-9]*)+")
+
+_EXEMPT = re.compile(r"[a-z0-9]+(\.[a-z0-9][-a-z0-9]*)*(/[a-z]+)?")
 
 
 def new_identity(environ: Mapping[str, str] | None = None) -> tuple[str, str]:
@@ -62,7 +67,6 @@ class Settings:
         drain_timeout: how long handlers may take to end before the process exits hard.
         identity: the holder identity.
         pod_uid: uid of this pod.
-        pod_name: name of this pod, for events; may be empty.
 
     Raises:
         ConfigurationError: a value is out of bounds; the sentence names the bound.
@@ -108,6 +112,9 @@ class Settings:
             value = getattr(self, what)
             if not _DNS_NAME.fullmatch(value) or len(value) > 253:
                 raise ConfigurationError(f"{what.replace('_', ' ')} {value!r} is no Kubernetes name")
+        for kind in self.exempt:
+            if not _EXEMPT.fullmatch(kind):
+                raise ConfigurationError(f"exempt kind {kind!r} must be written plural[.group][/subresource]")
         for kind in self.deciding:
             if not _KIND.fullmatch(kind):
                 raise ConfigurationError(
@@ -115,6 +122,10 @@ class Settings:
                 )
 
     def _check_durations(self) -> None:
+        for what in ("lease_duration", "renew_deadline", "retry_period", "drain_timeout"):
+            value = getattr(self, what)
+            if not math.isfinite(value):
+                raise ConfigurationError(f"{what.replace('_', ' ')} must be a number of seconds, not {value:g}")
         # The inequalities of client-go's NewLeaderElector. Without the first a leader still renews what
         # others already take for expired; without the second it gives up before its second attempt.
         if self.lease_duration <= self.renew_deadline:
@@ -133,6 +144,8 @@ class Settings:
             raise ConfigurationError(
                 f"lease duration must be whole seconds, as the Lease stores it, at least 1, not {self.lease_duration:g}"
             )
+        if self.lease_duration > DURATION_MAX:
+            raise ConfigurationError(f"lease duration must be at most {DURATION_MAX} s, not {self.lease_duration:.0f}")
         if self.drain_timeout < 0:
             raise ConfigurationError(f"drain timeout must not be negative, not {self.drain_timeout:g}")
 
@@ -140,12 +153,16 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str] | None = None, **given: Any) -> Settings:
         """Make settings from ``KOPF_HA_*`` (`KOPF_HA_LEASE_DURATION=15`); what is given by name wins.
 
+        The identity is not among them: one value in a Deployment would name all of its replicas alike (I2).
+
         Raises:
-            ConfigurationError: a value that cannot be read, or an unknown ``KOPF_HA_`` setting is out of bounds.
+            ConfigurationError: a value that cannot be read, or is out of bounds.
         """
         env = os.environ if environ is None else environ
         values: dict[str, Any] = {}
         for f in fields(cls):
+            if f.name in ("identity", "pod_uid"):
+                continue
             text = env.get(f"KOPF_HA_{f.name.upper()}")
             if text is not None and given.get(f.name) is None:
                 values[f.name] = _parse(f.name, str(f.type), text)

@@ -7,13 +7,14 @@ that the new one has not touched yet. So every object of the deciding kinds is s
 from __future__ import annotations
 
 import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import urllib3
 
 from kopf_ha._context import CurrentTerm
-from kopf_ha.core.fence import Fence
+from kopf_ha.core.fence import Fence, crd_is_stamped
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.token import MalformedStamp, Verdict, judge, stamp_of
 from kopf_ha.errors import ConfigurationError, FloorLost, ForeignStamp, Unfenced
@@ -24,6 +25,10 @@ logger = logging.getLogger("kopf_ha.barrier")
 #: Stamps under way at once. More would starve the renewal's priority level of a small API server.
 PARALLEL = 8
 ATTEMPTS = 5
+#: Seconds between attempts at an object whose stamp got no lasting answer.
+PAUSE = 0.2
+
+_NO_STAMP = "deciding kind {} has no status.fencing in its schema; add it, or a new leader cannot stamp its objects"
 
 
 def raise_barrier(api: Api, fence: Fence, grant: Grant) -> int:
@@ -34,7 +39,7 @@ def raise_barrier(api: Api, fence: Fence, grant: Grant) -> int:
     Raises:
         ConfigurationError: a deciding kind is not installed, or has no `status.fencing`.
         FloorLost: an object records a token at or above mine; the Lease has to be raised above it first.
-        LookupError: a kind cannot be listed.
+        LookupError: a kind cannot be listed, or an object gets no answer that would last.
         TermEnded: the term ended meanwhile.
     """
     done, aside = 0, set()
@@ -43,16 +48,26 @@ def raise_barrier(api: Api, fence: Fence, grant: Grant) -> int:
         objects = list(api.items(base.collection))
         check_floor(objects, grant)
         stamp = CurrentTerm(grant).bind(lambda body, base=base: stamp_one(api, fence, base, body))
-        with ThreadPoolExecutor(PARALLEL, thread_name_prefix="kopf-ha-barrier") as pool:
+        pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="kopf-ha-barrier")
+        try:
             for body, trouble in zip(objects, pool.map(stamp, objects), strict=True):
                 if trouble:
                     aside.add(str(body["metadata"]["uid"]))
-                    name = body["metadata"]["name"]
-                    logger.error("%s %s is set aside, nothing is decided from it: %s", kind, name, trouble)
+                    logger.error(
+                        "%s %s is set aside, nothing is decided from it in this term: %s", kind, _name(body), trouble
+                    )
                 else:
                     done += 1
+        finally:
+            # One refusal ends the term: the rest need not be refused one by one.
+            pool.shutdown(cancel_futures=True)
     grant.set_aside = frozenset(aside)
     return done
+
+
+def _name(body: dict[str, Any]) -> str:
+    metadata = body["metadata"]
+    return f"{metadata['namespace']}/{metadata['name']}" if metadata.get("namespace") else str(metadata["name"])
 
 
 class Kind:
@@ -73,19 +88,29 @@ def find_kind(api: Api, kind: str) -> Kind:
     """Ask the cluster for the served version and the scope of ``plural.group``.
 
     Raises:
-        ConfigurationError: it is not installed.
+        ConfigurationError: it is not installed, or its schema has no `status.fencing`.
+        LookupError: the cluster did not say.
     """
     plural, _, group = kind.partition(".")
-    found = api.request("GET", f"/apis/{group}")
-    if found.ok:
-        version = found.json["preferredVersion"]["version"]
-        listed = api.request("GET", f"/apis/{group}/{version}")
-        for resource in (listed.json or {}).get("resources") or ():
+    found = _get(api, f"/apis/{group}")
+    preferred = ((found or {}).get("preferredVersion") or {}).get("version")
+    versions = [v["version"] for v in (found or {}).get("versions") or ()]
+    for version in sorted(versions, key=lambda v: v != preferred):
+        for resource in (_get(api, f"/apis/{group}/{version}") or {}).get("resources") or ():
             if resource["name"] == plural:
+                # Without permission to read it the first stamp finds out.
+                crd = api.request("GET", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{kind}")
+                if crd.ok and not crd_is_stamped(crd.json, version):
+                    raise ConfigurationError(_NO_STAMP.format(kind))
                 return Kind(group, version, plural, bool(resource["namespaced"]))
-    elif found.status != 404:
-        raise LookupError(f"cannot ask for API group {group}: {found.status} {found.message}")
     raise ConfigurationError(f"deciding kind {kind} is not installed in the cluster; apply its CRD first")
+
+
+def _get(api: Api, path: str) -> Any:
+    answer = api.request("GET", path)
+    if not answer.ok and answer.status != 404:
+        raise LookupError(f"cannot read {path}: {answer.status} {answer.message}")
+    return answer.json if answer.ok else None
 
 
 def check_floor(objects: list[dict[str, Any]], grant: Grant) -> None:
@@ -114,29 +139,36 @@ def stamp_one(api: Api, fence: Fence, kind: Kind, body: dict[str, Any]) -> str:
     Raises:
         TermEnded: the term is over; nothing is set aside for that.
         ConfigurationError: the kind's schema has no stamp, so it cannot be fenced across objects.
+        LookupError: no answer, or one that will not last (429, 5xx): the whole term failed, and a later one will
+            do better; set aside, the object would wait for as long as this leader lives (I7).
     """
     path, version = kind.path(body), body["metadata"]["resourceVersion"]
-    for _ in range(ATTEMPTS):
+    trouble = ""
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(PAUSE * attempt)
         # The fence adds the stamp to any write of a status.
         patch = {"metadata": {"resourceVersion": version}, "status": {}}
         try:
             answer = api.request("PATCH", path + "/status", patch, "application/merge-patch+json")
+            if answer.status == 409:
+                # Somebody edited it after the list. The fence read it again and judged it; so do I.
+                answer = api.request("GET", path)
+                if answer.ok:
+                    version, trouble = answer.json["metadata"]["resourceVersion"], "edited all the time"
+                    continue
         except (ForeignStamp, Unfenced) as error:
             return str(error)
         except urllib3.exceptions.HTTPError as error:
-            return f"no answer: {error}"
+            trouble = f"no answer: {error}"
+            continue
         if answer.ok:
             if not fence.schemas.get((kind.group, kind.version, kind.plural)):
-                raise ConfigurationError(
-                    f"deciding kind {kind.plural}.{kind.group} has no status.fencing in its schema; add it"
-                )
+                raise ConfigurationError(_NO_STAMP.format(f"{kind.plural}.{kind.group}"))
             return ""
         if answer.status == 404:
             return ""  # deleted meanwhile: nothing is left to decide from
-        if answer.status != 409:
-            break
-        # The caller's own conflict: somebody edited it after the list. The fence read it again and judged it.
-        version = (api.request("GET", path).json or {}).get("metadata", {}).get("resourceVersion", "")
-        if not version:
-            return ""
-    return f"{answer.status} {answer.message}"
+        trouble = f"{answer.status} {answer.message}"
+        if answer.status < 500 and answer.status != 429:
+            return trouble
+    raise LookupError(f"cannot stamp {kind.plural}.{kind.group} {_name(body)}: {trouble}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
@@ -9,6 +10,7 @@ import kopf
 from kopf._cogs.structs import ids  # a handler for another handler's selector has no public constructor
 from kopf._core.intents import handlers
 
+from kopf_ha._context import current_grant
 from kopf_ha.adapters import wiring
 from kopf_ha.core.target import Target
 
@@ -16,7 +18,13 @@ HANDLER_ID = "kopf_ha.observe"
 
 
 async def observe(resource: kopf.Resource, body: kopf.Body, type: str | None, **_: Any) -> None:
-    """Note the revision that the object's handlers are about to decide from."""
+    """Note the revision that the object's handlers are about to decide from.
+
+    In a term that is lost none of them begins any more: being first, this one ends the object's worker.
+    """
+    grant = current_grant()
+    if grant is not None and grant.closed:
+        raise asyncio.CancelledError
     metadata = body["metadata"]
     target = Target(
         resource.group, resource.version, resource.plural, metadata.get("namespace") or "", metadata["name"]
@@ -56,6 +64,11 @@ def _not_ours(record: logging.LogRecord) -> bool:
     return f"'{HANDLER_ID}'" not in record.getMessage()
 
 
+def _not_signals(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("OS signals are ignored")
+
+
 def hush() -> None:
-    """Keep the lines about our own handler out of the operator's log."""
+    """Keep the lines about our own handler, and of signals, which are the runner's, out of the operator's log."""
     logging.getLogger("kopf.objects").addFilter(_not_ours)
+    logging.getLogger("kopf._core.reactor.running").addFilter(_not_signals)

@@ -20,9 +20,11 @@ from types import FrameType
 from typing import Any
 
 import kopf
+import urllib3
 
 import kopf_ha
 from kopf_ha import adapters
+from kopf_ha._context import boottime
 from kopf_ha.adapters import Outcome, Wiring, wired
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
@@ -32,7 +34,7 @@ from kopf_ha.run.api import Api, make_client
 from kopf_ha.run.barrier import raise_barrier
 from kopf_ha.run.observe import hush
 from kopf_ha.run.report import Report
-from kopf_ha.run.term import KopfOptions, Term
+from kopf_ha.run.term import KopfOptions, Term, in_thread
 from kopf_ha.settings import Settings
 
 logger = logging.getLogger("kopf_ha.run")
@@ -42,6 +44,8 @@ EXIT_LOST = 3
 EXIT_STUCK = 4
 #: Seconds to wait after failed terms: the first, and the longest.
 BACKOFF = (1.0, 60.0)
+#: The part of the drain time after which async handlers are cancelled, so that the rest is left to end in.
+PATIENCE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,11 @@ class Runner:
         self.inbox: queue.SimpleQueue[Started | Stopped | Ended | Quit] = queue.SimpleQueue()
         self.grant: Grant | None = None
         self.term: Term | None = None
-        self.failures = 0
+        self.began = 0.0  #: when the present term did
+        self.failures = 0  #: short terms in a row
+        self.floor_lost: Grant | None = None  #: the term that met a higher token while it held the Lease
+        self.leaving: int | None = None  #: the exit status, once it is decided
+        self.asked = False  #: to stop
         self.elector = Elector(
             settings,
             lambda: make_client(f"kopf-ha-election/{kopf_ha.__version__}", fenced=False),
@@ -97,7 +105,15 @@ class Runner:
 
     def quit(self, cause: str) -> None:
         """Ask the process to stop: drain, release the Lease, return. From any thread or signal handler."""
+        self.asked = True
         self.inbox.put(Quit(cause))
+
+    def abandon(self, cause: str, status: int) -> None:
+        """End the process without waiting for handlers; the Lease is not released. From any thread."""
+        grant = self.grant
+        if grant is not None:
+            grant.close(cause)
+        _end_hard(status, "%s again: ending without waiting for handlers; the Lease is not released", cause)
 
     def run(self) -> int:
         """Run until asked to stop; give the exit status.
@@ -110,23 +126,42 @@ class Runner:
         if self.settings.fence == "full":
             logger.info("replica %s follows Lease %s", self.settings.identity, self.settings.lease)
         with wired(Wiring(self.fence, self.on_outcome)):
-            self.elector.start()
-            while True:
-                status = self.step(self.inbox.get())
-                if status is not None:
-                    return status
+            try:
+                self.elector.start()
+                while True:
+                    status = self.step(self.next())
+                    if status is not None:
+                        return status
+            except BaseException:
+                # Nobody would see to the term any more, so it must neither write nor renew.
+                if self.grant is not None:
+                    self.grant.close("the runner failed")
+                self.elector.stop()
+                raise
+
+    def next(self) -> Started | Stopped | Ended | Quit:
+        """Wait for the next event; the election's own end is one."""
+        while True:
+            try:
+                return self.inbox.get(timeout=self.settings.lease_duration)
+            except queue.Empty:
+                if self.elector.state == "stopped" and self.inbox.empty():
+                    self.leaving = EXIT_LOST
+                    return Quit(f"the election ended: {self.elector.last_error}")
 
     def step(self, event: Started | Stopped | Ended | Quit) -> int | None:
         """Deal with one event; give an exit status when it was the last."""
         match event:
-            case Started(grant):
-                self.begin(grant)
+            case Started():
+                if self.leaving is not None:
+                    return self.leave("the Lease is above the lost floor now")
+                self.begin(event.grant)
             case Stopped(grant, cause):
                 return self.lost(grant, cause)
             case Ended(term, error) if term is self.term and not term.grant.closed:
-                return self.failed(term, error)
+                self.failed(term, error)
             case Ended():
-                pass  # it was asked to
+                pass  # it was asked to, or its end is known already
             case Quit(cause):
                 return self.leave(cause)
         return None
@@ -135,7 +170,7 @@ class Runner:
 
     def begin(self, grant: Grant) -> None:
         """Start a term."""
-        self.grant = grant
+        self.grant, self.began, self.report = grant, boottime(), Report()
         self.fence.new_term()
         if self.settings.fence != "full":
             logger.warning(
@@ -144,96 +179,121 @@ class Runner:
         self.term = Term(
             grant,
             self.options,
-            before=self.barrier,
+            before=lambda: self.barrier(grant),
             beat=self.elector.beat,
             ended=lambda term, error: self.inbox.put(Ended(term, error)),
+            pulse=min(1.0, self.settings.retry_period / 2),
         )
         self.term.start()
 
-    def barrier(self) -> None:
+    def barrier(self, grant: Grant) -> None:
         """Raise the barrier in the term's thread."""
-        if self.settings.fence != "full" or self.grant is None:
+        if self.settings.fence != "full":
             return
-        stamped = raise_barrier(self.api, self.fence, self.grant)
-        logger.info("barrier: %d deciding objects stamped with token %d", stamped, self.grant.stamp.token)
+        stamped = raise_barrier(self.api, self.fence, grant)
+        logger.info("barrier: %d deciding objects stamped with token %d", stamped, grant.stamp.token)
 
     def lost(self, grant: Grant, cause: str) -> int | None:
         """Stop a term whose grant is closed already, then follow again or exit."""
-        term, self.term, self.grant = self.term, None, None
-        if term is not None and term.grant is grant:
-            self.drain(term, f"term {grant.stamp.token} lost: {cause}")
-            logger.info("term %d of %s is over: %s", grant.stamp.token, grant.stamp.holder, self.report.summary())
+        term = self.term
+        if term is None or term.grant is not grant:
+            return None  # another term's, or none: nothing of it is left to stop
+        # A term that lived long ends a row of failures; one that did not is one, whatever ended it.
+        lived = boottime() - self.began
+        self.failures = self.failures + 1 if lived < self.settings.lease_duration else 0
+        self.drain(term, f"term {grant.stamp.token} lost: {cause}")
+        self.term = self.grant = None
+        logger.info("term %d of %s is over: %s", grant.stamp.token, grant.stamp.holder, self.report.summary())
+        floor_lost = grant is self.floor_lost
         # Before Kopf ran, no code of the operator did: there is no state that an exit would clear.
-        if self.settings.after_loss == "exit" and term is not None and term.kopf_ran:
+        if self.settings.after_loss == "exit" and term.kopf_ran:
             logger.error("leaving, since after-loss is exit: %s", cause)
-            self.elector.stop()
-            return EXIT_LOST
-        return self.back_off()
+            if not floor_lost:
+                self.elector.release(self.settings.renew_deadline)
+                return EXIT_LOST
+            # The process that follows knows no floor and would meet the same object: raise the Lease first.
+            self.leaving = EXIT_LOST
+            _later(self.settings.lease_duration, lambda: self.inbox.put(Quit("the Lease is not raised")))
+            self.elector.resume()
+            return None
+        if floor_lost and self.failures <= 1:
+            self.elector.resume()
+        else:
+            self.back_off()
+        return None
 
-    def failed(self, term: Term, error: BaseException | None) -> int | None:
-        """Step down after a term that ended by itself; others may do better."""
+    def failed(self, term: Term, error: BaseException | None) -> None:
+        """Step down after a term that ended by itself; others may do better. `Stopped` follows."""
         if isinstance(error, FloorLost):
+            self.floor_lost = term.grant
             self.elector.raise_floor(error.floor)
-            return None  # on_stopped follows
-        self.failures += 1
+            return
         cause = f"{type(error).__name__}: {error}" if error else "Kopf stopped"
-        if isinstance(error, ConfigurationError | LookupError | TermEnded):
+        if isinstance(error, ConfigurationError | LookupError | TermEnded | urllib3.exceptions.HTTPError):
             logger.error("term %d failed: %s", term.grant.stamp.token, error)
         else:
             logger.error("term %d failed", term.grant.stamp.token, exc_info=error)
-        self.elector.step_down(f"the term failed: {cause}")
-        return None
+        self.elector.step_down(f"the term failed: {cause}", grant=term.grant)
 
-    def back_off(self) -> int | None:
+    def back_off(self) -> None:
         """Wait after failed terms, then allow the election to lead again. A request to stop ends the wait."""
         if self.failures:
             wait = min(BACKOFF[0] * 2 ** (self.failures - 1), BACKOFF[1]) * random.uniform(0.8, 1.2)  # noqa: S311
-            logger.info("leading again in %.1f s at the earliest, after %d failed terms", wait, self.failures)
-            timer = threading.Timer(wait, self.elector.resume)
-            timer.daemon = True
-            timer.start()
+            logger.info("leading again in %.1f s at the earliest, after %d short terms", wait, self.failures)
+            _later(wait, self.elector.resume)
         else:
             self.elector.resume()
-        return None
 
     def leave(self, cause: str) -> int:
         """Stop by choice: drain with the gate open and the Lease renewed, then close, then release."""
         logger.info("stopping: %s", cause)
-        term, self.term = self.term, None
+        term = self.term
         if term is not None:
-            self.drain(term, cause)
+            self.drain(term, cause, self.settings.drain_timeout * PATIENCE)
             term.grant.close(f"stopped: {cause}")
+            self.term = None
             logger.info("term %d is over: %s", term.grant.stamp.token, self.report.summary())
         self.elector.release(self.settings.renew_deadline)
-        return 0
+        return self.leaving or 0
 
-    def drain(self, term: Term, cause: str) -> None:
+    def drain(self, term: Term, cause: str, patience: float = 0.0) -> None:
         """Stop Kopf and wait for its handlers; past the drain time end the process."""
-        term.stop()
+        term.stop(patience)
         if not term.join(self.settings.drain_timeout):
             term.grant.close(cause)
-            logger.critical(
+            _end_hard(
+                EXIT_STUCK,
                 "handlers of term %d still run %g s after its end (%s); ending the process, the Lease is not released",
                 term.grant.stamp.token,
                 self.settings.drain_timeout,
                 cause,
             )
-            logging.shutdown()
-            os._exit(EXIT_STUCK)
 
     def on_outcome(self, outcome: Outcome) -> None:
         """Close the gate at once when a write was refused for the term's sake; in the writer's thread."""
         refused, grant = outcome.refused, outcome.grant
         if isinstance(refused, TermEnded) and grant is not None and not grant.closed:
             grant.close(str(refused))
-            if grant is self.grant:
-                if isinstance(refused, FloorLost):
-                    self.elector.raise_floor(refused.floor)
-                else:
-                    self.elector.step_down(str(refused))
-        elif outcome.refused is None and outcome.grant is not None and outcome.client == "kopf":
-            self.failures = 0
+            if isinstance(refused, FloorLost):
+                self.floor_lost = grant
+                self.elector.raise_floor(refused.floor)
+            else:
+                self.elector.step_down(str(refused), grant=grant)
         self.report.add(outcome)
+
+
+def _end_hard(status: int, message: str, *args: object) -> None:
+    """End the process whatever its threads do; a handler that hangs may even hold the log's lock."""
+    _later(1.0, lambda: os._exit(status))
+    logger.critical(message, *args)
+    logging.shutdown()
+    os._exit(status)
+
+
+def _later(seconds: float, fn: Callable[[], None]) -> None:
+    timer = threading.Timer(seconds, fn)
+    timer.daemon = True
+    timer.start()
 
 
 def _options(
@@ -259,6 +319,8 @@ def run(
 ) -> int:
     """Run an operator in the main thread until SIGTERM or SIGINT; give the exit status.
 
+    A second signal ends the process without waiting for handlers.
+
     Args:
         settings: of the Lease and the fence.
         registry: the handlers; Kopf's default registry by default.
@@ -275,7 +337,11 @@ def run(
     runner = Runner(settings, _options(registry, namespaces, clusterwide))
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        runner.quit(signal.Signals(number).name)
+        name = signal.Signals(number).name
+        if runner.asked:
+            # In a thread: the log's lock may be held by the code that the signal interrupted.
+            threading.Thread(target=runner.abandon, args=(name, 128 + number), daemon=True).start()
+        runner.quit(name)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
@@ -316,12 +382,13 @@ async def operator(
         registry, namespaces, clusterwide, lifecycle=lifecycle, make_settings=make_settings, make_memo=make_memo
     )
     runner = Runner(settings or Settings.from_env(), options)
-    done = asyncio.get_running_loop().run_in_executor(None, runner.run)
+    # Not in the loop's executor: it may have few threads, and they are the application's.
+    done = in_thread(runner.run, "kopf-ha-runner")
     try:
         status = await asyncio.shield(done)
     except asyncio.CancelledError:
         runner.quit("cancelled")
-        await done
+        await asyncio.shield(done)
         raise
     if status:
         raise TermEnded("the Lease was lost; the log has the cause")

@@ -1,0 +1,193 @@
+"""The command line: what is refused, with which sentence, and what wins over what. No cluster is needed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import kopf_ha
+import kopf_ha.run
+from kopf_ha.cli import main
+from kopf_ha.settings import Settings
+
+SOURCE = Path(kopf_ha.__file__).parents[1]
+
+
+class Call:
+    """What the command handed to the runner."""
+
+    def __init__(self) -> None:
+        self.settings: Settings | None = None
+        self.options: dict[str, Any] = {}
+
+    def __call__(self, settings: Settings, **options: Any) -> int:
+        self.settings, self.options = settings, options
+        options["prepare"]()
+        return 0
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
+    made = Call()
+    for name in [n for n in os.environ if n.startswith(("KOPF_", "POD_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(kopf_ha.run, "run", made)
+    # Neither the log's set-up nor the watchdog for its end is for the tests' process.
+    monkeypatch.setattr("kopf.configure", lambda **_: None)
+    monkeypatch.setattr("logging.captureWarnings", lambda _: None)
+    monkeypatch.setattr("kopf_ha.cli._end_by", lambda seconds, status: None)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "op.py").write_text("")
+    return made
+
+
+def invoke(*args: str) -> Result:
+    return CliRunner().invoke(main, ["run", *args])
+
+
+def sentence(result: Result) -> str:
+    """The output in one line, as it may be wrapped."""
+    return " ".join(result.output.split())
+
+
+def test_defaults(call: Call) -> None:
+    assert invoke("op.py", "-A").exit_code == 0
+    assert call.settings is not None
+    assert (call.settings.lease_name, call.settings.lease_duration, call.settings.fence) == ("kopf-ha", 15, "full")
+    assert call.settings.after_loss == "exit"
+    assert call.options["clusterwide"] is True
+    assert call.options["namespaces"] == ()
+
+
+def test_the_command_line_wins_over_the_environment(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "LEASE_NAME": "env",
+        "LEASE_DURATION": "30s",
+        "RETRY_PERIOD": "3",
+        "DECIDING": "a.example.dev, b.example.dev",
+        "FENCE": "rv",
+        "UNSAFE": "true",
+        "IDENTITY": "the same for all replicas",
+    }.items():
+        monkeypatch.setenv(f"KOPF_HA_{name}", value)
+    result = invoke("op.py", "--lease-name=given", "--retry-period=1", "--fence=none", "-n", "one", "-n", "two")
+    assert result.exit_code == 0, result.output
+    assert call.settings is not None
+    assert call.settings.lease_name == "given"
+    assert call.settings.lease_duration == 30
+    assert call.settings.retry_period == 1
+    assert call.settings.deciding == ("a.example.dev", "b.example.dev")
+    assert (call.settings.fence, call.settings.unsafe) == ("none", True)
+    assert call.settings.identity != "the same for all replicas"
+    assert call.options["namespaces"] == ("one", "two")
+    assert invoke("op.py", "--deciding=c.example.dev").exit_code == 0
+    assert call.settings.deciding == ("c.example.dev",)
+
+
+def test_kopf_s_own_variable_for_a_namespace(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KOPF_RUN_NAMESPACE", "one")
+    assert invoke("op.py").exit_code == 0
+    assert call.options["namespaces"] == ("one",)
+
+
+@pytest.mark.parametrize(
+    ("args", "why"),
+    [
+        (["op.py", "--peering=x"], "--peering is not for kopf-ha: peering elects by wall clocks"),
+        (["op.py", "-P", "x"], "--peering is not for kopf-ha"),
+        (["op.py", "--priority=5"], "--priority is not for kopf-ha: priorities belong to peering"),
+        (["op.py", "--dev"], "--dev is not for kopf-ha"),
+        (["op.py", "-L", "http://:8080/healthz"], "--liveness is not for kopf-ha: Kopf's endpoint lives only while"),
+        (["op.py", "-A", "-n", "x"], "Either --namespace or --all-namespaces can be used, not both."),
+        ([], "name the operator: a file, or a module with -m"),
+        (["nothing.py"], "'nothing.py' does not exist"),
+        (["."], "is a directory"),
+        (["op.txt"], "op.txt is no Python file; modules are named with -m"),
+        (["-m", "no.such.module"], "there is no module no in"),
+        (["op.py", "--lease-duration=5"], "lease duration (5 s) must be greater than renew deadline (10 s)"),
+        (["op.py", "--retry-period=9"], "renew deadline (10 s) must be greater than retry period (9 s) × 1.2"),
+        (["op.py", "--retry-period=0"], "retry period must be greater than 0 s, not 0"),
+        (["op.py", "--lease-duration=15.5"], "lease duration must be whole seconds"),
+        (["op.py", "--lease-duration=nan"], "lease duration must be a number of seconds, not nan"),
+        (["op.py", "--lease-duration=inf"], "lease duration must be a number of seconds, not inf"),
+        (["op.py", "--lease-duration=9999999999"], "lease duration must be at most 86400 s"),
+        (["op.py", "--drain-timeout=-1"], "drain timeout must not be negative, not -1"),
+        (["op.py", "--lease-duration=soon"], "'soon' is not a valid float"),
+        (["op.py", "--lease-name=No_Name"], "lease name 'No_Name' is no Kubernetes name"),
+        (["op.py", "--deciding=pools"], "deciding kind 'pools' must be written plural.group"),
+        (["op.py", "--exempt=Pools"], "exempt kind 'Pools' must be written plural[.group][/subresource]"),
+        (["op.py", "--fence=none"], "fence=none lets a stale leader write"),
+        (["op.py", "--fence=rv"], "fence=rv lets a stale leader write"),
+        (["op.py", "--after-loss=restart"], "'restart' is not one of 'follow', 'exit'"),
+    ],
+)
+def test_refused_with_a_sentence(call: Call, tmp_path: Path, args: list[str], why: str) -> None:
+    (tmp_path / "op.txt").write_text("")
+    result = invoke(*args)
+    assert result.exit_code == 2, result.output
+    assert why in sentence(result)
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("LEASE_DURATION", "soon", "KOPF_HA_LEASE_DURATION='soon' is no number of seconds"),
+        ("UNSAFE", "perhaps", "KOPF_HA_UNSAFE='perhaps' is neither true nor false"),
+        ("FENCE", "half", "fence must be full, rv or none, not 'half'"),
+        ("AFTER_LOSS", "wait", "after-loss must be follow or exit, not 'wait'"),
+    ],
+)
+def test_wrong_environment(call: Call, monkeypatch: pytest.MonkeyPatch, name: str, value: str, why: str) -> None:
+    monkeypatch.setenv(f"KOPF_HA_{name}", value)
+    result = invoke("op.py")
+    assert result.exit_code == 2
+    assert why in sentence(result)
+
+
+def test_errors_of_the_operator_s_own_code_keep_their_traceback(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("import not_installed_anywhere\n")
+    result = invoke("broken.py")
+    assert isinstance(result.exception, ModuleNotFoundError)
+    (tmp_path / "wrong.py").write_text("from os import no_such_name\n")
+    assert isinstance(invoke("wrong.py").exception, ImportError)
+    # Neither does a module that exists hide what it fails to import.
+    assert isinstance(invoke("-m", "broken").exception, ModuleNotFoundError)
+
+
+def test_options_of_kopf_run_that_are_taken(call: Call) -> None:
+    result = invoke("op.py", "--standalone", "-v", "--log-format=JSON", "--no-log-prefix", "--log-refkey=x", "-q", "-d")
+    assert result.exit_code == 0, result.output
+
+
+def command(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(("KOPF_", "KUBE"))}
+    return subprocess.run(
+        [sys.executable, "-m", "kopf_ha", *args],
+        env=keep | {"PYTHONPATH": str(SOURCE)} | env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_no_kubeconfig(tmp_path: Path) -> None:
+    (tmp_path / "op.py").write_text("")
+    done = command("run", str(tmp_path / "op.py"), "-A", KUBECONFIG=str(tmp_path / "none"), HOME=str(tmp_path))
+    assert done.returncode == 1
+    assert "Error: no credentials for a cluster: run inside of a pod" in done.stderr
+    assert str(tmp_path / "none") in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_python_m_and_the_version() -> None:
+    done = command("--version")
+    assert done.stdout.strip() == f"kopf-ha, version {kopf_ha.__version__}"
+    assert "Usage: kopf-ha run" in command("run", "-h").stdout

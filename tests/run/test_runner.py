@@ -1,0 +1,283 @@
+"""The runner's steps in orders that a real cluster rarely gives; the elector is a stand-in."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from kopf_ha.adapters import Outcome
+from kopf_ha.core.grant import Grant
+from kopf_ha.core.token import Stamp
+from kopf_ha.core.wire import Request
+from kopf_ha.errors import ConfigurationError, FloorLost, GateClosed, NoTerm, StaleLeader
+from kopf_ha.run.operator import EXIT_LOST, EXIT_STUCK, Ended, Quit, Runner, Started, Stopped, _options
+from kopf_ha.run.term import Term
+from kopf_ha.settings import Settings
+
+#: The package has a function of the module's name.
+module = importlib.import_module("kopf_ha.run.operator")
+
+
+class Elector:
+    """Keeps what it was told, in order."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self.told: list[Any] = []
+        self.state, self.last_error = "following", ""
+        self.released = threading.Event()
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        def tell(*args: Any, **more: Any) -> None:
+            self.told.append(
+                (name, *(a for a in args if isinstance(a, int | str) and name != "release"), *more.values())
+            )
+
+        return tell
+
+
+class Stub(Term):
+    """A term without a thread."""
+
+    stuck = False
+
+    def start(self) -> None:
+        self.told: list[Any] = ["start"]
+
+    def stop(self, patience: float = 0.0) -> None:
+        self.told.append(("stop", patience, bool(self.grant.closed)))
+
+    def join(self, timeout: float) -> bool:
+        self.told.append("join")
+        return not self.stuck
+
+
+class Exit(Exception):
+    pass
+
+
+@pytest.fixture
+def timers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, Callable[[], None]]]:
+    made: list[tuple[float, Callable[[], None]]] = []
+    monkeypatch.setattr(module, "_later", lambda seconds, fn: made.append((seconds, fn)))
+    return made
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    clock = [100.0]
+    monkeypatch.setattr(module, "boottime", lambda: clock[0])
+    return clock
+
+
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch, timers: Any, now: Any) -> Callable[..., Runner]:
+    monkeypatch.setattr(module, "Elector", Elector)
+    monkeypatch.setattr(module, "Term", Stub)
+
+    def exit_(status: int) -> None:
+        raise Exit(status)
+
+    monkeypatch.setattr(os, "_exit", exit_)
+    monkeypatch.setattr("logging.shutdown", lambda: None)
+    return lambda **given: Runner(Settings(**{"after_loss": "follow", **given}), _options(None, (), True))
+
+
+def grant(token: int) -> Grant:
+    return Grant(Stamp(token, "me", "ns/op", "uid"), deadline=1e9)
+
+
+def lose(runner: Runner, one: Grant, cause: str = "lost") -> int | None:
+    one.close(cause)
+    return runner.step(Stopped(one, cause))
+
+
+def told(runner: Runner) -> list[Any]:
+    return runner.elector.told  # type: ignore[attr-defined, no-any-return]
+
+
+def refusal(runner: Runner, one: Grant | None, error: Any) -> None:
+    runner.on_outcome(Outcome("pykube", Request("PATCH", "/x"), one, error))
+
+
+def test_a_lost_term_is_drained_before_the_election_goes_on(make: Any, now: list[float]) -> None:
+    runner, one = make(), grant(7)
+    runner.step(Started(one))
+    term = runner.term
+    now[0] += 60
+    assert lose(runner, one) is None
+    # No patience: its handlers can write nothing more.
+    assert term.told == ["start", ("stop", 0.0, True), "join"]
+    assert told(runner) == [("resume",)]
+    # Its thread's end comes when the term is over already.
+    assert runner.step(Ended(term, GateClosed("x"))) is None
+    assert told(runner) == [("resume",)]
+
+
+def test_news_of_an_older_term_do_not_touch_the_present_one(make: Any) -> None:
+    runner, old, new = make(), grant(7), grant(9)
+    runner.step(Started(old))
+    old_term = runner.term
+    lose(runner, old)
+    runner.step(Started(new))
+    present = runner.term
+    runner.step(Stopped(old, "late news"))
+    runner.step(Ended(old_term, RuntimeError("late news")))
+    refusal(runner, old, GateClosed("late write"))
+    assert runner.term is present
+    assert present.told == ["start"]
+    assert not new.closed
+    assert not [t for t in told(runner) if t[0] == "step_down"]
+
+
+def test_a_term_that_fails_steps_down_once(make: Any) -> None:
+    runner, one = make(), grant(7)
+    runner.step(Started(one))
+    runner.step(Ended(runner.term, ConfigurationError("no such kind")))
+    assert told(runner) == [("step_down", "the term failed: ConfigurationError: no such kind", one)]
+    one.close("step down")  # as the elector does before it returns
+    runner.step(Ended(runner.term, RuntimeError("Kopf stopped by itself")))
+    assert len(told(runner)) == 1
+
+
+def test_short_terms_are_further_and_further_apart(make: Any, timers: Any, now: list[float]) -> None:
+    """I7: and a term that lived longer than a lease duration ends the row."""
+    runner = make()
+    for token in range(1, 12):
+        one = grant(token)
+        runner.step(Started(one))
+        now[0] += 1
+        lose(runner, one)
+    waits = [seconds for seconds, _ in timers]
+    assert len(waits) == 11
+    assert 0.8 <= waits[0] <= 1.2
+    assert all(later > sooner for sooner, later in itertools.pairwise(waits[:5]))
+    assert all(seconds <= 60 * 1.2 for seconds in waits)
+    assert ("resume",) not in told(runner)
+    timers[-1][1]()
+    assert told(runner) == [("resume",)]
+    one = grant(50)
+    runner.step(Started(one))
+    now[0] += runner.settings.lease_duration
+    lose(runner, one)
+    assert told(runner) == [("resume",)] * 2
+    assert runner.failures == 0
+
+
+def test_asked_to_stop_while_it_waits_after_failures(make: Any, timers: Any) -> None:
+    runner, one = make(), grant(7)
+    runner.step(Started(one))
+    lose(runner, one)
+    assert runner.step(Quit("SIGTERM")) == 0
+    assert told(runner) == [("release",)]
+
+
+def test_stopping_by_choice_closes_the_gate_after_the_drain(make: Any) -> None:
+    runner, one = make(drain_timeout=10), grant(7)
+    runner.step(Started(one))
+    term = runner.term
+    assert runner.step(Quit("SIGTERM")) == 0
+    assert term.told == ["start", ("stop", 8.0, False), "join"]
+    assert one.closed
+    assert told(runner) == [("release",)]
+
+
+def test_asked_to_stop_before_the_new_term_began(make: Any) -> None:
+    """The grant is in the inbox behind the signal; releasing closes it."""
+    runner = make()
+    assert runner.step(Quit("SIGTERM")) == 0
+    assert told(runner) == [("release",)]
+    assert runner.term is None
+
+
+@pytest.mark.parametrize("event", ["lost", "quit"])
+def test_handlers_that_outlive_the_drain_end_the_process(make: Any, event: str) -> None:
+    runner, one = make(), grant(7)
+    runner.step(Started(one))
+    runner.term.stuck = True
+    with pytest.raises(Exit, match=str(EXIT_STUCK)):
+        _ = lose(runner, one) if event == "lost" else runner.step(Quit("SIGTERM"))
+    assert one.closed
+    assert not [t for t in told(runner) if t[0] in ("release", "resume")]
+
+
+def test_after_loss_exit_only_after_code_of_the_operator_ran(make: Any) -> None:
+    runner, one, two = make(after_loss="exit"), grant(7), grant(8)
+    runner.step(Started(one))
+    assert lose(runner, one) is None
+    runner.step(Started(two))
+    runner.term.kopf_ran = True
+    assert lose(runner, two) == EXIT_LOST
+    # Given back if it is still this process's, so that nobody waits for it to expire.
+    assert told(runner)[-1] == ("release",)
+
+
+def test_lost_floor_raises_at_once_the_first_time(make: Any, timers: Any) -> None:
+    runner, one, two = make(), grant(7), grant(501)
+    runner.step(Started(one))
+    runner.step(Ended(runner.term, FloorLost("higher", 500)))
+    assert told(runner) == [("raise_floor", 500)]
+    lose(runner, one)
+    assert told(runner)[-1] == ("resume",)
+    assert not timers
+    runner.step(Started(two))
+    refusal(runner, two, FloorLost("higher again", 900))
+    assert two.closed
+    lose(runner, two)
+    assert len(timers) == 1, "never a hot loop"
+
+
+def test_lost_floor_with_after_loss_exit_raises_the_lease_first(make: Any, timers: Any) -> None:
+    runner, one, two = make(after_loss="exit"), grant(7), grant(501)
+    runner.step(Started(one))
+    runner.term.kopf_ran = True
+    refusal(runner, one, FloorLost("higher", 500))
+    assert lose(runner, one) is None
+    assert told(runner) == [("raise_floor", 500), ("resume",)]
+    assert runner.step(Started(two)) == EXIT_LOST
+    assert runner.term is None, "no code of the operator runs in it"
+    assert told(runner)[-1] == ("release",)
+
+
+def test_lost_floor_that_cannot_be_raised_in_time(make: Any, timers: Any) -> None:
+    runner, one = make(after_loss="exit"), grant(7)
+    runner.step(Started(one))
+    runner.term.kopf_ran = True
+    refusal(runner, one, FloorLost("higher", 500))
+    lose(runner, one)
+    timers[0][1]()
+    assert not runner.asked, "a first signal is not taken for a second"
+    assert runner.step(runner.inbox.get_nowait()) == EXIT_LOST
+
+
+def test_refusals_close_the_gate_before_anything_else(make: Any) -> None:
+    runner, one = make(), grant(7)
+    runner.step(Started(one))
+    refusal(runner, one, NoTerm("a thread"))
+    refusal(runner, None, NoTerm("a thread"))
+    assert not one.closed, "the term is not to blame"
+    refusal(runner, one, StaleLeader("newer"))
+    assert one.closed == "newer"
+    assert told(runner) == [("step_down", "newer", one)]
+    refusal(runner, one, StaleLeader("again"))
+    assert len(told(runner)) == 1
+
+
+def test_the_election_s_own_end_ends_the_runner(make: Any) -> None:
+    runner = make(lease_duration=1, renew_deadline=0.5, retry_period=0.1)
+    runner.elector.state, runner.elector.last_error = "stopped", "it broke"
+    event = runner.next()
+    assert event == Quit("the election ended: it broke")
+    assert runner.step(event) == EXIT_LOST
+
+
+def test_the_loop_gives_signs_of_life_often_enough(make: Any) -> None:
+    for retry in (0.1, 0.5, 2.0):
+        runner = make(lease_duration=60, renew_deadline=30, retry_period=retry)
+        runner.step(Started(grant(1)))
+        assert runner.term.pulse <= min(1.0, retry)

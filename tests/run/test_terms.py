@@ -1,0 +1,245 @@
+"""Follower, leader, follower, leader in one process, and what an old term leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import kopf
+import kubernetes
+import pykube
+import pytest
+
+import kopf_ha
+from devcluster.waiting import until
+from kopf_ha.errors import GateClosed, NoTerm
+from kopf_ha.run.operator import EXIT_LOST
+from tests.run.support import GROUP, LONG, Marks, Rival, Running, World, caught, registry
+
+Run = Callable[..., Running]
+
+
+def test_leader_follower_leader_in_one_process(run: Run, world: World, marks: Marks) -> None:
+    handlers = registry()
+    kept: list[Any] = []  # so that no id is used twice
+
+    @kopf.on.startup(registry=handlers)
+    def begin(settings: Any, memo: Any, **_: Any) -> None:
+        kept.extend((settings, memo))
+        marks.put("startup", (kopf_ha.current_term().token, id(settings), id(memo), dict(memo)))
+        memo.mine = True
+
+    @kopf.on.cleanup(registry=handlers)
+    def end(**_: Any) -> None:
+        marks.put("cleanup", (kopf_ha.current_term().token, kopf_ha.current_term().remaining()))
+
+    @kopf.on.event(GROUP, "v1", "things", registry=handlers)
+    async def seen(**_: Any) -> None:
+        marks.put("seen", kopf_ha.current_term().token)
+
+    world.create("Thing", "a")
+    running = run(handlers)
+    first = marks.wait("seen")
+    assert world.lease()["leaseTransitions"] == first
+
+    other = world.take_lease()
+    # The gate is closed before Kopf is stopped, and so before cleanup handlers run.
+    assert marks.wait("cleanup") == (first, 0.0)
+    # The other holder never renews, so it is this one's turn again.
+    until("a second term", lambda: any(t > other for t in marks.all("seen")), LONG)
+    second = marks.all("seen")[-1]
+
+    assert running.stop() == 0
+    assert world.lease().get("holderIdentity", "") == ""
+    assert world.lease()["leaseTransitions"] == second
+    assert [t for t, *_ in marks.all("startup")] == [first, second]
+    assert [t for t, _ in marks.all("cleanup")] == [first, second]
+    (_, *one), (_, *two) = marks.all("startup")
+    assert one[0] != two[0], "Kopf's settings are made anew in each term"
+    assert one[1] != two[1], "so is the memo"
+    assert two[2] == {}
+
+
+def test_what_outlives_its_term_is_refused(run: Run, world: World, marks: Marks) -> None:
+    """I3, I8: also while the same process leads again."""
+    handlers, again = registry(), threading.Event()
+
+    def later() -> bool:
+        return kopf_ha.current_term().token != marks.all("seen")[0]
+
+    def by_pykube(name: str) -> None:
+        api = pykube.HTTPClient(pykube.KubeConfig.from_env())
+        kind = pykube.object_factory(api, f"{GROUP}/v1", "Thing")
+        kind.objects(api, namespace=world.namespace).get(name=name).patch({"spec": {"by": "pykube"}})
+
+    def by_kubernetes(name: str) -> None:
+        client = kubernetes.client.CustomObjectsApi(kubernetes.config.new_client_from_config())
+        client.patch_namespaced_custom_object(
+            GROUP, "v1", world.namespace, "things", name, {"spec": {"by": "kubernetes"}}
+        )
+
+    @kopf.on.event(GROUP, "v1", "things", registry=handlers)
+    async def seen(name: str, **_: Any) -> None:
+        marks.put("seen", kopf_ha.current_term().token)
+
+    @kopf.on.create(GROUP, "v1", "things", registry=handlers, field="spec.by", value="async", retries=1)
+    async def an_async_one(name: str, **_: Any) -> None:
+        if later():
+            return
+        marks.put("handling")
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            marks.put("async", caught(lambda: by_kubernetes(name)))
+            raise
+
+    @kopf.on.create(GROUP, "v1", "things", registry=handlers, field="spec.by", value="sync", retries=1)
+    def a_sync_one(name: str, **_: Any) -> None:
+        if later():
+            return
+        marks.put("handling")
+        until("the gate to close", lambda: kopf_ha.current_term().remaining() == 0, LONG)
+        marks.put("sync", caught(lambda: by_pykube(name)))
+
+    @kopf.on.create(GROUP, "v1", "things", registry=handlers, field="spec.by", value="thread", retries=1)
+    async def one_with_threads(name: str, **_: Any) -> None:
+        def write(mark: str) -> None:
+            again.wait(LONG)
+            marks.put(mark, caught(lambda: by_kubernetes(name)))
+
+        async def awrite() -> None:
+            await asyncio.to_thread(write, "bound coroutine")
+
+        if later():
+            return
+        term = kopf_ha.current_term()
+        threading.Thread(target=term.bind(write), args=("bound",), daemon=True).start()
+        threading.Thread(target=write, args=("unbound",), daemon=True).start()
+        threading.Thread(target=asyncio.run, args=(term.bind(awrite)(),), daemon=True).start()
+        marks.put("handling")
+
+    for name in ("async", "sync", "thread"):
+        world.create("Thing", name, by=name)
+    run(handlers, world.settings(drain_timeout=5))
+    marks.wait("handling", 3)
+    first = marks.all("seen")[0]
+    world.take_lease()
+    for mark in ("async", "sync"):
+        assert isinstance(marks.wait(mark), GateClosed), marks.all(mark)
+    until("a second term", lambda: marks.all("seen")[-1] > first, LONG)
+    again.set()
+    for mark in ("bound", "bound coroutine"):
+        error = marks.wait(mark)
+        assert isinstance(error, GateClosed), error
+        assert f"term {first} is over" in str(error)
+    assert isinstance(marks.wait("unbound"), NoTerm)
+    assert world.get("things", "thread")["spec"] == {"by": "thread"}
+
+
+def test_after_loss_exit(run: Run, world: World, marks: Marks, caplog: pytest.LogCaptureFixture) -> None:
+    handlers = registry()
+    kopf.on.startup(registry=handlers, id="begin")(lambda **_: marks.put("startup"))
+    running = run(handlers, world.settings(after_loss="exit"))
+    marks.wait("startup")
+    token = world.take_lease(seconds=60)
+    assert running.wait() == EXIT_LOST
+    assert "leaving, since after-loss is exit: Lease" in caplog.text
+    assert "is held by somebody" in caplog.text
+    assert world.lease()["holderIdentity"] == "somebody"
+    assert world.lease()["leaseTransitions"] == token
+
+
+def test_deleted_lease_ends_the_term(run: Run, world: World, marks: Marks, caplog: pytest.LogCaptureFixture) -> None:
+    handlers = registry()
+    kopf.on.startup(registry=handlers, id="begin")(lambda **_: marks.put("startup", kopf_ha.current_term().token))
+    run(handlers)
+    first = marks.wait("startup")
+    world.ask("DELETE", world.lease_path)
+    assert marks.wait("startup", 2) > first
+    assert f"Lease {world.namespace}/op was deleted" in caplog.text
+
+
+def test_failing_startup_steps_down(run: Run, world: World, marks: Marks, caplog: pytest.LogCaptureFixture) -> None:
+    handlers = registry()
+
+    @kopf.on.startup(registry=handlers)
+    def begin(**_: Any) -> None:
+        marks.put("startup", kopf_ha.current_term().token)
+        if len(marks.all("startup")) == 1:
+            raise kopf.PermanentError("no database")
+
+    run(handlers)
+    marks.wait("startup")
+    until("the Lease to be given back", lambda: "leading again in" in caplog.text, LONG)
+    rival = Rival(world.settings())
+    try:
+        until("another replica to lead", lambda: rival.grants or len(marks.all("startup")) > 1, LONG)
+    finally:
+        rival.stop()
+    # It stays a candidate, and does better the next time.
+    assert marks.wait("startup", 2) > marks.all("startup")[0]
+    assert "no database" in caplog.text
+    assert "the term failed" in caplog.text
+
+
+def test_failing_login(run: Run, world: World, caplog: pytest.LogCaptureFixture) -> None:
+    handlers = registry()
+
+    @kopf.on.login(registry=handlers, errors=kopf.ErrorsMode.PERMANENT)
+    def login(**_: Any) -> None:
+        raise kopf.PermanentError("no password")
+
+    @kopf.on.event(GROUP, "v1", "things", registry=handlers)
+    def seen(**_: Any) -> None: ...
+
+    running = run(handlers)
+    until("the failure", lambda: "leading again in" in caplog.text, LONG)
+    assert "no password" in caplog.text
+    assert running.stop() == 0
+    assert world.lease().get("holderIdentity", "") == ""
+
+
+def test_blocked_event_loop(run: Run, world: World, marks: Marks, caplog: pytest.LogCaptureFixture) -> None:
+    """A leader that handles nothing does not renew for ever, and what wakes up later is refused."""
+    handlers, settings = registry(), world.settings(drain_timeout=LONG)
+    rivals: list[Rival] = []
+
+    @kopf.on.event(GROUP, "v1", "things", registry=handlers)
+    async def block(name: str, patch: kopf.Patch, **_: Any) -> None:
+        if marks.all("blocked"):
+            return
+        marks.put("blocked", kopf_ha.current_term().token)
+        end = time.monotonic() + LONG
+        while not (rivals and rivals[0].grants) and time.monotonic() < end:
+            time.sleep(0.1)  # noqa: ASYNC251  the fault
+        client = kubernetes.client.CustomObjectsApi(kubernetes.config.new_client_from_config())
+        write = client.patch_namespaced_custom_object
+        marks.put("late", caught(lambda: write(GROUP, "v1", world.namespace, "things", name, {"spec": {"late": 1}})))
+        patch.spec["late"] = 2
+
+    world.create("Thing", "a")
+    run(handlers, settings)
+    marks.wait("blocked")
+    rivals.append(Rival(settings))
+    try:
+        assert isinstance(marks.wait("late"), GateClosed)
+        assert rivals[0].grants[0].stamp.token > marks.all("blocked")[0]
+        until("the end of the term", lambda: "is over" in caplog.text, LONG)
+    finally:
+        rivals[0].stop()
+    assert "event loop blocked" in caplog.text
+    assert world.get("things", "a")["spec"] == {}
+
+
+def test_the_loop_signals_of_kopf_are_not_complained_about(
+    run: Run, marks: Marks, caplog: pytest.LogCaptureFixture
+) -> None:
+    handlers = registry()
+    kopf.on.startup(registry=handlers, id="begin")(lambda **_: marks.put("startup"))
+    running = run(handlers)
+    marks.wait("startup")
+    running.stop()
+    assert "OS signals" not in caplog.text

@@ -1,0 +1,76 @@
+"""Settings: every value is checked where it comes in, whatever it is."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kopf_ha.errors import ConfigurationError
+from kopf_ha.settings import JITTER_FACTOR, Settings, new_identity
+
+DURATIONS = ("lease_duration", "renew_deadline", "retry_period", "drain_timeout")
+anything = st.floats() | st.integers(-5, 100).map(float) | st.sampled_from([0.0, 0.5, 2.0, 2.4, 3.0])
+
+
+def make(**given: Any) -> Settings | None:
+    try:
+        return Settings.from_env({}, **given)
+    except ConfigurationError:
+        return None
+
+
+@given(st.fixed_dictionaries(dict.fromkeys(DURATIONS, anything)))
+def test_what_is_taken_keeps_the_inequalities(values: dict[str, float]) -> None:
+    settings = make(**values)
+    lease, deadline, retry, drain = (values[name] for name in DURATIONS)
+    right = (
+        all(math.isfinite(v) for v in values.values())
+        and 1 <= lease <= 86_400
+        and lease == int(lease)
+        and lease > deadline > retry * JITTER_FACTOR
+        and retry > 0
+        and drain >= 0
+    )
+    assert (settings is not None) == right
+
+
+@given(st.dictionaries(st.sampled_from([n.upper() for n in Settings.__dataclass_fields__]), st.text()))
+def test_no_environment_gives_anything_but_a_sentence(environ: dict[str, str]) -> None:
+    try:
+        settings = Settings.from_env({f"KOPF_HA_{k}": v for k, v in environ.items()})
+    except ConfigurationError:
+        return
+    assert settings.lease_duration > settings.renew_deadline > settings.retry_period > 0
+    assert settings.fence == "full" or settings.unsafe
+
+
+@given(st.integers(2, 86_400))
+def test_the_environment_says_the_same_as_the_names(seconds: int) -> None:
+    values = {"lease_duration": float(seconds), "renew_deadline": seconds * 0.6, "retry_period": seconds * 0.1}
+    texts = {f"KOPF_HA_{name.upper()}": f"{value!r}s" for name, value in values.items()}
+    by_env, by_name = Settings.from_env(texts), Settings(**values)
+    assert all(getattr(by_env, name) == getattr(by_name, name) for name in values)
+    # What is given by name wins.
+    assert Settings.from_env(texts, lease_duration=86_400.0).lease_duration == 86_400
+
+
+def test_identities_are_of_the_process() -> None:
+    """I2: neither a restarted container nor another replica has the same."""
+    environ = {"POD_NAME": "pod-1", "POD_UID": "uid-1"}
+    one, two = new_identity(environ), new_identity(environ)
+    assert one[0].startswith("pod-1_uid-1_")
+    assert one[1] == two[1] == "uid-1"
+    assert one[0] != two[0]
+    assert Settings().identity != Settings().identity
+    assert "fixed" not in Settings.from_env({"KOPF_HA_IDENTITY": "fixed", "KOPF_HA_POD_UID": "fixed"}).identity
+
+
+def test_a_copy_is_checked_again_and_keeps_its_identity() -> None:
+    settings = Settings()
+    assert settings.changed(lease_name="other").identity == settings.identity
+    with pytest.raises(ConfigurationError, match="renew deadline"):
+        settings.changed(lease_duration=1.0)
