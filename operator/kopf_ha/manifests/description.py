@@ -1,0 +1,202 @@
+"""What the manifests are written from: a few names, checked where they come in."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from kopf_ha.errors import ConfigurationError
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_KIND = re.compile(r"[A-Z][A-Za-z0-9]*")
+_LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?")
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?)?")
+
+#: What policies are called: the fence knows a refusal of its own by it.
+PREFIX = "kopf-ha"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A stamped kind.
+
+    Args:
+        plural: as in its CRD.
+        cluster: whether it is cluster-scoped.
+        deciding: whether other objects' state is decided from it.
+        maps: fields of its status that allocate, as maps: a terminating object gets no new entry.
+        values: fields of its status that are allocated, each as a whole: a terminating object gets none.
+    """
+
+    plural: str
+    cluster: bool = False
+    deciding: bool = False
+    maps: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check(_LABEL, self.plural, "a kind's plural, as in addresspools")
+        for field in (*self.maps, *self.values):
+            _check(_FIELD, field, f"a field of the status of {self.plural}")
+
+    @classmethod
+    def parse(cls, text: str) -> Kind:
+        """Read ``plural[:cluster][:deciding][:map=FIELD][:value=FIELD]``.
+
+        Raises:
+            ConfigurationError: a part that means nothing.
+        """
+        plural, *parts = text.split(":")
+        flags = {"cluster": False, "deciding": False}
+        fields: dict[str, list[str]] = {"map": [], "value": []}
+        for part in parts:
+            key, equals, value = part.partition("=")
+            if not equals and part in flags:
+                flags[part] = True
+            elif equals and key in fields:
+                fields[key].append(value)
+            elif part != "namespaced":
+                raise ConfigurationError(
+                    f"{part!r} in kind {text!r} is none of cluster, namespaced, deciding, map=FIELD, value=FIELD"
+                )
+        return cls(plural, maps=tuple(fields["map"]), values=tuple(fields["value"]), **flags)
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A kind of objects that the operator makes and that carry their stamp in annotations.
+
+    Args:
+        plural: as in its API.
+        group: empty for the core group.
+        labels: that all children carry, pairs of key and value.
+        owner: the kind in an owner reference that all children have.
+
+    With neither labels nor owner the operator may write any object of the kind.
+    """
+
+    plural: str
+    group: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    owner: str = ""
+
+    def __post_init__(self) -> None:
+        _check(_LABEL, self.plural, "a child kind's plural, as in configmaps or deployments.apps")
+        if self.group:
+            _check(_NAME, self.group, f"the API group of {self.plural}")
+        if self.owner:
+            _check(_KIND, self.owner, f"the owner's kind of {self.plural}, as in AddressClaim")
+        for key, value in self.labels:
+            _check(_LABEL_KEY, key, "a label's key")
+            _check(_LABEL_VALUE, value, f"a value of the label {key}")
+
+    @property
+    def kind(self) -> str:
+        """``plural.group``, or ``plural`` in the core group."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @classmethod
+    def parse(cls, text: str) -> Child:
+        """Read ``plural[.group][:LABEL=VALUE…][:owner=KIND]``.
+
+        Raises:
+            ConfigurationError: a part that means nothing.
+        """
+        kind, *parts = text.split(":")
+        plural, _, group = kind.partition(".")
+        labels, owner = [], ""
+        for part in parts:
+            key, equals, value = part.partition("=")
+            if not equals:
+                raise ConfigurationError(f"{part!r} in child {text!r} is neither LABEL=VALUE nor owner=KIND")
+            if key == "owner":
+                owner = value
+            else:
+                labels.append((key, value))
+        return cls(plural, group, tuple(labels), owner)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """One operator.
+
+    Args:
+        group: the API group of its kinds.
+        kinds: that carry `status.fencing`.
+        children: kinds that carry annotations.
+        lease: ``namespace/name`` of the Lease by which its tokens count.
+        service_account: ``namespace/name`` of the account that its pods run as, and nothing else does.
+        prefix: what all objects' names begin with; made from the service account's name if empty.
+        exempt: subresources of kinds and children that it writes unfenced, ``plural[.group]/subresource``, as it
+            is run with ``--exempt``.
+
+    Raises:
+        ConfigurationError: a name that cannot be meant so; the sentence says how it is written.
+    """
+
+    group: str
+    kinds: tuple[Kind, ...]
+    lease: str
+    service_account: str
+    children: tuple[Child, ...] = ()
+    prefix: str = ""
+    exempt: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if "." not in self.group or not _NAME.fullmatch(self.group):
+            raise ConfigurationError(f"{self.group!r} is no API group of custom resources, as in ipam.example.com")
+        if not self.kinds:
+            raise ConfigurationError("name the operator's kinds; without a stamped kind there is nothing to fence")
+        for what, value in (("Lease", self.lease), ("service account", self.service_account)):
+            namespace, slash, name = value.partition("/")
+            if not slash or not _LABEL.fullmatch(namespace) or not _NAME.fullmatch(name):
+                raise ConfigurationError(f"{what} {value!r} must be written namespace/name")
+        names = [k.plural for k in self.kinds], [c.kind for c in self.children]
+        for many in names:
+            twice = next((n for n in many if many.count(n) > 1), None)
+            if twice:
+                raise ConfigurationError(f"{twice} is named twice")
+        known = {f"{k.plural}.{self.group}" for k in self.kinds} | set(names[1])
+        for child in self.children:
+            if child.group == self.group and child.plural in names[0]:
+                raise ConfigurationError(f"{child.kind} is named both as a kind and as a child")
+        for entry in self.exempt:
+            kind, slash, sub = entry.partition("/")
+            if not slash or not sub or kind not in known:
+                raise ConfigurationError(
+                    f"exempt {entry!r} must be written plural[.group]/subresource, of one of {', '.join(sorted(known))}"
+                )
+        if not self.prefix:
+            account = self.service_account.partition("/")[2]
+            object.__setattr__(self, "prefix", account if account.startswith(PREFIX) else f"{PREFIX}-{account}")
+        if not self.prefix.startswith(PREFIX) or not _NAME.fullmatch(self.prefix):
+            raise ConfigurationError(f"the prefix {self.prefix!r} must begin with {PREFIX}: the fence looks for it")
+
+    @property
+    def lease_parts(self) -> tuple[str, str]:
+        """Namespace and name of the Lease."""
+        namespace, _, name = self.lease.partition("/")
+        return namespace, name
+
+    @property
+    def account_parts(self) -> tuple[str, str]:
+        """Namespace and name of the service account."""
+        namespace, _, name = self.service_account.partition("/")
+        return namespace, name
+
+    @property
+    def user(self) -> str:
+        """The user name of the operator's requests."""
+        return "system:serviceaccount:" + ":".join(self.account_parts)
+
+    def exempt_of(self, kind: str) -> list[str]:
+        """Give the exempt subresources of ``plural[.group]``, as ``plural/subresource``."""
+        split = (e.partition("/") for e in self.exempt)
+        return [f"{k.partition('.')[0]}/{sub}" for k, _, sub in split if k == kind]
+
+
+def _check(pattern: re.Pattern[str], value: str, what: str) -> None:
+    if not pattern.fullmatch(value):
+        raise ConfigurationError(f"{value!r} is not {what}")

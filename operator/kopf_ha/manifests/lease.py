@@ -1,0 +1,112 @@
+"""The policies for the Lease: it counts the terms, so its count never goes back (I2)."""
+
+from __future__ import annotations
+
+from kopf_ha.core.token import TOKEN_MAX
+from kopf_ha.manifests import cel
+from kopf_ha.manifests.cel import Object, rule, text
+from kopf_ha.manifests.description import Description
+
+_GROUP, _LEASES = ["coordination.k8s.io"], ["leases"]
+
+
+def lease_policies(description: Description) -> list[Object]:
+    """Give the policies of the Lease."""
+    return [*counted(description), *kept(description)]
+
+
+def counted(description: Description) -> list[Object]:
+    """`leaseTransitions` only rises, by the operator alone, with each new holder, who is the writer's own pod."""
+    namespace, name = description.lease_parts
+    own = "variables.writer != '' && {}.contains('_' + variables.writer + '_')"
+    unowned = f"fencing: only {description.user}"
+    return cel.policy(
+        f"{description.prefix}-lease",
+        _GROUP,
+        _LEASES,
+        ["CREATE", "UPDATE"],
+        namespace=namespace,
+        # By the object: a rule with resourceNames sees no name when a collection is deleted.
+        conditions=[_named(name, "object")],
+        variables=[
+            ("operator", f"request.userInfo.username == {text(description.user)}"),
+            ("writer", cel.WRITER),
+            ("before", "oldObject == null ? -1 : oldObject.?spec.?leaseTransitions.orValue(-1)"),
+            ("after", "object.?spec.?leaseTransitions.orValue(-1)"),
+            ("holder", "object.?spec.?holderIdentity.orValue('')"),
+            ("held", "oldObject == null ? '' : oldObject.?spec.?holderIdentity.orValue('')"),
+        ],
+        validations=[
+            rule(
+                "variables.after >= variables.before",
+                "fencing: leaseTransitions may not decrease, it is the fencing token",
+                "'fencing: leaseTransitions is the fencing token, it may not go back from '"
+                " + string(variables.before) + ' to '"
+                " + (variables.after < 0 ? 'nothing' : string(variables.after))",
+            ),
+            rule(
+                f"variables.after >= 0 && variables.after <= {TOKEN_MAX}",
+                f"fencing: leaseTransitions is the fencing token, it must be a number from 0 to {TOKEN_MAX}",
+            ),
+            # Whoever repairs a Lease that has no number, or makes one by hand, may set it; the replicas go on above.
+            rule(
+                "variables.operator || variables.before == -1 || variables.after == variables.before",
+                f"{unowned} raises leaseTransitions",
+                f"{text(unowned)} + ' raises leaseTransitions, from ' + string(variables.before) + ' to '"
+                " + string(variables.after)",
+            ),
+            rule(
+                "variables.operator || variables.holder == '' || variables.holder == variables.held",
+                f"{unowned} names a holder; others may only empty it",
+            ),
+            rule(
+                "variables.holder == '' || variables.holder == variables.held || variables.after > variables.before",
+                "fencing: a new holder must raise leaseTransitions",
+                "'fencing: a new holder must raise leaseTransitions above ' + string(variables.before)"
+                " + ', this one has ' + string(variables.after)",
+            ),
+            rule(
+                f"!variables.operator || variables.holder == '' || ({own.format('variables.holder')})",
+                "fencing: a replica names only its own pod as the holder",
+                "'fencing: a replica names only its own pod as the holder, this is pod ' + variables.writer"
+                " + ', not ' + variables.holder",
+            ),
+            rule(
+                "!variables.operator || variables.holder != '' || variables.held == ''"
+                f" || ({own.format('variables.held')})",
+                "fencing: a replica gives back only its own Lease",
+                "'fencing: a replica gives back only its own Lease, this is pod ' + variables.writer"
+                " + ', the holder is ' + variables.held",
+            ),
+            rule(
+                "!variables.operator || variables.holder != '' || variables.after == variables.before",
+                "fencing: leaseTransitions is raised only by a holder",
+            ),
+        ],
+        scope="Namespaced",
+    )
+
+
+def kept(description: Description) -> list[Object]:
+    """The Lease goes only with its namespace: a new one would count from the start."""
+    namespace, name = description.lease_parts
+    return cel.policy(
+        f"{description.prefix}-lease-kept",
+        _GROUP,
+        _LEASES,
+        ["DELETE"],
+        namespace=namespace,
+        conditions=[_named(name, "oldObject")],
+        validations=[
+            rule(
+                "namespaceObject != null && has(namespaceObject.metadata.deletionTimestamp)",
+                f"fencing: Lease {description.lease} counts the fencing tokens, it goes only with its namespace; in an"
+                f" emergency remove the binding {description.prefix}-lease-kept first",
+            )
+        ],
+        scope="Namespaced",
+    )
+
+
+def _named(name: str, of: str) -> Object:
+    return {"name": "this-lease", "expression": f"{of}.metadata.name == {text(name)}"}
