@@ -126,6 +126,11 @@ class World:
         self.edit_lease(holderIdentity=holder, leaseTransitions=token, leaseDurationSeconds=seconds)
         return token
 
+    def events(self) -> dict[str, str]:
+        """The last event of each reason on the Lease."""
+        items = self.ask("GET", f"/api/v1/namespaces/{self.namespace}/events")["items"]
+        return {e["reason"]: e["message"] for e in items if e["involvedObject"]["name"] == "op"}
+
     def clear(self) -> None:
         """Remove the test's objects, with finalizers nobody is left to remove."""
         for plural in ("roots", "things"):

@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -79,6 +80,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def make(monkeypatch: pytest.MonkeyPatch, timers: Any, now: Any) -> Callable[..., Runner]:
     monkeypatch.setattr(module, "Elector", Elector)
     monkeypatch.setattr(module, "Term", Stub)
+    monkeypatch.setattr(module, "Events", MagicMock())
 
     def exit_(status: int) -> None:
         raise Exit(status)

@@ -32,6 +32,7 @@ from kopf_ha.election import Elector
 from kopf_ha.errors import ConfigurationError, FloorLost, TermEnded
 from kopf_ha.run.api import Api, make_client
 from kopf_ha.run.barrier import raise_barrier
+from kopf_ha.run.events import Events
 from kopf_ha.run.observe import hush
 from kopf_ha.run.report import Report
 from kopf_ha.run.term import KopfOptions, Term, in_thread
@@ -95,6 +96,7 @@ class Runner:
         self.floor_lost: Grant | None = None  #: the term that met a higher token while it held the Lease
         self.leaving: int | None = None  #: the exit status, once it is decided
         self.asked = False  #: to stop
+        self.events = Events(settings, lambda: Api(make_client(f"kopf-ha/{kopf_ha.__version__}", fenced=False)))
         self.elector = Elector(
             settings,
             lambda: make_client(f"kopf-ha-election/{kopf_ha.__version__}", fenced=False),
@@ -185,6 +187,7 @@ class Runner:
             pulse=min(1.0, self.settings.retry_period / 2),
         )
         self.term.start()
+        self.events.post("Leading", f"{grant.stamp.holder} leads with token {grant.stamp.token}")
 
     def barrier(self, grant: Grant) -> None:
         """Raise the barrier in the term's thread."""
@@ -201,6 +204,7 @@ class Runner:
         # A term that lived long ends a row of failures; one that did not is one, whatever ended it.
         lived = boottime() - self.began
         self.failures = self.failures + 1 if lived < self.settings.lease_duration else 0
+        self.events.post("Lost", f"term {grant.stamp.token} of {grant.stamp.holder} ended: {cause}", warning=True)
         self.drain(term, f"term {grant.stamp.token} lost: {cause}")
         self.term = self.grant = None
         logger.info("term %d of %s is over: %s", grant.stamp.token, grant.stamp.holder, self.report.summary())
@@ -210,6 +214,7 @@ class Runner:
             logger.error("leaving, since after-loss is exit: %s", cause)
             if not floor_lost:
                 self.elector.release(self.settings.renew_deadline)
+                self.events.flush(1.0)
                 return EXIT_LOST
             # The process that follows knows no floor and would meet the same object: raise the Lease first.
             self.leaving = EXIT_LOST
@@ -253,7 +258,9 @@ class Runner:
             term.grant.close(f"stopped: {cause}")
             self.term = None
             logger.info("term %d is over: %s", term.grant.stamp.token, self.report.summary())
+            self.events.post("Stopped", f"term {term.grant.stamp.token} of {term.grant.stamp.holder} ended: {cause}")
         self.elector.release(self.settings.renew_deadline)
+        self.events.flush(1.0)
         return self.leaving or 0
 
     def drain(self, term: Term, cause: str, patience: float = 0.0) -> None:
