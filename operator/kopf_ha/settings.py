@@ -64,7 +64,8 @@ class Settings:
         fence: `full`; `rv` and `none` are for comparison only and need `unsafe`.
         unsafe: the switch without which anything but `full` is refused.
         after_loss: `follow` in the same process, or `exit`, for operators with state in module globals.
-        drain_timeout: how long handlers may take to end before the process exits hard.
+        drain_timeout: how long handlers may take to end before the process exits hard; when the process is asked
+            to stop, async ones are cancelled after four fifths of it.
         identity: the holder identity.
         pod_uid: uid of this pod.
 
