@@ -17,8 +17,7 @@ def written(description: Description, child: Child) -> list[Object]:
     """The operator's writes to children (I3).
 
     A creation or change carries the writer's own stamp, above the recorded one or the same; a deletion carries
-    none, so the recorded one must be the writer's. What is recognised as a child is asked of the object that
-    results: a user who takes a label off must not stop the operator from putting it back.
+    none, so the recorded one must be the writer's.
     """
     lease = text(description.lease)
     what = f"an object of {child.kind}"
@@ -110,7 +109,11 @@ def protected(description: Description, child: Child) -> list[Object]:
 
 
 def _recognised(description: Description, child: Child) -> list[Object]:
-    """The operator makes and changes no other objects of this kind than its children."""
+    """The operator makes no other objects of this kind than its children.
+
+    Asked of creations only: an object of a child's name whose label a user took off, or that a user made, must
+    not end the term of whoever comes to correct or remove it.
+    """
     if not child.labels and not child.owner:
         return []
     tests, words = [], []
@@ -123,11 +126,10 @@ def _recognised(description: Description, child: Child) -> list[Object]:
             f" && o.apiVersion.startsWith({text(description.group + '/')}))"
         )
         words.append(f"an owner of kind {child.owner}")
-    ours = f"variables.beforeLease == {text(description.lease)}"
     return [
         rule(
-            f"object == null || {ours} || ({' && '.join(tests)})",
-            f"fencing: of {child.kind} the operator writes only its own, those with {' and '.join(words)}",
+            f"request.operation != 'CREATE' || ({' && '.join(tests)})",
+            f"fencing: of {child.kind} the operator makes only its own, those with {' and '.join(words)}",
         )
     ]
 

@@ -27,7 +27,7 @@ _SCHEMA = (
               help="A kind with status.fencing; flags: cluster, deciding, and for what a terminating object gets no"
               " more of, map=FIELD (entries) or value=FIELD of its status.")  # fmt: skip
 @click.option("--child", "children", multiple=True, metavar="PLURAL[.GROUP][:LABEL=VALUE][:owner=KIND]",
-              help="A kind that it makes; with a label or an owner it writes no others of it.")  # fmt: skip
+              help="A kind that it makes; with a label or an owner it makes no others of it.")  # fmt: skip
 @click.option("--lease", required=True, metavar="NAMESPACE/NAME", help="The Lease that elects the leader.")
 @click.option("--service-account", required=True, metavar="NAMESPACE/NAME", help="What the replicas run as.")
 @click.option("--prefix", default="", help="Of all names.  [default: kopf-ha-SERVICE_ACCOUNT]")

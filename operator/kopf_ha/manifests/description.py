@@ -74,7 +74,7 @@ class Child:
         labels: that all children carry, pairs of key and value.
         owner: the kind in an owner reference that all children have.
 
-    With neither labels nor owner the operator may write any object of the kind.
+    With labels or owner the operator may make no other objects of the kind.
     """
 
     plural: str

@@ -1,0 +1,24 @@
+"""One fenced group for all tests of a module."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from devcluster import Cluster
+from tests.policies.fenced import Fenced
+
+
+@pytest.fixture(scope="module")
+def fenced(cluster: Cluster) -> Iterator[Fenced]:
+    namespace = f"fenced-{secrets.token_hex(3)}"
+    cluster.kubectl("create", "namespace", namespace)
+    made = Fenced(cluster, namespace)
+    try:
+        made.install()
+        yield made
+    finally:
+        made.remove()
+        cluster.kubectl("delete", "namespace", namespace, "--wait=false", check=False)

@@ -1,0 +1,262 @@
+"""A fenced group of kinds on the real API server, and raw clients that no line 1 or 2 holds back.
+
+The kinds are the reference operator's under a group of its own, so that the tests of others, who write stamps
+as administrator, are left alone. The service account may do everything: what refuses here is line 3 alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+import yaml
+
+from devcluster import Cluster
+from devcluster.waiting import until
+from kopf_ha.core.token import Stamp
+from kopf_ha.manifests import Child, Description, Kind, policies, render
+
+ROOT = Path(__file__).parents[2]
+GROUP = "fenced.kopf-ha.dev"
+POOLS = f"/apis/{GROUP}/v1/fencedpools"
+MERGE, STRATEGIC = "application/merge-patch+json", "application/strategic-merge-patch+json"
+JSON_PATCH, APPLY = "application/json-patch+json", "application/apply-patch+yaml"
+LABEL = ("app.kubernetes.io/managed-by", "fenced-test")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the API server said."""
+
+    status: int
+    body: dict[str, Any]
+
+    @property
+    def message(self) -> str:
+        return str(self.body.get("message") or "")
+
+    @property
+    def ok(self) -> bool:
+        return self.status < 300
+
+    @property
+    def by(self) -> str:
+        """Who refused: the policy's name, `schema`, or nothing."""
+        found = re.search(r"ValidatingAdmissionPolicy '([^']+)'", self.message)
+        return found[1] if found else "schema" if self.status == 422 and "fencing stamp" in self.message else ""
+
+
+@dataclass
+class Client:
+    """A bearer of a token, who sends what it likes."""
+
+    server: str
+    ca: Path | None
+    token: str
+    pod: str = ""
+    uid: str = ""
+    session: requests.Session | None = None
+
+    def __call__(self, method: str, path: str, body: Any = None, content_type: str = "application/json") -> Answer:
+        self.session = self.session or requests.Session()
+        got = self.session.request(
+            method,
+            self.server + path,
+            data=None if body is None else json.dumps(body),
+            headers={"Authorization": f"Bearer {self.token}", "Content-Type": content_type},
+            verify=str(self.ca) if self.ca else True,
+            timeout=30,
+        )
+        return Answer(got.status_code, got.json())
+
+    def must(self, method: str, path: str, body: Any = None, content_type: str = "application/json") -> dict[str, Any]:
+        answer = self(method, path, body, content_type)
+        assert answer.ok, f"{method} {path}: {answer.status} {answer.message}"
+        return answer.body
+
+    def stamp(self, token: int, lease: str) -> Stamp:
+        return Stamp(token, f"{self.pod}_{self.uid}_1", lease, self.uid)
+
+
+class Fenced:
+    """The policies in force, an administrator, and three pods of the operator."""
+
+    def __init__(self, cluster: Cluster, namespace: str) -> None:
+        self.cluster, self.namespace = cluster, namespace
+        self.lease = f"{namespace}/leader"
+        self.leases = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+        self.claims = f"/apis/{GROUP}/v1/namespaces/{namespace}/fencedclaims"
+        self.children = f"/api/v1/namespaces/{namespace}/configmaps"
+        self.description = Description(
+            group=GROUP,
+            kinds=(
+                Kind("fencedpools", cluster=True, deciding=True, maps=("allocations",)),
+                Kind("fencedclaims", values=("address",)),
+            ),
+            children=(Child("configmaps", labels=(LABEL,)),),
+            lease=self.lease,
+            service_account=f"{namespace}/operator",
+            prefix=f"kopf-ha-{namespace}",
+        )
+        self._numbers = itertools.count(1)
+
+    # --- setting up and taking down
+
+    def install(self) -> None:
+        """Make the kinds, the accounts and the policies, and wait until these are in force."""
+        for account, role in (("operator", "cluster-admin"), ("boss", "cluster-admin")):
+            self.cluster.kubectl("create", "serviceaccount", account, "-n", self.namespace)
+            who = f"--serviceaccount={self.namespace}:{account}"
+            self.cluster.kubectl("create", "clusterrolebinding", self._binding(account), f"--clusterrole={role}", who)
+        self.cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(crds()))
+        self.cluster.kubectl("wait", "--for=condition=Established", *(f"crd/{c['metadata']['name']}" for c in crds()))
+        token = self.cluster.kubectl("create", "token", "boss", "-n", self.namespace, "--duration=2h").stdout.strip()
+        self.admin = Client(self.cluster.servers[0], self.cluster.ca_file, token)
+        self.old, self.new, self.third = (self.pod(name) for name in ("old", "new", "third"))
+        self.bare = Client(
+            self.cluster.servers[0],
+            self.cluster.ca_file,
+            self.cluster.kubectl("create", "token", "operator", "-n", self.namespace, "--duration=2h").stdout.strip(),
+        )
+        self.apply_policies()
+
+    def apply_policies(self) -> None:
+        self.cluster.kubectl("apply", "-f", "-", input=render(policies(self.description)))
+        until("the policies to be in force", self.in_force)
+
+    def in_force(self) -> bool:
+        """Whether each policy refuses what it must; asked by dry runs, so that nothing changes."""
+        probe = {"kind": "FencedPool", "apiVersion": f"{GROUP}/v1", "metadata": {"name": "probe"}}
+        probe |= {"spec": {"cidr": "10.9.0.0/28"}}
+        self.admin("POST", POOLS, probe)
+        lease = {"metadata": {"name": "leader"}, "spec": {"holderIdentity": "x", "leaseTransitions": 1}}
+        child = self.child_body("probe", self.new.stamp(1, self.lease))
+        dry = "?dryRun=All"
+        asked = [
+            self.old("PATCH", f"{POOLS}/probe/status{dry}", {"status": {"free": 1}}, MERGE),
+            self.admin("PATCH", f"{POOLS}/probe/status{dry}", {"status": {"fencing": self.foreign()}}, MERGE),
+            self.old("POST", self.children + dry, child),
+            self.admin("POST", self.children + dry, child),
+            self.admin("POST", self.leases + dry, lease),
+        ]
+        return all(a.by.startswith(self.description.prefix) for a in asked)
+
+    def foreign(self) -> dict[str, Any]:
+        return Stamp(1, "x_y_z", self.lease, "y").as_status()
+
+    def remove(self) -> None:
+        """Remove everything cluster-wide; the namespace goes with its fixture."""
+        for kind in ("validatingadmissionpolicybinding", "validatingadmissionpolicy"):
+            names = [o["metadata"]["name"] for o in policies(self.description) if o["kind"].lower() == kind]
+            self.cluster.kubectl("delete", kind, *names, "--ignore-not-found", check=False)
+        for path in (POOLS, self.claims):
+            for item in self.admin("GET", path).body.get("items") or ():
+                self.admin("PATCH", f"{path}/{item['metadata']['name']}", {"metadata": {"finalizers": None}}, MERGE)
+        names = [c["metadata"]["name"] for c in crds()]
+        self.cluster.kubectl("delete", "crd", *names, "--wait=false", check=False)
+        self.cluster.kubectl("wait", "--for=delete", *(f"crd/{n}" for n in names), check=False)
+        for account in ("operator", "boss"):
+            self.cluster.kubectl("delete", "clusterrolebinding", self._binding(account), check=False)
+
+    def pod(self, name: str) -> Client:
+        made = self.cluster.pod_identity(self.namespace, "operator", name)
+        return Client(self.cluster.servers[0], self.cluster.ca_file, made.token, name, made.uid)
+
+    def _binding(self, account: str) -> str:
+        return f"{self.namespace}-{account}"
+
+    # --- objects
+
+    def number(self) -> int:
+        return next(self._numbers)
+
+    def pool(self, **meta: Any) -> str:
+        """Make a pool without a stamp; give its path."""
+        n = self.number()
+        body = {"apiVersion": f"{GROUP}/v1", "kind": "FencedPool", "metadata": {"name": f"pool-{n}", **meta}}
+        body["spec"] = {"cidr": f"10.{n // 250}.{n % 250}.0/28"}
+        self.admin.must("POST", POOLS, body)
+        return f"{POOLS}/pool-{n}"
+
+    def claim(self, **meta: Any) -> str:
+        n = self.number()
+        body = {"apiVersion": f"{GROUP}/v1", "kind": "FencedClaim", "metadata": {"name": f"claim-{n}", **meta}}
+        self.admin.must("POST", self.claims, body | {"spec": {"poolName": "a-pool"}})
+        return f"{self.claims}/claim-{n}"
+
+    def child_body(self, name: str, stamp: Stamp | None) -> dict[str, Any]:
+        notes = {"annotations": stamp.as_annotations()} if stamp else {}
+        meta = {"name": name, "labels": dict([LABEL]), **notes}
+        return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"a": "1"}}
+
+    def child(self, by: Client, token: int) -> str:
+        name = f"child-{self.number()}"
+        by.must("POST", self.children, self.child_body(name, by.stamp(token, self.lease)))
+        return f"{self.children}/{name}"
+
+    def stamp(self, by: Client, path: str, token: int, **status: Any) -> dict[str, Any]:
+        fencing = by.stamp(token, self.lease).as_status()
+        return by.must("PATCH", f"{path}/status", {"status": {**status, "fencing": fencing}}, MERGE)
+
+    def restamp(self, by: Client, path: str, token: int) -> dict[str, Any]:
+        notes = by.stamp(token, self.lease).as_annotations()
+        return by.must("PATCH", path, {"metadata": {"annotations": notes}}, MERGE)
+
+    def acquire(self, by: Client) -> int:
+        """Make a pod the holder, as the election does; give the token."""
+        found = self.admin("GET", f"{self.leases}/leader")
+        if found.status == 404:
+            body: dict[str, Any] = {"metadata": {"name": "leader"}, "spec": {"leaseTransitions": 0}}
+        else:
+            body = found.body
+        token = int(body["spec"]["leaseTransitions"]) + 1
+        body["spec"] |= {
+            "holderIdentity": by.stamp(1, "").holder,
+            "leaseTransitions": token,
+            "leaseDurationSeconds": 15,
+        }
+        where = self.leases if found.status == 404 else f"{self.leases}/leader"
+        by.must("POST" if found.status == 404 else "PUT", where, body)
+        return token
+
+    def read(self, path: str) -> dict[str, Any]:
+        return self.admin.must("GET", path)
+
+    def plain(self, text: str) -> str:
+        """Take out of a sentence what is another in each run."""
+        for client in (self.old, self.new, self.third):
+            text = text.replace(client.uid, f"UID-OF-{client.pod.upper()}")
+        return re.sub(r"(pool|claim|child)-\d+", r"\1", text).replace(self.namespace, "NAMESPACE")
+
+
+def crds() -> list[dict[str, Any]]:
+    """Give the reference operator's CRDs under other names, which kubectl cannot take for the real ones."""
+    made = []
+    for path in sorted((ROOT / "crds").glob("address*.yaml")):
+        crd = yaml.safe_load(path.read_text())
+        names = crd["spec"]["names"]
+        for key in ("kind", "listKind", "plural", "singular"):
+            names[key] = names[key].replace("Address", "Fenced").replace("address", "fenced")
+        del names["shortNames"], names["categories"]
+        crd["metadata"]["name"] = f"{names['plural']}.{GROUP}"
+        crd["spec"]["group"] = GROUP
+        made.append(crd)
+    return made
+
+
+def changed(body: Mapping[str, Any], **spec: Any) -> dict[str, Any]:
+    """Give a Lease with other values of its spec."""
+    made = copy.deepcopy(dict(body))
+    made["spec"] |= spec
+    return made
+
+
+__all__ = ["APPLY", "GROUP", "JSON_PATCH", "LABEL", "MERGE", "POOLS", "ROOT", "STRATEGIC", "Answer", "Client", "Fenced",
+           "changed", "crds"]  # fmt: skip

@@ -1,0 +1,192 @@
+"""What `kopf-ha manifests` writes, and that the reference operator's own files are that."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from devcluster import Cluster
+from kopf_ha.core.fence import Fence
+from kopf_ha.core.grant import Grant
+from kopf_ha.core.token import Stamp
+from kopf_ha.core.wire import Request, Response
+from kopf_ha.errors import StaleLeader
+from kopf_ha.manifests import Description, Kind, policies, schema_fragment
+from kopf_ha.manifests.command import manifests
+from tests.policies.fenced import ROOT
+
+#: How the reference operator's manifests are written.
+REFERENCE = [
+    "--group=ipam.kopf-ha.dev",
+    "--kind=addresspools:cluster:deciding:map=allocations",
+    "--kind=addressclaims:value=address",
+    "--child=configmaps:app.kubernetes.io/managed-by=kopf-ha-ipam",
+    "--lease=kopf-ha-ipam/kopf-ha-ipam",
+    "--service-account=kopf-ha-ipam/kopf-ha-ipam",
+]
+COMPONENT = ROOT / "deploy" / "components" / "policies" / "policies.yaml"
+
+
+def run(*args: str) -> Result:
+    return CliRunner().invoke(manifests, args)
+
+
+def documents(*args: str) -> list[dict[str, Any]]:
+    result = run(*REFERENCE, *args)
+    assert result.exit_code == 0, result.output
+    return [d for d in yaml.safe_load_all(result.output) if d]
+
+
+def of_kind(kind: str, many: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [d for d in many if d["kind"] == kind]
+
+
+# --- the reference operator's files
+
+
+def test_the_component_is_what_the_generator_writes() -> None:
+    """``KOPF_HA_REWRITE=1`` writes it anew."""
+    text = run(*REFERENCE, "--only=policies").output
+    if os.environ.get("KOPF_HA_REWRITE"):
+        COMPONENT.write_text(text)
+    assert COMPONENT.read_text() == text
+
+
+def test_the_crds_have_the_fragment() -> None:
+    (fragment,) = documents("--only=schema")
+    assert fragment == schema_fragment()
+    for path in (ROOT / "crds").glob("address*.yaml"):
+        for version in yaml.safe_load(path.read_text())["spec"]["versions"]:
+            schema = version["schema"]["openAPIV3Schema"]
+            rules = {r["rule"]: r["message"] for r in schema["x-kubernetes-validations"]}
+            (wanted,) = fragment["x-kubernetes-validations"]
+            assert rules[wanted["rule"]] == wanted["message"]
+            assert (
+                schema["properties"]["status"]["properties"]["fencing"]
+                == (fragment["properties"]["status"]["properties"]["fencing"])
+            )
+            assert version["subresources"] == {"status": {}}
+
+
+def test_the_rbac_is_the_generator_s() -> None:
+    ours = {(d["kind"], d["metadata"]["name"]): d for d in documents("--only=rbac")}
+    base = [d for d in yaml.safe_load_all((ROOT / "deploy/base/rbac.yaml").read_text()) if d]
+    assert {(d["kind"], d["metadata"]["name"]) for d in base} == set(ours)
+    for document in base:
+        same = ours[document["kind"], document["metadata"]["name"]]
+        assert document.get("rules") == same.get("rules")
+        assert document.get("roleRef") == same.get("roleRef")
+
+
+def test_the_flow_schema_is_the_generator_s() -> None:
+    (ours,) = documents("--only=flowschema")
+    path = ROOT / "deploy/components/election-priority/flow-schema.yaml"
+    assert yaml.safe_load(path.read_text()) == ours
+
+
+def test_kustomize_takes_the_component(cluster: Cluster, tmp_path: Any) -> None:
+    where = os.path.relpath(COMPONENT.parent, tmp_path)
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump({"components": [where]}))
+    done = cluster.kubectl("kustomize", "--load-restrictor=LoadRestrictionsNone", str(tmp_path))
+    found = list(yaml.safe_load_all(done.stdout))
+    wanted = {(d["kind"], d["metadata"]["name"]): d["spec"] for d in documents("--only=policies")}
+    assert {(d["kind"], d["metadata"]["name"]): d["spec"] for d in found} == wanted
+    assert {d["metadata"]["labels"]["app.kubernetes.io/part-of"] for d in found} == {"kopf-ha"}
+
+
+# --- the generator
+
+
+def test_every_policy_is_bound_and_refuses_with_403() -> None:
+    many = documents("--only=policies")
+    bound = {b["metadata"]["name"]: b["spec"] for b in of_kind("ValidatingAdmissionPolicyBinding", many)}
+    found = of_kind("ValidatingAdmissionPolicy", many)
+    assert [p["metadata"]["name"] for p in found] == list(bound)
+    for policy in found:
+        name = policy["metadata"]["name"]
+        assert name.startswith("kopf-ha-ipam-")
+        assert bound[name] == {"policyName": name, "validationActions": ["Deny"]}
+        assert policy["spec"]["failurePolicy"] == "Fail"
+        assert policy["spec"]["matchConditions"], "it would cost every request something"
+        for rule in policy["spec"]["validations"]:
+            assert rule["reason"] == "Forbidden"
+            assert "fencing" in rule["message"]
+
+
+def test_the_fence_knows_the_refusals() -> None:
+    for policy in of_kind("ValidatingAdmissionPolicy", documents("--only=policies")):
+        name = policy["metadata"]["name"]
+        said = f"ValidatingAdmissionPolicy '{name}' with binding '{name}' denied request: no"
+        flow = Fence("kopf-ha-ipam/kopf-ha-ipam").flow(
+            Request("POST", "/api/v1/namespaces/x/configmaps", "", "application/json", b'{"metadata": {"name": "y"}}'),
+            Grant(Stamp(7, "a_b_c", "kopf-ha-ipam/kopf-ha-ipam", "b"), deadline=10.0),
+            lambda: 0.0,
+        )
+        next(flow)
+        with pytest.raises(StaleLeader):
+            flow.send(Response(403, json.dumps({"message": said}).encode()))
+
+
+def test_names_and_parts() -> None:
+    kinds = [d["kind"] for d in documents()]
+    assert kinds[:5] == ["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "FlowSchema"]
+    result = run("--group=a.b", "--kind=xs", "--lease=n/l", "--service-account=n/mine", "--only=policies")
+    names = {d["metadata"]["name"] for d in yaml.safe_load_all(result.output)}
+    assert names == {f"kopf-ha-mine-{n}" for n in ("stamped", "stamp", "lease", "lease-kept")}
+    assert result.output.startswith(
+        "# Written by kopf-ha manifests, for kopf-ha run --lease-namespace n --lease-name l\n"
+    )
+    assert "--deciding addresspools.ipam.kopf-ha.dev" in run(*REFERENCE).output.splitlines()[0]
+    both = run(*REFERENCE, "--only=policies", "--only=schema").output
+    assert "# Merge this into spec.versions[*].schema.openAPIV3Schema" in both
+
+
+def test_exempt_subresources_are_left_out() -> None:
+    args = ["--group=a.b", "--kind=xs", "--child=pods:owner=X", "--lease=n/l", "--service-account=n/s"]
+    result = run(*args, "--exempt=pods/eviction", "--exempt=xs.a.b/scale", "--only=policies")
+    conditions = {
+        p["metadata"]["name"]: [c["expression"] for c in p["spec"]["matchConditions"]]
+        for p in of_kind("ValidatingAdmissionPolicy", list(yaml.safe_load_all(result.output)))
+    }
+    assert any("['pods/eviction']" in e for e in conditions["kopf-ha-s-child-pods"])
+    assert any("['xs/scale']" in e for e in conditions["kopf-ha-s-stamped"])
+    assert "o.kind == 'X'" in result.output
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--group=pods"], "'pods' is no API group of custom resources, as in ipam.example.com"),
+        (["--lease=leader"], "Lease 'leader' must be written namespace/name"),
+        (["--service-account=a/B"], "service account 'a/B' must be written namespace/name"),
+        (["--kind=Pools"], "'Pools' is not a kind's plural, as in addresspools"),
+        (["--kind=xs:decides"], "'decides' in kind 'xs:decides' is none of cluster, namespaced, deciding, map=FIELD"),
+        (["--kind=xs:map=a.b"], "'a.b' is not a field of the status of xs"),
+        (["--kind=xs", "--kind=xs"], "xs is named twice"),
+        (["--child=configmaps:label"], "'label' in child 'configmaps:label' is neither LABEL=VALUE nor owner=KIND"),
+        (["--child=configmaps:a=b c"], "'b c' is not a value of the label a"),
+        (["--child=configmaps:owner=claim"], "'claim' is not the owner's kind of configmaps, as in AddressClaim"),
+        (["--kind=xs", "--child=xs.a.b"], "xs.a.b is named both as a kind and as a child"),
+        (["--prefix=mine"], "the prefix 'mine' must begin with kopf-ha: the fence looks for it"),
+        (["--exempt=pods/eviction"], "exempt 'pods/eviction' must be written plural[.group]/subresource, of one of"),
+    ],
+)
+def test_bad_input_is_named(args: list[str], said: str) -> None:
+    given = {"--group": "a.b", "--lease": "n/l", "--service-account": "n/s"}
+    given |= {a.partition("=")[0]: a.partition("=")[2] for a in args if a.partition("=")[0] in given}
+    more = [a for a in args if a.partition("=")[0] not in given]
+    kinds = [] if any(a.startswith("--kind") for a in more) else ["--kind=ys"]
+    result = run(*(f"{k}={v}" for k, v in given.items()), *kinds, *more)
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.split())
+
+
+def test_a_description_needs_a_kind() -> None:
+    with pytest.raises(Exception, match="name the operator's kinds"):
+        Description(group="a.b", kinds=(), lease="n/l", service_account="n/s")
+    assert policies(Description(group="a.b", kinds=(Kind("xs"),), lease="n/l", service_account="n/s"))

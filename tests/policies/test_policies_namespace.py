@@ -1,0 +1,21 @@
+"""The Lease goes with its namespace, and nothing of ours keeps the namespace from going."""
+
+from __future__ import annotations
+
+from devcluster.waiting import until
+from tests.policies.fenced import Fenced
+
+
+def test_a_namespace_goes_with_its_lease(fenced: Fenced) -> None:
+    fenced.acquire(fenced.new)
+    fenced.child(fenced.new, 1)
+    fenced.stamp(fenced.new, fenced.claim(), 1)
+    answer = fenced.admin("DELETE", f"{fenced.leases}/leader")
+    assert answer.status == 403
+    assert "it goes only with its namespace" in answer.message
+    fenced.cluster.kubectl("delete", "namespace", fenced.namespace, "--wait=false")
+
+    def gone() -> bool:
+        return not fenced.cluster.kubectl("get", "namespace", fenced.namespace, "--ignore-not-found").stdout
+
+    until("the namespace to be gone", gone)

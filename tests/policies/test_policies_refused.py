@@ -1,0 +1,54 @@
+"""docs/refused.md is what the API server answers, not what we think that it does.
+
+``KOPF_HA_REWRITE=1 pytest tests/policies/test_policies_refused.py`` writes it anew.
+"""
+
+from __future__ import annotations
+
+import os
+
+from tests.policies.fenced import ROOT, Fenced
+from tests.policies.page import page
+from tests.policies.refused import Attempts
+from tests.policies.unrefused import Cases
+
+PAGE = ROOT / "docs" / "refused.md"
+
+#: What a stale leader may do on objects that the current one has stamped. Everything else is refused.
+ACCEPTED = {
+    "status, merge patch, an invented token 99",
+    "merge patch, an invented token 99",
+    "create",
+    "create, its own stamp",
+    "acquire with a raised count, PUT",
+}
+#: What nobody may do, or the kind cannot.
+NOBODY = {
+    "status, merge patch, the other’s stamp",
+    "status, merge patch, the stamp removed",
+    "status, merge patch, the whole status removed",
+    "status, merge patch, its own stamp, another Lease",
+    "status, strategic merge patch",
+    "delete",
+    "delete, as a collection",
+    "scale",
+    "merge patch, the other’s stamp",
+    "merge patch, the stamp removed",
+    "create, no stamp",
+    "create, no label of a child",
+}
+
+
+def test_the_page_is_what_the_api_server_answers(fenced: Fenced) -> None:
+    rows = list(Attempts(fenced).rows())
+    for row in rows:
+        where = f"{row.target}: {row.verb}"
+        assert row.stale.ok == (row.verb in ACCEPTED), f"{where}: {row.stale.status} {row.stale.message}"
+        if row.target != "Lease":
+            assert row.current.ok != (row.verb in NOBODY), f"{where}: {row.current.status} {row.current.message}"
+    text = page(fenced, rows, list(Cases(fenced).all()))
+    if os.environ.get("KOPF_HA_REWRITE"):
+        PAGE.write_text(text)
+    assert PAGE.read_text() == text, (
+        "the answers are others than docs/refused.md says; KOPF_HA_REWRITE=1 writes it anew"
+    )

@@ -1,0 +1,257 @@
+"""What users keep: everything but the stamp and the Lease's count. And what keeps the cluster going."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from devcluster.waiting import until
+from tests.policies.fenced import APPLY, GROUP, JSON_PATCH, MERGE, Fenced, changed
+
+
+@pytest.fixture
+def pool(fenced: Fenced) -> str:
+    path = fenced.pool()
+    fenced.stamp(fenced.new, path, 8, free=3)
+    return path
+
+
+@pytest.fixture
+def child(fenced: Fenced) -> str:
+    return fenced.child(fenced.new, 8)
+
+
+def refused(answer: object, policy: str) -> bool:
+    return getattr(answer, "status", 0) == 403 and getattr(answer, "by", "").endswith(f"-{policy}")
+
+
+# --- stamped kinds
+
+
+def test_users_edit_specs_labels_and_annotations(fenced: Fenced, pool: str) -> None:
+    edits = {"metadata": {"labels": {"a": "b"}, "annotations": {"c": "d"}}, "spec": {"excluded": ["10.1.1.1"]}}
+    fenced.admin.must("PATCH", pool, edits, MERGE)
+    now = fenced.read(pool)
+    fenced.admin.must("PUT", pool, now | {"spec": now["spec"] | {"excluded": ["10.1.1.2"]}})
+    meta = {"name": now["metadata"]["name"], "labels": {"e": "f"}}
+    body = {"apiVersion": f"{GROUP}/v1", "kind": "FencedPool", "metadata": meta}
+    fenced.admin.must("PATCH", pool + "?fieldManager=me", body, APPLY)
+    now = fenced.read(pool)
+    assert now["spec"]["excluded"] == ["10.1.1.2"]
+    assert now["metadata"]["labels"] == {"a": "b", "e": "f"}
+    assert now["status"]["fencing"]["token"] == 8
+
+
+def test_users_delete_objects(fenced: Fenced, pool: str) -> None:
+    fenced.admin.must("DELETE", pool)
+    claim = fenced.claim(finalizers=["kopf-ha.dev/test"])
+    fenced.stamp(fenced.new, claim, 8)
+    fenced.admin.must("DELETE", f"{fenced.claims}?fieldSelector=metadata.name={claim.rpartition('/')[2]}")
+    fenced.admin.must("PATCH", claim, {"metadata": {"finalizers": None}}, MERGE)
+    assert fenced.admin("GET", claim).status == 404
+
+
+@pytest.mark.parametrize("edit", ["s/free: 3/free: 5/", "s/token: 8/token: 9/"])
+def test_kubectl_edit_of_the_status(fenced: Fenced, pool: str, edit: str) -> None:
+    cluster = fenced.cluster
+    done = subprocess.run(
+        [str(cluster.kubectl_path), f"--kubeconfig={cluster.kubeconfig}", "edit", "--subresource=status",
+         f"fencedpools/{pool.rpartition('/')[2]}"],
+        env=cluster.kubectl_env() | {"KUBE_EDITOR": f"sed -i -e '{edit}'", "PATH": os.environ["PATH"]},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    status = fenced.read(pool)["status"]
+    assert status["fencing"]["token"] == 8
+    if "free" in edit:
+        assert (done.returncode, status["free"]) == (0, 5), done.stderr
+    else:
+        assert done.returncode != 0
+        assert "fencing: only system:serviceaccount:" in done.stderr
+
+
+def test_nobody_else_writes_a_stamp(fenced: Fenced, pool: str) -> None:
+    forged = fenced.new.stamp(9, fenced.lease).as_status()
+    tries = [
+        ({"status": {"fencing": forged}}, MERGE),
+        ([{"op": "replace", "path": "/status/fencing/holder", "value": "me"}], JSON_PATCH),
+    ]
+    for body, content_type in tries:
+        assert refused(fenced.admin("PATCH", f"{pool}/status", body, content_type), "stamp")
+    now = fenced.read(pool)
+    assert refused(
+        fenced.admin("PUT", f"{pool}/status", now | {"status": now["status"] | {"fencing": forged}}), "stamp"
+    )
+    fresh = fenced.pool()  # not stamped yet
+    assert refused(fenced.admin("PATCH", f"{fresh}/status", {"status": {"fencing": forged}}, MERGE), "stamp")
+    assert "fencing" not in (fenced.read(fresh).get("status") or {})
+
+
+def test_credentials_that_no_pod_is_bound_to(fenced: Fenced, pool: str) -> None:
+    stamp = fenced.new.stamp(9, fenced.lease).as_status()
+    answer = fenced.bare("PATCH", f"{pool}/status", {"status": {"fencing": stamp}}, MERGE)
+    assert refused(answer, "stamped")
+    assert "not bound to a pod" in answer.message
+
+
+# --- what is being deleted
+
+
+def test_a_terminating_pool_gives_nothing_new(fenced: Fenced) -> None:
+    full = {f"10.3.{n >> 8}.{n & 255}": f"ns/{'n' * 60}/{n:036}" for n in range(4095)}
+    path = fenced.pool(finalizers=["kopf-ha.dev/test"])
+    fenced.stamp(fenced.new, path, 8, allocations=full)
+    fenced.admin.must("DELETE", path)
+    some, *_ = full
+    for by in (fenced.new, fenced.admin):
+        for entry in ({"10.99.0.1": "n/new/uid"}, {some: "n/another/uid"}):
+            answer = by("PATCH", f"{path}/status", {"status": {"allocations": entry}}, MERGE)
+            assert refused(answer, "terminating-fencedpools"), answer.message
+    # It is stamped, freed, and let go.
+    fenced.stamp(fenced.third, path, 9, allocations={some: None}, free=1)
+    fenced.third.must("PATCH", path, {"metadata": {"finalizers": None}}, MERGE)
+    assert fenced.admin("GET", path).status == 404
+
+
+def test_a_terminating_claim_gets_nothing(fenced: Fenced) -> None:
+    path = fenced.claim(finalizers=["kopf-ha.dev/test"])
+    fenced.admin.must("DELETE", path)
+    body = {"status": {"address": "10.0.0.1", "fencing": fenced.new.stamp(8, fenced.lease).as_status()}}
+    assert refused(fenced.new("PATCH", f"{path}/status", body, MERGE), "terminating-fencedclaims")
+    fenced.stamp(fenced.new, path, 8, address=None)
+    fenced.new.must("PATCH", path, [{"op": "remove", "path": "/metadata/finalizers"}], JSON_PATCH)
+    assert fenced.admin("GET", path).status == 404
+
+
+# --- children
+
+
+def test_users_edit_children_but_not_their_stamps(fenced: Fenced, child: str) -> None:
+    edits = {"data": {"a": "9"}, "metadata": {"labels": None, "annotations": {"mine": "too"}}}
+    fenced.admin.must("PATCH", child, edits, MERGE)
+    for name, value in fenced.third.stamp(9, fenced.lease).as_annotations().items():
+        if value != fenced.read(child)["metadata"]["annotations"][name]:
+            for new in (value, None):
+                answer = fenced.admin("PATCH", child, {"metadata": {"annotations": {name: new}}}, MERGE)
+                assert refused(answer, "annotations-configmaps"), name
+    # The operator puts the label back, although the object does not look like a child any more.
+    body = fenced.child_body("", fenced.new.stamp(8, fenced.lease))
+    labels = {"labels": body["metadata"]["labels"], "annotations": body["metadata"]["annotations"]}
+    fenced.new.must("PATCH", child, {"metadata": {"annotations": labels["annotations"]}, "data": {"a": "1"}}, MERGE)
+    fenced.new.must("PATCH", child, {"metadata": labels}, MERGE)
+    fenced.admin.must("DELETE", child)
+
+
+def test_nobody_else_makes_a_stamped_child(fenced: Fenced) -> None:
+    """A forged one of the next child's name would be taken for a newer leader's."""
+    forged = fenced.child_body("forged", fenced.new.stamp(2_000_000_000, fenced.lease))
+    assert refused(fenced.admin("POST", fenced.children, forged), "annotations-configmaps")
+    other = fenced.child_body("other", fenced.new.stamp(1, "some/where-else"))
+    fenced.admin.must("POST", fenced.children, other)  # another operator's is no matter of ours
+    answer = fenced.new("PATCH", f"{fenced.children}/other", {"data": {"b": "c"}}, MERGE)
+    assert refused(answer, "child-configmaps")
+    assert "fenced by Lease some/where-else (token 1 of " in answer.message
+
+
+def test_what_a_user_makes_in_a_child_s_place(fenced: Fenced) -> None:
+    """The operator can take it over and remove it, as it could without the policies: no user ends a term by it."""
+    path = f"{fenced.children}/in-place"
+    fenced.admin.must("POST", fenced.children, {"metadata": {"name": "in-place"}, "data": {"b": "c"}})
+    now = fenced.restamp(fenced.new, path, 8)
+    fenced.new.must("DELETE", path, {"preconditions": {"resourceVersion": now["metadata"]["resourceVersion"]}})
+
+
+def test_the_garbage_collector_removes_children(fenced: Fenced) -> None:
+    claim = fenced.claim()
+    found = fenced.read(claim)
+    body = fenced.child_body(f"owned-{fenced.number()}", fenced.new.stamp(8, fenced.lease))
+    owner = {"apiVersion": f"{GROUP}/v1", "kind": "FencedClaim"}
+    owner |= {k: found["metadata"][k] for k in ("name", "uid")}
+    body["metadata"]["ownerReferences"] = [owner]
+    fenced.new.must("POST", fenced.children, body)
+    fenced.admin.must("DELETE", claim)
+    path = f"{fenced.children}/{body['metadata']['name']}"
+    until("the child to be collected", lambda: fenced.admin("GET", path).status == 404)
+
+
+# --- the Lease
+
+
+def lease(fenced: Fenced) -> str:
+    fenced.acquire(fenced.new)
+    return f"{fenced.leases}/leader"
+
+
+def test_what_users_may_do_with_the_lease(fenced: Fenced) -> None:
+    path = lease(fenced)
+    fenced.admin.must("PATCH", path, {"metadata": {"labels": {"a": "b"}, "annotations": {"c": "d"}}}, MERGE)
+    fenced.admin.must("PATCH", path, {"spec": {"holderIdentity": None}}, MERGE)  # a hand-over
+    token = fenced.read(path)["spec"]["leaseTransitions"]
+    assert fenced.acquire(fenced.third) == token + 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({"leaseTransitions": 0}, "may not go back from"),
+        ({"leaseTransitions": None}, "may not go back from"),
+        ({"leaseTransitions": 2_000_000_000}, "raises leaseTransitions, from"),
+        ({"leaseTransitions": 2_000_000_001}, "must be a number from 0 to 2000000000"),
+        ({"holderIdentity": "me"}, "names a holder; others may only empty it"),
+    ],
+)
+def test_what_users_may_not_do_with_the_lease(fenced: Fenced, spec: dict[str, object], said: str) -> None:
+    answer = fenced.admin("PATCH", lease(fenced), {"spec": spec}, MERGE)
+    assert refused(answer, "lease")
+    assert said in answer.message
+
+
+def test_only_this_lease(fenced: Fenced) -> None:
+    spec = {"holderIdentity": "me", "leaseTransitions": 5}
+    body = {"metadata": {"name": "another"}, "spec": spec}
+    path = f"{fenced.leases}/another"
+    for _ in range(2):
+        made = fenced.admin.must("POST", fenced.leases, body)
+        fenced.admin.must("PUT", path, changed(made, leaseTransitions=1, holderIdentity="you"))
+        fenced.admin.must("DELETE", path)
+    elsewhere = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+    fenced.admin.must("POST", elsewhere, {"metadata": {"name": "leader"}, "spec": spec})
+    fenced.admin.must("DELETE", f"{elsewhere}/leader")
+
+
+def test_the_collection_does_not_take_the_lease_along(fenced: Fenced) -> None:
+    """Deleting a collection asks for each object without its name, so a rule with resourceNames would miss it."""
+    path = lease(fenced)
+    answer = fenced.admin("DELETE", fenced.leases)
+    assert refused(answer, "lease-kept")
+    assert fenced.read(path)["spec"]["leaseTransitions"] > 0
+
+
+def test_break_glass_and_repair(fenced: Fenced) -> None:
+    path, name = lease(fenced), f"{fenced.description.prefix}-lease"
+    fenced.cluster.kubectl("delete", "validatingadmissionpolicybinding", name)
+    broken = {"spec": {"leaseTransitions": None, "holderIdentity": None}}
+    until("the policy to be out of force", lambda: fenced.admin("PATCH", path, broken, MERGE).ok)
+    fenced.apply_policies()
+    # A Lease without a number takes one from anybody: the sentence of MalformedLease says so.
+    fenced.admin.must("PATCH", path, {"spec": {"leaseTransitions": 50}}, MERGE)
+    assert fenced.acquire(fenced.new) == 51
+
+
+# --- all of it
+
+
+def test_the_policies_are_well_typed(fenced: Fenced) -> None:
+    """The API server checks expressions against the schemas of the kinds, and says so in the status."""
+    prefix = fenced.description.prefix
+
+    def checked() -> list[dict[str, object]] | None:
+        done = fenced.cluster.kubectl("get", "validatingadmissionpolicy", "-o", "json")
+        ours = [p for p in json.loads(done.stdout)["items"] if p["metadata"]["name"].startswith(prefix)]
+        ready = all(p.get("status", {}).get("observedGeneration") == p["metadata"]["generation"] for p in ours)
+        return ours if ready and ours else None
+
+    for policy in until("the types to be checked", checked):
+        assert not policy["status"]["typeChecking"], policy  # type: ignore[index]
