@@ -246,6 +246,14 @@ def crds() -> list[dict[str, Any]]:
             names[key] = names[key].replace("Address", "Fenced").replace("address", "fenced")
         del names["shortNames"], names["categories"]
         crd["metadata"]["name"] = f"{names['plural']}.{GROUP}"
+        if names["plural"] == "fencedpools":
+            # a subresource more, to see that it is no way around
+            version = crd["spec"]["versions"][0]
+            version["subresources"]["scale"] = {
+                "specReplicasPath": ".spec.replicas",
+                "statusReplicasPath": ".status.free",
+            }
+            version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["replicas"] = {"type": "integer"}
         crd["spec"]["group"] = GROUP
         made.append(crd)
     return made

@@ -45,6 +45,27 @@ def test_users_edit_specs_labels_and_annotations(fenced: Fenced, pool: str) -> N
     assert now["status"]["fencing"]["token"] == 8
 
 
+def test_users_scale_and_the_operator_does_not(fenced: Fenced, pool: str) -> None:
+    fenced.admin.must("PATCH", f"{pool}/scale", {"spec": {"replicas": 2}}, MERGE)
+    answer = fenced.new("PATCH", f"{pool}/scale", {"spec": {"replicas": 3}}, MERGE)
+    assert refused(answer, "stamped")
+    assert "a write to this subresource carries no fencing stamp" in answer.message
+    assert fenced.read(pool)["spec"]["replicas"] == 2
+
+
+def test_an_object_without_a_stamp_is_stamped_first(fenced: Fenced) -> None:
+    path = fenced.pool()
+    label = {"metadata": {"labels": {"a": "b"}}}
+    answer = fenced.new("PATCH", path, label, MERGE)
+    assert refused(answer, "stamped")
+    assert "which records no token; stamp it through /status first" in answer.message
+    answer = fenced.new("PATCH", f"{path}/status", {"status": {"free": 1}}, MERGE)
+    assert refused(answer, "stamped")
+    assert "this one has none" in answer.message
+    fenced.stamp(fenced.new, path, 1)
+    fenced.new.must("PATCH", path, label, MERGE)
+
+
 def test_users_delete_objects(fenced: Fenced, pool: str) -> None:
     fenced.admin.must("DELETE", pool)
     claim = fenced.claim(finalizers=["kopf-ha.dev/test"])
@@ -94,6 +115,16 @@ def test_credentials_that_no_pod_is_bound_to(fenced: Fenced, pool: str) -> None:
     answer = fenced.bare("PATCH", f"{pool}/status", {"status": {"fencing": stamp}}, MERGE)
     assert refused(answer, "stamped")
     assert "not bound to a pod" in answer.message
+    body = fenced.child_body("bare", fenced.new.stamp(9, fenced.lease))
+    answer = fenced.bare("POST", fenced.children, body)
+    assert refused(answer, "child-configmaps")
+    assert "not bound to a pod" in answer.message
+    path = lease(fenced)
+    now = fenced.read(path)
+    token = now["spec"]["leaseTransitions"] + 1
+    for holder in ("a__b", fenced.new.stamp(1, "").holder):
+        answer = fenced.bare("PUT", path, changed(now, holderIdentity=holder, leaseTransitions=token))
+        assert refused(answer, "lease"), answer.message
 
 
 # --- what is being deleted
@@ -238,6 +269,21 @@ def test_break_glass_and_repair(fenced: Fenced) -> None:
     # A Lease without a number takes one from anybody: the sentence of MalformedLease says so.
     fenced.admin.must("PATCH", path, {"spec": {"leaseTransitions": 50}}, MERGE)
     assert fenced.acquire(fenced.new) == 51
+
+
+def test_break_glass_for_a_stamp_and_the_stamp_of_another_lease(fenced: Fenced, pool: str) -> None:
+    fenced.cluster.kubectl("delete", "validatingadmissionpolicybinding", f"{fenced.description.prefix}-stamp")
+    moved = {"status": {"fencing": fenced.old.stamp(9, "else/where").as_status()}}
+    until("the policy to be out of force", lambda: fenced.admin("PATCH", f"{pool}/status", moved, MERGE).ok)
+    fenced.apply_policies()
+    said = f"the object is fenced by Lease else/where (token 9 of old_{fenced.old.uid}_1), not by {fenced.lease}"
+    mine = {"status": {"fencing": fenced.new.stamp(10, fenced.lease).as_status()}}
+    for answer in (
+        fenced.new("PATCH", f"{pool}/status", mine, MERGE),
+        fenced.old("PATCH", pool, {"metadata": {"labels": {"a": "b"}}}, MERGE),
+    ):
+        assert refused(answer, "stamped")
+        assert said in answer.message
 
 
 # --- all of it
