@@ -31,7 +31,7 @@ def answered(method: str, path: str) -> None:
         _count += 1
         print(f"write {_count}: {method} {path}", file=sys.stderr, flush=True)
         if _count == KILL_AFTER:
-            os.kill(os.getpid(), signal.SIGKILL)
+            signal.pthread_kill(threading.get_ident(), signal.SIGKILL)
 
 
 def leaves(method: str, path: str, body: Any) -> None:
@@ -39,7 +39,8 @@ def leaves(method: str, path: str, body: Any) -> None:
     if STOP_BEFORE and method == "PATCH" and all(word in text for word in STOP_BEFORE):
         STOP_BEFORE.clear()
         print("frozen before", path, file=sys.stderr, flush=True)
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # to this very thread: sent to the process, another thread may take it while this one goes on
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
 # below the fence in both families of clients, so that its own requests count, too
