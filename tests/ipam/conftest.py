@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 
 from devcluster import Cluster
+from devcluster.waiting import until
 from tests.ipam.support import ROOT, Ipam
 
 
 @pytest.fixture(scope="session")
 def crds(cluster: Cluster) -> None:
     cluster.kubectl("apply", "-k", str(ROOT / "crds"))
-    cluster.kubectl("wait", "--for=condition=Established", "-f", str(ROOT / "crds" / "addresspools.yaml"))
-    cluster.kubectl("wait", "--for=condition=Established", "-f", str(ROOT / "crds" / "addressclaims.yaml"))
+    # `kubectl wait` fails on a CRD so new that it has no conditions yet
+    served = ("get", "addresspools,addressclaims", "-A")
+    until("the CRDs to be served", lambda: cluster.kubectl(*served, check=False).returncode == 0)
 
 
 @pytest.fixture
