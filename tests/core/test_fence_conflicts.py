@@ -365,9 +365,18 @@ def test_nor_by_kopf_which_decides_from_what_its_watch_gave(api: FakeApi, me: Pr
     assert api.accepted == []
 
 
-def test_other_writes_to_a_deciding_kind_are_not_sent_again_either(api: FakeApi, me: Process) -> None:
+def test_annotations_of_a_deciding_kind_are_sent_again_since_nothing_is_decided_by_them(
+    api: FakeApi, me: Process
+) -> None:
     user_edits(api, POOL)
-    assert me.patch(POOL, {"metadata": {"annotations": {"k": "v"}}}).status == 409
+    assert me.patch(POOL, {"metadata": {"annotations": {"k": "v"}}}).status == 200
+    assert api.get(POOL)["spec"]["theirs"] == 2
+
+
+def test_its_deletion_is_not(api: FakeApi, me: Process) -> None:
+    user_edits(api, POOL)
+    assert me.send(write("DELETE", POOL)).status == 409
+    assert api.get(POOL)["spec"]["theirs"] == 2
 
 
 # --- Kopf's finalizers

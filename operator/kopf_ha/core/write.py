@@ -110,7 +110,9 @@ class Write:
                 f"{request.method} {target}: the status of a deciding kind must carry the resourceVersion that it"
                 " was decided from"
             )
-        repeat = own is None and not deciding and change.may_repeat(request, body)
+        # What is decided is the status, and whether the object is; its annotations and labels are not.
+        decision = deciding and (target.subresource == "status" or request.method == "DELETE")
+        repeat = own is None and not decision and change.may_repeat(request, body)
         for _ in range(ATTEMPTS):
             seen = yield from self.look(own, uid)
             if seen is None:
