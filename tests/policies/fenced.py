@@ -100,7 +100,7 @@ class Fenced:
                 Kind("fencedpools", cluster=True, deciding=True, maps=("allocations",)),
                 Kind("fencedclaims", values=("address",)),
             ),
-            children=(Child("configmaps", labels=(LABEL,)),),
+            children=(Child("configmaps", labels=(LABEL,)), Child("deployments", "apps")),
             lease=self.lease,
             service_account=f"{namespace}/operator",
             prefix=f"kopf-ha-{namespace}",

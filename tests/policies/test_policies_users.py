@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from typing import Any
 
 import pytest
 
 from devcluster.waiting import until
+from kopf_ha.core.token import ANNOTATION_HOLDER, ANNOTATION_LEASE, ANNOTATION_POD_UID, ANNOTATION_TOKEN
 from tests.policies.fenced import APPLY, GROUP, JSON_PATCH, MERGE, Fenced, changed
 
 
@@ -184,6 +186,49 @@ def test_nobody_else_makes_a_stamped_child(fenced: Fenced) -> None:
     answer = fenced.new("PATCH", f"{fenced.children}/other", {"data": {"b": "c"}}, MERGE)
     assert refused(answer, "child-configmaps")
     assert "fenced by Lease some/where-else (token 1 of " in answer.message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (ANNOTATION_TOKEN, "2000000001"),
+        (ANNOTATION_TOKEN, "008"),
+        (ANNOTATION_TOKEN, "many"),
+        (ANNOTATION_TOKEN, None),
+        (ANNOTATION_HOLDER, None),
+        (ANNOTATION_LEASE, None),
+        (ANNOTATION_LEASE, "else/where"),
+        (ANNOTATION_POD_UID, None),
+    ],
+)
+def test_a_child_carries_a_whole_stamp(fenced: Fenced, child: str, name: str, value: str | None) -> None:
+    answer = fenced.new("PATCH", child, {"metadata": {"annotations": {name: value}}}, MERGE)
+    assert refused(answer, "child-configmaps"), answer.message
+    assert name == ANNOTATION_POD_UID or "must carry its writer's fencing stamp in annotations" in answer.message
+
+
+def test_subresources_of_children(fenced: Fenced) -> None:
+    where = f"/apis/apps/v1/namespaces/{fenced.namespace}/deployments"
+    labels = {"app": "x"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "x", "image": "x"}]}}
+    spec = {"replicas": 0, "selector": {"matchLabels": labels}, "template": template}
+    notes = fenced.old.stamp(7, fenced.lease).as_annotations()
+    fenced.old.must("POST", where, {"metadata": {"name": "x", "annotations": notes}, "spec": spec})
+    path = f"{where}/x"
+    fenced.restamp(fenced.new, path, 8)
+    status: dict[str, Any] = {"status": {"conditions": []}}
+    assert refused(fenced.old("PATCH", f"{path}/status", status, MERGE), "child-deployments.apps")
+    fenced.new.must("PATCH", f"{path}/status", status, MERGE)
+    answer = fenced.new("PATCH", f"{path}/scale", {"spec": {"replicas": 1}}, MERGE)
+    assert refused(answer, "child-deployments.apps")
+    assert "a write to this subresource carries no fencing stamp" in answer.message
+    fenced.admin.must("PATCH", f"{path}/scale", {"spec": {"replicas": 1}}, MERGE)
+
+    def rolled_out() -> bool:  # its controller is none of those whose writes are looked at
+        found = fenced.read(path)
+        return bool(found["status"].get("observedGeneration") == found["metadata"]["generation"])
+
+    until("the Deployment's controller to have handled it", rolled_out)
 
 
 def test_what_a_user_makes_in_a_child_s_place(fenced: Fenced) -> None:
