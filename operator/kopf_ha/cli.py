@@ -11,6 +11,7 @@ import click
 
 from kopf_ha import __version__
 from kopf_ha.errors import ConfigurationError
+from kopf_ha.manifests.command import manifests
 from kopf_ha.settings import Settings
 
 # Options of `kopf run` that mean nothing here, and why.
@@ -43,6 +44,9 @@ def main() -> None:
     """Run Kopf operators with one fenced leader."""
 
 
+main.add_command(manifests)
+
+
 @main.command()
 @click.argument("paths", nargs=-1, type=click.Path(exists=True, dir_okay=False))
 @click.option("-m", "--module", "modules", multiple=True, help="A module to import; may be repeated.")
@@ -62,6 +66,9 @@ def main() -> None:
 @click.option("--drain-timeout", type=float, metavar="SECONDS", help="For handlers to end.  [default: 10]")
 @click.option("--fence", type=click.Choice(["full", "rv", "none"]), help="For comparison only.  [default: full]")
 @click.option("--unsafe-fence", "unsafe", is_flag=True, default=None, help="Allow another fence than full.")
+@click.option("--require-policies", is_flag=True, default=None,
+              help="Do not lead while the API server would take a stale leader's writes.")  # fmt: skip
+@click.option("--metrics-port", type=int, metavar="PORT", help="Serve metrics for Prometheus at this port.")
 @click.option("-v", "--verbose", is_flag=True)
 @click.option("-d", "--debug", is_flag=True)
 @click.option("-q", "--quiet", is_flag=True)

@@ -63,9 +63,11 @@ class Settings:
         exempt: writes that go out unfenced, ``plural[.group][/subresource]``. Events are always exempt.
         fence: `full`; `rv` and `none` are for comparison only and need `unsafe`.
         unsafe: the switch without which anything but `full` is refused.
+        require_policies: refuse to lead while the API server does not enforce the fence (trap 13).
         after_loss: `follow` in the same process, or `exit`, for operators with state in module globals.
         drain_timeout: how long handlers may take to end before the process exits hard; when the process is asked
             to stop, async ones are cancelled after four fifths of it.
+        metrics_port: where metrics are served; 0 for nowhere.
         identity: the holder identity.
         pod_uid: uid of this pod.
 
@@ -82,8 +84,10 @@ class Settings:
     exempt: tuple[str, ...] = ()
     fence: FenceMode = "full"
     unsafe: bool = False
+    require_policies: bool = False
     after_loss: AfterLoss = "exit"
     drain_timeout: float = 10.0
+    metrics_port: int = 0
     identity: str = ""
     pod_uid: str = ""
 

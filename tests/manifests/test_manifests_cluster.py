@@ -232,8 +232,8 @@ def requests(plane: ControlPlane) -> tuple[set[tuple[str, str]], list[dict[str, 
     for path in plane.audit_logs:
         for line in path.read_text().splitlines():
             event = json.loads(line)
-            if event["user"]["username"] != ACCOUNT or "impersonatedUser" in event:
-                continue
+            if event["user"]["username"] != ACCOUNT or "impersonatedUser" in event or "dryRun" in event["requestURI"]:
+                continue  # dry runs are the leader's questions, which have to be refused
             ref = event.get("objectRef") or {}
             if event["responseStatus"].get("code") in (401, 403):
                 refused.append(event)

@@ -33,8 +33,10 @@ from kopf_ha.errors import ConfigurationError, FloorLost, TermEnded
 from kopf_ha.run.api import Api, make_client
 from kopf_ha.run.barrier import raise_barrier
 from kopf_ha.run.events import Events
+from kopf_ha.run.metrics import Metrics
 from kopf_ha.run.observe import hush
 from kopf_ha.run.report import Report
+from kopf_ha.run.selftest import selftest
 from kopf_ha.run.term import KopfOptions, Term, in_thread
 from kopf_ha.settings import Settings
 
@@ -86,6 +88,7 @@ class Runner:
         self.settings = settings
         self.options = options
         self.report = Report()
+        self.metrics = Metrics(settings)
         self.fence = Fence(settings.lease, settings.fence, settings.deciding, settings.exempt)
         # A SimpleQueue: signal handlers may put into it while this thread waits on it.
         self.inbox: queue.SimpleQueue[Started | Stopped | Ended | Quit] = queue.SimpleQueue()
@@ -124,6 +127,8 @@ class Runner:
             ConfigurationError: there are no credentials.
         """
         self.api = Api(make_client(f"kopf-ha/{kopf_ha.__version__}", fenced=True))
+        self.plain_api = Api(make_client(f"kopf-ha/{kopf_ha.__version__}", fenced=False))
+        self.metrics.serve(self.settings.metrics_port)
         hush()
         if self.settings.fence == "full":
             logger.info("replica %s follows Lease %s", self.settings.identity, self.settings.lease)
@@ -187,14 +192,39 @@ class Runner:
             pulse=min(1.0, self.settings.retry_period / 2),
         )
         self.term.start()
+        self.metrics.leads(grant.stamp.token)
         self.events.post("Leading", f"{grant.stamp.holder} leads with token {grant.stamp.token}")
 
     def barrier(self, grant: Grant) -> None:
         """Raise the barrier in the term's thread."""
         if self.settings.fence != "full":
             return
+        self.ask_the_server(grant)
         stamped = raise_barrier(self.api, self.fence, grant)
         logger.info("barrier: %d deciding objects stamped with token %d", stamped, grant.stamp.token)
+
+    def ask_the_server(self, grant: Grant) -> None:
+        """Have the API server say whether it enforces the fence; name what is missing.
+
+        Raises:
+            ConfigurationError: something is, and `require_policies` is set.
+            LookupError: it cannot be found out, and `require_policies` is set.
+        """
+        required = self.settings.require_policies
+        try:
+            missing = selftest(self.plain_api, self.settings, grant)
+        except (LookupError, urllib3.exceptions.HTTPError) as error:
+            if required:
+                raise
+            logger.warning("unknown whether the API server enforces the fence: %s", error)
+            return
+        self.metrics.missing.set(len(missing))
+        for sentence in missing:
+            logger.warning("not enforced by the API server: %s", sentence)
+        if missing:
+            self.events.post("NotEnforced", "; ".join(missing), warning=True)
+        if missing and required:
+            raise ConfigurationError(f"the API server does not enforce the fence: {'; '.join(missing)}")
 
     def lost(self, grant: Grant, cause: str) -> int | None:
         """Stop a term whose grant is closed already, then follow again or exit."""
@@ -207,6 +237,7 @@ class Runner:
         self.events.post("Lost", f"term {grant.stamp.token} of {grant.stamp.holder} ended: {cause}", warning=True)
         self.drain(term, f"term {grant.stamp.token} lost: {cause}")
         self.term = self.grant = None
+        self.metrics.follows()
         logger.info("term %d of %s is over: %s", grant.stamp.token, grant.stamp.holder, self.report.summary())
         floor_lost = grant is self.floor_lost
         # Before Kopf ran, no code of the operator did: there is no state that an exit would clear.
@@ -286,6 +317,7 @@ class Runner:
                 self.elector.raise_floor(refused.floor)
             else:
                 self.elector.step_down(str(refused), grant=grant)
+        self.metrics.count(outcome)
         self.report.add(outcome)
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import kopf
 from kopf._cogs.aiokits import aiotime  # to tell workers that sleep from those that handle
 from kopf._cogs.clients import scanning
+from kopf._core.engines.peering import Identity  # a parameter of spawn_tasks, whose type is not public
 
 from kopf_ha._context import entered
 from kopf_ha.adapters.kopf_client import FencedVault
@@ -144,6 +145,8 @@ class Term:
             clusterwide=self.options.clusterwide,
             # Peering elects by wall clocks and would write on its own; the Lease has decided already.
             standalone=True,
+            # Kopf would ask for the user's name, which a container's uid may not have.
+            identity=Identity(self.grant.stamp.holder),
             vault=FencedVault(),
             stop_flag=self._stop,
         )
