@@ -5,6 +5,8 @@
 
 PYTHON ?= python3
 FENCE ?= full
+# Most of a test's time is waiting for leases, so more of them than cores run at once, each with a cluster of its own.
+WORKERS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -40,7 +42,7 @@ units: $(STAMP)
 	@scripts/units $(UNITS_PYTHONS)
 
 test: lint binaries units
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 clean:
 	rm -rf $(VENV) .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

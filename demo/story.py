@@ -65,6 +65,9 @@ class Story:
         self.world.kubectl("apply", "-k", "crds/")
         self.plane.kubectl("wait", "--for=condition=Established", "crd", "-l", "app.kubernetes.io/part-of=kopf-ha")
         self.world.kubectl("apply", "-k", "deploy/")
+        if self.fence != "full":
+            # With them even a leader without a fence of its own is refused, and there is no story.
+            self.world.kubectl("delete", "validatingadmissionpolicybindings", "-l", "app.kubernetes.io/part-of=kopf-ha")
         self.replicas = start_replicas(self.plane, say, self.folder, self.fence)
         self.world.wait_leader(0)
 
@@ -136,16 +139,19 @@ class Story:
             "holder": f"{frozen.replica.pod}_{frozen.replica.uid}_late",
             "podUID": frozen.replica.uid,
         }
-        body = {"status": {"fencing": stamp, "allocations": {frozen.addresses[0]: "default/x/y"}}}
+        theft = {"allocations": {frozen.addresses[0]: "default/x/y"}}
+        self.raw(frozen.replica, {"status": {"fencing": stamp, **theft}})  # the CRD's transition rule
+        self.raw(frozen.replica, {"status": theft})  # a policy: the stamp that stays is another pod's
+
+    def raw(self, replica: Replica, body: dict[str, Any]) -> None:
+        """Patch the pool's status with a replica's token and nothing else."""
+        say = self.timeline
         path = f"/apis/ipam.kopf-ha.dev/v1/addresspools/{POOL}/status"
-        say.say("you", f"$ curl --oauth2-bearer <{frozen.replica.short}'s> -X PATCH …{path} -d '{json.dumps(body)}'")
+        say.say("you", f"$ curl --oauth2-bearer <{replica.short}'s> -X PATCH …{path} -d '{json.dumps(body)}'")
         answer = requests.patch(
             self.plane.servers[0] + path,
             data=json.dumps(body),
-            headers={
-                "Authorization": f"Bearer {frozen.replica.token}",
-                "Content-Type": "application/merge-patch+json",
-            },
+            headers={"Authorization": f"Bearer {replica.token}", "Content-Type": "application/merge-patch+json"},
             verify=str(self.plane.ca_file),
             timeout=10,
         )
@@ -153,7 +159,7 @@ class Story:
             say.say("bad", "the API server accepted it")
             return
         say.refusal("server")
-        say.say("refused", f"REFUSED by server: {answer.status_code} {answer.json().get('message', '')}"[:400])
+        say.say("refused", f"REFUSED by server: {answer.status_code} {answer.json().get('message', '')}"[:500])
 
     def leader_ended_by_sigterm(self) -> None:
         """The ordinary end: drained, released, taken at once."""

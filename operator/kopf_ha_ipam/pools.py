@@ -155,8 +155,13 @@ class PoolKeeper:
                 await self._write(self.pool.state or CLAIMING, touch=True)
 
     async def activate(self, adopted: Mapping[str, str]) -> None:
-        """Start to give addresses. What claims have already is recorded in the same write."""
+        """Start to give addresses. What claims have already is recorded in the same write.
+
+        A pool that is being deleted meanwhile takes nothing on any more (trap 1); its claims keep what they have.
+        """
         async with self._lock:
+            if self.pool.terminating:
+                return
             if not self.pool.recorded:
                 self._remember(Record(adopted, self._record.tombstones))
             self.trouble = None

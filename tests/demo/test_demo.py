@@ -28,7 +28,8 @@ def test_with_the_fence_the_stale_leader_is_refused_and_every_promise_holds(bina
     assert "is paused (SIGSTOP): it has decided on 30 addresses" in told.stdout
     assert "REFUSED by precondition, token 1" in told.stdout  # the write in flight
     assert "REFUSED by gate, token 1" in told.stdout  # those after it
-    assert "REFUSED by server: 422" in told.stdout  # the raw request
+    assert "REFUSED by server: 422" in told.stdout  # raw requests: by the CRD's rule
+    assert "REFUSED by server: 403" in told.stdout  # and by a policy
     assert "it had sent   PATCH /apis/ipam.kopf-ha.dev/v1/addresspools/demo-pool/status" in told.stdout
     assert "and was told  409" in told.stdout
     assert "no address twice, no token going down" in told.stdout

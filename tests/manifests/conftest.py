@@ -7,8 +7,21 @@ from typing import Any
 
 import pytest
 
-from devcluster import Cluster
+from devcluster import Binaries, Cluster, ControlPlane
 from tests.manifests.support import NAMESPACE, ROOT, get, rendered
+
+
+@pytest.fixture(scope="session")
+def cluster(
+    pytestconfig: pytest.Config, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    """A control plane of its own: the policies of deploy/ would refuse what the others' tests do by hand."""
+    if pytestconfig.getoption("kubeconfig") is not None:
+        yield request.getfixturevalue("cluster")
+        return
+    binaries: Binaries = request.getfixturevalue("binaries")
+    with ControlPlane(tmp_path_factory.mktemp("manifests") / "state", binaries=binaries) as plane:
+        yield plane
 
 
 @pytest.fixture(scope="module")
