@@ -12,6 +12,7 @@ from kopf_ha.core.wire import Request, Response
 from kopf_ha.core.write import ATTEMPTS
 from kopf_ha.errors import GateClosed, StaleLeader, Unfenced
 from tests.core.fake_api import (
+    APPLY,
     CHILD,
     JSON_PATCH,
     STRATEGIC,
@@ -229,6 +230,12 @@ def test_a_json_patch_without_a_test_gets_one_and_does_not_go_again(api: FakeApi
     user_edits(api, path)
     assert me.patch(path, [{"op": "add", "path": "/spec/list/0", "value": 0}], JSON_PATCH).status == 422
     assert api.accepted == []
+    assert len(api.sent("PATCH")) == 1
+
+
+def test_an_apply_does_not_go_again(api: FakeApi, me: Process) -> None:
+    user_edits(api, CHILD)
+    assert me.patch(CHILD, {"metadata": {"name": "x"}, "spec": {"mine": 1}}, APPLY).status == 409
     assert len(api.sent("PATCH")) == 1
 
 

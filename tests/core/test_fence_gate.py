@@ -101,6 +101,14 @@ def test_a_thread_of_term_7_may_not_write_when_its_process_leads_term_9(api: Fak
     assert api.sent() == []
 
 
+def test_a_new_term_knows_nothing_of_what_the_last_one_knew(api: FakeApi, me: Process) -> None:
+    me.patch(WIDGET, EDIT)
+    assert len(me.fence.known) == 1
+    me.fence.new_term()
+    assert len(me.fence.known) == 0
+    assert me.fence.schemas == {}
+
+
 def test_a_request_of_term_7_in_flight_finds_the_stamp_of_term_9(api: FakeApi, me: Process) -> None:
     # Its grant still looks open: the process was paused between the gate and the socket.
     late = me.attempt(patch(WIDGET, EDIT))

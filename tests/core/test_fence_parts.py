@@ -1,0 +1,166 @@
+"""The small parts: stamps, paths, what is known of objects, grants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kopf_ha.core.grant import Grant
+from kopf_ha.core.known import Known, Seen, seen_of
+from kopf_ha.core.target import Target, api_root, parse_path
+from kopf_ha.core.token import TOKEN_MAX, MalformedStamp, Stamp, Verdict, judge, stamp_of
+from tests.core.fake_api import stamp
+
+MINE = stamp(7)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "verdict"),
+    [
+        (None, Verdict.FREE),
+        (stamp(6), Verdict.FREE),
+        (stamp(6, MINE.holder), Verdict.FREE),
+        (MINE, Verdict.MINE),
+        (stamp(7, "another"), Verdict.STALE),
+        (Stamp(7, MINE.holder, MINE.lease, "another-pod"), Verdict.STALE),
+        (stamp(8), Verdict.STALE),
+        (stamp(1, lease="other/op"), Verdict.FOREIGN),
+        (stamp(9, lease="other/op"), Verdict.FOREIGN),
+    ],
+)
+def test_what_a_recorded_stamp_means(recorded: Stamp | None, verdict: Verdict) -> None:
+    assert judge(recorded, MINE) is verdict
+
+
+@pytest.mark.parametrize("stamped", [True, False])
+def test_a_stamp_is_read_as_it_is_written(stamped: bool) -> None:
+    body: Any = {"status": {"fencing": MINE.as_status()}, "metadata": {"annotations": MINE.as_annotations()}}
+    assert stamp_of(body, stamped=stamped) == MINE
+
+
+@pytest.mark.parametrize("body", [{}, {"status": None}, {"status": {}}, {"status": {"fencing": None}}, {"status": "x"}])
+def test_no_stamp(body: dict[str, Any]) -> None:
+    assert stamp_of(body, stamped=True) is None
+    assert stamp_of({"metadata": {"annotations": None}}, stamped=False) is None
+
+
+@pytest.mark.parametrize("token", [None, 0, -1, True, 1.0, "7", "", TOKEN_MAX + 1, [], {}])
+def test_a_token_that_is_none(token: Any) -> None:
+    with pytest.raises(MalformedStamp):
+        stamp_of({"status": {"fencing": {**MINE.as_status(), "token": token}}}, stamped=True)
+
+
+@pytest.mark.parametrize("token", [None, "", "0", "-1", "+7", " 7", "7.0", "\u0667", "2000000001", 7.5, True])
+def test_a_token_in_an_annotation_that_is_none(token: Any) -> None:
+    notes = {**MINE.as_annotations(), "kopf-ha.dev/token": token}
+    with pytest.raises(MalformedStamp):
+        stamp_of({"metadata": {"annotations": notes}}, stamped=False)
+
+
+@pytest.mark.parametrize("missing", ["lease", "holder", "podUID"])
+@pytest.mark.parametrize("value", [None, 5])
+def test_a_stamp_with_a_part_missing(missing: str, value: Any) -> None:
+    with pytest.raises(MalformedStamp):
+        stamp_of({"status": {"fencing": {**MINE.as_status(), missing: value}}}, stamped=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("/api/v1/pods", Target("", "v1", "pods")),
+        ("/api/v1/namespaces/a/pods/x", Target("", "v1", "pods", "a", "x")),
+        ("/api/v1/namespaces/a/pods/x/", Target("", "v1", "pods", "a", "x")),
+        ("/api/v1/namespaces/a/pods/x/status", Target("", "v1", "pods", "a", "x", "status")),
+        ("/api/v1/namespaces/a/pods/x/proxy/a/b", Target("", "v1", "pods", "a", "x", "proxy/a/b")),
+        ("/api/v1/namespaces", Target("", "v1", "namespaces")),
+        ("/api/v1/namespaces/a", Target("", "v1", "namespaces", "", "a")),
+        ("/api/v1/namespaces/a/status", Target("", "v1", "namespaces", "", "a", "status")),
+        ("/api/v1/namespaces/a/finalize", Target("", "v1", "namespaces", "", "a", "finalize")),
+        ("/api/v1/nodes/n/status", Target("", "v1", "nodes", "", "n", "status")),
+        ("/apis/t.dev/v1/widgets/x", Target("t.dev", "v1", "widgets", "", "x")),
+        ("/apis/t.dev/v1/namespaces/a/widgets", Target("t.dev", "v1", "widgets", "a")),
+        ("/k8s/clusters/c-1/apis/t.dev/v1/namespaces/a/widgets/x", Target("t.dev", "v1", "widgets", "a", "x")),
+        ("/apis/rbac.k8s.io/v1/roles/system%3Ax", Target("rbac.k8s.io", "v1", "roles", "", "system:x")),
+        ("/apis/t.dev/v1/namespaces/a/%77idgets/%78/%73tatus", Target("t.dev", "v1", "widgets", "a", "x", "status")),
+    ],
+)
+def test_paths(path: str, target: Target) -> None:
+    assert parse_path(path) == target
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("", "/", "/api", "/api/v1", "/apis", "/apis/t.dev", "/apis/t.dev/v1", "/version", "/api/v2/pods"),
+        *("/api/v1//pods", "/api/v1/namespaces/a/../pods/x", "/api/v1/namespaces/%2e%2e/pods/x", "/api/v1/pods/."),
+    ],
+)
+def test_what_is_no_path_of_an_object(path: str) -> None:
+    assert parse_path(path) is None
+
+
+@pytest.mark.parametrize("root", ["", "/proxy", "/api/k8s"])
+@pytest.mark.parametrize("rest", ["/apis/t.dev/v1/namespaces/a/widgets/x", "/api/v1/namespaces/a", "/api/v1/nodes/n"])
+def test_a_path_is_made_of_its_root_and_its_target(root: str, rest: str) -> None:
+    for path in (root + rest, root + rest + "/status"):
+        target = parse_path(path)
+        assert target is not None
+        assert api_root(path) + target.path == root + rest
+
+
+def test_built_in_kinds() -> None:
+    def built_in(group: str) -> bool:
+        return Target(group, "v1", "x").built_in
+
+    assert all(map(built_in, ["", "apps", "batch", "coordination.k8s.io", "rbac.authorization.k8s.io"]))
+    assert not any(map(built_in, ["t.dev", "ipam.kopf-ha.dev", "cluster.x-k8s.io"]))
+
+
+KEY = ("widgets.t.dev", "a", "x")
+
+
+def test_what_is_known_never_gets_older() -> None:
+    known = Known()
+    known.learn(KEY, Seen("u", "10", MINE))
+    known.learn(KEY, Seen("u", "9", None))  # a watch lags behind our own writes
+    assert known.get(KEY) == Seen("u", "10", MINE)
+    known.learn(KEY, Seen("u", "11", None))
+    assert known.get(KEY) == Seen("u", "11", None)
+
+
+def test_another_uid_replaces_what_is_known() -> None:
+    known = Known()
+    known.learn(KEY, Seen("u", "10", MINE))
+    known.learn(KEY, Seen("other", "9", None))
+    assert known.get(KEY) == Seen("other", "9", None)
+
+
+def test_known_is_bounded_and_forgets() -> None:
+    known = Known(limit=2)
+    for name in "abc":
+        known.learn((*KEY[:2], name), Seen(name, "1", None))
+    assert len(known) == 2
+    assert known.get((*KEY[:2], "a")) is None
+    known.forget((*KEY[:2], "b"))
+    assert len(known) == 1
+    known.clear()
+    assert len(known) == 0
+
+
+@pytest.mark.parametrize("body", [{}, {"metadata": {}}, {"metadata": {"uid": "u"}}, {"kind": "Status", "metadata": {}}])
+def test_what_has_no_uid_and_version_is_no_object(body: dict[str, Any]) -> None:
+    assert seen_of(body, stamped=True) is None
+
+
+def test_a_grant_ends_at_its_deadline_and_is_never_revived() -> None:
+    grant = Grant(MINE, 100.0)
+    assert (grant.remaining(90.0), grant.remaining(100.0), grant.remaining(101.0)) == (10.0, 0.0, 0.0)
+    grant.extend(110.0)
+    grant.extend(105.0)
+    assert grant.remaining(100.0) == 10.0
+    grant.close("lost")
+    grant.close("again")
+    grant.extend(200.0)
+    assert grant.remaining(100.0) == 0.0
+    assert grant.closed == "lost"

@@ -1,0 +1,113 @@
+"""Fenced clients, and a term to write in. What the adapters change is put back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from kubernetes.client import rest
+from pykube.http import KubernetesHTTPAdapter
+
+from devcluster import Cluster
+from devcluster.waiting import until
+from kopf_ha import adapters
+from kopf_ha._context import boottime, entered
+from kopf_ha.adapters import Outcome, Wiring, wired
+from kopf_ha.core.fence import Fence
+from kopf_ha.core.grant import Grant
+from kopf_ha.core.token import Stamp
+from tests.fencing.http_fake import HttpFake
+from tests.fencing.kinds import GROUP, KINDS
+
+
+class Terms:
+    """The fence of this process, and terms to enter."""
+
+    def __init__(self, lease: str) -> None:
+        self.lease = lease
+        self.fence = Fence(lease)
+        self.outcomes: list[Outcome] = []
+        self.now = boottime
+
+    def grant(self, token: int, left: float = 600.0) -> Grant:
+        return Grant(Stamp(token, f"pod{token}", self.lease, f"uid-pod{token}"), boottime() + left)
+
+    @contextlib.contextmanager
+    def term(self, token: int) -> Iterator[Grant]:
+        """Run the body in a term of a process that knows nothing of other terms."""
+        self.fence.new_term()
+        grant = self.grant(token)
+        with entered(grant):
+            yield grant
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rest.RESTClientObject, "__init__", rest.RESTClientObject.__init__)
+    monkeypatch.setattr(KubernetesHTTPAdapter, "_do_send", KubernetesHTTPAdapter._do_send)
+    adapters.install()
+
+
+@pytest.fixture
+def terms(installed: None) -> Iterator[Terms]:
+    made = Terms("ns/op")
+    with wired(Wiring(made.fence, made.outcomes.append, lambda: made.now())):
+        yield made
+
+
+@pytest.fixture
+def http(terms: Terms) -> Iterator[HttpFake]:
+    fake = HttpFake()
+    yield fake
+    fake.close()
+
+
+@pytest.fixture(scope="session")
+def kinds(cluster: Cluster) -> Cluster:
+    """Gadgets with a stamp, Frames whose schema keeps half of it, Plains without."""
+    cluster.kubectl("apply", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": KINDS}))
+    for crd in KINDS:
+        for version in crd["spec"]["versions"]:
+            path = f"/apis/{GROUP}/{version['name']}/{crd['spec']['names']['plural']}"
+            until(f"{path} to be served", lambda p=path: served(cluster, p))
+    return cluster
+
+
+def served(cluster: Cluster, path: str) -> bool:
+    return cluster.kubectl("get", "--raw", path, check=False).returncode == 0
+
+
+class World:
+    """One namespace, as an administrator sees it, by kubectl."""
+
+    def __init__(self, cluster: Cluster, namespace: str) -> None:
+        self.cluster, self.namespace = cluster, namespace
+        self.kubeconfig = str(cluster.kubeconfig)
+
+    def kubectl(self, *args: str, **more: Any) -> str:
+        return self.cluster.kubectl("-n", self.namespace, *args, **more).stdout
+
+    def get(self, kind: str, name: str) -> Any:
+        return json.loads(self.kubectl("get", kind, name, "-o", "json"))
+
+    def there(self, kind: str, name: str) -> bool:
+        return bool(self.kubectl("get", kind, name, "-o", "name", "--ignore-not-found"))
+
+    def create(self, kind: str, name: str, **spec: Any) -> Any:
+        body = {"apiVersion": f"{GROUP}/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+        return json.loads(self.kubectl("create", "-f", "-", "-o", "json", input=json.dumps(body)))
+
+    def path(self, plural: str, name: str = "", version: str = "v1") -> str:
+        return f"/apis/{GROUP}/{version}/namespaces/{self.namespace}/{plural}" + (f"/{name}" if name else "")
+
+    def maps(self, name: str = "") -> str:
+        return f"/api/v1/namespaces/{self.namespace}/configmaps" + (f"/{name}" if name else "")
+
+
+@pytest.fixture
+def world(kinds: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setenv("KUBECONFIG", str(kinds.kubeconfig))
+    return World(kinds, namespace)
