@@ -21,9 +21,25 @@ class FencedVault(credentials.Vault):
     priority Kopf takes one at random.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: list[aiohttp.ClientSession] = []
+
     async def populate(self, src: dict[str, object]) -> None:
         """Take the credentials of the login handlers, fenced."""
-        await super().populate({key: fenced_credentials(info) for key, info in src.items()})
+        fenced = {key: fenced_credentials(info) for key, info in src.items()}
+        self._made += [
+            new.aiohttp_session
+            for key, new in fenced.items()
+            if new is not src[key] and isinstance(new, credentials.AiohttpSession)
+        ]
+        await super().populate(fenced)
+
+    async def close(self) -> None:
+        """Close the sessions, those included that Kopf never used, since it takes one of several logins."""
+        await super().close()
+        for session in self._made:
+            await session.close()
 
 
 def fenced_credentials(info: object) -> object:
