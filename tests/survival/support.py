@@ -1,0 +1,225 @@
+"""What the tests of survival share: the reference operator on a site of its own, and what its etcd says after."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from kubernetes import config
+
+from devcluster import ControlPlane
+from judge import Expectations, History, Verdict, judge, read_history
+from kopf_ha._context import boottime
+from kopf_ha.core.grant import Grant
+from kopf_ha.election import Elector
+from kopf_ha.run.api import Api
+from kopf_ha.settings import Settings
+from tests.ipam.support import ROOT, Ipam, Operator
+
+LEASE = "ipam-test"
+LAUNCHER = Path(__file__).parents[1] / "ipam" / "launcher.py"
+#: The number of the Lease before anybody led.
+BEFORE = 40
+#: Of Leases, in seconds.
+DURATION = 3
+
+
+def install_crds(plane: ControlPlane) -> None:
+    plane.kubectl("apply", "-k", str(ROOT / "crds"))
+    names = ("crd/addresspools.ipam.kopf-ha.dev", "crd/addressclaims.ipam.kopf-ha.dev")
+    plane.kubectl("wait", "--for=condition=Established", *names)
+
+
+PATHS = {
+    "addresspool": "/apis/ipam.kopf-ha.dev/v1/addresspools",
+    "addressclaim": "/apis/ipam.kopf-ha.dev/v1/namespaces/{}/addressclaims",
+    "configmap": "/api/v1/namespaces/{}/configmaps",
+    "lease": "/apis/coordination.k8s.io/v1/namespaces/{}/leases",
+    "crd": "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+}
+
+
+class Site(Ipam):
+    """One test's corner of the control plane, with an administrator who does what he should not."""
+
+    plane: ControlPlane
+
+    def __init__(self, plane: ControlPlane, namespace: str, folder: Path) -> None:
+        super().__init__(plane, namespace, folder)
+        self.plane = plane
+        self.api = Api(config.new_client_from_config(str(plane.kubeconfig)))
+        self.since = int(self.read(f"/api/v1/namespaces/{namespace}")["metadata"]["resourceVersion"])
+
+    # Reading without kubectl, which costs more than all that it waits for.
+
+    def read(self, path: str) -> dict[str, Any]:
+        """Give what is there, nothing if there is nothing."""
+        answer = self.api.request("GET", path)
+        assert answer.ok or answer.status == 404, answer.message
+        return dict(answer.json) if answer.ok else {}
+
+    def path(self, kind: str) -> str:
+        return PATHS[kind.rstrip("s")].format(self.namespace)
+
+    def get(self, kind: str, name: str) -> dict[str, Any]:
+        return self.read(f"{self.path(kind)}/{name}")
+
+    def all(self, kind: str) -> list[dict[str, Any]]:
+        return list(self.read(self.path(kind))["items"])
+
+    def children(self) -> list[dict[str, Any]]:
+        return list(
+            self.read(f"{self.path('configmap')}?labelSelector=app.kubernetes.io/managed-by=kopf-ha-ipam")["items"]
+        )
+
+    # --- the Lease, by hand
+
+    @property
+    def lease(self) -> dict[str, Any]:
+        return dict(self.get("lease", LEASE).get("spec") or {})
+
+    @property
+    def lease_version(self) -> str:
+        return str(self.get("lease", LEASE)["metadata"]["resourceVersion"])
+
+    def make_lease(self, **spec: Any) -> None:
+        body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": LEASE}, "spec": spec}
+        self.kubectl("create", "-f", "-", input=json.dumps(body))
+
+    def edit_lease(self, **spec: Any) -> None:
+        self.kubectl("patch", "lease", LEASE, "--type=merge", "-p", json.dumps({"spec": spec}))
+
+    def drop_lease(self) -> None:
+        self.kubectl("delete", "lease", LEASE)
+
+    def end(self, operator: Operator) -> None:
+        """Let a replica end in order; it gives its Lease back."""
+        operator.must_run = False
+        operator.stop()
+
+    def kill(self, operator: Operator) -> None:
+        operator.must_run = False
+        operator.kill()
+
+    # --- the beginning and the end of each story
+
+    def begin(self, name: str = "one", number: int = BEFORE, **more: Any) -> Operator:
+        """Give a leader with token 41, one more than the number, which has bound claim x from pool p."""
+        self.make_lease(leaseTransitions=number)
+        one = self.operator(name, **more)
+        self.apply(self.pool("p", cidr="10.80.0.0/28"), self.claim("x", "p"))
+        self.until_settled("x")
+        assert self.tokens() == {number + 1}
+        return one
+
+    def until_settled(self, *names: str) -> None:
+        """Wait until these claims, and all others, are bound and published."""
+        self.until_ready(*names)
+        self.until("ConfigMaps of all claims", lambda: len(self.children()) == len(self.all("addressclaims")))
+
+    def tokens(self) -> set[int]:
+        """The tokens recorded on pools, claims and children."""
+        found = [o["status"].get("fencing") for kind in ("addresspools", "addressclaims") for o in self.all(kind)]
+        notes = [c["metadata"]["annotations"]["kopf-ha.dev/token"] for c in self.children()]
+        return {int(f["token"]) for f in found if f} | {int(n) for n in notes}
+
+    def token(self, kind: str, name: str) -> int:
+        return int(self.get(kind, name)["status"]["fencing"]["token"])
+
+    def goes_on(self, above: int, claim: str = "after") -> None:
+        """A term above this token works: pools and a new claim bear it, and nothing in the history is wrong."""
+        self.apply(self.claim(claim, "p"))
+        self.until_settled(claim)
+        number = self.lease["leaseTransitions"]
+        assert above < self.token("addressclaim", claim) <= number
+        assert above < self.token("addresspool", "p") <= number
+        assert max(self.tokens()) <= number, "a stamp that the Lease does not know"
+        self.check_consistent()
+        verdict = self.judged()
+        assert verdict.ok, verdict
+
+    def write_much(self, text: str) -> None:
+        """Write what nobody needs, so that the revision rises."""
+        names = [f"n{n}" for n in range(60)]
+        self.apply(
+            *({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": n}, "data": {"is": text}} for n in names)
+        )
+
+    # --- what etcd says
+
+    def history(self) -> History:
+        """All changes of what was made since this site was."""
+        plane = self.plane
+        whole = read_history(plane.etcd_endpoints[0], plane.etcd_ca, plane.etcd_cert, plane.etcd_key)
+        born = {c.uid for c in whole.changes if c.before is None and c.revision > self.since}
+        return History(whole.revision, tuple(c for c in whole.changes if c.uid in born))
+
+    def judged(self) -> Verdict:
+        return judge(self.history(), (), Expectations(lease_tampered=True))
+
+    def quiet(self) -> int:
+        """Wait until nothing is written, and give the revision."""
+        self.until_quiet()
+        return self.revision()
+
+    def revision(self) -> int:
+        return self.history().revision
+
+    def touched(self, since: int) -> list[str]:
+        """What changed of pools, claims and children after a revision, once all is quiet."""
+        self.until_quiet()
+        kinds = ("addresspools", "addressclaims", "configmaps")
+        return [f"{c.key} at {c.revision}" for c in self.history().of(*kinds) if c.revision > since]
+
+
+class Follower:
+    """An elector on a clock that the test turns by hand; None for the machine's own."""
+
+    def __init__(self, site: Site, identity: str, *, turned: bool = False, duration: float = DURATION) -> None:
+        self.now = boottime()
+        self.grants: list[Grant] = []
+        self.causes: list[str] = []
+        times = {"lease_duration": duration, "renew_deadline": duration * 2 / 3, "retry_period": 0.5}
+        self.elector = Elector(
+            Settings(lease_name=LEASE, lease_namespace=site.namespace, identity=identity, pod_uid="u", **times),
+            lambda: config.new_client_from_config(str(site.cluster.kubeconfig)),
+            on_started=self.grants.append,
+            on_stopped=lambda grant, cause: self.causes.append(cause),
+            clock=(lambda: self.now) if turned else boottime,
+        )
+        self.elector.start()
+
+    @property
+    def seen(self) -> Any:
+        """The revision of the Lease that it has dealt with."""
+        return self.elector._state.version
+
+    def leads(self) -> bool:
+        self.elector.beat()
+        return self.elector.leading
+
+
+def terms(operator: Operator) -> list[int]:
+    """The tokens of a process's terms, in order."""
+    return [int(n) for n in re.findall(r"leading: token (\d+)", operator.log)]
+
+
+def shell_of_runbook(heading: str) -> list[str]:
+    """Give the commands of the first console block below a heading of docs/runbook.md."""
+    page = (ROOT / "docs" / "runbook.md").read_text()
+    block = re.search(rf"^## {re.escape(heading)}.*?```console\n(.*?)```", page, re.DOTALL | re.MULTILINE)
+    assert block, f"docs/runbook.md says nothing about {heading!r}"
+    return [line for line in block[1].replace("\\\n", " ").splitlines() if line.strip()]
+
+
+def run_shell(site: Site, command: str) -> str:
+    """Run a command of the documentation as administrator."""
+    env = site.cluster.kubectl_env()
+    env |= {"KUBECONFIG": str(site.cluster.kubeconfig)}
+    env["PATH"] = f"{site.cluster.kubectl_path.parent}:{env['PATH']}"
+    done = subprocess.run(["bash", "-ec", command], env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, f"{command}: {done.stderr}"
+    return done.stdout.strip()
