@@ -372,3 +372,13 @@ def patch(path: str, body: Any, content_type: str = MERGE, query: str = "") -> R
 def write(method: str, path: str, body: Any = None, query: str = "") -> Request:
     raw = b"" if body is None else json.dumps(body).encode()
     return Request(method, path, query=query, content_type="application/json", body=raw)
+
+
+# What most tests of the fence begin with.
+
+MINE = stamp(7)
+EDIT = {"spec": {"mine": 1}}
+
+
+def nothing_changed(api: FakeApi) -> bool:
+    return api.accepted == [] and not api.sent("PATCH", "PUT", "POST", "DELETE")

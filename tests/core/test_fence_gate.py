@@ -17,7 +17,9 @@ from kopf_ha.errors import (
 )
 from tests.core.fake_api import (
     CHILD,
+    EDIT,
     LEASE,
+    MINE,
     WIDGET,
     FakeApi,
     Process,
@@ -25,27 +27,6 @@ from tests.core.fake_api import (
     stamp,
     write,
 )
-
-MINE = stamp(7)
-EDIT = {"spec": {"mine": 1}}
-
-
-@pytest.fixture
-def api() -> FakeApi:
-    api = FakeApi()
-    for path in (WIDGET, CHILD):
-        api.put(path, {"metadata": {"annotations": {"theirs": "kept"}}, "spec": {}}, stamp(6))
-    return api
-
-
-@pytest.fixture
-def me(api: FakeApi) -> Process:
-    return Process(api, MINE)
-
-
-def nothing_changed(api: FakeApi) -> bool:
-    return api.accepted == [] and not api.sent("PATCH", "PUT", "POST", "DELETE")
-
 
 # --- the gate
 

@@ -20,6 +20,7 @@ from kopf_ha.errors import (
 from tests.core.fake_api import (
     CHILD,
     CRDS,
+    EDIT,
     FENCING,
     JSON_PATCH,
     LEASES,
@@ -29,31 +30,11 @@ from tests.core.fake_api import (
     Process,
     crd,
     json_of,
+    nothing_changed,
     stamp,
     status,
     write,
 )
-
-MINE = stamp(7)
-EDIT = {"spec": {"mine": 1}}
-
-
-@pytest.fixture
-def api() -> FakeApi:
-    api = FakeApi()
-    for path in (WIDGET, CHILD):
-        api.put(path, {"metadata": {"annotations": {"theirs": "kept"}}, "spec": {}}, stamp(6))
-    return api
-
-
-@pytest.fixture
-def me(api: FakeApi) -> Process:
-    return Process(api, MINE)
-
-
-def nothing_changed(api: FakeApi) -> bool:
-    return api.accepted == [] and not api.sent("PATCH", "PUT", "POST", "DELETE")
-
 
 # --- line 3
 
