@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from devcluster.waiting import until
 from tests.ipam.support import LIMIT
 from tests.survival.support import BEFORE, Site, terms
@@ -59,10 +57,6 @@ def test_two_live_processes(site: Site) -> None:
     assert len(tokens) == len(set(tokens)), "one token was given twice"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="check_floor of run/barrier.py takes a pool with my identity and my token for one that this term wrote",
-)
 def test_the_lease_counts_from_below_as_well(site: Site) -> None:
     """Made again with the number of before, it gives a process the number that its namesake had."""
     first = site.begin(**named(site, "first"))

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
-
 from devcluster.waiting import until
 from tests.ipam.support import KINDS, LIMIT, ROOT, Ipam
 from tests.survival.support import BEFORE, LAUNCHER, LEASE, Site, run_shell, shell_of_runbook, terms
@@ -162,7 +160,6 @@ def begin_again(site: Site, number: int) -> None:
         site.edit_lease(leaseTransitions=number)
 
 
-@pytest.mark.xfail(strict=True, reason="without it a claim whose child bears the last token can never be deleted")
 def test_the_runbook_lowers_children_too() -> None:
     page = (ROOT / "docs" / "runbook.md").read_text()
     assert "kopf-ha.dev/token" in page.partition("## No token is left")[2].partition("\n## ")[0]

@@ -60,18 +60,22 @@ class Fence:
         self.schemas.clear()
 
     def learn(self, target: Target, body: Any) -> None:
-        """Take note of an object that a watch or a list gave. Never raises: a handler must still see it."""
-        stamped = False if target.built_in else self.schemas.get((target.group, target.version, target.resource))
-        if stamped is None or not isinstance(body, dict):
+        """Take note of an object that a watch gave. Never raises: a handler must still see it."""
+        if not isinstance(body, dict):
             return
+        stamped = False if target.built_in else self.schemas.get((target.group, target.version, target.resource))
+        status = body.get("status")
+        # Before the first write of a kind its schema was not asked for; a stamp that is there has one.
+        guess = not target.built_in and isinstance(status, dict) and "fencing" in status
         try:
-            seen = seen_of(body, stamped=stamped)
+            seen = seen_of(body, stamped=guess if stamped is None else stamped)
         except MalformedStamp:
             self.known.forget(target.key)  # the next write reads it again and names the trouble
             return
         if seen is not None:
-            self.note_floor(seen, stamped)
-            self.known.learn(target.key, seen)
+            self.note_floor(seen, guess if stamped is None else stamped)
+            if stamped is not None:
+                self.known.learn(target.key, seen)
 
     def note_floor(self, seen: Seen, stamped: bool) -> None:
         """Raise the floor to a stamp seen. An annotation does not count: anybody may write one."""

@@ -328,4 +328,9 @@ class Elector:
 
 
 def _wall() -> str:
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return _micro_time(datetime.datetime.now(datetime.UTC))
+
+
+def _micro_time(now: datetime.datetime) -> str:
+    # The client makes a datetime of it and drops microseconds that are 0; a MicroTime without them gets a 400.
+    return now.replace(microsecond=max(1, now.microsecond)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

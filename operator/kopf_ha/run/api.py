@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from kopf_ha.adapters.kubernetes_client import exempt
 from kopf_ha.core.wire import Response
 from kopf_ha.errors import ConfigurationError
 
+#: Seconds between attempts at a list. An API server that meets a custom kind for the first time answers 429.
+WAITS = (0.1, 0.2, 0.4, 0.8)
 #: Items a list asks for at a time, as client-go does.
 PAGE = 500
 
@@ -82,7 +85,7 @@ class Api:
         """
         cursor = ""
         while True:
-            answer = self.request("GET", f"{path}?limit={PAGE}" + (f"&continue={cursor}" if cursor else ""))
+            answer = self._page(f"{path}?limit={PAGE}" + (f"&continue={cursor}" if cursor else ""))
             if not answer.ok:
                 raise LookupError(f"cannot list {path}: {answer.status} {answer.message}")
             data = answer.json
@@ -90,3 +93,12 @@ class Api:
             cursor = (data.get("metadata") or {}).get("continue") or ""
             if not cursor:
                 return
+
+    def _page(self, path: str) -> Response:
+        """Ask for one page; a server that is about to be ready (429, 503) is asked again a few times."""
+        for wait in WAITS:
+            answer = self.request("GET", path)
+            if answer.status not in (429, 503):
+                return answer
+            time.sleep(wait)
+        return self.request("GET", path)

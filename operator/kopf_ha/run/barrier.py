@@ -16,7 +16,7 @@ import urllib3
 from kopf_ha._context import CurrentTerm
 from kopf_ha.core.fence import Fence, crd_is_stamped
 from kopf_ha.core.grant import Grant
-from kopf_ha.core.token import MalformedStamp, Verdict, judge, stamp_of
+from kopf_ha.core.token import MalformedStamp, stamp_of
 from kopf_ha.errors import ConfigurationError, FloorLost, ForeignStamp, Unfenced
 from kopf_ha.run.api import Api
 
@@ -117,7 +117,7 @@ def check_floor(objects: list[dict[str, Any]], grant: Grant) -> None:
     """Make sure that my token is above every recorded one.
 
     Raises:
-        FloorLost: it is not: the Lease was edited or recreated (I2).
+        FloorLost: it is not: the Lease was edited or recreated, or an identity is used twice (I2).
     """
     highest = 0
     for body in objects:
@@ -125,7 +125,8 @@ def check_floor(objects: list[dict[str, Any]], grant: Grant) -> None:
             recorded = stamp_of(body, stamped=True)
         except MalformedStamp:
             continue  # stamping it will say so and set it aside
-        if recorded is not None and judge(recorded, grant.stamp) is Verdict.STALE:
+        # Nothing was written in this term yet: even my own name and number are somebody else's, who had both.
+        if recorded is not None and recorded.lease == grant.stamp.lease and recorded.token >= grant.stamp.token:
             highest = max(highest, recorded.token)
     if highest:
         raise FloorLost(

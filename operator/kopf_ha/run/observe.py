@@ -11,8 +11,10 @@ from kopf._cogs.structs import ids  # a handler for another handler's selector h
 from kopf._core.intents import handlers
 
 from kopf_ha._context import current_grant
-from kopf_ha.adapters import wiring
+from kopf_ha.adapters import Outcome, wiring
 from kopf_ha.core.target import Target
+from kopf_ha.core.wire import Request
+from kopf_ha.errors import FloorLost
 
 HANDLER_ID = "kopf_ha.observe"
 
@@ -20,11 +22,10 @@ HANDLER_ID = "kopf_ha.observe"
 async def observe(resource: kopf.Resource, body: kopf.Body, type: str | None, **_: Any) -> None:
     """Note the revision that the object's handlers are about to decide from.
 
-    In a term that is lost none of them begins any more: being first, this one ends the object's worker.
+    In a term that is lost none of them begins any more: being first, this one ends the object's worker. A token
+    above the term's ends it, too, even if nothing has to be written: what is written next would stand below (I1).
     """
     grant = current_grant()
-    if grant is not None and grant.closed:
-        raise asyncio.CancelledError
     metadata = body["metadata"]
     target = Target(
         resource.group, resource.version, resource.plural, metadata.get("namespace") or "", metadata["name"]
@@ -34,6 +35,12 @@ async def observe(resource: kopf.Resource, body: kopf.Body, type: str | None, **
         use.fence.known.forget(target.key)
     else:
         use.fence.learn(target, dict(body))
+    if grant is not None and not grant.closed and use.fence.floor > grant.stamp.token and use.fence.mode == "full":
+        floor = use.fence.floor
+        lost = FloorLost(f"{target} records token {floor}, this term's is {grant.stamp.token}", floor)
+        use.report(Outcome("kopf", Request("WATCH", target.path), grant, lost))
+    if grant is not None and grant.closed:
+        raise asyncio.CancelledError
 
 
 def observe_all(registry: kopf.OperatorRegistry) -> None:
