@@ -115,6 +115,23 @@ def test_an_edit_between_read_and_renewal_costs_a_conflict_and_no_term(world: Wo
     assert world.lease.body["metadata"]["labels"] == {"n": "1"}
 
 
+def test_a_lease_of_an_earlier_revision_ends_the_term(world: World) -> None:
+    """I2: etcd was restored from a snapshot in which I led already; tokens may have been given since."""
+    a = world.replica("a")
+    world.run(1)
+    before = copy.deepcopy(world.lease.body)
+    world.run(10)
+    assert a.leads()
+    world.now = a.due
+    a.last_beat = world.now
+    a.tick()
+    world.lease.body = before
+    a.answer()
+    assert isinstance(a.request, el.Read)
+    a.answer()
+    assert a.stopped == ["Lease ns/op went back to an earlier revision; was etcd restored from a snapshot?"]
+
+
 def test_labels_that_are_edited_for_ever_are_not_chased_without_a_pause(world: World) -> None:
     a = world.replica("a")
     world.run(1)

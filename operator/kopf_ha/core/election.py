@@ -158,7 +158,8 @@ class Election:
         if not event.read and not _newer(event.version, state.version):
             # Old news. Taken for new, the echo of the record before mine would end my term.
             return state, []
-        undone = event.read and event.record is not None and _newer(state.version, event.version)
+        seen, read = state.seen, event.record if event.read else None
+        undone = seen is not None and read is not None and _newer(seen.resource_version, read.resource_version)
         state, actions = self._note(state, event.record, event.version, now)
         if state.phase in (L, R) and undone:
             cause = f"Lease {self.lease} went back to an earlier revision; was etcd restored from a snapshot?"
