@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
@@ -63,7 +64,9 @@ class Timeline:
             self.console.print(self._panel())
         if self.picture is not None:
             self.console.print(self._panel())
-            self.console.save_svg(str(self.picture), title="make demo")
+            svg = self.console.export_svg(title="make demo")
+            # Any monospaced font will do; a picture that fetches one is none.
+            self.picture.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL))
 
     def say(self, kind: str, text: str) -> None:
         """Add a line of a kind (`STYLES`)."""
