@@ -1,0 +1,194 @@
+"""A node without containers: the pods of Deployments run as processes, with what a kubelet would give them.
+
+Their arguments, variables, credentials and ends are those of the pod; so the commands of a page about Deployments
+mean what they say, and the controllers' part is the real one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from devcluster import ControlPlane, Process
+from devcluster.waiting import until
+
+ROOT = Path(__file__).parents[2]
+#: So that a test waits seconds for a lease, and for an address that rests.
+SHORT = {
+    "KOPF_HA_LEASE_DURATION": "3",
+    "KOPF_HA_RENEW_DEADLINE": "2",
+    "KOPF_HA_RETRY_PERIOD": "0.5",
+    "KOPF_HA_IPAM_QUARANTINE": "1",
+}
+EVERY = 0.2
+NODE = "node"
+MERGE = {"Content-Type": "application/merge-patch+json"}
+
+
+class Replica(Process):
+    """One pod's container."""
+
+    def __init__(self, pod: Mapping[str, Any], argv: list[str], env: dict[str, str], log: Path, cwd: Path) -> None:
+        super().__init__(pod["metadata"]["name"], argv, env, log, cwd)
+        self.uid = str(pod["metadata"]["uid"])
+        self.namespace = str(pod["metadata"]["namespace"])
+        self.labels = dict(pod["metadata"].get("labels") or {})
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text() if self.log_path and self.log_path.exists() else ""
+
+    def until(self, pattern: str, count: int = 1) -> list[str]:
+        """Wait for lines of its log."""
+
+        def seen() -> list[str] | None:
+            found = re.findall(f"(?m)^.*{pattern}.*$", self.log)
+            return found if len(found) >= count else None
+
+        return until(f"{count} × {pattern!r} in the log of {self.name}", seen, 90)
+
+
+class Node:
+    """Runs pods of the namespaces that are named while it is used as a context manager.
+
+    Args:
+        plane: the control plane.
+        folder: for logs.
+        cwd: where the containers' commands start.
+        older: a folder with a `sitecustomize` for images with the tag ``older``.
+    """
+
+    def __init__(self, plane: ControlPlane, folder: Path, cwd: Path, older: Path | None = None) -> None:
+        self.plane, self.folder, self.cwd, self.older = plane, folder, cwd, older
+        self.running: dict[str, Replica] = {}
+        self.all: list[Replica] = []  #: in the order of their starts, ended ones too
+        self._asked: set[str] = set()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._main, name="node", daemon=True)
+
+    def __enter__(self) -> Node:
+        kubectl = self.plane.kubectl
+        kubectl("create", "serviceaccount", "node", "-n", "kube-system")
+        who = "--serviceaccount=kube-system:node"
+        kubectl("create", "clusterrolebinding", "test-node", "--clusterrole=cluster-admin", who)
+        token = kubectl("create", "token", "node", "-n", "kube-system", "--duration=2h").stdout.strip()
+        self._session = requests.Session()
+        self._session.headers["Authorization"] = f"Bearer {token}"
+        self.ask("POST", "/api/v1/nodes", {"metadata": {"name": NODE}})
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        for replica in self.running.values():
+            replica.kill()
+
+    def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> requests.Response:
+        """Send a request; what is gone meanwhile is no trouble, whoever asks."""
+        url = self.plane.servers[0] + path
+        # not the session's: a variable of the environment would win over it
+        ca = str(self.plane.ca_file)
+        answer = self._session.request(method, url, json=body, headers=headers, verify=ca, timeout=30)
+        assert answer.ok or answer.status_code in (404, 409), f"{method} {path}: {answer.text}"
+        return answer
+
+    def check_running(self) -> None:
+        """Raise what went wrong here, for waits."""
+        if self._error is not None:
+            raise self._error
+
+    def replicas(self, label: str = "") -> list[Replica]:
+        """Those that run now, oldest first; ``key=value`` selects."""
+        key, _, value = label.partition("=")
+        with self._lock:
+            return [r for r in self.all if r.uid in self.running and (not label or r.labels.get(key) == value)]
+
+    def _main(self) -> None:
+        try:
+            while not self._stop.wait(EVERY):
+                self._look()
+        except BaseException as error:
+            self._error = error
+
+    def _look(self) -> None:
+        pods = {p["metadata"]["uid"]: p for p in self.ask("GET", "/api/v1/pods").json()["items"]}
+        for uid, pod in pods.items():
+            meta = pod["metadata"]
+            path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
+            replica = self.running.get(uid)
+            if meta.get("deletionTimestamp"):
+                if replica is not None and replica.running:
+                    if uid not in self._asked:
+                        self._asked.add(uid)
+                        replica.terminate()
+                    continue
+                options = {"gracePeriodSeconds": 0, "preconditions": {"uid": uid}}
+                self.ask("DELETE", path, {"kind": "DeleteOptions", "apiVersion": "v1", **options})
+            elif replica is None:
+                self._start(pod, path)
+            elif not replica.running:
+                replica.start()  # as a kubelet does
+        for uid in self.running.keys() - pods.keys():
+            self.running[uid].kill()
+            with self._lock:
+                del self.running[uid]
+
+    def _start(self, pod: Mapping[str, Any], path: str) -> None:
+        if not pod["spec"].get("nodeName"):
+            binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod["metadata"]["name"]}}
+            self.ask("POST", f"{path}/binding", binding | {"target": {"kind": "Node", "name": NODE}})
+        replica = self._replica(pod, path)
+        if replica is None:
+            return
+        replica.start()
+        with self._lock:
+            self.running[replica.uid] = replica
+            self.all.append(replica)
+        ready = [{"type": kind, "status": "True"} for kind in ("Ready", "ContainersReady")]
+        self.ask("PATCH", f"{path}/status", {"status": {"phase": "Running", "conditions": ready}}, MERGE)
+
+    def _replica(self, pod: Mapping[str, Any], path: str) -> Replica | None:
+        meta, spec = pod["metadata"], pod["spec"]
+        account = f"/api/v1/namespaces/{meta['namespace']}/serviceaccounts/{spec['serviceAccountName']}/token"
+        bound = {"apiVersion": "v1", "kind": "Pod", "name": meta["name"], "uid": meta["uid"]}
+        answer = self.ask("POST", account, {"spec": {"boundObjectRef": bound, "expirationSeconds": 7200}})
+        if answer.status_code in (404, 409):
+            return None  # the pod is gone meanwhile
+        token = answer.json()["status"]["token"]
+        (container,) = spec["containers"]
+        environment = {v["name"]: _value(v, pod) for v in container.get("env") or ()}
+        source = str(ROOT / "operator")
+        if container["image"].endswith(":older"):
+            source = f"{self.older}{os.pathsep}{source}"
+        env = {
+            **SHORT,
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "PYTHONPATH": source,
+            "PYTHONUNBUFFERED": "1",
+            "KUBECONFIG": str(self.plane.kubeconfig_for(token, name=meta["name"])),
+            **environment,
+        }
+        # an image without a command has kopf-ha as its entry point, as the Dockerfile says
+        program, *args = container.get("command") or ["kopf-ha", *container.get("args", ())]
+        argv = [sys.executable, "-m", {"kopf-ha": "kopf_ha"}.get(program, program), *args]
+        return Replica(pod, argv, env, self.folder / f"{meta['name']}.log", self.cwd)
+
+
+def _value(variable: Mapping[str, Any], pod: Any) -> str:
+    if "value" in variable:
+        return str(variable["value"])
+    value = pod
+    for part in variable["valueFrom"]["fieldRef"]["fieldPath"].split("."):
+        value = value[part]
+    return str(value)

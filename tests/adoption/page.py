@@ -1,0 +1,59 @@
+"""A page of docs/ whose commands are run as they stand there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from devcluster import ControlPlane
+
+ROOT = Path(__file__).parents[2]
+
+
+class Page:
+    """The console blocks of one page, to be run one after the other by a shell, as administrator.
+
+    Args:
+        name: of the page in docs/.
+        plane: the cluster.
+        cwd: where a reader would stand.
+        section: the heading of the part that is meant; all of the page if empty.
+    """
+
+    def __init__(self, name: str, plane: ControlPlane, cwd: Path, section: str = "") -> None:
+        text = (ROOT / "docs" / name).read_text()
+        if section:
+            text = text.split(f"\n## {section}\n", 1)[1].split("\n## ", 1)[0]
+        self.blocks: list[str] = re.findall(r"(?ms)^```console\n(.*?)^```$", text)
+        assert self.blocks
+        assert all(re.match(r"(kubectl|kopf-ha) ", block) for block in self.blocks)
+        self.plane, self.cwd, self.done = plane, cwd, 0
+
+    def next(self, contains: str) -> str:
+        """Run the next block, which must be the one that the test means; give what it printed.
+
+        Raises:
+            AssertionError: a command failed, or the page and the test no longer go together.
+        """
+        block = self.blocks[self.done]
+        assert contains in block, f"the next block is another: {block}"
+        self.done += 1
+        return shell(self.plane, block, self.cwd)
+
+    def check_at_end(self) -> None:
+        """Make sure that the test left nothing of the page out."""
+        assert self.blocks[self.done :] == []
+
+
+def shell(plane: ControlPlane, commands: str, cwd: Path) -> str:
+    """Run commands as an administrator would, each of whom must succeed."""
+    programs = f"{plane.kubectl_path.parent}:{Path(sys.executable).parent}"
+    env = plane.kubectl_env() | {"KUBECONFIG": str(plane.kubeconfig)}
+    env["PATH"] = f"{programs}:{env['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands], cwd=cwd, env=env, capture_output=True, text=True, timeout=150
+    )
+    assert done.returncode == 0, f"{commands}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
