@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ def send(self: HTTPAdapter, request: PreparedRequest, **options: Any) -> Respons
         note = trigger.with_suffix(".note")
         note.write_text(json.dumps({"pid": os.getpid(), "url": request.url, "body": json.loads(body)}))
         trigger.unlink()
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # To this very thread: a signal to the process may be taken by another one, and this one would go on a while.
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
     return _send(self, request, **options)
 
 
