@@ -74,7 +74,7 @@ def main() -> None:
     counts = sorted(int(arg) for arg in sys.argv[1:]) or [1, 100, 1000]
     with ControlPlane() as plane:
         plane.kubectl("apply", "-k", "crds/")
-        plane.kubectl("wait", "--for=condition=Established", "crd", "-l", "app.kubernetes.io/part-of=kopf-ha")
+        plane.wait_established()
         Console().print(measure(plane, counts))
 
 

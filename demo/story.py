@@ -63,7 +63,7 @@ class Story:
         say = self.timeline
         say.stage(f"1. Install the operator: {FENCES[self.fence]}")
         self.world.kubectl("apply", "-k", "crds/")
-        self.plane.kubectl("wait", "--for=condition=Established", "crd", "-l", "app.kubernetes.io/part-of=kopf-ha")
+        self.plane.wait_established()
         self.world.kubectl("apply", "-k", "deploy/")
         if self.fence != "full":
             # With them even a leader without a fence of its own is refused, and there is no story.

@@ -19,6 +19,7 @@ from devcluster import building, kubeconfig
 from devcluster.binaries import from_assets
 from devcluster.errors import DevclusterError
 from devcluster.progress import Progress
+from devcluster.waiting import until
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,19 @@ class Cluster(ABC):
             said = done.stderr.strip() or done.stdout.strip()
             raise DevclusterError(f"kubectl {' '.join(args)} failed with status {done.returncode}: {said}")
         return done
+
+    def wait_established(self) -> None:
+        """Wait until every CustomResourceDefinition is served.
+
+        `kubectl wait` fails on one that was made a moment ago and has no conditions yet.
+        """
+
+        def established() -> bool:
+            items = json.loads(self.kubectl("get", "customresourcedefinitions", "-o", "json").stdout)["items"]
+            conditions = [(item.get("status") or {}).get("conditions") or () for item in items]
+            return all(any(c["type"] == "Established" and c["status"] == "True" for c in cs) for cs in conditions)
+
+        until("all CustomResourceDefinitions to be established", established)
 
     def kubectl_env(self) -> dict[str, str]:
         """The environment in which kubectl reads and writes nothing in the user's ~/.kube."""

@@ -51,9 +51,7 @@ class Shop:
     def install(self) -> None:
         """Kinds, account and role, as they were under plain Kopf."""
         self.apply("base.yaml", "crds.yaml")
-        self.plane.kubectl(
-            "wait", "--for=condition=Established", "crd/racks.shop.example.com", "crd/boxes.shop.example.com"
-        )
+        self.plane.wait_established()
         self.create("Rack", "big", {})
 
     def run_plain(self) -> Replica:

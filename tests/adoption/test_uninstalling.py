@@ -27,7 +27,7 @@ def node(plane: ControlPlane, tmp_path: Path) -> Iterator[Node]:
     with Node(plane, logs, ROOT) as made:
         assert left(made) == []
         plane.kubectl("apply", "-k", str(ROOT / "crds"))
-        plane.kubectl("wait", "--for=condition=Established", "crd", "-l", "app.kubernetes.io/part-of=kopf-ha")
+        plane.wait_established()
         plane.kubectl("apply", "-k", str(ROOT / "deploy"))
         plane.kubectl("create", "namespace", "team")
         documents: list[dict[str, Any]] = [

@@ -15,7 +15,7 @@ from tests.ipam.support import ROOT, Ipam
 @pytest.fixture(scope="session")
 def crds(cluster: Cluster) -> None:
     cluster.kubectl("apply", "-k", str(ROOT / "crds"))
-    # `kubectl wait` fails on a CRD so new that it has no conditions yet
+    cluster.wait_established()
     served = ("get", "addresspools,addressclaims", "-A")
     until("the CRDs to be served", lambda: cluster.kubectl(*served, check=False).returncode == 0)
 

@@ -69,8 +69,7 @@ def crds(site: Site) -> None:
     files = sorted(CRDS.glob("address*.yaml"))
     for file in files:
         site.kubectl("apply", "-f", str(file))
-    names = [f"crd/{file.stem}.{GROUP}" for file in files]
-    site.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
+    site.cluster.wait_established()
 
 
 def changes(history: History, key: Key) -> list[Change]:

@@ -31,7 +31,7 @@ def deployed(cluster: Cluster) -> Iterator[list[dict[str, Any]]]:
         pytest.skip(f"this cluster has a namespace {NAMESPACE} already, which the end of the test would remove")
     documents = rendered(cluster)
     cluster.kubectl("apply", "-k", str(ROOT / "crds"))
-    cluster.kubectl("wait", "--for=condition=Established", "--all", "crd")
+    cluster.wait_established()
     try:
         cluster.kubectl("apply", "-k", str(ROOT / "deploy"))
         yield documents

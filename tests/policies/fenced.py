@@ -116,7 +116,7 @@ class Fenced:
             who = f"--serviceaccount={self.namespace}:{account}"
             self.cluster.kubectl("create", "clusterrolebinding", self._binding(account), f"--clusterrole={role}", who)
         self.cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(crds()))
-        self.cluster.kubectl("wait", "--for=condition=Established", *(f"crd/{c['metadata']['name']}" for c in crds()))
+        self.cluster.wait_established()
         token = self.cluster.kubectl("create", "token", "boss", "-n", self.namespace, "--duration=2h").stdout.strip()
         self.admin = Client(self.cluster.servers[0], self.cluster.ca_file, token)
         self.old, self.new, self.third = (self.pod(name) for name in ("old", "new", "third"))

@@ -90,7 +90,7 @@ class World:
 def world(binaries: Binaries, tmp_path: Path) -> Iterator[World]:
     with ControlPlane(tmp_path / "state", binaries=binaries) as plane:
         plane.kubectl("apply", "-k", str(ROOT / "crds"))
-        plane.kubectl("wait", "--for=condition=Established", "crd", "-l", "app.kubernetes.io/part-of=kopf-ha")
+        plane.wait_established()
         plane.kubectl("apply", "-k", str(ROOT / "deploy" / "base"))  # its pods stay Pending: there is no node
         plane.kubectl("apply", "-f", str(ROOT / "deploy" / "components" / "policies" / "policies.yaml"))
         body = {"apiVersion": "ipam.kopf-ha.dev/v1", "kind": "AddressPool", "metadata": {"name": "pool"}}

@@ -29,8 +29,7 @@ DURATION = 3
 
 def install_crds(plane: ControlPlane) -> None:
     plane.kubectl("apply", "-k", str(ROOT / "crds"))
-    names = ("crd/addresspools.ipam.kopf-ha.dev", "crd/addressclaims.ipam.kopf-ha.dev")
-    plane.kubectl("wait", "--for=condition=Established", *names)
+    plane.wait_established()
 
 
 PATHS = {
