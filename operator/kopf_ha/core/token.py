@@ -15,6 +15,7 @@ ANNOTATION_TOKEN = "kopf-ha.dev/token"  # noqa: S105  a name, no secret
 ANNOTATION_HOLDER = "kopf-ha.dev/holder"
 ANNOTATION_LEASE = "kopf-ha.dev/lease"
 ANNOTATION_POD_UID = "kopf-ha.dev/pod-uid"
+ANNOTATIONS = (ANNOTATION_TOKEN, ANNOTATION_HOLDER, ANNOTATION_LEASE, ANNOTATION_POD_UID)
 
 
 class Verdict(enum.Enum):

@@ -13,10 +13,12 @@ from kopf._core.intents import handlers
 from kopf_ha._context import current_grant
 from kopf_ha.adapters import Outcome, wiring
 from kopf_ha.core.target import Target
+from kopf_ha.core.token import ANNOTATIONS
 from kopf_ha.core.wire import Request
 from kopf_ha.errors import FloorLost
 
 HANDLER_ID = "kopf_ha.observe"
+STARTUP_ID = "kopf_ha.ignore_stamps"
 
 
 async def observe(resource: kopf.Resource, body: kopf.Body, type: str | None, **_: Any) -> None:
@@ -43,6 +45,12 @@ async def observe(resource: kopf.Resource, body: kopf.Body, type: str | None, **
         raise asyncio.CancelledError
 
 
+async def ignore_stamps(settings: kopf.OperatorSettings, **_: Any) -> None:
+    """Have Kopf see no change in a child's stamp: update handlers would run for it, in each term anew."""
+    ignored = settings.persistence.diffbase_storage.ignored_fields
+    ignored.extend(f for name in ANNOTATIONS if (f := ("metadata", "annotations", name)) not in ignored)
+
+
 def observe_all(registry: kopf.OperatorRegistry) -> None:
     """Watch along with every handler of the registry; without effect the second time.
 
@@ -65,6 +73,8 @@ def observe_all(registry: kopf.OperatorRegistry) -> None:
         )
         for selector in selectors
     ]  # fmt: skip
+    # The last of them, since the operator's own may choose another storage.
+    kopf.on.startup(registry=registry, id=STARTUP_ID)(ignore_stamps)
 
 
 def _not_ours(record: logging.LogRecord) -> bool:
