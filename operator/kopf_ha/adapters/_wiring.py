@@ -23,6 +23,11 @@ class Outcome:
     refused: Refused | None
     status: int = 0
 
+    @property
+    def result(self) -> str:
+        """The status class of the answer (``2xx``), or the line of the fence that refused; counts go by it."""
+        return f"{self.status // 100}xx" if self.refused is None else self.refused.line
+
 
 @dataclass(frozen=True, slots=True)
 class Wiring:

@@ -20,7 +20,6 @@ from typing import Any
 from kopf_ha.core import change
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.known import Known, Seen, seen_of
-from kopf_ha.core.schema import crd_is_stamped as crd_is_stamped
 from kopf_ha.core.target import Target, api_root, parse_path
 from kopf_ha.core.token import MalformedStamp
 from kopf_ha.core.wire import WRITES, Request
@@ -63,18 +62,20 @@ class Fence:
         """Take note of an object that a watch gave. Never raises: a handler must still see it."""
         if not isinstance(body, dict):
             return
-        stamped = False if target.built_in else self.schemas.get((target.group, target.version, target.resource))
-        status = body.get("status")
-        # Before the first write of a kind its schema was not asked for; a stamp that is there has one.
-        guess = not target.built_in and isinstance(status, dict) and "fencing" in status
+        schema = False if target.built_in else self.schemas.get((target.group, target.version, target.resource))
+        stamped = schema
+        if stamped is None:
+            # Before the first write of a kind its schema was not asked for; a stamp that is there has one.
+            status = body.get("status")
+            stamped = isinstance(status, dict) and "fencing" in status
         try:
-            seen = seen_of(body, stamped=guess if stamped is None else stamped)
+            seen = seen_of(body, stamped=stamped)
         except MalformedStamp:
             self.known.forget(target.key)  # the next write reads it again and names the trouble
             return
         if seen is not None:
-            self.note_floor(seen, guess if stamped is None else stamped)
-            if stamped is not None:
+            self.note_floor(seen, stamped)
+            if schema is not None:
                 self.known.learn(target.key, seen)
 
     def note_floor(self, seen: Seen, stamped: bool) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 import urllib3
 
 from kopf_ha._context import CurrentTerm
-from kopf_ha.core.fence import Fence, crd_is_stamped
+from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
+from kopf_ha.core.schema import crd_is_stamped
 from kopf_ha.core.token import MalformedStamp, stamp_of
 from kopf_ha.errors import ConfigurationError, FloorLost, ForeignStamp, Unfenced
 from kopf_ha.run.api import Api

@@ -62,6 +62,4 @@ class Metrics:
     def count(self, outcome: Outcome) -> None:
         """Count one attempt."""
         if outcome.request.method in WRITES:
-            refused = outcome.refused
-            what = f"{outcome.status // 100}xx" if refused is None else refused.line
-            self._writes.labels(outcome.client, what).inc()
+            self._writes.labels(outcome.client, outcome.result).inc()

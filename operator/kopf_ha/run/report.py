@@ -27,9 +27,8 @@ class Report:
         if outcome.request.method not in WRITES:
             return
         refused = outcome.refused
-        what = f"{outcome.status // 100}xx" if refused is None else refused.line
         with self._lock:
-            self.counts[outcome.client, what] += 1
+            self.counts[outcome.client, outcome.result] += 1
         if refused is None:
             return
         token = outcome.grant.stamp.token if outcome.grant else None
