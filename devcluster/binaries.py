@@ -17,6 +17,8 @@ from devcluster.progress import Progress
 
 # In the order in which a build is fastest: they share packages.
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl")
+#: What a node needs besides.
+NODE_PROGRAMS = ("kube-scheduler", "kubelet", "kube-proxy")
 
 
 class Binaries:
