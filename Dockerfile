@@ -1,34 +1,41 @@
 # The reference operator. For an operator of your own, copy its modules in place of kopf_ha_ipam and change CMD.
-# Both stages have one base, since a venv finds its Python by path.
+# scripts/image makes build/wheelhouse and then this; nothing is fetched during the build.
 ARG BASE=python:3.13-slim-bookworm
+# For a base without a shell: an image with one, and with the same Python at the same path, which a venv needs.
+ARG BUILD_BASE=${BASE}
 
-FROM ${BASE} AS build
-# For mirrors; the hashes are checked in any case.
-ARG PIP_INDEX_URL
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-RUN python3 -m venv --without-pip /opt/kopf-ha /opt/build
-# What changes least comes first.
-COPY requirements/build.txt requirements/image.txt /src/requirements/
-RUN python3 -m pip --python /opt/build/bin/python3 install --require-hashes -r /src/requirements/build.txt \
- && python3 -m pip --python /opt/kopf-ha/bin/python3 install --require-hashes --only-binary :all: \
-    -r /src/requirements/image.txt
-COPY pyproject.toml LICENSE /src/
-COPY operator/kopf_ha /src/operator/kopf_ha
-RUN python3 -m pip --python /opt/build/bin/python3 wheel --no-build-isolation --no-deps --wheel-dir /wheels /src \
- && python3 -m pip --python /opt/kopf-ha/bin/python3 install --no-index --no-deps /wheels/*.whl
+FROM ${BUILD_BASE} AS build
+COPY build/wheelhouse /wheelhouse
+COPY requirements/image.txt /src/
+# pip runs from its wheel, since a base may have none, and does not end up in the image.
+RUN export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore \
+ && python3 -m venv --without-pip /opt/kopf-ha \
+ && pip() { PYTHONPATH="$(echo /wheelhouse/pip-*.whl)" /opt/kopf-ha/bin/python3 -m pip "$@"; } \
+ && pip install --no-index --find-links /wheelhouse --no-compile --require-hashes -r /src/image.txt \
+ && pip install --no-index --no-deps --no-compile /wheelhouse/kopf_ha-*.whl
 COPY operator/kopf_ha_ipam /app/kopf_ha_ipam
-# The file system is read-only later; without bytecode every start would compile for seconds.
-RUN /opt/kopf-ha/bin/python3 -m compileall -q /app
+# The file system is read-only later, and the base may have removed the bytecode of Python's own library: without
+# bytecode every start would compile for seconds. It goes to a folder of its own, by file time for what is the base's,
+# unchecked for what is ours.
+RUN export PYTHONPYCACHEPREFIX=/opt/kopf-ha/bytecode \
+ && python="/opt/kopf-ha/bin/python3" \
+ && $python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/kopf-ha/lib /app \
+ && $python -m compileall -q -j 0 --invalidation-mode timestamp \
+    -x '/(test|tests|idlelib|lib2to3|ensurepip|tkinter|turtledemo|pydoc_data|site-packages|dist-packages)/' \
+    "$($python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \
+ && chmod -R go-w /opt/kopf-ha /app
 
 FROM ${BASE}
 LABEL org.opencontainers.image.title="kopf-ha-ipam" \
       org.opencontainers.image.description="An IP address manager for Kubernetes, with one fenced leader" \
+      org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/kopf-ha /opt/kopf-ha
 COPY --from=build /app /app
 # USER for Kopf, which asks for the user's name, and 65532 has none.
 ENV PATH=/opt/kopf-ha/bin:$PATH \
     PYTHONPATH=/app \
+    PYTHONPYCACHEPREFIX=/opt/kopf-ha/bytecode \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     USER=kopf-ha

@@ -1,0 +1,5 @@
+"""`python -m image` is `scripts/image`."""
+
+from image.cli import main
+
+main(prog_name="scripts/image")

@@ -1,0 +1,52 @@
+"""Writes an image of one layer as a docker-archive, which docker, buildah, containerd and kind read.
+
+The format is the image specification's of moby (image/spec/v1.2): manifest.json names a config, tags and layers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import platform
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+
+
+def architecture() -> str:
+    """This machine's, as images name it."""
+    machine = platform.machine().lower()
+    return ARCHITECTURES.get(machine, machine)
+
+
+def write(file: Path, tag: str, layer: Path, config: Mapping[str, Any]) -> None:
+    """Write `file`: one layer, a plain tar, under one tag. `config` is what a container of it starts with."""
+    with layer.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    image = {
+        "architecture": architecture(),
+        "os": "linux",
+        "created": "1970-01-01T00:00:00Z",
+        "config": dict(config),
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
+        "history": [{"created": "1970-01-01T00:00:00Z", "created_by": "scripts/image"}],
+    }
+    described = json.dumps(image, sort_keys=True).encode()
+    name = f"{hashlib.sha256(described).hexdigest()}.json"
+    manifest = json.dumps([{"Config": name, "RepoTags": [tag], "Layers": [f"{digest}.tar"]}]).encode()
+    with tarfile.open(file, "w") as out:
+        out.add(layer, f"{digest}.tar", filter=_plain)
+        for title, text in ((name, described), ("manifest.json", manifest)):
+            entry = tarfile.TarInfo(title)
+            entry.size = len(text)
+            out.addfile(entry, io.BytesIO(text))
+
+
+def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.uid = entry.gid = entry.mtime = 0
+    entry.uname = entry.gname = ""
+    return entry

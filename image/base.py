@@ -1,0 +1,55 @@
+"""A stand-in for the base image where no registry of images can be reached: Debian with its own Python."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from pathlib import Path
+
+from devcluster.progress import Progress
+from image import archive, cache
+from image.errors import ImageError
+from image.tools import need, need_root, run_apart
+
+SUITE = "bookworm"
+PACKAGES = ("python3", "ca-certificates")
+MIRROR = "http://deb.debian.org/debian"  # what it serves is signed
+TAG = f"kopf-ha-base:{SUITE}"
+# What only apt and people read, and what a container gets from its runtime.
+LEFT_OUT = ("var/cache/apt", "var/lib/apt/lists", "var/log", "usr/share/doc", "usr/share/man", "usr/share/locale",
+            "dev", "proc", "sys", "tmp", "run")  # fmt: skip
+
+
+def key() -> str:
+    """What the stand-in is made from: another suite or list of packages is another base."""
+    return cache.key_of([SUITE, archive.architecture(), *PACKAGES, *LEFT_OUT])
+
+
+def debian(progress: Progress, mirror: str = MIRROR) -> Path:
+    """Return the archive of the stand-in, made with debootstrap (a minute and a half) if it is not there."""
+
+    def make(file: Path, place: Path) -> None:
+        need_root("make a base image with debootstrap")
+        need("debootstrap", "make a base image")
+        progress.line(f"base: {SUITE} with {', '.join(PACKAGES)} from {mirror}, a minute or two")
+        root, layer = place / "root", place / "layer.tar"
+        argv = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(root), mirror]
+        try:
+            run_apart(argv, "making a base image", place / "log", {**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+        except ImageError as error:
+            raise ImageError(
+                f"{error}\nIf {mirror} cannot be reached from here, name another with --mirror."
+            ) from error
+        with tarfile.open(layer, "w") as out:
+            out.add(root, ".", filter=_kept)
+        archive.write(file, TAG, layer, {"Cmd": ["python3"], "Env": ["PATH=/usr/local/bin:/usr/bin:/bin"]})
+
+    return cache.kept("base", key(), make, progress)
+
+
+def _kept(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    name = entry.name.removeprefix("./")
+    if any(name.startswith(f"{left}/") for left in LEFT_OUT):
+        return None  # the folders themselves stay
+    entry.uname = entry.gname = ""
+    return entry

@@ -1,0 +1,101 @@
+"""Builds the operator's image: by a docker engine if one answers, else by buildah, which needs no engine but root."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import tomllib
+from pathlib import Path
+
+from devcluster.progress import Progress
+from image import base, cache, wheels
+from image.errors import ImageError
+from image.tools import need, need_root, run, run_apart
+
+ROOT = wheels.ROOT
+# What the image is made from, besides its base.
+SOURCES = ("Dockerfile", ".dockerignore", "pyproject.toml", "README.md", "LICENSE", "requirements", "operator",
+           "image/wheels.py", "image/build.py")  # fmt: skip
+
+
+def tag() -> str:
+    """The image's name, with the project's version: as deploy/ names it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return f"kopf-ha-ipam:{project['version']}"
+
+
+def on_debian(progress: Progress, mirror: str) -> Path:
+    """Return the archive of the image on the stand-in base; kept until a source of it changes."""
+    key = cache.key_of([base.key(), *(ROOT / name for name in SOURCES)])
+    stand_in = base.debian(progress, mirror)
+
+    def make(file: Path, place: Path) -> None:
+        if docker_answers():
+            run(["docker", "load", "--input", str(stand_in)], "loading the base image")
+            _docker(file, base.TAG, progress)
+        else:
+            _buildah(file, f"docker-archive:{stand_in}", place, progress)
+
+    return cache.kept("operator", key, make, progress)
+
+
+def on(image: str | None, file: Path, progress: Progress) -> None:
+    """Write the archive of the image on a base from a registry (None: the Dockerfile's own); made anew each time."""
+    with cache.scratch(progress) as place:
+        made = place / "made.tar"
+        if docker_answers():
+            _docker(made, image, progress)
+        else:
+            _buildah(made, image, place, progress)
+        put(made, file)
+
+
+def put(source: Path, file: Path) -> None:
+    """Copy a file so that the target is whole or not there."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".copying-", dir=file.parent) as near:
+            os.replace(shutil.copyfile(source, Path(near, "copy")), file)
+    except OSError as error:
+        raise ImageError(f"{file} cannot be written: {error}") from error
+
+
+def docker_answers() -> bool:
+    """Whether a docker engine can be used here; a client without one is none."""
+    if shutil.which("docker") is None:
+        return False
+    try:
+        asked = subprocess.run(["docker", "version", "--format={{.Server.Version}}"], capture_output=True, timeout=10)
+    except subprocess.TimeoutExpired:
+        return False
+    return asked.returncode == 0
+
+
+def _docker(file: Path, image: str | None, progress: Progress) -> None:
+    wheels.wheelhouse(progress)
+    progress.line(f"image: {tag()} by docker")
+    run(["docker", "build", *_base(image), "--tag", tag(), str(ROOT)], "building the image")
+    run(["docker", "save", "--output", str(file), tag()], "saving the image")
+
+
+def _buildah(file: Path, image: str | None, place: Path, progress: Progress) -> None:
+    need_root("build an image without a docker engine")
+    need("buildah", "build an image without a docker engine")
+    wheels.wheelhouse(progress)
+    progress.line(f"image: {tag()} by buildah")
+    # A store of its own, which goes with the scratch folder.
+    name = f"docker.io/library/{tag()}"  # what nodes make of a name without a registry
+    store = ["buildah", "--root", str(place / "store"), "--runroot", str(place / "run"), "--storage-driver", "vfs"]
+    build = ["build", "--isolation", "chroot", *_base(image), "--tag", name, "--file", str(ROOT / "Dockerfile")]
+    try:
+        run_apart([*store, *build, str(ROOT)], "building the image", place / "build.log")
+    except ImageError as error:
+        hint = "If its base cannot be had from a registry here: scripts/image --debian makes a stand-in."
+        raise ImageError(f"{error}\n{hint}" if "docker-archive:" not in (image or "") else str(error)) from error
+    run_apart([*store, "push", name, f"docker-archive:{file}:{name}"], "writing the image", place / "push.log")
+
+
+def _base(image: str | None) -> list[str]:
+    return [] if image is None else ["--build-arg", f"BASE={image}"]

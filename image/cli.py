@@ -1,0 +1,66 @@
+"""`scripts/image`: make an image, print the archive's path.
+
+stdout has the path alone, so that scripts can use it; all else goes to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from devcluster.progress import Progress
+from image import base, build, cache, tiny, wheels
+from image.errors import ImageError
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--base", "image", metavar="IMAGE", help="The base image.  [default: the Dockerfile's]")
+@click.option("--debian", is_flag=True, help="On a stand-in made of Debian's packages: needs no registry, but root.")
+@click.option("--only-base", is_flag=True, help="That stand-in alone.")
+@click.option("--pause", is_flag=True, help=f"Instead, {tiny.PAUSE}, the image that holds a pod's namespaces.")
+@click.option("--busybox", is_flag=True, help=f"Instead, {tiny.BUSYBOX}, for examples/pod.yaml.")
+@click.option("--wheelhouse", is_flag=True, help="Only build/wheelhouse, for a docker build by hand.")
+@click.option("--mirror", default=base.MIRROR, show_default=True, help="Where Debian's packages come from.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.tar",
+              help="Write the archive there as well.  [default: in the cache, or build/]")  # fmt: skip
+def main(
+    image: str | None,
+    debian: bool,
+    only_base: bool,
+    pause: bool,
+    busybox: bool,
+    wheelhouse: bool,
+    mirror: str,
+    output: Path | None,
+) -> None:
+    """Make the operator's image as a docker-archive and print the archive's path.
+
+    `docker load -i`, `kind load image-archive` and `ctr -n k8s.io images import` take it. By a docker engine if one
+    answers, which then has the image, too; else by buildah.
+    """
+    if sum([image is not None, debian, only_base, pause, busybox, wheelhouse]) > 1:
+        raise click.UsageError("--base, --debian, --only-base, --pause, --busybox and --wheelhouse exclude each other")
+    progress = Progress(sys.stderr)
+    try:
+        if wheelhouse:
+            with cache.scratch(progress):
+                click.echo(wheels.wheelhouse(progress))
+            return
+        if image is not None or not any([debian, only_base, pause, busybox]):
+            output = output or wheels.ROOT / "build" / "kopf-ha-ipam.tar"
+            build.on(image, output, progress)
+        else:
+            made = (
+                tiny.pause(progress) if pause
+                else tiny.busybox(progress) if busybox
+                else base.debian(progress, mirror) if only_base
+                else build.on_debian(progress, mirror)
+            )  # fmt: skip
+            if output is not None:
+                build.put(made, output)
+            output = output or made
+    except ImageError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(output)

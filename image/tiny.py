@@ -1,0 +1,67 @@
+"""The images around the operator's that a node needs and that no registry gives here: one static busybox each."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from pathlib import Path
+
+from devcluster.progress import Progress
+from image import archive, cache
+from image.errors import ImageError
+from image.tools import run
+
+PAUSE = "kopf-ha.dev/pause:1"
+BUSYBOX = "docker.io/library/busybox:latest"
+
+
+def pause(progress: Progress) -> Path:
+    """The archive of the image that holds a pod's namespaces: it sleeps."""
+    return _made("pause", PAUSE, {"Entrypoint": ["/bin/busybox", "sleep", "infinity"], "User": "65535:65535"}, progress)
+
+
+def busybox(progress: Progress) -> Path:
+    """The archive of an image with a shell and the usual small programs."""
+    return _made("busybox", BUSYBOX, {"Cmd": ["sh"], "Env": ["PATH=/bin"]}, progress)
+
+
+def _made(kind: str, tag: str, config: dict[str, object], progress: Progress) -> Path:
+    program = _busybox()
+    links = run([str(program), "--list"], "asking busybox for its programs").split() if kind == "busybox" else []
+
+    def make(file: Path, place: Path) -> None:
+        layer = place / "layer.tar"
+        with tarfile.open(layer, "w") as out:
+            for name, mode in (("bin", 0o755), ("tmp", 0o1777)):
+                folder = tarfile.TarInfo(name)
+                folder.type, folder.mode = tarfile.DIRTYPE, mode
+                out.addfile(folder)
+            entry = tarfile.TarInfo("bin/busybox")
+            entry.size, entry.mode = program.stat().st_size, 0o755
+            with program.open("rb") as content:
+                out.addfile(entry, content)
+            for name in links:
+                link = tarfile.TarInfo(f"bin/{name}")
+                link.type, link.linkname, link.mode = tarfile.SYMTYPE, "busybox", 0o777
+                if name != "busybox":
+                    out.addfile(link)
+        archive.write(file, tag, layer, config)
+
+    return cache.kept(kind, cache.key_of([program, tag, repr(config), Path(__file__)]), make, progress)
+
+
+def _busybox() -> Path:
+    found = shutil.which("busybox")
+    if found is None:
+        raise ImageError("busybox is needed for this image: install the Debian package busybox-static.")
+    if _has_interpreter(Path(found)):
+        raise ImageError(f"{found} is not static, so it does not run alone: install the Debian package busybox-static.")
+    return Path(found)
+
+
+def _has_interpreter(program: Path) -> bool:
+    """Whether an ELF program of 64 bits names a loader (a program header PT_INTERP, elf(5)), so is not static."""
+    content = program.read_bytes()
+    offset, size, count = (int.from_bytes(content[a:b], "little") for a, b in ((32, 40), (54, 56), (56, 58)))
+    headers = (content[offset + n * size :] for n in range(count))
+    return any(int.from_bytes(header[:4], "little") == 3 for header in headers)

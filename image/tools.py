@@ -1,0 +1,50 @@
+"""Start the programs that do the work, so that a failure is a sentence and a kill leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from devcluster.errors import DevclusterError
+from devcluster.process import Process
+from image.errors import ImageError
+
+
+def need(program: str, what_for: str) -> None:
+    """Raise ImageError unless the program is there."""
+    if shutil.which(program) is None:
+        raise ImageError(f"{program} is needed to {what_for}: install the Debian package {program}.")
+
+
+def need_root(what_for: str) -> None:
+    """Raise ImageError unless this is root on Linux."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        raise ImageError(f"root is needed to {what_for}: run it as root, or start a docker engine for this user.")
+
+
+def run(argv: Sequence[str], doing: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
+    """Run a program to its end and return its stdout. Raises ImageError with the end of what it said."""
+    done = subprocess.run(argv, env=env, cwd=cwd, capture_output=True, text=True, errors="replace")
+    if done.returncode != 0:
+        said = "\n".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-15:])
+        raise ImageError(f"{doing} failed: {argv[0]} ended with status {done.returncode}:\n{said}")
+    return done.stdout
+
+
+def run_apart(argv: Sequence[str], doing: str, log: Path, env: Mapping[str, str] | None = None) -> None:
+    """Run a program of root's in mount and process namespaces of its own: what it mounts and starts ends with it.
+
+    And it ends with this process, even by SIGKILL. Raises ImageError with the end of its output, which is in `log`.
+    """
+    need("unshare", doing)
+    apart = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", *argv]
+    try:
+        with Process(doing, apart, env, log) as child:
+            status = child.wait()
+    except DevclusterError as error:
+        raise ImageError(f"{doing} failed: {error}") from error
+    if status != 0:
+        raise ImageError(f"{doing} failed: {argv[0]} ended with status {status}:\n{child.log_tail(15)}")
