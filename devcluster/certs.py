@@ -6,8 +6,9 @@ one, each API client's certificate would open etcd, past every rule of the API s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import trustme
@@ -44,10 +45,28 @@ class Pki:
     etcd_server: Pair
     etcd_client: Pair
     service_accounts: Path
+    issue: Callable[..., Pair] = field(repr=False, compare=False)
+
+    def scheduler(self) -> Pair:
+        """The scheduler's client certificate."""
+        return self.issue("scheduler", "system:kube-scheduler", "system:kube-scheduler")
+
+    def proxy(self) -> Pair:
+        """kube-proxy's client certificate; one for all nodes, as kubeadm has it."""
+        return self.issue("kube-proxy", "system:kube-proxy", "system:node-proxiers")
+
+    def kubelet_client(self) -> Pair:
+        """With which API servers come to kubelets."""
+        return self.issue("kubelet-client", "kube-apiserver-kubelet-client", "system:masters")
+
+    def node(self, name: str, address: str) -> tuple[Pair, Pair]:
+        """A kubelet's certificate as a server at `address`, and that as the client which is that node."""
+        serving = self.issue(f"{name}-serving", "", "", names=(address,))
+        return serving, self.issue(name, f"system:node:{name}", "system:nodes")
 
 
 def make(folder: Path, server_names: Sequence[str] = ()) -> Pki:
-    """Write them into `folder`; `server_names` are further names or addresses of the API servers."""
+    """Write them into `folder`; `server_names` are further names or addresses of API servers and etcd."""
     folder.mkdir(parents=True, exist_ok=True)
     ca = trustme.CA(organization_name="devcluster", organization_unit_name="kubernetes")
     etcd_ca = trustme.CA(organization_name="devcluster", organization_unit_name="etcd")
@@ -60,10 +79,15 @@ def make(folder: Path, server_names: Sequence[str] = ()) -> Pki:
         ),
         etcd_ca=_authority(etcd_ca, folder / "etcd-ca.crt"),
         # clients of etcd and its peers alike
-        etcd_server=_pair(folder, "etcd-server", etcd_ca.issue_cert(*_LOCAL)),
+        etcd_server=_pair(folder, "etcd-server", etcd_ca.issue_cert(*_LOCAL, *server_names)),
         etcd_client=_client(folder, "etcd-client", etcd_ca, "etcd-client", "devcluster"),
         service_accounts=_signing_key(folder / "service-accounts.key"),
+        issue=partial(_issue, folder, ca),
     )
+
+
+def _issue(folder: Path, ca: trustme.CA, file: str, user: str, group: str, names: Sequence[str] = ()) -> Pair:
+    return _pair(folder, file, ca.issue_cert(*names)) if names else _client(folder, file, ca, user, group)
 
 
 def _authority(ca: trustme.CA, path: Path) -> Path:

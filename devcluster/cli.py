@@ -19,8 +19,10 @@ from devcluster import supervisor
 from devcluster.binaries import Binaries
 from devcluster.cluster import find_kubectl
 from devcluster.errors import BusyError, DevclusterError
+from devcluster.node import load_image
 from devcluster.progress import Progress
 from devcluster.state import StateDir, folder_for
+from devcluster.supervisor import Size
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -48,6 +50,8 @@ def _which(command: F) -> F:
 
 def _size(command: F) -> F:
     for option in (
+        click.option("--nodes", type=click.IntRange(0, 9), default=0, help="How many nodes; they need root."),
+        click.option("--node", is_flag=True, help="One node: the same as --nodes 1."),
         click.option("--apiservers", type=click.Choice(["1", "2"]), default="1", help="How many API servers."),
         click.option("--etcd", type=click.Choice(["1", "3"]), default="1", help="How many etcd members."),
     ):
@@ -73,35 +77,45 @@ def main() -> None:
     help="Use this cluster that exists, and start nothing.",
 )
 @click.option("--foreground", is_flag=True, help="Stay until Ctrl-C, then take it down.")
-def up(name: str, state: Path | None, etcd: str, apiservers: str, kubeconfig: Path | None, foreground: bool) -> None:
+def up(
+    name: str,
+    state: Path | None,
+    kubeconfig: Path | None,
+    foreground: bool,
+    **size: Any,
+) -> None:
     """Start it, wait until it is ready, and print the path of its kubeconfig.
 
     export KUBECONFIG=$(python -m devcluster up)
     """
-    folder, progress = _state(name, state), Progress(sys.stderr)
+    folder, progress, wanted = _state(name, state), Progress(sys.stderr), _wanted(**size)
     if kubeconfig is not None:
         if folder.owner() is not None:
             raise DevclusterError(f"a cluster is up in {folder.path}: take it down first")
         click.echo(supervisor.adopt(folder, kubeconfig, progress)["kubeconfig"])
     elif foreground:
-        _foreground(folder, int(etcd), int(apiservers), progress)
+        _foreground(folder, wanted, progress)
     else:
-        click.echo(supervisor.up(folder, int(etcd), int(apiservers), progress)["kubeconfig"])
+        click.echo(supervisor.up(folder, wanted, progress)["kubeconfig"])
 
 
-def _foreground(folder: StateDir, etcd: int, apiservers: int, progress: Progress) -> None:
+def _wanted(etcd: str, apiservers: str, nodes: int, node: bool) -> Size:
+    return Size(int(etcd), int(apiservers), nodes or int(node))
+
+
+def _foreground(folder: StateDir, size: Size, progress: Progress) -> None:
     def ready(record: dict[str, Any]) -> None:
         click.echo(record["kubeconfig"])
         progress.line("ready; Ctrl-C takes it down")
 
-    supervisor.supervise(folder, etcd, apiservers, ready, progress)
+    supervisor.supervise(folder, size, ready, progress)
     progress.line("down")
 
 
 @main.command(hidden=True)
 @_which
 @_size
-def supervise(name: str, state: Path | None, etcd: str, apiservers: str) -> None:
+def supervise(name: str, state: Path | None, **size: Any) -> None:
     """What `up` starts: one line of JSON on stdout, then a log."""
     folder = _state(name, state)
 
@@ -114,7 +128,7 @@ def supervise(name: str, state: Path | None, etcd: str, apiservers: str) -> None
         os.close(log)
 
     try:
-        supervisor.supervise(folder, int(etcd), int(apiservers), ready, Progress(sys.stderr))
+        supervisor.supervise(folder, _wanted(**size), ready, Progress(sys.stderr))
     except BusyError:
         _say({"busy": True})
     except DevclusterError as error:
@@ -153,6 +167,8 @@ def status(name: str, state: Path | None) -> None:
     lines["API servers"] = " ".join(record["servers"])
     if owner is not None:
         lines["etcd"] = " ".join(record["etcd"]) + f" ({record['versions']['etcd']})"
+        for node, address in record["nodes"].items():
+            lines[node] = address
         lines["supervisor"] = f"pid {owner}"
         for process, pid in record["processes"].items():
             lines[process] = f"pid {pid}" if _is_child(pid, owner) else "ended"
@@ -170,6 +186,19 @@ def _is_child(pid: int, parent: int) -> bool:
     # after the name, which may have spaces and parentheses: state, parent
     process_state, found = stat.rpartition(")")[2].split()[:2]
     return process_state != "Z" and int(found) == parent
+
+
+@main.command()
+@_which
+@click.argument("archives", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def load(name: str, state: Path | None, archives: tuple[Path, ...]) -> None:
+    """Have its nodes know the images of docker archives, since they reach no registry."""
+    folder = _state(name, state)
+    record = folder.read()
+    if record is None or folder.owner() is None or not record.get("nodes"):
+        raise DevclusterError(f"there is no node in {folder.path}: `python -m devcluster up --node` makes one")
+    for archive in archives:
+        load_image(record["cells"].values(), archive.resolve())
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

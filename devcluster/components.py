@@ -11,9 +11,9 @@ SERVICE_RANGE = "10.96.0.0/16"
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 
 
-def https(port: int) -> str:
-    """The address of a server on this machine."""
-    return f"https://127.0.0.1:{port}"
+def https(host: str, port: int) -> str:
+    """The address of a server."""
+    return f"https://{host}:{port}"
 
 
 def etcd(program: Path, name: str, data: Path, pki: Pki, client: str, peers: dict[str, str]) -> list[str]:
@@ -87,6 +87,29 @@ def apiserver(
         "--audit-log-maxsize=100000",
     ]
     return [str(program), *replaced(ours, extra)]
+
+
+def for_nodes(host: str, pki: Pki) -> list[str]:
+    """What an API server needs besides when there are nodes."""
+    client = pki.kubelet_client()
+    return [
+        "--bind-address=0.0.0.0",
+        # Pods come to it by the service `kubernetes`, whose endpoint this is.
+        f"--advertise-address={host}",
+        "--endpoint-reconciler-type=lease",
+        "--authorization-mode=Node,RBAC",
+        "--enable-admission-plugins=NodeRestriction",
+        # By address: nobody resolves the nodes' names.
+        "--kubelet-preferred-address-types=InternalIP",
+        f"--kubelet-client-certificate={client.cert}",
+        f"--kubelet-client-key={client.key}",
+        f"--kubelet-certificate-authority={pki.ca}",
+    ]
+
+
+def scheduler(program: Path, kubeconfig: Path) -> list[str]:
+    """The scheduler."""
+    return [str(program), f"--kubeconfig={kubeconfig}", "--leader-elect=false", "--secure-port=0", "--profiling=false"]
 
 
 def controller_manager(program: Path, kubeconfig: Path, pki: Pki, extra: Sequence[str] = ()) -> list[str]:

@@ -16,13 +16,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from devcluster import certs, components, kubeconfig
+from devcluster import certs, cgroup, components, kubeconfig
 from devcluster.audit import POLICY
-from devcluster.binaries import Binaries
+from devcluster.binaries import NODE_PROGRAMS, PROGRAMS, Binaries
 from devcluster.cluster import Cluster
 from devcluster.errors import DevclusterError
 from devcluster.https import Client
-from devcluster.ports import Ports
+from devcluster.node import Node, check_possible, load_image
+from devcluster.place import Hub, Loopback, Place
 from devcluster.process import Process
 from devcluster.state import StateDir
 from devcluster.waiting import until
@@ -65,7 +66,8 @@ class ControlPlane(Cluster):
     the next start; otherwise it goes with the control plane. A given one stays when the start fails. `etcd` is
     1 or 3 members, `apiservers` 1 or more on all of them; the controller manager uses the first.
     `apiserver_args` and `controller_manager_args` add or replace flags, `server_names` are further names in the
-    API servers' certificates.
+    API servers' certificates. With `nodes`, which need root, there are that many, each in a zone of its own, and
+    a scheduler.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class ControlPlane(Cluster):
         controller_manager_args: Sequence[str] = (),
         server_names: Sequence[str] = (),
         keep_state: bool = True,
+        nodes: int = 0,
     ) -> None:
         if etcd not in (1, 3) or apiservers < 1:
             raise DevclusterError("a control plane has 1 or 3 etcd members and at least 1 API server")
@@ -89,7 +92,10 @@ class ControlPlane(Cluster):
         self._apiserver_args = list(apiserver_args)
         self._controller_manager_args = list(controller_manager_args)
         self._server_names = list(server_names)
-        self._ports = Ports()
+        self._wanted_nodes = nodes
+        self._place: Place = Loopback()
+        self._nodes: list[Node] = []
+        self._scheduler: Server | None = None
         self._etcd: list[Server] = []
         self._apiservers: list[Server] = []
         self._controller_manager: Server | None = None
@@ -110,11 +116,16 @@ class ControlPlane(Cluster):
         Raises DevclusterError when a part ends or is not ready after `timeout` seconds, BusyError if another
         process runs a control plane in this folder; nothing is left running then.
         """
+        if self._wanted_nodes:
+            check_possible(self.folder)
         if self._binaries is None:
-            self._binaries = Binaries.find()
+            self._binaries = Binaries.find((*PROGRAMS, *(NODE_PROGRAMS if self._wanted_nodes else ())))
         self._state.acquire()
         try:
-            self._pki = certs.make(self.folder / "pki", self._server_names)
+            if self._wanted_nodes:
+                self._place = Hub(self._log("control-plane.log"))
+            self._place.open()
+            self._pki = certs.make(self.folder / "pki", [self._place.host, *self._server_names])
             self._client = Client(self._pki.ca, self._pki.admin)
             self._etcd_client = Client(self._pki.etcd_ca, self._pki.etcd_client)
             self._make_etcd()
@@ -125,6 +136,7 @@ class ControlPlane(Cluster):
             for server in [*self._etcd, *self._apiservers]:
                 server.wait_ready(timeout)
             self._make_controller_manager().start()
+            self._start_nodes()
             self._wait_usable(timeout)
         except DevclusterError:
             self._keep_state = not self._temporary  # its logs say why
@@ -138,10 +150,13 @@ class ControlPlane(Cluster):
         """End every process and give everything back. Does nothing when nothing runs."""
         # Asked nicely, servers wait for their clients, and members of etcd for each other. Nothing is lost: what
         # was answered is in the audit log, and in etcd's log on disk.
+        for node in self._nodes:
+            node.cell.kill()
         for server in reversed(self.processes):
             server.kill()
-        self._ports.close()
+        self._place.close()
         self._etcd, self._apiservers, self._controller_manager = [], [], None
+        self._nodes, self._scheduler = [], None
         self._state.release(remove=not self._keep_state)
 
     @property
@@ -233,10 +248,20 @@ class ControlPlane(Cluster):
         return _started(self._controller_manager)
 
     @property
-    def processes(self) -> list[Server]:
+    def nodes(self) -> list[Node]:
+        """Its nodes."""
+        return list(self._nodes)
+
+    def load(self, archive: Path) -> None:
+        """Have all nodes know the images of a docker archive. Raises DevclusterError if one cannot."""
+        load_image((node.cell.init for node in self._nodes), archive)
+
+    @property
+    def processes(self) -> list[Process]:
         """All that run or should."""
-        last = [self._controller_manager] if self._controller_manager else []
-        return [*self._etcd, *self._apiservers, *last]
+        last = [server for server in (self._controller_manager, self._scheduler) if server]
+        hub = [self._place.cell] if isinstance(self._place, Hub) else []
+        return [*hub, *self._etcd, *self._apiservers, *last, *(p for node in self._nodes for p in node.processes)]
 
     @property
     def _certs(self) -> certs.Pki:
@@ -250,18 +275,21 @@ class ControlPlane(Cluster):
 
     def _make_etcd(self) -> None:
         names = [f"etcd-{number}" for number in range(self._counts[0])]
-        peers = {name: components.https(self._ports.take()) for name in names}
+        peers = {name: self._url() for name in names}
         for name in names:
-            url = components.https(self._ports.take())
+            url = self._url()
             argv = components.etcd(self._program("etcd"), name, self.folder / name, self._certs, url, peers)
-            self._etcd.append(Server(name, argv, self._log(f"{name}.log"), url, partial(self._healthy, url)))
+            self._etcd.append(
+                Server(name, self._place.wrap(argv), self._log(f"{name}.log"), url, partial(self._healthy, url))
+            )
 
     def _make_apiservers(self) -> None:
         policy = self.folder / "audit-policy.json"
         policy.write_text(json.dumps(POLICY, indent=2))
         for number in range(self._counts[1]):
-            name, port = f"kube-apiserver-{number}", self._ports.take()
-            url = components.https(port)
+            name, port = f"kube-apiserver-{number}", self._place.port()
+            url = components.https(self._place.host, port)
+            for_nodes = components.for_nodes(self._place.host, self._certs) if self._wanted_nodes else []
             argv = components.apiserver(
                 self._program("kube-apiserver"),
                 self.folder / name,
@@ -270,10 +298,12 @@ class ControlPlane(Cluster):
                 self.etcd_endpoints,
                 policy,
                 self.audit_logs[number],
-                self._apiserver_args,
+                [*for_nodes, *self._apiserver_args],
             )
             self._apiservers.append(
-                Server(name, argv, self._log(f"{name}.log"), url, partial(self._answers, f"{url}/readyz"))
+                Server(
+                    name, self._place.wrap(argv), self._log(f"{name}.log"), url, partial(self._answers, f"{url}/readyz")
+                )
             )
 
     def _make_controller_manager(self) -> Server:
@@ -285,11 +315,33 @@ class ControlPlane(Cluster):
         name = "kube-controller-manager"
         argv = components.controller_manager(self._program(name), config, self._certs, self._controller_manager_args)
         # it serves nothing: what it does is seen in the API
-        made = Server(name, argv, self._log(f"{name}.log"), "", lambda: made.running)
+        made = Server(name, self._place.wrap(argv), self._log(f"{name}.log"), "", lambda: made.running)
         self._controller_manager = made
         return made
 
+    def _start_nodes(self) -> None:
+        """Start the scheduler and the nodes, if there shall be any."""
+        if not isinstance(self._place, Hub):
+            return
+        name, entry = "kube-scheduler", self.cluster_entry(0)
+        user = kubeconfig.certificate_user(self._certs.scheduler())
+        config = kubeconfig.write(self.folder / "scheduler.kubeconfig", entry, user)
+        argv = components.scheduler(self._program(name), config)
+        made = Server(name, self._place.wrap(argv), self._log(f"{name}.log"), "", lambda: made.running)
+        self._scheduler = made
+        made.start()
+        network, group = self._place.network, cgroup.name_for(self.folder)
+        for number in range(1, self._wanted_nodes + 1):
+            node = Node(number, self.folder / f"node-{number}", self._log, network, group)
+            self._nodes.append(node)
+            node.start(_started(self._binaries), self._certs, entry)
+
+    def _url(self) -> str:
+        return components.https(self._place.host, self._place.port())
+
     def _wait_usable(self, timeout: float) -> None:
+        for node in self._nodes:
+            until(f"{node.name} to be ready", partial(self._node_ready, node.name), timeout, watched=self.processes)
         # Admission answers 403 until its informers are filled, after /readyz is fine.
         account = "/api/v1/namespaces/default/serviceaccounts/default"
         for url in self.servers:
@@ -308,6 +360,11 @@ class ControlPlane(Cluster):
 
     def _answers(self, url: str) -> bool:
         return self._client.ask(url)[0] == 200
+
+    def _node_ready(self, name: str) -> bool:
+        status, text = self._client.ask(f"{self.servers[0]}/api/v1/nodes/{name}")
+        conditions = json.loads(text)["status"].get("conditions", []) if status == 200 else []
+        return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
     def _admits(self, url: str) -> bool:
         probe = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "probe-"}}

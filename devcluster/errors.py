@@ -9,6 +9,10 @@ class NoBinariesError(DevclusterError):
     """Programs of the control plane are missing and cannot be built here."""
 
 
+class NoNodeError(DevclusterError):
+    """A node cannot run here; the text says what it needs."""
+
+
 class BusyError(DevclusterError):
     """Another process runs a cluster in this state folder."""
 

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from devcluster import building
+from devcluster import building, cgroup
 from devcluster.errors import BusyError, DevclusterError
 from devcluster.waiting import until
 
@@ -124,6 +124,7 @@ class StateDir:
     def _clear(self) -> None:
         # The record first: nobody shall read of a cluster whose files are going.
         (self.path / _RECORD).unlink(missing_ok=True)
+        cgroup.remove(cgroup.name_for(self.path))
         for entry in self.path.iterdir():
             if entry.name == _LOCK:
                 continue

@@ -15,14 +15,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from devcluster.binaries import Binaries
+from devcluster.binaries import NODE_PROGRAMS, PROGRAMS, Binaries
 from devcluster.cluster import ExistingCluster
 from devcluster.controlplane import ControlPlane
 from devcluster.errors import DevclusterError
+from devcluster.node import check_possible
 from devcluster.progress import Progress
 from devcluster.state import StateDir
 from devcluster.waiting import until
@@ -34,7 +36,21 @@ class _StopRequested(BaseException):
     """A signal asked for the end; not an Exception, so that nothing on the way takes it for an error."""
 
 
-def up(state: StateDir, etcd: int, apiservers: int, progress: Progress) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Size:
+    """How many of what a cluster has."""
+
+    etcd: int = 1
+    apiservers: int = 1
+    nodes: int = 0
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """What it is made of."""
+        return (*PROGRAMS, *NODE_PROGRAMS) if self.nodes else PROGRAMS
+
+
+def up(state: StateDir, size: Size, progress: Progress) -> dict[str, Any]:
     """Start a cluster in the background, or find the one that is up already. Returns its record.
 
     Raises DevclusterError if it cannot be started.
@@ -43,22 +59,27 @@ def up(state: StateDir, etcd: int, apiservers: int, progress: Progress) -> dict[
     while record is None:
         if state.owner() is not None:
             record = _await_other(state, progress)
+            if record is not None and len(record["nodes"]) < size.nodes:
+                raise DevclusterError(f"what is up in {state.path} has fewer nodes: take it down first")
             continue
         if (stale := state.read()) is not None and stale.get("existing"):
             progress.line("already up")
             return stale
-        Binaries.find(progress=progress)  # here, where someone sees the progress
-        record = _start(state, etcd, apiservers, progress)
+        if size.nodes:
+            check_possible(state.path)
+        Binaries.find(size.programs, progress)  # here, where someone sees the progress
+        record = _start(state, size, progress)
     return record
 
 
-def _start(state: StateDir, etcd: int, apiservers: int, progress: Progress) -> dict[str, Any] | None:
+def _start(state: StateDir, size: Size, progress: Progress) -> dict[str, Any] | None:
     argv = [sys.executable, "-m", "devcluster", "supervise", f"--state={state.path}"]
-    argv += [f"--etcd={etcd}", f"--apiservers={apiservers}"]
+    argv += [f"--etcd={size.etcd}", f"--apiservers={size.apiservers}", f"--nodes={size.nodes}"]
     root = str(Path(__file__).parent.parent)
     inherited = os.environ.get("PYTHONPATH")
     environment = os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{inherited}" if inherited else root}
-    progress.line("starting etcd, API server and controller manager")
+    nodes = f", {size.nodes} node{'s' * (size.nodes > 1)}" * bool(size.nodes)
+    progress.line(f"starting etcd, API server, controller manager{nodes}")
     child = subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
@@ -155,9 +176,7 @@ def down(state: StateDir, timeout: float = 60.0) -> bool:
     return True
 
 
-def supervise(
-    state: StateDir, etcd: int, apiservers: int, ready: Callable[[dict[str, Any]], None], progress: Progress
-) -> None:
+def supervise(state: StateDir, size: Size, ready: Callable[[dict[str, Any]], None], progress: Progress) -> None:
     """Run a cluster in this process until SIGTERM, SIGINT or SIGHUP; then remove it and its folder.
 
     `ready` is called with its record. Raises DevclusterError if it cannot be started.
@@ -171,8 +190,8 @@ def supervise(
     for each in _STOP_SIGNALS:
         signal.signal(each, stop)
     try:
-        binaries = Binaries.find(progress=progress)
-        with ControlPlane(state.path, etcd, apiservers, binaries, keep_state=False) as plane:
+        found = Binaries.find(size.programs, progress)
+        with ControlPlane(state.path, size.etcd, size.apiservers, found, keep_state=False, nodes=size.nodes) as plane:
             record = _record(plane)
             plane.state.write(record)
             ready(record)
@@ -202,6 +221,8 @@ def _record(plane: ControlPlane) -> dict[str, Any]:
         "etcd_cert": str(plane.etcd_cert),
         "etcd_key": str(plane.etcd_key),
         "audit_logs": [str(path) for path in plane.audit_logs],
+        "nodes": {node.name: node.address for node in plane.nodes},
+        "cells": {node.name: node.cell.init for node in plane.nodes},
         "processes": {process.name: process.pid for process in plane.processes},
         "versions": plane.versions(),
     }
