@@ -17,14 +17,26 @@ def name_for(state: Path) -> str:
     return f"/devcluster-{hashlib.sha256(os.fsencode(state.resolve())).hexdigest()[:12]}"
 
 
+def make(name: str) -> None:
+    """Make it everywhere; a kubelet demands that its own exists."""
+    for hierarchy in _hierarchies():
+        (hierarchy / name.lstrip("/")).mkdir(parents=True, exist_ok=True)
+
+
 def remove(name: str) -> None:
     """Remove it everywhere. Its processes are gone or going; raises DevclusterError if one stays."""
-    if not _ROOT.is_dir():
-        return
-    for hierarchy in [_ROOT, *(entry for entry in _ROOT.iterdir() if entry.is_dir())]:
+    for hierarchy in _hierarchies():
         top = hierarchy / name.lstrip("/")
         if top.is_dir():
             until(f"{top} to be empty", partial(_removed, top), 20)
+
+
+def _hierarchies() -> list[Path]:
+    """Version 2 has one; of version 1 there is one for each controller, and its links are not looked at twice."""
+    if (_ROOT / "cgroup.controllers").exists():
+        return [_ROOT]
+    entries = _ROOT.iterdir() if _ROOT.is_dir() else ()
+    return [entry for entry in entries if entry.is_dir() and not entry.is_symlink()]
 
 
 def _removed(top: Path) -> bool:

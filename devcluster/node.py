@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from devcluster import images, kubeconfig, nodeconfig
+from devcluster import cgroup, images, kubeconfig, nodeconfig
 from devcluster.binaries import Binaries
 from devcluster.cell import HIDDEN, Cell, Inside, entering, run
 from devcluster.certs import Pki
@@ -71,14 +71,14 @@ class Node:
         folder: for its files.
         log: gives the path of a log by its name.
         network: that it joins.
-        cgroup: of all of the cluster's containers, from the root of each hierarchy.
+        group: the cluster's cgroup, from the root of each hierarchy.
     """
 
-    def __init__(self, number: int, folder: Path, log: Callable[[str], Path], network: Network, cgroup: str) -> None:
+    def __init__(self, number: int, folder: Path, log: Callable[[str], Path], network: Network, group: str) -> None:
         self.name = f"node-{number}"
         self.address = network.node(number)
         self.cell = Cell(self.name, log(f"{self.name}.log"))
-        self._number, self._folder, self._log, self._network, self._cgroup = number, folder, log, network, cgroup
+        self._number, self._folder, self._log, self._network, self._cgroup = number, folder, log, network, f"{group}/{self.name}"
         self.containerd: Inside | None = None
         self.kubelet: Inside | None = None
         self.proxy: Inside | None = None
@@ -86,6 +86,7 @@ class Node:
     def start(self, binaries: Binaries, pki: Pki, cluster: Mapping[str, Any]) -> None:
         """Start its programs; `cluster` is the API server's entry of a kubeconfig. It registers itself."""
         self._folder.mkdir(parents=True)
+        cgroup.make(self._cgroup)
         self.cell.start()
         self._network.join(self.cell, self._number)
         self._start_containerd()

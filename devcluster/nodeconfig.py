@@ -85,15 +85,13 @@ def kubelet_config(folder: Path, ca: Path, serving: Pair, cgroup: str) -> str:
         "containerRuntimeEndpoint": f"unix://{SOCKET}",
         "resolvConf": str(folder / "resolv.conf"),
         "podLogsDir": str(folder / "pod-logs"),
-        # All containers in one cgroup of the cluster's own, so that it can be removed in the end.
+        # All containers in one cgroup of the node's own: a kubelet ends what it does not know there, and in the end
+        # it is removed. Without QoS classes they would be in a place that is everybody's.
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": cgroup,
-        "cgroupsPerQOS": False,
-        "enforceNodeAllocatable": [],
         # A machine of developers: swap, cgroup v1, a full disk and its other work are its own affair.
         "failSwapOn": False,
         "failCgroupV1": False,
-        "localStorageCapacityIsolation": False,
         "evictionHard": {"imagefs.available": "0%", "nodefs.available": "0%", "nodefs.inodesFree": "0%"},
         "imageGCHighThresholdPercent": 100,
         "registerNode": True,
