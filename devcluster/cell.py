@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from devcluster.errors import DevclusterError
@@ -41,7 +40,8 @@ class Cell(Process):
     @property
     def init(self) -> int:
         """The process id of its init, as seen from outside."""
-        return only_child(self._started().pid)
+        path = _children_of(self._started().pid)
+        return int(until(f"{self.name} to have an init", lambda: _words(path), 10, 0.01, watched=[self])[0])
 
     def enter(self, argv: Sequence[str], *, only_net: bool = False) -> list[str]:
         """The command line that runs `argv` inside; with `only_net` just its network is another one."""
@@ -65,8 +65,11 @@ class Inside(Process):
     @property
     def inner(self) -> int | None:
         """The program's process id as seen from outside, None when it does not run."""
-        pid = self.pid
-        return only_child(pid) if pid is not None and self.running else None
+        if self.pid is None:
+            return None
+        path = _children_of(self.pid)
+        children = until(f"{self.name} to start", lambda: _words(path) or not self.running, 10, 0.01)
+        return int(children[0]) if isinstance(children, list) else None
 
     def signal(self, number: int) -> None:
         """Send the program a signal. Raises DevclusterError when it does not run."""
@@ -107,18 +110,15 @@ def entering(init: int, argv: Sequence[str], *, only_net: bool = False) -> list[
     return ["nsenter", f"--target={init}", *where, "--", *argv]
 
 
-def only_child(pid: int) -> int:
-    """The process id of the one child of a process that was just started. Raises DevclusterError if it has none."""
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    children = until(f"process {pid} to have a child", partial(_words, path), 10, 0.01)
-    return int(children[0])
+def _children_of(pid: int) -> Path:
+    return Path(f"/proc/{pid}/task/{pid}/children")
 
 
 def _words(path: Path) -> list[str]:
     try:
         return path.read_text().split()
-    except FileNotFoundError:
-        raise DevclusterError(f"{path.parts[2]} ended") from None
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def run(*argv: str, timeout: float = 60.0) -> str:

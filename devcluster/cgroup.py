@@ -1,8 +1,10 @@
-"""The one cgroup that holds all containers of a cluster's nodes, in each hierarchy that the machine has."""
+"""The one cgroup that holds all containers of a cluster's nodes, in each hierarchy that the machine has.
+
+Its name is a path from the root of each.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from functools import partial
 from pathlib import Path
@@ -10,11 +12,6 @@ from pathlib import Path
 from devcluster.waiting import until
 
 _ROOT = Path("/sys/fs/cgroup")
-
-
-def name_for(state: Path) -> str:
-    """Its path from the root of each hierarchy; the state folder's, so that a later owner finds it, too."""
-    return f"/devcluster-{hashlib.sha256(os.fsencode(state.resolve())).hexdigest()[:12]}"
 
 
 def make(name: str) -> None:

@@ -123,7 +123,7 @@ class ControlPlane(Cluster):
         self._state.acquire()
         try:
             if self._wanted_nodes:
-                self._place = Hub(self._log("control-plane.log"))
+                self._place = Hub(self._log("control-plane.log"), self._state.tag)
             self._place.open()
             self._pki = certs.make(self.folder / "pki", [self._place.host, *self._server_names])
             self._client = Client(self._pki.ca, self._pki.admin)
@@ -151,7 +151,8 @@ class ControlPlane(Cluster):
         # Asked nicely, servers wait for their clients, and members of etcd for each other. Nothing is lost: what
         # was answered is in the audit log, and in etcd's log on disk.
         for node in self._nodes:
-            node.cell.kill()
+            node.stop()
+        cgroup.remove(f"/{self._state.tag}")
         for server in reversed(self.processes):
             server.kill()
         self._place.close()
@@ -330,7 +331,7 @@ class ControlPlane(Cluster):
         made = Server(name, self._place.wrap(argv), self._log(f"{name}.log"), "", lambda: made.running)
         self._scheduler = made
         made.start()
-        network, group = self._place.network, cgroup.name_for(self.folder)
+        network, group = self._place.network, f"/{self._state.tag}"
         for number in range(1, self._wanted_nodes + 1):
             node = Node(number, self.folder / f"node-{number}", self._log, network, group)
             self._nodes.append(node)

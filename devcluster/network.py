@@ -22,10 +22,11 @@ _TESTS = ipaddress.ip_network("198.18.0.0/15")
 class Network:
     """The bridge, in the cell of the control plane."""
 
-    def __init__(self, hub: Cell) -> None:
+    def __init__(self, hub: Cell, link: str) -> None:
+        """`link` is the name of this machine's interface to it."""
         self._hub = hub
         self._net = _free_network()
-        self._host_link = f"dvc{secrets.token_hex(4)}"
+        self._host_link = link
         self._nodes: dict[int, Cell] = {}
 
     def up(self) -> None:
@@ -37,6 +38,13 @@ class Network:
         self._plug("host0", self._host_link, None)
         run("ip", "addr", "add", f"{self._net[254]}/24", "dev", self._host_link)
         run("ip", "link", "set", self._host_link, "up")
+
+    def down(self) -> None:
+        """Unplug this machine, since the kernel takes a moment to end a network that nobody is in."""
+        try:
+            run("ip", "link", "delete", self._host_link)
+        except DevclusterError:
+            pass  # it was not made, or went with the cell
 
     def join(self, cell: Cell, number: int) -> None:
         """Plug a node in, and tell it and the others the ways to each other's pods."""

@@ -59,9 +59,10 @@ class Loopback:
 class Hub:
     """A cell with a bridge; its ports are the usual ones, since nobody else is there."""
 
-    def __init__(self, log_path: Path) -> None:
+    def __init__(self, log_path: Path, link: str) -> None:
+        """`link` is the name of this machine's interface to it."""
         self.cell = Cell("control-plane", log_path)
-        self.network = Network(self.cell)
+        self.network = Network(self.cell, link)
         self._ports = itertools.count(6443)
 
     @property
@@ -84,4 +85,5 @@ class Hub:
 
     def close(self) -> None:
         """End the cell, and with it the network."""
+        self.network.down()
         self.cell.kill()

@@ -8,6 +8,7 @@ who the owner is, so that no stale process id is ever trusted. Such a lock is dr
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -40,6 +41,11 @@ class StateDir:
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
         self._handle: int | None = None
+
+    @property
+    def tag(self) -> str:
+        """What the cluster's traces outside of the folder are called; a later owner finds them by it."""
+        return f"dvc-{hashlib.sha256(os.fsencode(self.path)).hexdigest()[:8]}"
 
     @property
     def exists(self) -> bool:
@@ -124,7 +130,7 @@ class StateDir:
     def _clear(self) -> None:
         # The record first: nobody shall read of a cluster whose files are going.
         (self.path / _RECORD).unlink(missing_ok=True)
-        cgroup.remove(cgroup.name_for(self.path))
+        cgroup.remove(f"/{self.tag}")
         for entry in self.path.iterdir():
             if entry.name == _LOCK:
                 continue

@@ -15,11 +15,22 @@ from pathlib import Path
 
 import pytest
 
-from devcluster import Binaries, Cluster, ControlPlane, DevclusterError, ExistingCluster, NoBinariesError, Progress
+from devcluster import (
+    Binaries,
+    Cluster,
+    ControlPlane,
+    DevclusterError,
+    ExistingCluster,
+    NoBinariesError,
+    NoNodeError,
+    Progress,
+)
+from devcluster.binaries import NODE_PROGRAMS, PROGRAMS
+from devcluster.node import check_possible
 from devcluster.waiting import until
 
 # who asks for one of these needs a cluster, or the programs of one
-_CLUSTER_FIXTURES = {"cluster", "binaries"}
+_CLUSTER_FIXTURES = {"cluster", "binaries", "node_binaries"}
 
 _binaries: pytest.StashKey[Binaries | DevclusterError] = pytest.StashKey()
 
@@ -48,7 +59,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     capture = session.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         try:
-            session.config.stash[_binaries] = Binaries.find(progress=Progress(sys.stderr))
+            nodes = any("node_binaries" in getattr(item, "fixturenames", ()) for item in session.items)
+            names = (*PROGRAMS, *NODE_PROGRAMS) if nodes else PROGRAMS
+            session.config.stash[_binaries] = Binaries.find(names, Progress(sys.stderr))
         except DevclusterError as error:
             session.config.stash[_binaries] = error
 
@@ -68,6 +81,18 @@ def binaries(pytestconfig: pytest.Config) -> Binaries:
     if isinstance(found, NoBinariesError) and os.environ.get("CI") != "true":
         pytest.skip(str(found))
     pytest.fail(str(found))
+
+
+@pytest.fixture(scope="session")
+def node_binaries(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Binaries:
+    """The programs of a cluster with nodes, where nodes can run."""
+    try:
+        check_possible(tmp_path_factory.getbasetemp())
+        return Binaries.find((*PROGRAMS, *NODE_PROGRAMS), Progress(sys.stderr))
+    except NoNodeError as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")
