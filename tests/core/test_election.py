@@ -471,7 +471,8 @@ def _events() -> list[el.Event]:
     record = LeaseRecord("x", 3, 15, "t", "t", "7", "u1")
     return [
         el.Seen(record, "7"), el.Unusable("x"), el.ReadFailed("x"), el.Tick(), el.Written(record), el.Conflict(),
-        el.Failed("x"), el.Denied("x"), el.RaiseFloor(1), el.StepDown("x"), el.Resume(), el.Release(), el.Stop(),
+        el.Failed("x"), el.Denied("x"), el.RaiseFloor(1), el.HolderGone("x"), el.HeadStart(1.0),
+        el.StepDown("x"), el.Resume(), el.Release(), el.Stop(),
     ]  # fmt: skip
 
 

@@ -24,9 +24,11 @@ class Faults(RuleBasedStateMachine):
     """Everything but edits and deletions of the Lease."""
 
     identities = ("a", "b", "c")
+    unique = True  #: as identities are: only then is news of a process's end right
 
     def __init__(self) -> None:
         super().__init__()
+        self.dead: list[str] = []  #: identities of processes that ended
         self.world = World()
         self.late: list[LeaseRecord] = []  #: writes whose client gave up, and that may still be done
 
@@ -168,14 +170,30 @@ class Faults(RuleBasedStateMachine):
 
     @rule(who=WHO)
     def process_restarts(self, who: int) -> None:
-        """A container that is restarted with the same identity: it remembers nothing."""
+        """A container that is restarted: it remembers nothing, and has an identity of its own if they are unique."""
         old = self.pick(who)
         if old.grant is not None:
             old.grant.close("killed")  # a dead process writes nothing
         if isinstance(old.request, el.Put) and old.outcome is None:
             self.late.append(old.request.record)
-        self.world.replicas[self.world.replicas.index(old)] = self.world.replica(old.settings.identity)
+        identity = old.settings.identity
+        if self.unique:
+            self.dead.append(identity)
+            identity = f"{identity[0]}{len(self.dead)}"
+        self.world.replicas[self.world.replicas.index(old)] = self.world.replica(identity)
         self.world.replicas.pop()
+
+    @precondition(lambda self: self.dead)
+    @rule(who=WHO, data=st.data())
+    def holder_gone(self, who: int, data: st.DataObject) -> None:
+        """News of a process that ended: at once, late, or again. Exclusion in time holds with it."""
+        if self.free(who):
+            self.pick(who).step(el.HolderGone(data.draw(st.sampled_from(self.dead))))
+
+    @rule(who=WHO, seconds=st.sampled_from([0.0, 0.5, 2.0, -1.0]))
+    def head_start(self, who: int, seconds: float) -> None:
+        if self.free(who):
+            self.pick(who).step(el.HeadStart(seconds))
 
     def free(self, who: int) -> bool:
         return self.pick(who).request is None and self.pick(who).phase is not Phase.STOPPED
@@ -223,6 +241,34 @@ class SharedIdentity(Faults):
     """Everybody has one name, as when a name is set by hand. Only the acquisition tells them apart."""
 
     identities = ("a", "a", "a")
+    unique = False
+
+
+class WrongNews(Faults):
+    """Processes that live are taken for gone. Two may lead then, but no two terms share a token (I2)."""
+
+    @rule(who=WHO, about=st.sampled_from(["", "a", "b", "c", "stranger"]))
+    def taken_for_gone(self, who: int, about: str) -> None:
+        if self.free(who):
+            replica = self.pick(who)
+            held = replica.grant
+            replica.step(el.HolderGone(about))
+            assert replica.grant is held, "such news ends nobody's own term"
+
+    @rule(who=WHO)
+    def the_holder_is_taken_for_gone(self, who: int) -> None:
+        seen = self.pick(who).state.seen
+        if seen is not None:
+            self.taken_for_gone(who=who, about=seen.holder)
+
+    @invariant()
+    def one_leader(self) -> None:
+        pass
+
+    @invariant()
+    def tokens_rise(self) -> None:
+        """In the Lease they do; a term may be told of its own after the next one was."""
+        assert len(set(self.world.tokens)) == len(self.world.tokens), f"a token was given twice: {self.world.tokens}"
 
 
 class Vandals(Faults):
@@ -270,7 +316,7 @@ class Vandals(Faults):
 BOUNDS = settings(max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-@pytest.mark.parametrize("machine", [Faults, SharedIdentity, Vandals])
+@pytest.mark.parametrize("machine", [Faults, SharedIdentity, WrongNews, Vandals])
 def test_whatever_happens(machine: type[Faults]) -> None:
     from hypothesis.stateful import run_state_machine_as_test
 

@@ -7,6 +7,9 @@ changes nothing.
 What the rules keep, given that nobody deletes or edits the Lease and clocks run at one rate: no two grants
 are open and unexpired at the same time. Whatever happens to the Lease, the token of a new grant is above
 every token that this process ever saw in it or was told of (I2).
+
+`HolderGone` gives up the first of these where it is told of a process that still runs: then two grants may be open,
+and the tokens alone, which still rise, tell whose writes count (I3).
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from kopf_ha.core.lease import LeaseRecord
+from kopf_ha.core.following import FollowRules
+from kopf_ha.core.lease import newer
 from kopf_ha.core.moves import (
     TABLE,
     A,
@@ -29,6 +33,8 @@ from kopf_ha.core.moves import (
     F,
     Failed,
     G,
+    HeadStart,
+    HolderGone,
     IllegalMove,
     L,
     NewLeader,
@@ -52,9 +58,8 @@ from kopf_ha.core.moves import (
     Unusable,
     Warn,
     Written,
+    with_first,
 )
-from kopf_ha.core.token import TOKEN_MAX
-from kopf_ha.settings import JITTER_FACTOR, Settings
 
 __all__ = [
     "TABLE",
@@ -67,6 +72,8 @@ __all__ = [
     "Event",
     "Extend",
     "Failed",
+    "HeadStart",
+    "HolderGone",
     "IllegalMove",
     "NewLeader",
     "Open",
@@ -90,19 +97,12 @@ __all__ = [
 ]
 
 
-class Election:
+class Election(FollowRules):
     """The rules, for one configuration. It holds no state: `step` is a pure function.
 
     Args:
         settings: names, identity and durations.
     """
-
-    def __init__(self, settings: Settings) -> None:
-        self.me = settings.identity
-        self.lease = settings.lease
-        self.duration = settings.lease_duration
-        self.deadline = settings.renew_deadline
-        self.retry = settings.retry_period
 
     def step(self, state: State, event: Event, now: float, wall: str = "") -> Step:
         """Take one event in.
@@ -143,6 +143,11 @@ class Election:
                 return self._failed(state, event, now)
             case RaiseFloor():
                 return self._raise_floor(state, event)
+            case HolderGone():
+                return self._holder_gone(state, event, now, wall)
+            case HeadStart(seconds):
+                state = replace(state, head_start=max(0.0, seconds))
+                return self._follow(state, now, wall) if state.phase is F else (state, [])
             case StepDown():
                 return self._step_down(state, event, now, wall)
             case Resume():
@@ -155,41 +160,41 @@ class Election:
     # --- what came in
 
     def _seen(self, state: State, event: Seen, now: float, wall: str) -> Step:
-        if not event.read and not _newer(event.version, state.version):
+        if not event.read and not newer(event.version, state.version):
             # Old news. Taken for new, the echo of the record before mine would end my term.
             return state, []
         seen, read = state.seen, event.record if event.read else None
-        undone = seen is not None and read is not None and _newer(seen.resource_version, read.resource_version)
+        undone = seen is not None and read is not None and newer(seen.resource_version, read.resource_version)
         state, actions = self._note(state, event.record, event.version, now)
         if state.phase in (L, R) and undone:
             cause = f"Lease {self.lease} went back to an earlier revision; was etcd restored from a snapshot?"
-            return _with(actions, self._lose(state, cause))
+            return with_first(actions, self._lose(state, cause))
         if state.phase in (L, R):
             cause = self._lost_to(state)
             if cause:
-                return _with(actions, self._lose(state, cause))
+                return with_first(actions, self._lose(state, cause))
             if self._overdue(state, now):
-                return _with(actions, self._lose(state, self._why_overdue(state, now)))
+                return with_first(actions, self._lose(state, self._why_overdue(state, now)))
             if state.phase is R:  # after a conflict that was not about the holder, such as a label
-                return _with(actions, self._renew_again(state, now, wall))
+                return with_first(actions, self._renew_again(state, now, wall))
             return state, actions
         if state.phase is G:
             if self._holding(state) and state.conflicts <= 3:
-                return _with(actions, self._put_release(state, now, wall))
-            return _with(actions, self._released(state, now))
+                return with_first(actions, self._put_release(state, now, wall))
+            return with_first(actions, self._released(state, now))
         if state.phase is D:
             return state, actions
-        return _with(actions, self._follow(state, now, wall))
+        return with_first(actions, self._follow(state, now, wall))
 
     def _unusable(self, state: State, event: Unusable, now: float) -> Step:
-        if not event.read and not _newer(event.version, state.version):
+        if not event.read and not newer(event.version, state.version):
             return state, []
         state = replace(state, known=False, seen=None, attempt=None, version=event.version or state.version)
         if state.phase in (L, R):
             lost, actions = self._lose(state, event.cause)
             return lost, [*actions, Warn(event.cause)]
         if state.phase is G:
-            return _with([Warn(event.cause)], self._released(state, now))
+            return with_first([Warn(event.cause)], self._released(state, now))
         # Nothing to do until the watch shows it repaired. Acquiring would have to invent a token.
         return replace(state, reread=math.inf), [Warn(event.cause), Timer(math.inf)]
 
@@ -221,19 +226,19 @@ class Election:
                 cause = f"Lease {self.lease} was stored otherwise than it was written; is there a mutating webhook?"
                 state = replace(state, phase=F, attempt=None, not_before=now + self.retry)
                 return state, [*actions, Warn(cause), Timer(now + self.retry)]
-            return _with(actions, self._lead(state, state.sent, now, wall))
+            return with_first(actions, self._lead(state, state.sent, now, wall))
         if state.phase is R:
             state = replace(state, renewed=state.sent)
             state, actions = self._note(state, event.record, event.record.resource_version, now)
             cause = self._lost_to(state)
             if cause:
-                return _with(actions, self._lose(state, cause))
+                return with_first(actions, self._lose(state, cause))
             if self._overdue(state, now):
-                return _with(actions, self._lose(state, self._why_overdue(state, now)))
+                return with_first(actions, self._lose(state, self._why_overdue(state, now)))
             state = replace(state, phase=L, failure="")
             return state, [Extend(state.renewed + self.duration), *actions, self._renewal_timer(state)]
         state, actions = self._note(state, event.record, event.record.resource_version, now)
-        return _with(actions, self._released(state, now))
+        return with_first(actions, self._released(state, now))
 
     def _conflict(self, state: State, now: float) -> Step:
         state = replace(state, conflicts=state.conflicts + 1)
@@ -261,10 +266,10 @@ class Election:
         if state.phase is R:
             state = replace(state, phase=L, failure=event.cause)
             if self._overdue(state, now):
-                return _with([warn], self._lose(state, self._why_overdue(state, now)))
+                return with_first([warn], self._lose(state, self._why_overdue(state, now)))
             return state, [warn, Timer(min(now + self.retry, state.renewed + self.deadline))]
         if state.phase is G:
-            return _with([warn], self._released(state, now))
+            return with_first([warn], self._released(state, now))
         return replace(state, reread=now + self.retry), [warn, self._backoff(now)]
 
     def _raise_floor(self, state: State, event: RaiseFloor) -> Step:
@@ -277,10 +282,18 @@ class Election:
         cause = f"floor: an object records token {event.floor}, which is not below mine ({state.token})"
         return self._lose(replace(state, raised=True), cause)
 
+    def _holder_gone(self, state: State, event: HolderGone, now: float, wall: str) -> Step:
+        """Wait for that process no longer. News about myself is wrong: this process lives."""
+        if event.holder in ("", self.me) or event.holder in state.gone:
+            return state, []
+        state = replace(state, gone={**state.gone, event.holder: now})
+        concerned = state.phase is F and state.seen is not None and state.seen.holder == event.holder
+        return self._follow(state, now, wall) if concerned else (state, [])
+
     def _step_down(self, state: State, event: StepDown, now: float, wall: str) -> Step:
         if state.phase is not L:
             return state, []
-        return _with([Close(event.cause)], self._put_release(replace(state, then=D), now, wall))
+        return with_first([Close(event.cause)], self._put_release(replace(state, then=D), now, wall))
 
     def _resume(self, state: State, now: float, wall: str) -> Step:
         if not self._holding(state):
@@ -294,186 +307,8 @@ class Election:
         actions: list[Action] = [Close("released")] if state.phase is L else []
         if not self._holding(state):
             return replace(state, phase=S), [*actions, Timer(math.inf)]
-        return _with(actions, self._put_release(replace(state, then=S), now, wall))
+        return with_first(actions, self._put_release(replace(state, then=S), now, wall))
 
     def _stop(self, state: State) -> Step:
         actions: list[Action] = [Close("stopped")] if state.phase is L else []
         return replace(state, phase=S), [*actions, Timer(math.inf)]
-
-    # --- looking at the Lease
-
-    def _note(self, state: State, record: LeaseRecord | None, version: str, now: float) -> Step:
-        """Keep what was seen. The expiry starts anew only if the spec changed (trap 9)."""
-        old = state.seen
-        same = state.known and (
-            (old is None and record is None) or (old is not None and record is not None and old.same_spec(record))
-        )
-        state = replace(
-            state,
-            known=True,
-            seen=record,
-            version=version or state.version,
-            changed=state.changed if same else now,
-            floor=max(state.floor, record.transitions if record else 0),
-            reread=math.inf,
-        )
-        leader = (record.holder, record.transitions) if record and record.holder else None
-        if leader is None or leader == state.announced:
-            return state, []
-        return replace(state, announced=leader), [NewLeader(*leader)]
-
-    def _lost_to(self, state: State) -> str:
-        """Say why the Lease, as seen, is no longer that of my term; empty if it is."""
-        seen = state.seen
-        if seen is None:
-            return f"Lease {self.lease} was deleted"
-        if seen.uid != state.uid:
-            return f"Lease {self.lease} was deleted and made again"
-        if seen.holder != self.me:
-            return f"Lease {self.lease} is held by {seen.holder or 'nobody'} (token {seen.transitions})"
-        if seen.transitions != state.token:
-            way = "lowered" if seen.transitions < state.token else "raised"
-            return f"leaseTransitions of Lease {self.lease} was {way} to {seen.transitions}, my token is {state.token}"
-        return ""
-
-    def _holding(self, state: State) -> bool:
-        """Whether the Lease still shows my present or last term.
-
-        Only I ever wrote this token with my name into this Lease, so nobody leads by it but me.
-        """
-        return state.known and state.token > 0 and not self._lost_to(state)
-
-    def _overdue(self, state: State, now: float) -> bool:
-        return now >= state.renewed + self.deadline
-
-    def _why_overdue(self, state: State, now: float) -> str:
-        passed = now - state.renewed
-        if state.failure:
-            return f"not renewed for {passed:.1f} s: {state.failure}"
-        return f"not renewed for {passed:.1f} s, and no attempt failed: the process or the machine was paused"
-
-    # --- following and acquiring
-
-    def _follow(self, state: State, now: float, wall: str) -> Step:
-        """Acquire if the Lease can be had now; otherwise set the timer to the moment when it can."""
-        seen, attempt = state.seen, state.attempt
-        if not state.known:
-            return state, [Timer(state.reread)]
-        if attempt is not None and seen is not None:
-            if seen.fields == attempt.record.fields and attempt.record.uid in ("", seen.uid):
-                # The PUT whose answer was lost was done. It counts from its start: nobody can have seen it earlier.
-                return self._lead(state, attempt.started, now, wall)
-            if _newer(seen.resource_version, attempt.record.resource_version):
-                state = replace(state, attempt=None)  # the precondition is gone: it can never be done any more
-        if seen is None or not seen.holder or self._holding(state):
-            due = state.not_before
-        else:
-            due = max(state.changed + (seen.lease_duration or self.duration), state.not_before)
-            state = replace(state, conflicts=0)
-        if now >= due:
-            return self._acquire(state, now, wall)
-        return state, [Timer(min(due, state.reread))]
-
-    def _acquire(self, state: State, now: float, wall: str) -> Step:
-        """PUT my name on the revision that was seen to be free, with a token above all that is known (I2)."""
-        seen, attempt = state.seen, state.attempt
-        token = max(seen.transitions if seen else 0, state.floor) + 1
-        if token > TOKEN_MAX:
-            cause = (
-                f"no token is left: the highest so far is {token - 1}, the limit is {TOKEN_MAX};"
-                " docs/runbook.md says how to begin again"
-            )
-            state = replace(state, phase=F, not_before=now + self.retry)
-            return state, [Warn(cause), self._backoff(now)]
-        base = seen or LeaseRecord(holder="", transitions=0)
-        record = base.changed(
-            holder=self.me,
-            transitions=token,
-            lease_duration=int(self.duration),
-            acquire_time=wall,
-            renew_time=wall,
-        )
-        started = now
-        if attempt is not None and attempt.record.transitions == token and _same_base(attempt.record, record):
-            # Word for word the same PUT again, so that whichever of the two is done, it is known as mine.
-            record, started = attempt.record, attempt.started
-        state = replace(state, phase=A, attempt=Attempt(record, started), sent=now)
-        return state, [Put(record, now + self.deadline / 2)]
-
-    def _lead(self, state: State, started: float, now: float, wall: str) -> Step:
-        record = state.seen
-        assert record is not None  # noqa: S101  callers have just seen it
-        state = replace(
-            state,
-            attempt=None,
-            token=record.transitions,
-            uid=record.uid,
-            renewed=started,
-            beat=now,
-            failure="",
-            conflicts=0,
-            raised=False,
-        )
-        if self._overdue(state, now):
-            # Acquired, but too long ago to begin a term. Nobody leads by it: a new token, at once.
-            return self._acquire(state, now, wall)
-        state = replace(state, phase=L)
-        return state, [Open(state.token, started + self.duration), self._renewal_timer(state)]
-
-    def _backoff(self, now: float) -> Timer:
-        return Timer(now + self.retry, self.retry * (JITTER_FACTOR - 1))
-
-    def _after_conflict(self, state: State, now: float) -> float:
-        # Once at once, since a label edit is enough for a conflict; then slower, to outlast a busy editor.
-        return now if state.conflicts < 2 else now + self.retry / 10
-
-    # --- leading
-
-    def _renewal_timer(self, state: State) -> Timer:
-        return Timer(state.renewed + self.retry, self.retry * (JITTER_FACTOR - 1))
-
-    def _put_renewal(self, state: State, now: float, wall: str) -> Step:
-        assert state.seen is not None  # noqa: S101  a leader that sees no Lease has lost
-        record = state.seen.changed(lease_duration=int(self.duration), renew_time=wall)
-        state = replace(state, phase=R, sent=now)
-        return state, [Put(record, min(now + self.deadline / 2, state.renewed + self.deadline))]
-
-    def _renew_again(self, state: State, now: float, wall: str) -> Step:
-        if state.conflicts < 2:
-            return self._put_renewal(state, now, wall)
-        at = min(now + self.retry / 10, state.renewed + self.deadline)
-        return replace(state, phase=L, failure="the Lease is being edited all the time"), [Timer(at)]
-
-    def _lose(self, state: State, cause: str) -> Step:
-        return replace(state, phase=D, attempt=None), [Close(cause), Timer(math.inf)]
-
-    # --- releasing
-
-    def _put_release(self, state: State, now: float, wall: str) -> Step:
-        """Give the Lease back with its counter. The short duration is for readers that ignore the empty holder."""
-        assert state.seen is not None  # noqa: S101  only what is held is released
-        record = state.seen.changed(holder="", lease_duration=1, acquire_time=wall, renew_time=wall)
-        return replace(state, phase=G), [Timer(math.inf), Put(record, now + self.deadline / 2)]
-
-    def _released(self, state: State, now: float) -> Step:
-        """Go on, given back or not: what could not be given back expires."""
-        state = replace(state, phase=state.then, conflicts=0)
-        return state, [Timer(state.not_before if state.phase is F else math.inf)]
-
-
-def _with(first: list[Action], step: Step) -> Step:
-    """Put actions in front, but nothing in front of a `Close`."""
-    state, actions = step
-    closing = [a for a in actions if isinstance(a, Close)]
-    return state, [*closing, *first, *(a for a in actions if not isinstance(a, Close))]
-
-
-def _same_base(one: LeaseRecord, other: LeaseRecord) -> bool:
-    return (one.resource_version, one.uid) == (other.resource_version, other.uid)
-
-
-def _newer(version: str, than: str) -> bool:
-    """Compare two resourceVersions. What is no number cannot be ordered, and is taken for new."""
-    if version.isdigit() and than.isdigit():
-        return int(version) > int(than)
-    return True

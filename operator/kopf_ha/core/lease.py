@@ -106,6 +106,13 @@ class LeaseRecord:
         return replace(self, **values)
 
 
+def newer(version: str, than: str) -> bool:
+    """Compare two resourceVersions. What is no number cannot be ordered, and is taken for new."""
+    if version.isdigit() and than.isdigit():
+        return int(version) > int(than)
+    return True
+
+
 _OURS = frozenset({"holderIdentity", "leaseTransitions", "leaseDurationSeconds", "acquireTime", "renewTime"})
 
 

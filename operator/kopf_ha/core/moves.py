@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kopf_ha.core.lease import LeaseRecord
 from kopf_ha.errors import KopfHAError
@@ -105,6 +105,23 @@ class RaiseFloor:
 
 
 @dataclass(frozen=True, slots=True)
+class HolderGone:
+    """The process of this holder identity was seen to be dead, or its Pod to be gone: nobody need wait for expiry.
+
+    For good, since an identity is one process's alone. It may come late, twice, or about anybody.
+    """
+
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeadStart:
+    """Others are better suited: leave them a Lease that can be had for so many seconds before I take it; 0 ends it."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class StepDown:
     """End the term now and give the Lease back; acquire again only after `Resume`."""
 
@@ -128,7 +145,7 @@ class Stop:
 
 Event = (
     Seen | Unusable | ReadFailed | Tick | Written | Conflict | Failed | Denied
-    | RaiseFloor | StepDown | Resume | Release | Stop
+    | RaiseFloor | HolderGone | HeadStart | StepDown | Resume | Release | Stop
 )  # fmt: skip
 
 
@@ -213,6 +230,8 @@ TABLE: Mapping[Phase, Mapping[type[Event], frozenset[Phase]]] = {
         ReadFailed: frozenset({F}),
         Tick: frozenset({F, A}),
         RaiseFloor: frozenset({F}),
+        HolderGone: frozenset({F, A}),
+        HeadStart: frozenset({F, A}),
         StepDown: frozenset({F}),
         Release: frozenset({G, S}),
         Stop: frozenset({S}),
@@ -228,6 +247,8 @@ TABLE: Mapping[Phase, Mapping[type[Event], frozenset[Phase]]] = {
         Unusable: frozenset({L, D}),
         Tick: frozenset({L, R, D}),
         RaiseFloor: frozenset({L, D}),
+        HolderGone: frozenset({L}),  # about a holder before me, or wrong
+        HeadStart: frozenset({L}),
         StepDown: frozenset({G}),
         Release: frozenset({G}),
         Stop: frozenset({S}),
@@ -255,6 +276,8 @@ TABLE: Mapping[Phase, Mapping[type[Event], frozenset[Phase]]] = {
         Unusable: frozenset({D}),
         Tick: frozenset({D}),
         RaiseFloor: frozenset({D}),
+        HolderGone: frozenset({D}),
+        HeadStart: frozenset({D}),
         StepDown: frozenset({D}),
         Resume: frozenset({F, A, G}),
         Release: frozenset({G, S}),
@@ -298,6 +321,8 @@ class State:
         conflicts: since the last accepted write.
         then: the phase after RELEASING.
         announced: holder and token of the last `NewLeader`.
+        gone: holder identities whose processes cannot lead any more, and when that was told.
+        head_start: seconds for which a Lease that can be had is left to others.
     """
 
     phase: Phase = Phase.FOLLOWING
@@ -319,6 +344,15 @@ class State:
     conflicts: int = 0
     then: Phase = Phase.STOPPED
     announced: tuple[str, int] = ("", 0)
+    gone: Mapping[str, float] = field(default_factory=dict)
+    head_start: float = 0.0
 
 
 Step = tuple[State, list[Action]]
+
+
+def with_first(first: list[Action], step: Step) -> Step:
+    """Put actions in front, but nothing in front of a `Close`."""
+    state, actions = step
+    closing = [a for a in actions if isinstance(a, Close)]
+    return state, [*closing, *first, *(a for a in actions if not isinstance(a, Close))]
