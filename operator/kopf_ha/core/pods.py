@@ -1,0 +1,221 @@
+"""What Pods say of the processes in them: whether the Lease's holder can still run, and whose revision is outdated.
+
+No I/O: the watch and the reads come in, judgements go out. Nothing here ends a term. At worst a follower takes the
+Lease from a leader that lives, and that one's writes are refused (I3); so what is in doubt is left to the expiry.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kopf_ha.core.lease import newer
+
+#: Labels that tell siblings apart. Version labels are no part of what a workload is, either.
+_OWN_LABELS = frozenset({
+    "pod-template-hash", "controller-revision-hash", "pod-template-generation",
+    "statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index",
+    "app.kubernetes.io/version", "helm.sh/chart",
+})  # fmt: skip
+_DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
+#: The kubelet gives whole seconds, rounded down.
+_SECOND = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """One revision of a Pod.
+
+    Args:
+        created: RFC 3339, in whole seconds, so that text compares as time does.
+        owner: kind of its controller; empty for none.
+        revision: hash of the template that it was made from; empty for none.
+        over: its phase is Failed or Succeeded: no container of it will run again.
+        deleting: it has a deletionTimestamp, which is not death.
+        ready: its condition Ready is true.
+        running: id of the operator's container that runs; empty while none does.
+        ended: ids of its containers that ended, and when, in seconds of its node's clock.
+    """
+
+    name: str
+    uid: str
+    version: str = ""
+    created: str = ""
+    owner: str = ""
+    revision: str = ""
+    over: bool = False
+    deleting: bool = False
+    ready: bool = False
+    running: str = ""
+    ended: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, body: Mapping[str, Any]) -> Pod:
+        """Read an API object. The operator's container is the default one by annotation, else the first."""
+        meta, spec, status = (body.get(k) or {} for k in ("metadata", "spec", "status"))
+        labels, notes = meta.get("labels") or {}, meta.get("annotations") or {}
+        containers = spec.get("containers") or [{}]
+        name = notes.get(_DEFAULT_CONTAINER) or containers[0].get("name")
+        found: Mapping[str, Any] = next((c for c in status.get("containerStatuses") or () if c.get("name") == name), {})
+        states = [found.get("state") or {}, found.get("lastState") or {}]
+        over = [s["terminated"] for s in states if s.get("terminated")]
+        return cls(
+            name=str(meta.get("name") or ""),
+            uid=str(meta.get("uid") or ""),
+            version=str(meta.get("resourceVersion") or ""),
+            created=str(meta.get("creationTimestamp") or ""),
+            owner=next((str(o.get("kind")) for o in meta.get("ownerReferences") or () if o.get("controller")), ""),
+            revision=str(labels.get("pod-template-hash") or labels.get("controller-revision-hash") or ""),
+            over=status.get("phase") in ("Failed", "Succeeded"),
+            deleting=bool(meta.get("deletionTimestamp")),
+            ready=any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ()),
+            running=str(found.get("containerID") or "") if states[0].get("running") is not None else "",
+            ended={str(t["containerID"]): at for t in over if t.get("containerID") and (at := _seconds(t))},
+        )
+
+
+def sibling_labels(body: Mapping[str, Any]) -> dict[str, str]:
+    """Give the labels that a Pod shares with the other replicas, whatever their revision."""
+    labels = (body.get("metadata") or {}).get("labels") or {}
+    return {str(k): str(v) for k, v in labels.items() if k not in _OWN_LABELS}
+
+
+def pod_of(holder: str) -> tuple[str, str]:
+    """Give the name and the uid of the Pod in a holder identity; empty ones if it is none of ours."""
+    parts = holder.split("_")
+    return (parts[0], parts[1]) if len(parts) == 3 and all(parts) else ("", "")
+
+
+class Siblings:
+    """The Pods of one workload, as seen by one of them.
+
+    Args:
+        me: uid of one's own Pod.
+    """
+
+    def __init__(self, me: str) -> None:
+        self._me = me
+        self._pods: dict[str, Pod] = {}  #: by uid, those that exist for all that is known
+        self._once: set[str] = set()  #: uids that were seen to exist
+        self._dead: set[str] = set()  #: uids that a read did not find: they never come back
+        self._ended: dict[str, float] = {}
+        self._container: dict[str, str] = {}  #: holder identity → id of the container it ran in
+        self._waiting: dict[str, list[str]] = {}  #: uid → identities whose container is not known yet
+
+    # --- what came in
+
+    def saw(self, pod: Pod) -> None:
+        """Take in a Pod that exists; an older revision than the one known changes nothing."""
+        known = self._pods.get(pod.uid)
+        if pod.uid in self._dead or (known and not newer(pod.version, known.version)):
+            return
+        self._pods[pod.uid] = pod
+        self._once.add(pod.uid)
+        self._ended |= pod.ended
+        waiting = self._waiting.get(pod.uid)
+        if waiting and pod.running and pod.running not in self._container.values():
+            self._container[waiting.pop(0)] = pod.running
+
+    def lost_sight(self, uid: str) -> None:
+        """Note that the watch shows it no more: deleted, or labelled otherwise. Only a read can tell."""
+        self._pods.pop(uid, None)
+
+    def listed(self, pods: Iterable[Pod]) -> None:
+        """Take in a whole list."""
+        pods = list(pods)
+        for uid in self._pods.keys() - {p.uid for p in pods}:
+            self.lost_sight(uid)
+        for pod in pods:
+            self.saw(pod)
+
+    def read(self, uid: str, found: Pod | None) -> None:
+        """Take in the answer of a consistent read of the name that the Pod of this uid had."""
+        if found is not None and found.uid == uid:
+            self.saw(found)
+            return
+        self._dead.add(uid)
+        self.lost_sight(uid)
+
+    def leads(self, holder: str) -> None:
+        """Note that the Lease names this holder.
+
+        The status of a Pod lags: a process that was just restarted may lead while the status still shows the
+        container before. So a container belongs to the first identity that was seen to lead under it, and another one
+        of the same Pod to the next container.
+        """
+        uid = pod_of(holder)[1]
+        waiting = self._waiting.setdefault(uid, [])
+        if not uid or holder in self._container or holder in waiting:
+            return
+        pod = self._pods.get(uid)
+        if pod and pod.running and not waiting and pod.running not in self._container.values():
+            self._container[holder] = pod.running
+        else:
+            waiting.append(holder)
+
+    # --- judgements
+
+    def known(self, uid: str) -> bool:
+        """Whether this Pod was ever seen to exist."""
+        return uid in self._once
+
+    def missing(self, uid: str) -> bool:
+        """Whether a Pod that was seen to exist is not shown any more; only a read can tell why."""
+        return uid in self._once and uid not in self._pods
+
+    def gone(self, holder: str, acquired: str | None) -> str:
+        """Say why the process of this holder cannot go on leading; empty if it can for all that is known.
+
+        After the watch alone it is a suspicion; after a consistent `read` it is a judgement. Of one's own Pod
+        nothing is judged: its status tells one's own container from the one before too late.
+
+        Args:
+            holder: the Lease's.
+            acquired: the Lease's `acquireTime`, by the clock of the holder's node, which also says when its containers
+                ended. It is used *against* a judgement only: who acquired later than a container ended ran in
+                another one.
+        """
+        name, uid = pod_of(holder)
+        if not uid or uid == self._me or uid not in self._once:
+            return ""
+        pod = self._pods.get(uid)
+        if pod is None:
+            return f"Pod {name} is gone"
+        if pod.over:
+            return f"Pod {name} has ended"
+        ended = self._ended.get(self._container.get(holder, ""))
+        begun = _time(acquired)
+        if ended is not None and begun is not None and begun < ended + _SECOND:
+            return f"the container of Pod {name} in which it ran has ended"
+        return ""
+
+    def outdated(self) -> bool:
+        """Whether a replica of a newer revision than mine is ready to lead.
+
+        The revision of the Pod that was created last is the one that is being rolled out, which ReplicaSets need not
+        be read for; so it is after a rollback, too.
+        """
+        mine = self._pods.get(self._me)
+        if mine is None or not mine.revision:
+            return False
+        kin = [p for p in self._pods.values() if p.owner == mine.owner and p.revision and not p.over]
+        last = max((p.created for p in kin), default="")
+        revisions = {p.revision for p in kin if p.created == last}
+        # Two revisions in one second: no telling which is newer.
+        if mine.revision in revisions or len(revisions) > 1:
+            return False
+        return any(p.revision in revisions and p.ready and not p.deleting for p in kin)
+
+
+def _seconds(terminated: Mapping[str, Any]) -> float | None:
+    return _time(terminated.get("finishedAt"))
+
+
+def _time(text: object) -> float | None:
+    """Read RFC 3339; None for anything else."""
+    try:
+        return datetime.datetime.fromisoformat(str(text)).timestamp()
+    except ValueError:
+        return None

@@ -1,0 +1,293 @@
+"""What is judged of Pods: nobody is taken for dead who lives, whatever lags."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from kopf_ha.core.pods import Pod, Siblings, pod_of, sibling_labels
+
+X, Y = "lead_u1_aaaa", "lead_u1_bbbb"
+
+
+def at(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def whole(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(math.floor(seconds), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+_version = iter(range(100, 10**9))
+
+
+def body(
+    uid: str = "u1", name: str = "lead", *, running: str = "C1", ended: dict[str, float] | None = None, **more: Any
+) -> dict[str, Any]:
+    """A Pod as the API server gives it. `ended` has one container: the state's if none runs, else the last one's."""
+    over = [{"terminated": {"containerID": c, "finishedAt": whole(t)}} for c, t in (ended or {}).items()]
+    states = {"state": {"running": {}}, "containerID": running} if running else {"state": over.pop() if over else {}}
+    operator = {"name": "operator", **states, "lastState": over.pop() if over else {}}
+    sidecar = {"name": "sidecar", "state": {"terminated": {"containerID": "S1", "finishedAt": whole(1)}}}
+    meta = {"name": name, "uid": uid, "resourceVersion": str(next(_version)), "creationTimestamp": whole(10)}
+    return {
+        "metadata": meta | more.pop("metadata", {}),
+        "spec": {"containers": [{"name": "operator"}, {"name": "sidecar"}]},
+        "status": {"phase": "Running", "containerStatuses": [sidecar, operator]} | more,
+    }
+
+
+def seen(*bodies: dict[str, Any], leads: str = X) -> Siblings:
+    siblings = Siblings("me")
+    for one in bodies:
+        siblings.saw(Pod.parse(one))
+    siblings.leads(leads)
+    return siblings
+
+
+def test_a_pod_that_is_gone_after_it_was_seen() -> None:
+    siblings = seen(body())
+    assert siblings.gone(X, at(20)) == ""
+    siblings.lost_sight("u1")
+    assert siblings.gone(X, at(20)) == "Pod lead is gone"
+    siblings.read("u1", None)
+    assert siblings.gone(X, at(20)) == "Pod lead is gone"
+    siblings.saw(Pod.parse(body()))  # late news of the watch
+    assert siblings.gone(X, at(20)) == "Pod lead is gone"
+
+
+def test_a_name_that_another_pod_has_now() -> None:
+    siblings = seen(body())
+    siblings.read("u1", Pod.parse(body("u2")))
+    assert siblings.gone(X, at(20))
+    assert not siblings.gone("lead_u2_cccc", at(20))
+
+
+def test_a_pod_that_was_only_labelled_otherwise_is_not_gone() -> None:
+    siblings = seen(body())
+    siblings.listed([])
+    assert siblings.gone(X, at(20)), "suspected"
+    siblings.read("u1", Pod.parse(body()))
+    assert siblings.gone(X, at(20)) == ""
+
+
+@pytest.mark.parametrize("holder", ["", "x", "lead", "lead_u9_aaaa", "a_b_c_d", "_u1_", "host_u1"])
+def test_whoever_had_no_pod_that_was_seen_is_waited_for(holder: str) -> None:
+    siblings = seen(body(), leads=holder)
+    siblings.lost_sight("u1")
+    siblings.read("u9", None)
+    assert siblings.gone(holder, at(20)) == ""
+
+
+@pytest.mark.parametrize("phase", ["Failed", "Succeeded", "Pending", "Unknown"])
+def test_phases(phase: str) -> None:
+    assert bool(seen(body(phase=phase)).gone(X, at(20))) == (phase in ("Failed", "Succeeded"))
+
+
+def test_a_deletion_timestamp_is_not_death() -> None:
+    assert seen(body(metadata={"deletionTimestamp": whole(20)})).gone(X, at(20)) == ""
+
+
+def test_the_container_in_which_it_ran() -> None:
+    siblings = seen(body())
+    siblings.saw(Pod.parse(body(running="", ended={"C1": 30})))
+    assert "container of Pod lead in which it ran has ended" in siblings.gone(X, at(20))
+
+
+def test_a_container_that_was_replaced() -> None:
+    siblings = seen(body())
+    siblings.saw(Pod.parse(body(running="C2", ended={"C1": 30})))
+    assert siblings.gone(X, at(20))
+
+
+def test_another_container_s_end_says_nothing() -> None:
+    siblings = seen(body())
+    siblings.saw(Pod.parse(body(ended={"C0": 30})))
+    assert siblings.gone(X, at(20)) == ""
+
+
+def test_the_default_container_counts() -> None:
+    note = {"annotations": {"kubectl.kubernetes.io/default-container": "sidecar"}}
+    assert Pod.parse(body(metadata=note)).ended == {"S1": 1}
+    assert Pod.parse(body()).running == "C1"
+
+
+def test_late_news_of_a_container_marks_the_process_that_ran_in_it() -> None:
+    """X ran in C1, and Y leads from C2, while the status still shows C1."""
+    siblings = seen(body())
+    siblings.leads(Y)
+    siblings.saw(Pod.parse(body(running="", ended={"C1": 30})))
+    assert siblings.gone(X, at(20))
+    assert siblings.gone(Y, at(30.5)) == "", "whatever its clock says"
+    siblings.saw(Pod.parse(body(running="C2", ended={"C1": 30})))
+    siblings.saw(Pod.parse(body(running="C3", ended={"C2": 40})))
+    assert siblings.gone(Y, at(33))
+
+
+def test_who_acquired_after_a_container_ended_ran_in_another_one() -> None:
+    """The process in C1 never led, so that nothing but the node's clock tells Y from it."""
+    siblings = seen(body(), leads=Y)
+    siblings.saw(Pod.parse(body(running="C2", ended={"C1": 30.9})))
+    assert siblings.gone(Y, at(32.3)) == ""
+
+
+@pytest.mark.parametrize("acquired", [None, "", "yesterday"])
+def test_without_a_time_the_container_is_no_proof(acquired: str | None) -> None:
+    siblings = seen(body())
+    siblings.saw(Pod.parse(body(running="C2", ended={"C1": 30})))
+    assert siblings.gone(X, acquired) == ""
+
+
+def test_of_my_own_pod_nothing_is_judged() -> None:
+    siblings = Siblings("u1")
+    siblings.saw(Pod.parse(body()))
+    siblings.leads(X)
+    siblings.saw(Pod.parse(body(running="C2", ended={"C1": 30})))
+    assert siblings.gone(X, at(20)) == ""
+
+
+def test_old_news_changes_nothing() -> None:
+    old = body()
+    siblings = seen(body(phase="Failed"))
+    siblings.saw(Pod.parse(old))
+    assert siblings.gone(X, at(20))
+
+
+def test_a_pod_without_anything_is_read_without_complaint() -> None:
+    for broken in ({}, {"status": {"containerStatuses": None}}, {"spec": {"containers": []}}, {"metadata": None}):
+        assert Pod.parse(broken).running == ""
+
+
+def test_identities() -> None:
+    assert pod_of("web-0_8d2f_77aa") == ("web-0", "8d2f")
+    labels = {"app": "x", "pod-template-hash": "5c", "app.kubernetes.io/version": "2"}
+    assert sibling_labels({"metadata": {"labels": labels}}) == {"app": "x"}
+
+
+# --- revisions
+
+
+def replica(uid: str, revision: str, created: int, *, ready: bool = True, **meta: Any) -> Pod:
+    controller = {"ownerReferences": [{"kind": meta.pop("owner", "ReplicaSet"), "controller": True}]}
+    labels = {"labels": {"pod-template-hash": revision}} if revision else {}
+    conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
+    meta |= controller | labels | {"creationTimestamp": whole(created)}
+    return Pod.parse(body(uid, uid, metadata=meta, conditions=conditions))
+
+
+def outdated(*others: Pod, mine: str = "old") -> bool:
+    siblings = Siblings("me")
+    siblings.listed([replica("me", mine, 100), *others])
+    return siblings.outdated()
+
+
+def test_outdated_as_soon_as_one_of_the_newest_revision_is_ready() -> None:
+    assert not outdated(replica("b", "old", 90))
+    assert not outdated(replica("b", "new", 200, ready=False))
+    assert outdated(replica("b", "new", 200))
+    assert not outdated(replica("b", "new", 200, deletionTimestamp=whole(300)))
+    # The newest one is not ready yet, but one of its revision is.
+    assert outdated(replica("b", "new", 200), replica("c", "new", 300, ready=False))
+
+
+def test_a_rollback_makes_the_older_revision_the_newest_again() -> None:
+    assert not outdated(replica("b", "new", 200), replica("c", "old", 300))
+    assert outdated(replica("c", "old", 300), mine="new")
+
+
+def test_what_is_no_revision_of_mine() -> None:
+    assert not outdated(replica("b", "new", 200, owner="StatefulSet"))
+    assert not outdated(replica("b", "", 200))
+    assert not outdated(replica("b", "new", 200), mine="")
+    assert not Siblings("me").outdated()
+    assert not outdated(replica("b", "new", 200), replica("c", "newer", 200)), "made in one second"
+
+
+# --- any order, any lag
+
+
+class Lagging(RuleBasedStateMachine):
+    """One Pod's containers and processes, its status as the API server has it, and one who sees that later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+        self.container, self.started, self.identities = 1, self.now, 0
+        self.alive = ""  #: the identity that may lead, in the container that runs
+        self.running = True
+        self.ends: dict[str, float] = {}
+        self.history = [self.status()]  #: of the status, as the kubelet knew it
+        self.served = self.shown = 0  #: how much of it the API server has, and how much of that was seen
+        self.looks = Siblings("me")
+        self.led: dict[str, float] = {}
+        self.looks.saw(Pod.parse(self.history[0]))
+
+    def status(self) -> dict[str, Any]:
+        last = dict(list(self.ends.items())[-1:])
+        return body(running=f"C{self.container}" if self.running else "", ended=last)
+
+    @rule(seconds=st.sampled_from([0.1, 0.5, 0.9, 1.0, 3.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @precondition(lambda self: self.running)
+    @rule()
+    def container_ends(self) -> None:
+        self.ends[f"C{self.container}"] = self.now
+        self.alive, self.running = "", False
+        self.history.append(self.status())
+
+    @precondition(lambda self: not self.running)
+    @rule()
+    def container_begins(self) -> None:
+        self.container, self.running, self.started = self.container + 1, True, self.now
+        self.history.append(self.status())
+
+    @precondition(lambda self: self.running)
+    @rule()
+    def acquires(self) -> None:
+        if not self.alive:
+            self.identities += 1
+            self.alive = f"lead_u1_{self.identities}"
+        # A process needs longer than that to be loaded.
+        self.now = max(self.now, self.started + 1.0)
+        self.led[self.alive] = self.now
+        self.looks.leads(self.alive)
+
+    @rule(n=st.integers(1, 3))
+    def kubelet_reports(self, n: int) -> None:
+        self.served = min(self.served + n, len(self.history) - 1)
+
+    @rule(n=st.integers(1, 3))
+    def watch_shows(self, n: int) -> None:
+        for _ in range(n):
+            if self.shown < self.served:
+                self.shown += 1
+                self.looks.saw(Pod.parse(self.history[self.shown]))
+
+    @rule()
+    def leaves_the_watch(self) -> None:
+        self.looks.lost_sight("u1")
+
+    @rule()
+    def read(self) -> None:
+        self.shown = self.served
+        self.looks.read("u1", Pod.parse(self.history[self.served]))
+
+    @invariant()
+    def who_lives_is_not_judged_dead(self) -> None:
+        if self.alive in self.led and self.looks.known("u1") and not self.looks.missing("u1"):
+            assert self.looks.gone(self.alive, at(self.led[self.alive])) == ""
+
+
+def test_no_lag_makes_a_living_process_a_dead_one() -> None:
+    from hypothesis.stateful import run_state_machine_as_test
+
+    bounds = settings(max_examples=200, stateful_step_count=40, deadline=None)
+    run_state_machine_as_test(Lagging, settings=bounds)  # type: ignore[no-untyped-call]
