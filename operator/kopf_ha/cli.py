@@ -69,6 +69,12 @@ main.add_command(manifests)
 @click.option("--require-policies", is_flag=True, default=None,
               help="Do not lead while the API server would take a stale leader's writes.")  # fmt: skip
 @click.option("--metrics-port", type=int, metavar="PORT", help="Serve metrics for Prometheus at this port.")
+@click.option("--fast-failover/--no-fast-failover", default=None,
+              help="Take over at once when the leader's Pod is gone, although its process may still run: its writes"
+              " are refused, but what it does outside of Kubernetes is not.  [default: on]")  # fmt: skip
+@click.option("--run-dir", metavar="DIR",
+              help="A directory that outlives the container, not the pod (an emptyDir): by a lock in it a restarted"
+              " leader leads again at once.  [default: none]")  # fmt: skip
 @click.option("-v", "--verbose", is_flag=True)
 @click.option("-d", "--debug", is_flag=True)
 @click.option("-q", "--quiet", is_flag=True)

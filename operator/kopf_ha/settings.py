@@ -68,8 +68,14 @@ class Settings:
         drain_timeout: how long handlers may take to end before the process exits hard; when the process is asked
             to stop, async ones are cancelled after four fifths of it.
         metrics_port: where metrics are served; 0 for nowhere.
+        fast_failover: watch the holder's Pod, and take over at once when it is gone. Its process may still run
+            then: its writes are refused, but in effects outside of Kubernetes two leaders may overlap.
+        run_dir: a directory that outlives this container, but not its pod: there a restarted process proves that
+            the one before is dead; empty for none.
         identity: the holder identity.
         pod_uid: uid of this pod.
+        pod_name: name of this pod; empty outside of one.
+        pod_namespace: namespace of this pod.
 
     Raises:
         ConfigurationError: a value is out of bounds; the sentence names the bound.
@@ -88,14 +94,20 @@ class Settings:
     after_loss: AfterLoss = "exit"
     drain_timeout: float = 10.0
     metrics_port: int = 0
+    fast_failover: bool = True
+    run_dir: str = ""
     identity: str = ""
     pod_uid: str = ""
+    pod_name: str = ""
+    pod_namespace: str = field(default_factory=_default_namespace)
 
     def __post_init__(self) -> None:
         if not self.identity:
             identity, uid = new_identity()
             object.__setattr__(self, "identity", identity)
             object.__setattr__(self, "pod_uid", self.pod_uid or uid)
+            if not self.pod_name and os.environ.get("POD_UID"):
+                object.__setattr__(self, "pod_name", os.environ.get("POD_NAME", ""))
         self._check_names()
         self._check_durations()
         if self.fence not in ("full", "rv", "none"):
@@ -166,7 +178,7 @@ class Settings:
         env = os.environ if environ is None else environ
         values: dict[str, Any] = {}
         for f in fields(cls):
-            if f.name in ("identity", "pod_uid"):
+            if f.name in ("identity", "pod_uid", "pod_name", "pod_namespace"):
                 continue
             text = env.get(f"KOPF_HA_{f.name.upper()}")
             if text is not None and given.get(f.name) is None:

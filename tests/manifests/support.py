@@ -89,6 +89,7 @@ class Replica(Process):
         env = {
             **image_environment(),
             **environment(deployment, pod),
+            "KOPF_HA_RUN_DIR": str(folder),
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT / "operator"),
             "KUBECONFIG": str(cluster.kubeconfig_for(token)),

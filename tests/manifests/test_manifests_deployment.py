@@ -63,9 +63,10 @@ def test_options_are_those_of_the_command(deployment: dict[str, Any], where: str
 
 def test_the_role_is_pinned_to_the_lease(settings: Settings) -> None:
     (role,) = (d for d in load("rbac.yaml") if d["kind"] == "Role")
-    pinned, create = role["rules"]
+    pinned, create, pods = role["rules"]
     assert pinned["resourceNames"] == [settings.lease_name]
     assert create["verbs"] == ["create"]
+    assert (pods["resources"], pods["verbs"]) == (["pods"], ["get", "list", "watch"])
 
 
 def test_a_pod_has_the_time_to_drain_and_release(deployment: dict[str, Any], settings: Settings) -> None:

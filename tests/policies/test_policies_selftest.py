@@ -41,8 +41,8 @@ def settings(fenced: Fenced) -> Settings:
     )
 
 
-def lead(fenced: Fenced, by: Client) -> Grant:
-    return Grant(by.stamp(fenced.acquire(by), fenced.lease), deadline=0.0)
+def lead(fenced: Fenced, by: Client) -> int:
+    return fenced.acquire(by)
 
 
 def without(fenced: Fenced, policy: str) -> None:
@@ -51,14 +51,14 @@ def without(fenced: Fenced, policy: str) -> None:
 
 
 def test_nothing_is_missing(fenced: Fenced, api: Api, settings: Settings) -> None:
-    grant = lead(fenced, fenced.new)
+    token = lead(fenced, fenced.new)
     before = fenced.read(f"{fenced.leases}/leader")
     pool = f"{POOLS}/probe"
-    for token, by in ((0, None), (7, fenced.old), (8, fenced.new), (1000, fenced.old)):
+    for number, by in ((0, None), (7, fenced.old), (8, fenced.new), (1000, fenced.old)):
         if by is not None:
-            fenced.stamp(by, pool, token)
+            fenced.stamp(by, pool, number)
         now = fenced.read(pool)
-        assert selftest(api, settings, grant) == []
+        assert selftest(api, settings, token) == []
         assert fenced.read(pool) == now
     assert fenced.read(f"{fenced.leases}/leader") == before
 
@@ -84,12 +84,12 @@ def test_permission_is_no_protection(fenced: Fenced, settings: Settings) -> None
 
 
 def test_each_missing_protection_is_named(fenced: Fenced, api: Api, settings: Settings) -> None:
-    grant = lead(fenced, fenced.new)
+    token = lead(fenced, fenced.new)
     pool = fenced.pool()
     fenced.stamp(fenced.old, pool, 7)
 
     without(fenced, "lease")
-    found = until("the Lease's policy to be out of force", lambda: selftest(api, settings, grant))
+    found = until("the Lease's policy to be out of force", lambda: selftest(api, settings, token))
     assert found == [
         f"leaseTransitions of Lease {fenced.lease} can be lowered, so tokens could be given twice; apply the policies"
         " that `kopf-ha manifests` writes for this Lease and service account"
@@ -97,7 +97,7 @@ def test_each_missing_protection_is_named(fenced: Fenced, api: Api, settings: Se
     without(fenced, "stamped")
 
     def two() -> list[str] | None:
-        return found if len(found := selftest(api, settings, grant)) == 2 else None
+        return found if len(found := selftest(api, settings, token)) == 2 else None
 
     found = until("the kinds' policy to be out of force", two)
     assert found[1].startswith(f"{KIND}: a status write is accepted without its writer's own stamp; apply the policies")
@@ -109,7 +109,7 @@ def test_each_missing_protection_is_named(fenced: Fenced, api: Api, settings: Se
         fenced.cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump(crd))
 
     def three() -> list[str] | None:
-        return found if len(found := selftest(api, settings, grant)) == 3 else None
+        return found if len(found := selftest(api, settings, token)) == 3 else None
 
     found = until("the rule to be gone", three)
     assert found[2] == f"{KIND}: a recorded token can be lowered; its CRD needs `kopf-ha manifests --only schema`"

@@ -17,6 +17,7 @@ from kopf_ha._context import boottime
 from kopf_ha.core import election as table
 from kopf_ha.core.election import Action, Election, Event, Phase, State
 from kopf_ha.core.grant import Grant
+from kopf_ha.core.lease import LeaseRecord
 from kopf_ha.core.token import Stamp
 from kopf_ha.election.client import LeaseClient, Unreached
 from kopf_ha.election.watcher import Watcher
@@ -115,6 +116,17 @@ class Elector:
             present.close(f"floor: an object records token {floor}")
         self._events.put(table.RaiseFloor(floor))
 
+    def holder_gone(self, holder: str) -> None:
+        """Say that the process of this holder identity cannot lead any more: its Lease is not waited for.
+
+        Only for what is certain, or where a mistake is refused by the API server: tokens rise all the same.
+        """
+        self._events.put(table.HolderGone(holder))
+
+    def head_start(self, seconds: float) -> None:
+        """Leave a Lease that can be had to others for so long, before it is acquired here; 0 for no longer."""
+        self._events.put(table.HeadStart(seconds))
+
     def release(self, timeout: float) -> None:
         """Close the grant, give the Lease back if it is still mine, so that others lead at once, end the thread.
 
@@ -136,6 +148,11 @@ class Elector:
         """Whether a grant is open and not expired."""
         grant = self._grant
         return grant is not None and grant.remaining(self._clock()) > 0
+
+    @property
+    def observed(self) -> LeaseRecord | None:
+        """The Lease as it was last seen; None when there is none, or none that can be understood."""
+        return self._state.seen
 
     @property
     def observed_holder(self) -> str:

@@ -9,7 +9,7 @@ _API = "rbac.authorization.k8s.io/v1"
 
 
 def rbac(description: Description) -> list[Object]:
-    """Give a ClusterRole for the kinds and a Role for the Lease, bound to the service account.
+    """Give a ClusterRole for the kinds and a Role for the Lease and the replicas' Pods, bound to the service account.
 
     Stamped kinds are patched only: they cannot be created with a stamp, and their objects are the users'.
     """
@@ -41,6 +41,8 @@ def _lease_rules(description: Description) -> list[Object]:
     return [
         pinned | {"resourceNames": [description.lease_parts[1]]},
         _rule("coordination.k8s.io", ["leases"], ["create"]),
+        # The holder's Pod is watched, so that a dead leader's Lease need not be waited for.
+        _rule("", ["pods"], ["get", "list", "watch"]),
     ]
 
 

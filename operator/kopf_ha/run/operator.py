@@ -28,7 +28,7 @@ from kopf_ha._context import boottime
 from kopf_ha.adapters import Outcome, Wiring, wired
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
-from kopf_ha.election import Elector
+from kopf_ha.election import Elector, PodWatcher, RunLock
 from kopf_ha.errors import ConfigurationError, FloorLost, TermEnded
 from kopf_ha.run.api import Api, make_client
 from kopf_ha.run.barrier import raise_barrier
@@ -49,6 +49,8 @@ EXIT_STUCK = 4
 BACKOFF = (1.0, 60.0)
 #: The part of the drain time after which async handlers are cancelled, so that the rest is left to end in.
 PATIENCE = 0.8
+#: Seconds for each answer while a follower asks whether the fence is enforced, before it takes over early.
+CONFIRM = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,19 +100,29 @@ class Runner:
         self.failures = 0  #: short terms in a row
         self.floor_lost: Grant | None = None  #: the term that met a higher token while it held the Lease
         self.leaving: int | None = None  #: the exit status, once it is decided
-        self.asked = False  #: to stop
+        self.asked = False  #: to stop, by a signal
         self.events = Events(settings, lambda: Api(make_client(f"kopf-ha/{kopf_ha.__version__}", fenced=False)))
         self.elector = Elector(
             settings,
             lambda: make_client(f"kopf-ha-election/{kopf_ha.__version__}", fenced=False),
             on_started=lambda grant: self.inbox.put(Started(grant)),
             on_stopped=lambda grant, cause: self.inbox.put(Stopped(grant, cause)),
+            on_new_leader=lambda holder, token: self.pods.nudge(),
             floor=lambda: self.fence.floor,
         )
+        self.pods = PodWatcher(
+            settings,
+            lambda: make_client(f"kopf-ha-election/{kopf_ha.__version__}", fenced=False),
+            holder=lambda: self.elector.observed,
+            gone=self.elector.holder_gone,
+            head_start=self.elector.head_start,
+            deleted=self.quit,
+            confirm=self.not_enforced,
+        )
+        self.run_lock = RunLock(settings, self.elector.holder_gone)
 
     def quit(self, cause: str) -> None:
         """Ask the process to stop: drain, release the Lease, return. From any thread or signal handler."""
-        self.asked = True
         self.inbox.put(Quit(cause))
 
     def abandon(self, cause: str, status: int) -> None:
@@ -134,7 +146,10 @@ class Runner:
             logger.info("replica %s follows Lease %s", self.settings.identity, self.settings.lease)
         with wired(Wiring(self.fence, self.on_outcome)):
             try:
+                self.run_lock.start()
                 self.elector.start()
+                if self.settings.fast_failover and self.settings.fence == "full":
+                    self.pods.start()
                 while True:
                     status = self.step(self.next())
                     if status is not None:
@@ -145,6 +160,9 @@ class Runner:
                     self.grant.close("the runner failed")
                 self.elector.stop()
                 raise
+            finally:
+                self.pods.stop()
+                self.run_lock.stop()
 
     def next(self) -> Started | Stopped | Ended | Quit:
         """Wait for the next event; the election's own end is one."""
@@ -212,7 +230,7 @@ class Runner:
         """
         required = self.settings.require_policies
         try:
-            missing = selftest(self.plain_api, self.settings, grant)
+            missing = selftest(self.plain_api, self.settings, grant.stamp.token)
         except (LookupError, urllib3.exceptions.HTTPError) as error:
             if required:
                 raise
@@ -225,6 +243,14 @@ class Runner:
             self.events.post("NotEnforced", "; ".join(missing), warning=True)
         if missing and required:
             raise ConfigurationError(f"the API server does not enforce the fence: {'; '.join(missing)}")
+
+    def not_enforced(self) -> str:
+        """Say why a stale leader might get its writes accepted, or why that is unknown; empty if it cannot be."""
+        try:
+            missing = selftest(self.plain_api, self.settings, self.elector.observed_token, CONFIRM)
+        except (ConfigurationError, LookupError, urllib3.exceptions.HTTPError) as error:
+            return f"unknown whether the API server enforces the fence: {error}"
+        return "; ".join(missing)
 
     def lost(self, grant: Grant, cause: str) -> int | None:
         """Stop a term whose grant is closed already, then follow again or exit."""
@@ -380,6 +406,8 @@ def run(
         if runner.asked:
             # In a thread: the log's lock may be held by the code that the signal interrupted.
             threading.Thread(target=runner.abandon, args=(name, 128 + number), daemon=True).start()
+        # Set by signals only: when the Pod's deletion was seen first, the kubelet's SIGTERM is the first one still.
+        runner.asked = True
         runner.quit(name)
 
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -6,9 +6,9 @@ in the policies, a CRD without the rule. So a new leader asks for what must be r
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from kopf_ha.core.grant import Grant
 from kopf_ha.core.token import TOKEN_MAX, MalformedStamp, Stamp, stamp_of
 from kopf_ha.core.wire import Response
 from kopf_ha.run.api import Api
@@ -24,25 +24,44 @@ _DRY = "?dryRun=All"
 _HELP = "apply the policies that `kopf-ha manifests` writes for this Lease and service account"
 
 
-def selftest(api: Api, settings: Settings, grant: Grant) -> list[str]:
+def selftest(api: Api, settings: Settings, token: int, timeout: float = 30.0) -> list[str]:
     """Ask for what must be refused; give a sentence for each protection that is missing.
+
+    Anybody's to ask, a follower's, too: what is asked for is nobody's right.
 
     A deciding kind without objects cannot be asked about: there is nothing to write to.
 
     Args:
         api: of an unfenced client with the replica's own credentials: the fence lets nobody write the Lease.
         settings: the Lease and the deciding kinds.
-        grant: of the term that is about to begin.
+        token: of the term that is about to begin, or the highest known.
+        timeout: seconds for each answer.
 
     Raises:
         ConfigurationError: a deciding kind is not installed.
         LookupError: the answer to a question is neither yes nor no.
         urllib3.exceptions.HTTPError: no answer.
     """
-    missing = lease_missing(api, settings)
+    mine = Stamp(token, settings.identity, settings.lease, settings.pod_uid)
+    ask = _Asking(api, timeout)
+    missing = lease_missing(ask, settings)
     for kind in settings.deciding:
-        missing += kind_missing(api, kind, grant.stamp)
+        missing += kind_missing(ask, kind, mine)
     return missing
+
+
+class _Asking(Api):
+    """The same client with less patience."""
+
+    def __init__(self, api: Api, timeout: float) -> None:
+        super().__init__(api.client)
+        self._patience = timeout
+
+    def request(
+        self, method: str, path: str, body: Any = None, content_type: str = "", timeout: float = math.inf
+    ) -> Response:
+        """Send one request; see `Api.request`."""
+        return super().request(method, path, body, content_type, min(timeout, self._patience))
 
 
 def lease_missing(api: Api, settings: Settings) -> list[str]:

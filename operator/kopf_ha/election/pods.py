@@ -1,0 +1,285 @@
+"""The threads that watch the replicas' Pods: is the holder's gone, is my own being deleted, is mine outdated?"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from kubernetes.client import ApiClient, CoreV1Api
+
+from kopf_ha.core.lease import LeaseRecord
+from kopf_ha.core.pods import Pod, Siblings, pod_of, sibling_labels
+from kopf_ha.election.http import Client, Unreached
+from kopf_ha.election.watcher import SILENCE
+from kopf_ha.settings import Settings
+
+log = logging.getLogger("kopf_ha.election")
+
+#: Seconds until the watch is tried again without permission, which may come while this runs.
+REFUSED = 30.0
+
+
+class PodClient(Client):
+    """The Pods of the replica's own namespace. Not for two threads at once, but for `interrupt`."""
+
+    def __init__(self, settings: Settings, api: ApiClient) -> None:
+        namespace = settings.pod_namespace
+        rule = f" (a Role in namespace {namespace}: pods: get, list, watch)"
+        super().__init__(api, namespace, "Pods", f"pods in namespace {namespace}", rule)
+        self._pods = CoreV1Api(api)
+
+    def read(self, name: str, timeout: float) -> dict[str, Any] | None:
+        """GET one from the quorum; None when there is none.
+
+        Raises:
+            Unreached: no usable answer within `timeout` seconds.
+        """
+        try:
+            return self._call("get", self._pods.read_namespaced_pod, timeout, name)
+        except Unreached as e:
+            if e.status == 404:
+                return None
+            raise
+
+    def list(self, labels: str, timeout: float) -> tuple[list[dict[str, Any]], str]:
+        """LIST those with these labels from the quorum, and give the resourceVersion to watch from.
+
+        Raises:
+            Unreached: no usable answer.
+        """
+        answer = self._call("list", self._pods.list_namespaced_pod, timeout, label_selector=labels)
+        return list(answer.get("items") or []), str(answer["metadata"]["resourceVersion"])
+
+    def watch(self, labels: str, version: str, timeout: float) -> Iterator[dict[str, Any]]:
+        """Give the watch's events; as `Client._watch`."""
+        return self._watch(self._pods.list_namespaced_pod, version, timeout, SILENCE, label_selector=labels)
+
+
+class PodWatcher:
+    """One thread watches, another one judges, so that no read keeps the watch waiting.
+
+    Where it cannot work (outside of a pod, without permission) it says so once, and Leases are waited for as ever.
+
+    Args:
+        settings: the Pod, the identity, the durations.
+        make_client: gives an `ApiClient` of its own; called twice.
+        holder: gives the Lease as it was seen last; None when there is none.
+        gone: takes a holder identity that can be taken over now; called in a thread of its own.
+        head_start: takes the seconds to leave to others, whenever they change.
+        deleted: takes a sentence when my own Pod is being deleted, once.
+        confirm: asks whether stale writes would be refused: fast takeover is safe by that alone. Gives why it
+            is off, or "". May take a while.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        make_client: Callable[[], ApiClient],
+        *,
+        holder: Callable[[], LeaseRecord | None],
+        gone: Callable[[str], None],
+        head_start: Callable[[float], None],
+        deleted: Callable[[str], None],
+        confirm: Callable[[], str],
+    ) -> None:
+        self._settings = settings
+        self._make_client = make_client
+        self._holder = holder
+        self._gone = gone
+        self._head_start = head_start
+        self._deleted = deleted
+        self._confirm = confirm
+        self._siblings = Siblings(settings.pod_uid)
+        self._lock = threading.Lock()  #: of `_siblings`
+        self._stopping = threading.Event()
+        self._news = threading.Event()
+        self._watch_client: PodClient | None = None
+        self._trouble = ""
+        self._settled: set[str] = set()  #: holders that were judged for good, or that are not to be
+        self._asked: set[str] = set()  #: uids that were asked for, since the watch did not show them
+        self._outdated = False
+        self._leaving = False
+
+    def start(self) -> None:
+        """Start the threads, if this is a pod."""
+        if not self._settings.pod_name:
+            log.info("not in a pod (POD_NAME and POD_UID are not set): the holder's Pod is not watched")
+            return
+        for name, main in (("watch", self._run), ("judge", self._judge)):
+            threading.Thread(target=main, name=f"kopf-ha-pods-{name}", daemon=True).start()
+
+    def stop(self) -> None:
+        """End the threads, soon."""
+        self._stopping.set()
+        self._news.set()
+        if self._watch_client is not None:
+            self._watch_client.interrupt()
+
+    def nudge(self) -> None:
+        """Say that the Lease names another holder. From any thread, without waiting."""
+        self._news.set()
+
+    # --- the watch
+
+    def _run(self) -> None:
+        client = self._watch_client = PodClient(self._settings, self._make_client())
+        labels: str | None = None
+        while not self._stopping.is_set():
+            pause, begun = 0.0, time.monotonic()
+            try:
+                if labels is None:
+                    labels = self._look_at_myself(client)
+                    if labels is None:
+                        return
+                self._watch_once(client, labels)
+            except Unreached as e:
+                if e.status != 410:
+                    pause = REFUSED if e.status == 403 else self._settings.retry_period
+                    self._complain(str(e))
+            except Exception as e:  # noqa: BLE001  the Lease's expiry is always there
+                pause = self._settings.retry_period
+                self._complain(f"the watch of Pods failed: {e!r}")
+            if time.monotonic() - begun < self._settings.retry_period:  # never in a hot loop
+                pause = max(pause, self._settings.retry_period / 10)
+            self._stopping.wait(pause * random.uniform(0.5, 1))  # noqa: S311
+        client.close()
+
+    def _look_at_myself(self, client: PodClient) -> str | None:
+        s = self._settings
+        body = client.read(s.pod_name, s.renew_deadline / 2)
+        if body is None or body["metadata"]["uid"] != s.pod_uid:
+            log.info(
+                "there is no Pod %s of uid %s in namespace %s: the holder's Pod is not watched",
+                s.pod_name, s.pod_uid, s.pod_namespace,
+            )  # fmt: skip
+            return None
+        self._saw(body)
+        return ",".join(f"{k}={v}" for k, v in sorted(sibling_labels(body).items()))
+
+    def _watch_once(self, client: PodClient, labels: str) -> None:
+        timeout = self._settings.renew_deadline / 2
+        items, version = client.list(labels, timeout)
+        with self._lock:
+            self._siblings.listed(Pod.parse(body) for body in items)
+        for body in items:
+            self._look_at(body)
+        self._after_news()
+        self._complain("")
+        for event in client.watch(labels, version, timeout):
+            if self._stopping.is_set():
+                return
+            body = event.get("object") or {}
+            if event.get("type") in ("ADDED", "MODIFIED"):
+                self._saw(body)
+            elif event.get("type") == "DELETED":
+                with self._lock:
+                    self._siblings.lost_sight(str(body["metadata"]["uid"]))
+            else:
+                continue
+            self._after_news()
+
+    def _saw(self, body: dict[str, Any]) -> None:
+        with self._lock:
+            self._siblings.saw(Pod.parse(body))
+        self._look_at(body)
+
+    def _look_at(self, body: dict[str, Any]) -> None:
+        meta = body["metadata"]
+        if meta["uid"] == self._settings.pod_uid and meta.get("deletionTimestamp"):
+            # The kubelet's SIGTERM comes later than this, or never when the kubelet is stopped.
+            self._leave(f"Pod {meta['name']} is being deleted")
+
+    def _leave(self, cause: str) -> None:
+        if not self._leaving:
+            self._leaving = True
+            self._deleted(cause)
+
+    def _after_news(self) -> None:
+        self._news.set()
+        with self._lock:
+            outdated = self._siblings.outdated()
+        if outdated != self._outdated:
+            self._outdated = outdated
+            if outdated:
+                log.info("a replica of a newer revision is ready: a Lease that is free is left to it first")
+            self._head_start(self._settings.retry_period if outdated else 0.0)
+
+    # --- the judge
+
+    def _judge(self) -> None:
+        client = PodClient(self._settings, self._make_client())
+        again: float | None = None
+        while not self._stopping.is_set():
+            self._news.wait(again)
+            self._news.clear()
+            if self._stopping.is_set():
+                break
+            try:
+                again = None
+                self._judge_myself(client)
+                self._judge_holder(client)
+            except Unreached as e:
+                again = self._settings.retry_period / 4
+                if e.status != 403:  # the watch has said so
+                    log.debug("cannot judge the holder's Pod: %s", e)
+            except Exception:
+                log.exception("cannot judge the holder's Pod")
+        client.close()
+
+    def _judge_myself(self, client: PodClient) -> None:
+        s = self._settings
+        with self._lock:
+            suspected = self._siblings.missing(s.pod_uid)
+        if suspected and not self._leaving and self._read(client, s.pod_name, s.pod_uid) is None:
+            self._leave(f"Pod {s.pod_name} was deleted")
+
+    def _judge_holder(self, client: PodClient) -> None:
+        record = self._holder()
+        if record is None or record.holder in ("", self._settings.identity) or record.holder in self._settled:
+            return
+        name, uid = pod_of(record.holder)
+        if not uid or uid == self._settings.pod_uid:
+            return
+        with self._lock:
+            self._siblings.leads(record.holder)
+            known, cause = self._siblings.known(uid), self._siblings.gone(record.holder, record.acquire_time)
+        if not known and uid not in self._asked:
+            # Not among those watched: a Pod that never was cannot be gone.
+            self._read(client, name, uid)
+            self._asked.add(uid)
+            return
+        if not cause:
+            return
+        # The watch alone is no proof: it lags, and whoever changes labels leaves it.
+        self._read(client, name, uid)
+        with self._lock:
+            cause = self._siblings.gone(record.holder, record.acquire_time)
+        if not cause:
+            return
+        self._settled.add(record.holder)
+        if off := self._confirm():
+            log.info("%s, but its Lease is waited for, since fast takeover is off: %s", cause, off)
+            return
+        log.info("%s: taking over from %s without waiting", cause, record.holder)
+        self._gone(record.holder)
+
+    def _read(self, client: PodClient, name: str, uid: str) -> Pod | None:
+        """Read a Pod from the quorum; None when it is gone, or another one has its name."""
+        body = client.read(name, self._settings.renew_deadline / 2)
+        pod = Pod.parse(body) if body is not None else None
+        with self._lock:
+            self._siblings.read(uid, pod)
+        return pod if pod is not None and pod.uid == uid else None
+
+    def _complain(self, trouble: str) -> None:
+        if self._stopping.is_set() or trouble == self._trouble:
+            return
+        self._trouble = trouble
+        if trouble:
+            log.warning("the holder's Pod is not watched, so a dead leader's Lease is waited for: %s", trouble)
+        else:
+            log.info("the Pods are watched again")
