@@ -1,7 +1,7 @@
 """What the image installs, fetched before its build, so that the build needs no network.
 
 `build/wheelhouse` gets a wheel of each line of requirements/image.txt, checked by its hash, for every Python that the
-project supports, since the base image decides which one it is; pip itself; and the project's own wheel.
+project supports, since the base image decides which one it is; pip and setuptools; and the project's own wheel.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from devcluster.progress import Progress
+from image import cache
 from image.errors import ImageError
 from image.tools import run
 
@@ -26,19 +27,31 @@ MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 def wheelhouse(progress: Progress, target: Path = WHEELHOUSE) -> Path:
-    """Make the folder anew and return it. Raises ImageError, and then leaves the old one, if a wheel is missing."""
-    progress.line(f"wheels: for Python {', '.join(PYTHONS)}")
+    """Make the folder anew and return it; what others made is fetched only if other versions are wanted than it has.
+
+    Raises ImageError, and then leaves the old folder, if a wheel cannot be had.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
+    pinned = [ROOT / "requirements" / name for name in ("build.txt", "image.txt")]
+    key = cache.key_of([*pinned, *PYTHONS, *_platforms()])
     with tempfile.TemporaryDirectory(prefix="wheels-", dir=target.parent) as made:
-        new, build, source = Path(made, "new"), Path(made, "build"), Path(made, "source")
-        _download(ROOT / "requirements/build.txt", build, PYTHONS[:1])
-        _download(ROOT / "requirements/image.txt", new, PYTHONS)
-        _own(source, build, new)
-        for pip in build.glob("pip-*.whl"):
-            shutil.copy2(pip, new)
+        new = Path(made, "new")
+        if _read(target / "key") == key:
+            shutil.copytree(target, new, ignore=shutil.ignore_patterns("kopf_ha-*"))
+        else:
+            progress.line(f"wheels: for Python {', '.join(PYTHONS)}")
+            for requirements in pinned:
+                for python in PYTHONS:
+                    _download(requirements, new, python)
+            (new / "key").write_text(key)
+        _own(Path(made, "source"), new)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(new, target)
     return target
+
+
+def _read(file: Path) -> str:
+    return file.read_text() if file.exists() else ""
 
 
 def _pip(*arguments: str, doing: str, **environment: str) -> None:
@@ -49,22 +62,22 @@ def _pip(*arguments: str, doing: str, **environment: str) -> None:
         raise ImageError(f"{error}\n{hint}") from error
 
 
-def _download(requirements: Path, folder: Path, pythons: tuple[str, ...]) -> None:
+def _platforms() -> list[str]:
     machine = platform.machine().lower()
     machine = MACHINES.get(machine, machine)
-    platforms = [f"--platform=manylinux_2_{minor}_{machine}" for minor in GLIBC] + [
-        f"--platform=manylinux2014_{machine}"
-    ]
-    for python in pythons:
-        _pip(
-            *("download", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"),
-            *("--only-binary=:all:", "--implementation=cp", f"--python-version={python}", *platforms),
-            *(f"--dest={folder}", f"--requirement={requirements}"),
-            doing=f"fetching the wheels of {requirements.name} for Python {python}",
-        )
+    return [f"--platform={name}_{machine}" for name in ("manylinux2014", *(f"manylinux_2_{n}" for n in GLIBC))]
 
 
-def _own(source: Path, build: Path, folder: Path) -> None:
+def _download(requirements: Path, folder: Path, python: str) -> None:
+    _pip(
+        *("download", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"),
+        *("--only-binary=:all:", "--implementation=cp", f"--python-version={python}", *_platforms()),
+        *(f"--dest={folder}", f"--requirement={requirements}"),
+        doing=f"fetching the wheels of {requirements.name} for Python {python}",
+    )
+
+
+def _own(source: Path, folder: Path) -> None:
     # From a copy: setuptools leaves a build folder behind, and takes what it finds in an old one.
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -72,7 +85,7 @@ def _own(source: Path, build: Path, folder: Path) -> None:
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
     shutil.copytree(ROOT / "operator/kopf_ha", source / "operator/kopf_ha", ignore=ignored)
     _pip(
-        *("wheel", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-index", f"--find-links={build}"),
+        *("wheel", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-index", f"--find-links={folder}"),
         *(f"--wheel-dir={folder}", str(source)),
         doing="building the wheel of this project",
         PIP_FIND_LINKS="",  # the pinned setuptools alone
