@@ -1,0 +1,121 @@
+"""People who make and delete claims all the time, and how long each of their claims waits."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+import time
+from types import TracebackType
+from typing import Any
+
+from devcluster.waiting import until
+from tests.e2e.stage import LIMIT, Stage
+
+NAMESPACE = "load"
+#: Claims at a time, and how many of them live.
+BATCH, LIVING = 3, 30
+PAUSE = 0.5
+
+
+class Load:
+    """Runs while it is used as a context manager; at its end every claim that lives has an address.
+
+    Args:
+        stage: the cluster.
+        pool: of which the addresses are.
+    """
+
+    def __init__(self, stage: Stage, pool: str) -> None:
+        self.stage, self.pool = stage, pool
+        self.made = 0
+        self.made_at: dict[str, float] = {}  #: by name, when a claim was seen first
+        self.bound_at: dict[str, float] = {}
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=target, daemon=True) for target in (self._make, self._watch)]
+        self._watching: subprocess.Popen[str] | None = None
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> Load:
+        stage, pool = self.stage, {"cidr": "10.40.0.0/22"}
+        body = {"apiVersion": "ipam.kopf-ha.dev/v1", "kind": "AddressPool", "metadata": {"name": self.pool}}
+        stage.kubectl("apply", "-f", "-", input=json.dumps(body | {"spec": pool}))
+        stage.kubectl("wait", f"addresspool/{self.pool}", "--for=condition=Ready", f"--timeout={LIMIT - 5:g}s")
+        stage.shell(f"kubectl get namespace {NAMESPACE} >/dev/null 2>&1 || kubectl create namespace {NAMESPACE}")
+        for thread in self._threads:
+            thread.start()
+        self.wait_for(BATCH)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._stop.set()
+        self._threads[0].join(LIMIT)
+        try:
+            if error is None:
+                self.check()
+                self.settle()
+        finally:
+            if self._watching is not None:
+                self._watching.kill()
+            self._threads[1].join(LIMIT)
+
+    def wait_for(self, more: int) -> None:
+        """Wait until that many more claims got an address."""
+        goal = len(self.bound_at) + more
+        until(f"{more} more claims to be bound", lambda: self.check() or len(self.bound_at) >= goal, LIMIT, 0.1)
+
+    def settle(self) -> None:
+        """Wait until every claim that lives has an address."""
+        self.stage.kubectl(
+            *("wait", "addressclaims", "--all", "-n", NAMESPACE, "--for=condition=Ready", f"--timeout={LIMIT - 5:g}s")
+        )
+
+    def check(self) -> None:
+        """Raise what went wrong here."""
+        if self._error is not None:
+            raise self._error
+
+    def waits(self) -> list[float]:
+        """Give the seconds that each claim waited for its address."""
+        return [at - self.made_at[name] for name, at in list(self.bound_at.items()) if name in self.made_at]
+
+    def _make(self) -> None:
+        try:
+            while not self._stop.is_set():
+                names = [f"c{self.made + n}" for n in range(BATCH)]
+                items = [
+                    {
+                        "apiVersion": "ipam.kopf-ha.dev/v1",
+                        "kind": "AddressClaim",
+                        "metadata": {"name": name, "namespace": NAMESPACE},
+                        "spec": {"poolName": self.pool},
+                    }
+                    for name in names
+                ]
+                body = {"apiVersion": "v1", "kind": "List", "items": items}
+                self.stage.kubectl("create", "-f", "-", input=json.dumps(body))
+                old = [f"c{self.made - LIVING + n}" for n in range(BATCH) if self.made >= LIVING]
+                self.made += BATCH
+                if old:
+                    self.stage.kubectl("delete", "addressclaims", "-n", NAMESPACE, "--wait=false", *old)
+                self._stop.wait(PAUSE)
+        except BaseException as error:
+            self._error = error
+
+    def _watch(self) -> None:
+        args = ("get", "addressclaims", "-n", NAMESPACE, "--watch", "-o", "json")
+        decoder, text = json.JSONDecoder(), ""
+        with self.stage.background(*args, stdout=subprocess.PIPE) as child:
+            self._watching = child
+            assert child.stdout is not None
+            for line in child.stdout:
+                text += line
+                if line == "}\n":  # the end of one document, as kubectl indents
+                    self._saw(decoder.decode(text))
+                    text = ""
+
+    def _saw(self, body: dict[str, Any]) -> None:
+        now, name = time.monotonic(), body["metadata"]["name"]
+        self.made_at.setdefault(name, now)
+        if (body.get("status") or {}).get("address"):
+            self.bound_at.setdefault(name, now)
