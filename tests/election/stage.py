@@ -38,9 +38,10 @@ class Replica:
             make_client,
             on_started=self.grants.append,
             on_stopped=self._on_stopped,
-            on_new_leader=lambda holder, token: self.leaders.append((holder, token)),
+            on_new_leader=self._on_leader,
             floor=floor,
         )
+        self.on_leader: Callable[[], None] = lambda: None
         self._dead = threading.Event()
         self._heart = threading.Thread(target=self._beat, daemon=True)
 
@@ -75,6 +76,10 @@ class Replica:
     def fails(self, cause: str) -> None:
         until(f"{self.settings.identity} to say {cause!r}", lambda: cause in self.elector.last_error, PATIENCE)
 
+    def _on_leader(self, holder: str, token: int) -> None:
+        self.leaders.append((holder, token))
+        self.on_leader()
+
     def _on_stopped(self, grant: Grant, cause: str) -> None:
         self.open_when_stopped.append(not grant.closed)
         self.stopped.append((grant.stamp.token, cause))
@@ -100,10 +105,11 @@ class Stage:
         kubeconfig: Path | None = None,
         floor: Callable[[], int] = lambda: 0,
         client: Callable[[ApiClient], None] = lambda api: None,
+        uid: str = "uid",
         **values: Any,
     ) -> Replica:
         given = SHORT | {"lease_name": "op", "lease_namespace": self.namespace} | values
-        settings = Settings(identity=identity, pod_uid="uid", **given)
+        settings = Settings(identity=identity, pod_uid=uid, **given)
 
         def make_client() -> ApiClient:
             api = config.new_client_from_config(str(kubeconfig or self.cluster.kubeconfig))

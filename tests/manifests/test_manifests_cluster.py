@@ -28,6 +28,7 @@ NEEDED = [
     ("patch", "addressclaims.ipam.kopf-ha.dev/status", "default"),
     *((verb, "configmaps", "default") for verb in ("get", "list", "create", "patch", "delete")),
     ("create", "events", "default"),
+    *((verb, "pods", NAMESPACE) for verb in ("get", "list", "watch")),
     *((verb, "customresourcedefinitions.apiextensions.k8s.io", "") for verb in ("get", "list", "watch")),
 ]  # fmt: skip
 DANGEROUS = [
@@ -46,7 +47,8 @@ DANGEROUS = [
     ("update", "configmaps", "default"),
     *((verb, "events", "default") for verb in ("list", "patch", "delete")),
     *((verb, "namespaces", "") for verb in ("list", "create", "patch", "delete")),
-    *((verb, "pods", NAMESPACE) for verb in ("get", "create", "patch", "delete")),
+    *((verb, "pods", NAMESPACE) for verb in ("create", "update", "patch", "delete", "deletecollection")),
+    *((verb, "pods", "default") for verb in ("get", "list", "watch")),
     ("create", "pods/exec", NAMESPACE),
     ("patch", "deployments.apps", NAMESPACE),
     ("create", "serviceaccounts/token", NAMESPACE),
