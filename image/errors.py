@@ -3,3 +3,7 @@
 
 class ImageError(Exception):
     """The image cannot be made; the text names the cause and a way out."""
+
+
+class NotHereError(ImageError):
+    """This machine lacks what it takes: a program, or root."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from devcluster.progress import Progress
 from image import archive, cache
-from image.errors import ImageError
+from image.errors import NotHereError
 from image.tools import run
 
 PAUSE = "kopf-ha.dev/pause:1"
@@ -52,10 +52,8 @@ def _made(kind: str, tag: str, config: dict[str, object], progress: Progress) ->
 
 def _busybox() -> Path:
     found = shutil.which("busybox")
-    if found is None:
-        raise ImageError("busybox is needed for this image: install the Debian package busybox-static.")
-    if _has_interpreter(Path(found)):
-        raise ImageError(f"{found} is not static, so it does not run alone: install the Debian package busybox-static.")
+    if found is None or _has_interpreter(Path(found)):
+        raise NotHereError("a static busybox is needed for this image: install the Debian package busybox-static.")
     return Path(found)
 
 

@@ -10,19 +10,19 @@ from pathlib import Path
 
 from devcluster.errors import DevclusterError
 from devcluster.process import Process
-from image.errors import ImageError
+from image.errors import ImageError, NotHereError
 
 
 def need(program: str, what_for: str) -> None:
-    """Raise ImageError unless the program is there."""
+    """Raise NotHereError unless the program is there."""
     if shutil.which(program) is None:
-        raise ImageError(f"{program} is needed to {what_for}: install the Debian package {program}.")
+        raise NotHereError(f"{program} is needed to {what_for}: install the Debian package {program}.")
 
 
 def need_root(what_for: str) -> None:
-    """Raise ImageError unless this is root on Linux."""
+    """Raise NotHereError unless this is root on Linux."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
-        raise ImageError(f"root is needed to {what_for}: run it as root, or start a docker engine for this user.")
+        raise NotHereError(f"root is needed to {what_for}: run it as root, or start a docker engine for this user.")
 
 
 def run(argv: Sequence[str], doing: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:

@@ -1,0 +1,252 @@
+"""`scripts/image`: what it keeps, the archives that it writes itself, and how it fails."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+import threading
+import tomllib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from devcluster import Progress
+from image import archive, base, build, cache, cli, tiny, tools, wheels
+from image.errors import ImageError
+from tests.image.conftest import or_skip, read_json
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "kopf-ha" / "image"
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.main, list(arguments))
+
+
+def writes(text: str, calls: list[str]) -> Callable[[Path, Path], None]:
+    def make(file: Path, place: Path) -> None:
+        calls.append(text)
+        (place / "rubbish").write_text("x")
+        file.write_text(text)
+
+    return make
+
+
+# --- what is kept
+
+
+def test_it_is_made_once(own_cache: Path) -> None:
+    calls: list[str] = []
+    made = [cache.kept("thing", "k", writes("a", calls), Progress()) for _ in range(2)]
+    assert made[0] == made[1]
+    assert made[0].read_text() == "a"
+    assert calls == ["a"]
+    assert {f.name for f in own_cache.iterdir()} == {"thing-k.tar", "lock"}
+
+
+def test_what_fails_half_way_leaves_nothing(own_cache: Path) -> None:
+    def make(file: Path, place: Path) -> None:
+        file.write_text("half")
+        raise ImageError("no more")
+
+    with pytest.raises(ImageError):
+        cache.kept("thing", "k", make, Progress())
+    assert {f.name for f in own_cache.iterdir()} == {"lock"}
+
+
+def test_what_a_killed_one_left_is_removed(own_cache: Path) -> None:
+    (own_cache / "making-old").mkdir(parents=True)
+    (own_cache / "making-old" / "store").write_text("x")
+    cache.kept("thing", "k", writes("a", []), Progress())
+    assert not (own_cache / "making-old").exists()
+
+
+def test_of_two_at_once_one_makes_it_and_the_other_waits() -> None:
+    calls: list[str] = []
+    began, go = threading.Event(), threading.Event()
+    said = io.StringIO()
+
+    def slow(file: Path, place: Path) -> None:
+        calls.append("slow")
+        began.set()
+        assert go.wait(30)
+        file.write_text("slow")
+
+    class Hears(Progress):
+        def line(self, text: str) -> None:
+            super().line(text)
+            go.set()  # the second one waits, so the first may end
+
+    results: list[Path] = []
+    first = threading.Thread(target=lambda: results.append(cache.kept("thing", "k", slow, Progress())))
+    first.start()
+    assert began.wait(30)
+    results.append(cache.kept("thing", "k", slow, Hears(said)))
+    first.join()
+    assert calls == ["slow"]
+    assert results[0] == results[1]
+    assert "waiting" in said.getvalue()
+
+
+def test_old_versions_are_forgotten(own_cache: Path) -> None:
+    for n in range(cache.KEPT + 2):
+        cache.kept("thing", str(n), writes("a", []), Progress())
+    assert len(list(own_cache.glob("thing-*.tar"))) == cache.KEPT
+    assert (own_cache / f"thing-{cache.KEPT + 1}.tar").exists()
+
+
+def test_a_change_of_a_source_is_another_key(tmp_path: Path) -> None:
+    folder = tmp_path / "sources"
+    (folder / "__pycache__").mkdir(parents=True)
+    source = folder / "a.py"
+    source.write_text("1")
+    keys = [cache.key_of([folder])]
+    (folder / "__pycache__" / "a.pyc").write_text("x")
+    assert cache.key_of([folder]) == keys[0]
+    source.write_text("2")
+    keys.append(cache.key_of([folder]))
+    source.rename(folder / "b.py")
+    keys.append(cache.key_of([folder]))
+    keys.append(cache.key_of([folder, "other"]))
+    assert len(set(keys)) == 4
+
+
+def test_a_cache_that_cannot_be_written_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    done = invoke("--pause")
+    assert done.exit_code == 1
+    assert "set XDG_CACHE_HOME" in done.stderr
+
+
+# --- archives
+
+
+def test_the_archive_of_pause_is_one_that_a_node_takes(tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "pause.tar"
+    or_skip(lambda: tiny.pause(Progress()))
+    done = invoke("--pause", "--output", str(file))
+    assert (done.exit_code, done.stdout) == (0, f"{file}\n")
+    with tarfile.open(file) as packed:
+        (manifest,) = read_json(packed, "manifest.json")
+        assert manifest["RepoTags"] == ["kopf-ha.dev/pause:1"]
+        config = read_json(packed, manifest["Config"])
+        (layer,) = manifest["Layers"]
+        content = packed.extractfile(layer)
+        assert content is not None
+        read = content.read()
+    assert config["rootfs"]["diff_ids"] == [f"sha256:{hashlib.sha256(read).hexdigest()}"]
+    assert config["architecture"] == archive.architecture()
+    with tarfile.open(fileobj=io.BytesIO(read)) as files:
+        files.extractall(tmp_path / "root", filter="tar")
+    program = str(tmp_path / "root") + config["config"]["Entrypoint"][0]
+    assert subprocess.run([program, "sleep", "0"], env={}).returncode == 0
+
+
+def test_the_busybox_has_its_programs() -> None:
+    file = or_skip(lambda: tiny.busybox(Progress()))
+    with tarfile.open(file) as packed:
+        (manifest,) = read_json(packed, "manifest.json")
+        content = packed.extractfile(manifest["Layers"][0])
+        assert content is not None
+        with tarfile.open(fileobj=content) as layer:
+            assert layer.getmember("bin/sh").linkname == "busybox"
+            assert layer.getmember("bin/env").linkname == "busybox"
+
+
+def test_a_busybox_that_needs_libraries_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    dynamic = shutil.which("tar")  # any program of the system's, which are all linked so
+    assert dynamic is not None
+    shutil.copy(dynamic, tmp_path / "bin/busybox")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    done = invoke("--busybox")
+    assert done.exit_code == 1
+    assert (
+        done.stderr == "Error: a static busybox is needed for this image: install the Debian package busybox-static.\n"
+    )
+
+
+# --- failures
+
+
+def test_without_root_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    done = invoke("--only-base")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: root is needed to make a base image with debootstrap")
+
+
+@pytest.mark.parametrize(("program", "arguments"), [("debootstrap", ["--only-base"]), ("buildah", [])])
+def test_a_missing_program_is_named(
+    program: str, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = invoke(*arguments)
+    assert done.exit_code == 1
+    assert f"install the Debian package {program}." in done.stderr
+
+
+def test_a_mirror_that_is_not_there_leaves_nothing(own_cache: Path) -> None:
+    or_skip(partial(tools.need_root, "make a base image"))
+    or_skip(partial(tools.need, "debootstrap", "make a base image"))
+    done = invoke("--only-base", "--mirror", "http://127.0.0.1:1/debian")
+    assert done.exit_code == 1
+    assert "If http://127.0.0.1:1/debian cannot be reached from here, name another with --mirror." in done.stderr
+    assert {f.name for f in own_cache.iterdir()} == {"lock"}
+
+
+def test_without_a_package_index_the_old_wheels_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    old = tmp_path / "build" / "wheelhouse"
+    old.mkdir(parents=True)
+    (old / "key").write_text("of other versions")
+    with pytest.raises(ImageError, match="Is a package index reachable"):
+        wheels.wheelhouse(Progress(), old)
+    assert [f.name for f in old.parent.iterdir()] == ["wheelhouse"]
+    assert (old / "key").exists()
+
+
+def test_an_output_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ImageError, match="cannot be written"):
+        build.put(Path(__file__), tmp_path / "file" / "image.tar")
+
+
+def test_options_that_exclude_each_other() -> None:
+    done = invoke("--debian", "--pause")
+    assert done.exit_code == 2
+    assert "exclude each other" in done.stderr
+
+
+# --- what it is told elsewhere
+
+
+def test_there_are_wheels_for_every_python_that_is_supported() -> None:
+    project = tomllib.loads((wheels.ROOT / "pyproject.toml").read_text())["project"]
+    named = [line.rsplit(" ", 1)[1] for line in project["classifiers"] if ":: Python :: 3." in line]
+    assert named == list(wheels.PYTHONS)
+
+
+def test_the_base_is_another_one_when_its_packages_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = base.key()
+    monkeypatch.setattr(base, "PACKAGES", (*base.PACKAGES, "tzdata"))
+    assert base.key() != key
+
+
+def test_the_command_of_people() -> None:
+    done = subprocess.run([wheels.ROOT / "scripts/image", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "docker-archive" in done.stdout
