@@ -46,7 +46,11 @@ def test_it_follows_and_ends_when_asked(start: Start, tmp_path: Path) -> None:
 def test_a_start_compiles_nothing(start: Start) -> None:
     traced = start("python3", "-v", "-c", IMPORTS)
     assert traced.wait(60) == 0, traced.log
-    origins = [line.split("'")[1] for line in traced.log.splitlines() if line.startswith("# code object from ")]
+    origins = [
+        line.removeprefix("# code object from ").strip("'")
+        for line in traced.log.splitlines()
+        if line.startswith("# code object from ")
+    ]
     assert len(origins) > 500
     assert [origin for origin in origins if not origin.endswith(".pyc")] == []
 
