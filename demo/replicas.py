@@ -72,6 +72,9 @@ class Replica:
             "KOPF_HA_LEASE_DURATION": "3",
             "KOPF_HA_RENEW_DEADLINE": "2",
             "KOPF_HA_RETRY_PERIOD": "0.5",
+            # a pod has an address of its own, these processes share one
+            "KOPF_HA_METRICS_PORT": "0",
+            "KOPF_HA_HEALTH_PORT": "0",
             "KOPF_HA_FENCE": self.fence,
             "KOPF_HA_UNSAFE": str(self.fence != "full").lower(),
             replica.TRIGGER: str(self.trigger),

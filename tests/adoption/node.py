@@ -27,6 +27,8 @@ SHORT = {
     "KOPF_HA_RETRY_PERIOD": "0.5",
     "KOPF_HA_IPAM_QUARANTINE": "1",
 }
+#: Pods have an address each, these processes share one.
+NO_PORTS = {"KOPF_HA_METRICS_PORT": "0", "KOPF_HA_HEALTH_PORT": "0"}
 EVERY = 0.2
 NODE = "node"
 MERGE = {"Content-Type": "application/merge-patch+json"}
@@ -178,6 +180,7 @@ class Node:
             "PYTHONUNBUFFERED": "1",
             "KUBECONFIG": str(self.plane.kubeconfig_for(token, name=meta["name"])),
             **environment,
+            **NO_PORTS,
         }
         # an image without a command has kopf-ha as its entry point, as the Dockerfile says
         program, *args = container.get("command") or ["kopf-ha", *container.get("args", ())]

@@ -4,23 +4,43 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from devcluster import Cluster, Process
+from devcluster import Binaries, Cluster, Process
 
 ROOT = Path(__file__).parents[2]
 NAME = NAMESPACE = "kopf-ha-ipam"
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{NAME}"
 
 
+#: What a user may apply, by the folder in the repository.
+OVERLAYS = sorted(
+    str(path.parent.relative_to(ROOT)) for path in (ROOT / "deploy/overlays").glob("*/kustomization.yaml")
+)
+ENTRIES = ["deploy", *OVERLAYS]
+
+
 def rendered(cluster: Cluster) -> list[dict[str, Any]]:
     """What `kubectl apply -k deploy/` sends."""
     return list(yaml.safe_load_all(cluster.kubectl("kustomize", str(ROOT / "deploy")).stdout))
+
+
+def built(binaries: Binaries, folder: Path) -> list[dict[str, Any]]:
+    """What a folder renders to, without a cluster. Raises AssertionError with what kustomize says."""
+    argv = [binaries["kubectl"], "kustomize", folder]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", done.stderr
+    return list(yaml.safe_load_all(done.stdout))
 
 
 def one(documents: list[dict[str, Any]], kind: str, name: str = NAME) -> dict[str, Any]:
@@ -82,6 +102,7 @@ class Replica(Process):
 
     def __init__(self, cluster: Cluster, deployment: Mapping[str, Any], pod: Mapping[str, Any], folder: Path) -> None:
         name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
+        self.ports = {p["name"]: free_port() for p in container(deployment)["ports"]}
         token = cluster.kubectl(
             *("create", "token", NAME, f"--namespace={NAMESPACE}", "--duration=2h"),
             *("--bound-object-kind=Pod", f"--bound-object-name={name}", f"--bound-object-uid={uid}"),
@@ -90,6 +111,8 @@ class Replica(Process):
             **image_environment(),
             **environment(deployment, pod),
             "KOPF_HA_RUN_DIR": str(folder),
+            # a pod has an address of its own, these processes share one
+            **{f"KOPF_HA_{name.upper()}_PORT": str(port) for name, port in self.ports.items()},
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT / "operator"),
             "KUBECONFIG": str(cluster.kubeconfig_for(token)),
@@ -101,6 +124,22 @@ class Replica(Process):
     @property
     def log(self) -> str:
         return self.log_path.read_text() if self.log_path and self.log_path.exists() else ""
+
+    def ask(self, port: str, path: str) -> tuple[int, str]:
+        """What it answers at a port of the container: status and text; status 0 while it does not."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[port]}{path}", timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError as error:
+            return 0, str(error)
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
 
 
 def get(cluster: Cluster, *what: str) -> dict[str, Any]:

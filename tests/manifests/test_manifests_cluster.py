@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 
 from devcluster import Cluster, ControlPlane
 from devcluster.waiting import until
-from tests.manifests.support import ACCOUNT, NAME, NAMESPACE, ROOT, Replica, get, one
+from tests.manifests.support import ACCOUNT, NAME, NAMESPACE, OVERLAYS, ROOT, Replica, container, get, one
 
 Documents = list[dict[str, Any]]
 
@@ -96,6 +96,51 @@ def test_the_server_takes_each_document_without_a_warning(cluster: Cluster, depl
     assert done.stderr == ""
 
 
+@pytest.fixture
+def monitoring_kinds(cluster: Cluster) -> Iterator[None]:
+    """Stand-ins for the CRDs of the Prometheus operator; promtool and the rest of the tests look at the contents."""
+    kinds = {"ServiceMonitor": "servicemonitors", "PrometheusRule": "prometheusrules"}
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    group = "monitoring.coreos.com"
+    items = [
+        {
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {"name": f"{plural}.{group}"},
+            "spec": {
+                "group": group,
+                "scope": "Namespaced",
+                "names": {"kind": kind, "plural": plural},
+                "versions": [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}],
+            },
+        }
+        for kind, plural in kinds.items()
+    ]
+    listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+    cluster.kubectl("create", "-f", "-", input=listed)
+    try:
+        cluster.wait_established()
+        yield
+    finally:
+        cluster.kubectl("delete", "-f", "-", "--timeout=60s", input=listed, timeout=90)
+
+
+@pytest.mark.parametrize("folder", OVERLAYS)
+@pytest.mark.usefixtures("monitoring_kinds")
+def test_the_server_takes_each_overlay_without_a_warning(cluster: Cluster, deployed: Documents, folder: str) -> None:
+    done = cluster.kubectl("apply", "-k", str(ROOT / folder), "--dry-run=server", "--validate=strict")
+    assert "(server dry run)" in done.stdout
+    assert done.stderr == ""
+
+
+def test_pods_have_the_priority_and_wait_shortly_for_nodes(cluster: Cluster, deployed: Documents) -> None:
+    for pod in replicas(cluster):
+        assert pod["spec"]["priority"] == one(deployed, "PriorityClass")["value"]
+        waits = {t["key"]: t["tolerationSeconds"] for t in pod["spec"]["tolerations"]}
+        # admission adds 300 s where a pod says nothing
+        assert waits == {f"node.kubernetes.io/{what}": 30 for what in ("not-ready", "unreachable")}
+
+
 def test_pod_security_is_enforced_and_met(cluster: Cluster, deployed: Documents) -> None:
     template = one(deployed, "Deployment")["spec"]["template"]
     pod = {"apiVersion": "v1", "kind": "Pod", **template, "metadata": {**template["metadata"], "name": "probe"}}
@@ -167,6 +212,11 @@ def test_a_replica_does_all_its_work_with_what_is_granted_and_uses_all_of_it(
         lease = get(cluster, "lease", NAME, f"--namespace={NAMESPACE}")
         meta = first["metadata"]
         assert lease["spec"]["holderIdentity"].startswith(f"{meta['name']}_{meta['uid']}_")
+
+        for probe in ("startup", "readiness", "liveness"):
+            http = container(deployment)[f"{probe}Probe"]["httpGet"]
+            until_it(f"the {probe} probe", lambda http=http: running.ask(http["port"], http["path"])[0] == 200)
+        assert f'leader_election_master_status{{name="{NAME}"}} 1.0' in running.ask("metrics", "/metrics")[1]
 
         spec = {"cidr": "10.77.0.0/28", "gateway": "10.77.0.1"}
         make(cluster, "AddressPool", "manifests", spec)

@@ -93,7 +93,7 @@ def test_pins_are_what_pyproject_asks_for(pyproject: dict[str, Any]) -> None:
 
 def test_one_version_everywhere(pyproject: dict[str, Any]) -> None:
     version = pyproject["project"]["version"]
-    kustomization = yaml.safe_load((ROOT / "deploy/kustomization.yaml").read_text())
+    kustomization = yaml.safe_load((ROOT / "deploy/default/kustomization.yaml").read_text())
     assert container(deployment())["image"] == f"kopf-ha-ipam:{version}"
     assert kustomization["images"] == [{"name": "kopf-ha-ipam", "newTag": version}]
     assert kustomization["labels"][0]["pairs"] == {"app.kubernetes.io/version": version}
