@@ -19,7 +19,8 @@ _REFUSED = {
     "--peering": "peering elects by wall clocks and priorities; the Lease elects here: use --lease-name",
     "--priority": "priorities belong to peering; the Lease elects here, the first that acquires it leads",
     "--dev": "it raises a peering priority; to take over for development scale the operator down first",
-    "--liveness": "Kopf's endpoint lives only while this replica leads, so that the kubelet would kill followers",
+    "--liveness": "Kopf's endpoint lives only while this replica leads, so that the kubelet would kill followers:"
+    " use --health-port, /livez and /readyz",
 }
 
 
@@ -69,6 +70,7 @@ main.add_command(manifests)
 @click.option("--require-policies", is_flag=True, default=None,
               help="Do not lead while the API server would take a stale leader's writes.")  # fmt: skip
 @click.option("--metrics-port", type=int, metavar="PORT", help="Serve metrics for Prometheus at this port.")
+@click.option("--health-port", type=int, metavar="PORT", help="Serve /readyz and /livez for the kubelet at this port.")
 @click.option("--fast-failover/--no-fast-failover", default=None,
               help="Take over at once when the leader's Pod is gone, although its process may still run: its writes"
               " are refused, but what it does outside of Kubernetes is not.  [default: on]")  # fmt: skip
@@ -116,21 +118,24 @@ def run(
     import kopf
 
     from kopf_ha.run import run as run_operator
+    from kopf_ha.run.logs import configure
 
-    kopf.configure(
+    configure(
+        kopf.LogFormat[log_format.upper()],
+        log_prefix,
         debug=debug,
         verbose=verbose,
         quiet=quiet,
-        log_format=kopf.LogFormat[log_format.upper()],
-        log_prefix=log_prefix,
         log_refkey=log_refkey,
     )
-    logging.captureWarnings(True)
     try:
         status = run_operator(
             settings, namespaces=namespaces, clusterwide=clusterwide, prepare=lambda: _load(paths, modules)
         )
     except ConfigurationError as error:
+        if log_format == "json":  # what reads the log cannot read anything else
+            logging.getLogger("kopf_ha.run").critical("%s", error)
+            raise SystemExit(1) from error
         raise click.ClickException(str(error)) from error
     _end_by(settings.drain_timeout, status)
     raise SystemExit(status)

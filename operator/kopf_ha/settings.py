@@ -68,6 +68,7 @@ class Settings:
         drain_timeout: how long handlers may take to end before the process exits hard; when the process is asked
             to stop, async ones are cancelled after four fifths of it.
         metrics_port: where metrics are served; 0 for nowhere.
+        health_port: where `/readyz` and `/livez` are served; 0 for nowhere.
         fast_failover: watch the holder's Pod, and take over at once when it is gone. Its process may still run
             then: its writes are refused, but in effects outside of Kubernetes two leaders may overlap.
         run_dir: a directory that outlives this container, but not its pod: there a restarted process proves that
@@ -94,6 +95,7 @@ class Settings:
     after_loss: AfterLoss = "exit"
     drain_timeout: float = 10.0
     metrics_port: int = 0
+    health_port: int = 0
     fast_failover: bool = True
     run_dir: str = ""
     identity: str = ""
@@ -110,6 +112,7 @@ class Settings:
                 object.__setattr__(self, "pod_name", os.environ.get("POD_NAME", ""))
         self._check_names()
         self._check_durations()
+        self._check_ports()
         if self.fence not in ("full", "rv", "none"):
             raise ConfigurationError(f"fence must be full, rv or none, not {self.fence!r}")
         if self.fence != "full" and not self.unsafe:
@@ -166,6 +169,15 @@ class Settings:
         if self.drain_timeout < 0:
             raise ConfigurationError(f"drain timeout must not be negative, not {self.drain_timeout:g}")
 
+    def _check_ports(self) -> None:
+        for what in ("metrics_port", "health_port"):
+            if not 0 <= getattr(self, what) <= 65535:
+                raise ConfigurationError(f"{what.replace('_', ' ')} must be 0 to 65535, not {getattr(self, what)}")
+        if self.metrics_port and self.metrics_port == self.health_port:
+            raise ConfigurationError(
+                f"metrics port and health port are both {self.health_port}: each needs a port of its own"
+            )
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **given: Any) -> Settings:
         """Make settings from ``KOPF_HA_*`` (`KOPF_HA_LEASE_DURATION=15`); what is given by name wins.
@@ -197,6 +209,11 @@ def _parse(name: str, kind: str, text: str) -> Any:
             return float(text.removesuffix("s"))
         except ValueError:
             raise ConfigurationError(f"KOPF_HA_{name.upper()}={text!r} is no number of seconds") from None
+    if kind == "int":
+        try:
+            return int(text)
+        except ValueError:
+            raise ConfigurationError(f"KOPF_HA_{name.upper()}={text!r} is no whole number") from None
     if kind == "bool":
         if text.lower() not in ("1", "true", "yes", "0", "false", "no", ""):
             raise ConfigurationError(f"KOPF_HA_{name.upper()}={text!r} is neither true nor false")

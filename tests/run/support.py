@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -294,6 +295,12 @@ def _configure(settings, **_):
     settings.posting.enabled = False
     settings.scanning.disabled = True
 """
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def caught(fn: Callable[[], Any]) -> BaseException | None:

@@ -11,7 +11,7 @@ import kopf
 import pytest
 
 from devcluster.waiting import until
-from tests.run.support import GROUP, LONG, Marks, Running, World, registry
+from tests.run.support import GROUP, LONG, Marks, Running, World, free_port, registry
 
 Run = Callable[..., Running]
 DECIDING = (f"roots.{GROUP}",)
@@ -25,12 +25,6 @@ def handlers_that_mark(marks: Marks) -> kopf.OperatorRegistry:
         marks.put("startup")
 
     return handlers
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_what_is_missing_is_named_in_the_log_an_event_and_a_metric(
@@ -47,7 +41,7 @@ def test_what_is_missing_is_named_in_the_log_an_event_and_a_metric(
     metrics = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
     assert "kopf_ha_not_enforced 2.0" in metrics
     assert 'leader_election_master_status{name="op"} 1.0' in metrics
-    assert 'kopf_ha_writes_total{client="kubernetes",outcome="2xx"}' in metrics
+    assert 'kopf_ha_writes_total{client="kubernetes",kind="roots.run.kopf-ha.test/status",outcome="2xx"}' in metrics
 
 
 def test_required_policies_that_are_missing_keep_a_replica_from_leading(

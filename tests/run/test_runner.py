@@ -80,7 +80,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def make(monkeypatch: pytest.MonkeyPatch, timers: Any, now: Any) -> Callable[..., Runner]:
     monkeypatch.setattr(module, "Elector", Elector)
     monkeypatch.setattr(module, "Term", Stub)
-    monkeypatch.setattr(module, "Events", MagicMock())
+    monkeypatch.setattr("kopf_ha.run.journal.Events", MagicMock())
 
     def exit_(status: int) -> None:
         raise Exit(status)

@@ -20,6 +20,7 @@ from kopf_ha.core.grant import Grant
 from kopf_ha.core.lease import LeaseRecord
 from kopf_ha.core.token import Stamp
 from kopf_ha.election.client import LeaseClient, Unreached
+from kopf_ha.election.signs import Observer, Signs, vacant_since
 from kopf_ha.election.watcher import Watcher
 from kopf_ha.errors import MalformedLease
 from kopf_ha.settings import Settings
@@ -46,6 +47,7 @@ class Elector:
         on_new_leader: the Lease names this holder with this token; it may be this process.
         floor: gives the highest token recorded on any object that is known of. Asked while following only;
             must not raise.
+        observer: is told how long renewals and takeovers took.
         clock: seconds, on a clock that goes on while the machine sleeps.
     """
 
@@ -58,6 +60,7 @@ class Elector:
         on_stopped: Callable[[Grant, str], None],
         on_new_leader: Callable[[str, int], None] = lambda holder, token: None,
         floor: Callable[[], int] = lambda: 0,
+        observer: Observer | None = None,
         clock: Callable[[], float] = boottime,
     ) -> None:
         self._settings = settings
@@ -66,6 +69,7 @@ class Elector:
         self._on_stopped = on_stopped
         self._on_new_leader = on_new_leader
         self._floor = floor
+        self._observer = observer or Observer()
         self._clock = clock
         self._rules = Election(settings)
         self._state = State()
@@ -74,12 +78,16 @@ class Elector:
         self._beat = -math.inf
         self._grant: Grant | None = None
         self._troubles: dict[str, str] = {}
+        self._watcher: Watcher | None = None
+        self._turned = -math.inf
+        self._vacant: float | None = None  # since when the Lease can be had
         self._thread = threading.Thread(target=self._run, name="kopf-ha-election", daemon=True)
 
     # --- for the run layer
 
     def start(self) -> None:
         """Begin to follow, and acquire as soon as the Lease can be had."""
+        self._turned = self._clock()
         self._thread.start()
 
     def beat(self) -> None:
@@ -150,6 +158,34 @@ class Elector:
         return grant is not None and grant.remaining(self._clock()) > 0
 
     @property
+    def grant(self) -> Grant | None:
+        """The grant of the present term; None between terms."""
+        return self._grant
+
+    @property
+    def lease_uid(self) -> str:
+        """The uid of the Lease that was acquired last; empty before that."""
+        return self._state.uid
+
+    @property
+    def signs(self) -> Signs:
+        """What shows whether the election's threads live, and whether its watch does."""
+        watcher, troubles = self._watcher, self._troubles
+        trouble = troubles.get("watch") or troubles.get("read") or ""
+        if self._grant is not None or self._vacant is not None:
+            # Otherwise somebody leads, and it does not matter now that an earlier attempt of mine failed.
+            trouble = trouble or troubles.get("write", "")
+        return Signs(
+            alive=self._thread.is_alive(),
+            turned=self._turned,
+            watching=watcher is not None and watcher.alive,
+            watch_turned=watcher.turned if watcher else -math.inf,
+            heard=watcher.heard if watcher else -math.inf,
+            trouble=trouble,
+            beat=self._beat,
+        )
+
+    @property
     def observed(self) -> LeaseRecord | None:
         """The Lease as it was last seen; None when there is none, or none that can be understood."""
         return self._state.seen
@@ -184,8 +220,10 @@ class Elector:
                 LeaseClient(self._settings, self._make_client()),
                 self._events.put,
                 lambda text: self._trouble("watch", text),
+                self._clock,
             )
             watcher.start()
+            self._watcher = watcher
             while self._state.phase is not Phase.STOPPED:
                 self._take(self._next(), client)
         except Exception as e:
@@ -202,7 +240,8 @@ class Elector:
     def _next(self) -> Event:
         """Wait for the next event, or for the timer, which goes first: a flood of news must not starve it."""
         while True:
-            left = self._due - self._clock()
+            self._turned = self._clock()
+            left = self._due - self._turned
             if left <= 0:
                 self._due = math.inf
                 return table.Tick(self._beat)
@@ -226,6 +265,7 @@ class Elector:
             except table.IllegalMove as e:
                 log.debug("ignored: %s", e)  # such as a resume() that the end overtook
                 continue
+            self._note_vacancy()
             if isinstance(event, table.Seen):
                 self._trouble("read", "")
             for action in actions:
@@ -237,7 +277,15 @@ class Elector:
                 if answer is not None:
                     todo.append(answer)
 
+    def _note_vacancy(self) -> None:
+        """Keep since when the Lease can be had, for as long as nobody else gets it."""
+        if self._state.phase in (Phase.FOLLOWING, Phase.ACQUIRING, Phase.LOST):
+            s = self._settings
+            since = vacant_since(self._state, s.identity, s.lease_duration, self._clock())
+            self._vacant = since if since is None or self._vacant is None else self._vacant
+
     def _do(self, action: Action, client: LeaseClient) -> Event | None:
+        self._turned = self._clock()
         match action:
             case table.Put():
                 return self._put(action, client)
@@ -261,7 +309,16 @@ class Elector:
         return None
 
     def _put(self, action: table.Put, client: LeaseClient) -> Event:
-        timeout = action.until - self._clock()
+        began = self._clock()
+        answer = self._write(action, client, action.until - began)
+        if self._state.phase is Phase.RENEWING:
+            if isinstance(answer, table.Written):
+                self._call(self._observer.renewed, self._clock() - began)
+            elif not isinstance(answer, table.Conflict):
+                self._call(self._observer.not_renewed)
+        return answer
+
+    def _write(self, action: table.Put, client: LeaseClient, timeout: float) -> Event:
         if timeout <= 0:
             return table.Denied("the process or the machine was paused before a request to the Lease")
         try:
@@ -294,6 +351,9 @@ class Elector:
         grant = Grant(Stamp(token, s.identity, s.lease, s.pod_uid), deadline)
         self._grant = grant
         log.info("leading: token %d, Lease %s, holder %s", token, s.lease, s.identity)
+        vacant, self._vacant = self._vacant, None
+        if vacant is not None:
+            self._call(self._observer.took_over, self._clock() - vacant)
         if not self._call(self._on_started, grant):
             return table.StepDown("on_started failed")
         return None

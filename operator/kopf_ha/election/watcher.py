@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 from collections.abc import Callable
 from typing import Any
 
+from kopf_ha._context import boottime
 from kopf_ha.core.election import Seen, Unusable
 from kopf_ha.core.lease import LeaseRecord
 from kopf_ha.election.client import LeaseClient, Unreached
@@ -26,6 +28,7 @@ class Watcher:
         client: for this thread alone; the watch occupies its connection.
         tell: takes the news; called in the watcher's thread.
         trouble: takes a sentence for what keeps the watch from working, and "" when it works.
+        clock: seconds, on a clock that goes on while the machine sleeps.
     """
 
     def __init__(
@@ -34,17 +37,26 @@ class Watcher:
         client: LeaseClient,
         tell: Callable[[Seen | Unusable], None],
         trouble: Callable[[str], None],
+        clock: Callable[[], float] = boottime,
     ) -> None:
         self._settings = settings
         self._client = client
         self._tell = tell
         self._trouble = trouble
+        self._clock = clock
+        self.turned = clock()  #: when it last began something, or got something
+        self.heard = -math.inf  #: when the server last told of the Lease, be it by a bookmark
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kopf-ha-election-watch", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
 
     def stop(self) -> None:
         """End the thread, soon; nothing is told any more."""
@@ -53,6 +65,7 @@ class Watcher:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
+            self.turned = self._clock()
             try:
                 self._watch_once()
                 pause = 0.0
@@ -72,11 +85,13 @@ class Watcher:
     def _watch_once(self) -> None:
         timeout = self._settings.renew_deadline / 2
         body, version = self._client.list(timeout)
+        self.heard = self.turned = self._clock()
         self._send(body, version)
         self._trouble("")
         for event in self._client.watch(version, timeout, SILENCE):
             if self._stopping.is_set():
                 return
+            self.heard = self.turned = self._clock()
             body = event.get("object") or {}
             version = str((body.get("metadata") or {}).get("resourceVersion") or "")
             if event.get("type") in ("ADDED", "MODIFIED"):

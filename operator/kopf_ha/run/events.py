@@ -1,11 +1,18 @@
-"""Terms as Kubernetes events on the Lease, where `kubectl describe lease` shows who led, and why it ended."""
+"""Terms as Kubernetes events: on the Lease, and on this replica's own Pod, where `kubectl describe` shows them.
+
+`kubectl describe` looks for events by name, namespace, kind and uid of the object: one without the uid is stored and
+never shown there.
+"""
 
 from __future__ import annotations
 
 import datetime
 import logging
+import queue
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import urllib3
 
@@ -19,53 +26,101 @@ logger = logging.getLogger("kopf_ha.run")
 TIMEOUT = 5.0
 #: The API server's limit for a note.
 SHOWN = 1000
+#: Events that may wait, while the API server is away, before more are dropped.
+WAITING = 100
+#: As `kubectl describe` names the source.
+COMPONENT = "kopf-ha"
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """The object that events are about."""
+
+    api_version: str
+    kind: str
+    namespace: str
+    name: str
+    uid: str = ""
+
+
+def own_pod(settings: Settings) -> About | None:
+    """Give this replica's Pod, as the downward API names it, if it does."""
+    if not settings.pod_name or not settings.pod_uid:
+        return None
+    return About("v1", "Pod", settings.pod_namespace, settings.pod_name, settings.pod_uid)
 
 
 class Events:
-    """Sends events in threads of their own; one that cannot be sent is dropped.
+    """Sends events in one thread, in order, by one client; one that cannot be sent is dropped.
 
     Args:
-        settings: the Lease that they are about, and who tells.
+        settings: who tells.
         make: gives the client; an unfenced one, since a term that is over has something to tell, too.
     """
 
     def __init__(self, settings: Settings, make: Callable[[], Api]) -> None:
-        self._settings = settings
+        self._instance = settings.identity.split("_")[0]
         self._make = make
-        self._last: threading.Thread | None = None
+        self._api: Api | None = None
+        self._queue: queue.Queue[tuple[str, dict[str, object]]] = queue.Queue(WAITING)
+        self._thread: threading.Thread | None = None
 
-    def post(self, reason: str, message: str, *, warning: bool = False) -> None:
-        """Send one, without waiting."""
-        s, now = self._settings, datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        body = {
-            "metadata": {"generateName": f"{s.lease_name}.", "namespace": s.lease_namespace},
-            "involvedObject": {
-                "apiVersion": "coordination.k8s.io/v1",
-                "kind": "Lease",
-                "name": s.lease_name,
-                "namespace": s.lease_namespace,
-            },
+    def post(self, about: About, reason: str, message: str, *, warning: bool = False) -> None:
+        """Send one, without waiting. Not from two threads at once."""
+        wall = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        involved = {
+            "apiVersion": about.api_version,
+            "kind": about.kind,
+            "namespace": about.namespace,
+            "name": about.name,
+        }
+        body: dict[str, object] = {
+            # A name of ours, as client-go makes them, so that one that is sent again is not there twice.
+            "metadata": {"name": f"{about.name}.{time.time_ns():x}", "namespace": about.namespace},
+            "involvedObject": involved | ({"uid": about.uid} if about.uid else {}),
             "type": "Warning" if warning else "Normal",
             "reason": reason,
             "message": message[:SHOWN],
-            "source": {"component": "kopf-ha", "host": s.identity.split("_")[0]},
-            "firstTimestamp": now,
-            "lastTimestamp": now,
+            "source": {"component": COMPONENT, "host": self._instance},
+            "reportingComponent": COMPONENT,
+            "reportingInstance": self._instance,
+            "firstTimestamp": wall,
+            "lastTimestamp": wall,
             "count": 1,
         }
-        self._last = threading.Thread(target=self._send, args=(body,), name="kopf-ha-event", daemon=True)
-        self._last.start()
+        try:
+            self._queue.put_nowait((f"/api/v1/namespaces/{about.namespace}/events", body))
+        except queue.Full:
+            logger.debug("no event: %d wait already", WAITING)
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="kopf-ha-events", daemon=True)
+            self._thread.start()
 
     def flush(self, timeout: float) -> None:
-        """Wait for the last one, since the process is about to end."""
-        if self._last is not None:
-            self._last.join(timeout)
+        """Wait for those that wait, since the process is about to end; at most `timeout` seconds."""
+        with self._queue.all_tasks_done:
+            self._queue.all_tasks_done.wait_for(lambda: not self._queue.unfinished_tasks, timeout)
 
-    def _send(self, body: dict[str, object]) -> None:
+    def _run(self) -> None:
+        while True:
+            path, body = self._queue.get()
+            try:
+                self._send(path, body)
+            except (urllib3.exceptions.HTTPError, ConfigurationError, OSError) as error:
+                logger.debug("no event: %s", error)
+            except Exception:
+                logger.debug("no event", exc_info=True)
+            finally:
+                self._queue.task_done()
+
+    def _send(self, path: str, body: dict[str, object]) -> None:
+        if self._api is None:
+            self._api = self._make()
         try:
-            path = f"/api/v1/namespaces/{self._settings.lease_namespace}/events"
-            answer = self._make().request("POST", path, body, timeout=TIMEOUT)
-            if not answer.ok:
-                logger.debug("no event: %s %s", answer.status, answer.message)
-        except (urllib3.exceptions.HTTPError, ConfigurationError) as error:
-            logger.debug("no event: %s", error)
+            answer = self._api.request("POST", path, body, timeout=TIMEOUT)
+        except urllib3.exceptions.HTTPError:
+            # Between two terms lie hours: the connection of the last one may be gone without a word.
+            answer = self._api.request("POST", path, body, timeout=TIMEOUT)
+        if not answer.ok and answer.status != 409:
+            logger.debug("no event: %s %s", answer.status, answer.message)

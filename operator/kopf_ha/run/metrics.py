@@ -2,64 +2,151 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+import re
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import MetricsHandler
 
 from kopf_ha.adapters import Outcome
+from kopf_ha.core.target import parse_path
 from kopf_ha.core.wire import WRITES
-from kopf_ha.errors import ConfigurationError
+from kopf_ha.election.signs import Observer
+from kopf_ha.errors import TermEnded
+from kopf_ha.run.serving import Server
 from kopf_ha.settings import Settings
 
+#: From an answer of a near API server to a takeover that had to wait out a lease and a barrier.
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0)
+#: The lines of the fence, docs/promises.md.
+LINES = ("gate", "precondition", "server")
+#: How many kinds are told apart. Code that makes paths out of its data must not fill Prometheus.
+KINDS = 200
+OTHER = "other"
 
-class Metrics:
-    """The metrics of one replica.
+_KIND = re.compile(r"[a-z0-9][a-z0-9.-]{0,252}(/[a-z]{1,63})?")
+
+
+class Metrics(Observer):
+    """The metrics of one replica; all but `kopf_ha_writes_total` are there from the start.
 
     `leader_election_master_status` is named as Kubernetes' own components name it.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.registry = CollectorRegistry()
-        self._leads = Gauge(
+        self.registry = registry = CollectorRegistry()
+        name = settings.lease_name
+        self._status = Gauge(
             "leader_election_master_status",
-            "1 while this replica leads, 0 while it follows.",
+            "1 while this replica leads, 0 while it follows; name is the Lease's.",
             ["name"],
-            registry=self.registry,
-        ).labels(settings.lease_name)
-        self._token = Gauge("kopf_ha_token", "The token of this replica's newest term.", registry=self.registry)
+            registry=registry,
+        ).labels(name)
+        self._token = Gauge(
+            "kopf_ha_token", "Token of this replica's newest term; 0 before the first.", ["name"], registry=registry
+        ).labels(name)
+        self._remaining = Gauge(
+            "kopf_ha_lease_remaining_seconds",
+            "Seconds for which this leader may still write without a renewal; 0 while it follows.",
+            ["name"],
+            registry=registry,
+        ).labels(name)
+        self._renew = self._histogram("kopf_ha_renew_seconds", "Latency of the Lease's renewals that were done.", name)
+        self._renew_failures = Counter(
+            "kopf_ha_renew_failures",
+            "Attempts to renew the Lease that were refused, or had no answer.",
+            ["name"],
+            registry=registry,
+        ).labels(name)
+        self._takeover = self._histogram(
+            "kopf_ha_takeover_seconds",
+            "From the moment when the Lease could be had (released, expired, its holder gone) to this term's begin.",
+            name,
+        )
+        self._barrier = self._histogram(
+            "kopf_ha_barrier_seconds", "Time that stamping all objects of the deciding kinds took.", name
+        )
         self._writes = Counter(
             "kopf_ha_writes",
-            "Attempts to write by client and outcome: a status class, or the line of the fence that refused.",
-            ["client", "outcome"],
-            registry=self.registry,
+            "Attempts to write by client, kind and outcome: a status class, or the line of the fence that refused.",
+            ["client", "kind", "outcome"],
+            registry=registry,
         )
+        refused = Counter(
+            "kopf_ha_refused_writes",
+            "Writes refused since their writer's term was over or had to end, by the line of the fence that refused.",
+            ["line"],
+            registry=registry,
+        )
+        self._refused = {line: refused.labels(line) for line in LINES}
         self.missing = Gauge(
-            "kopf_ha_not_enforced",
-            "Protections that the API server lacks, as of the last term.",
-            registry=self.registry,
+            "kopf_ha_not_enforced", "Protections that the API server lacks, as of the last term.", registry=registry
         )
+        self._kinds: set[str] = set()
 
-    def serve(self, port: int) -> None:
+    def _histogram(self, metric: str, text: str, name: str) -> Histogram:
+        return Histogram(metric, text, ["name"], buckets=SECONDS, registry=self.registry).labels(name)
+
+    def watch(self, remaining: Callable[[], float]) -> None:
+        """Ask at each scrape for the seconds left of the open grant.
+
+        Asked then and not noted at a term's begin and end, so that a leader that was paused does not go on saying
+        that it leads.
+        """
+        self._remaining.set_function(remaining)
+        self._status.set_function(lambda: 1.0 if remaining() > 0 else 0.0)
+
+    def serve(self, port: int) -> Server | None:
         """Serve them on all addresses; nowhere for port 0.
 
         Raises:
             ConfigurationError: the port cannot be had.
         """
-        if not port:
-            return
-        try:
-            start_http_server(port, registry=self.registry)
-        except OSError as error:
-            raise ConfigurationError(f"metrics cannot be served at port {port}: {error}") from error
+        return Server("metrics", port, MetricsHandler.factory(self.registry)) if port else None
 
     def leads(self, token: int) -> None:
         """Note a term's begin."""
-        self._leads.set(1)
         self._token.set(token)
 
-    def follows(self) -> None:
-        """Note a term's end."""
-        self._leads.set(0)
+    def renewed(self, seconds: float) -> None:
+        """Note a renewal."""
+        self._renew.observe(seconds)
+
+    def not_renewed(self) -> None:
+        """Note a renewal that failed."""
+        self._renew_failures.inc()
+
+    def took_over(self, seconds: float) -> None:
+        """Note that the Lease was acquired."""
+        self._takeover.observe(max(0.0, seconds))
+
+    def barrier_took(self, seconds: float) -> None:
+        """Note that a barrier is up."""
+        self._barrier.observe(max(0.0, seconds))
 
     def count(self, outcome: Outcome) -> None:
-        """Count one attempt."""
-        if outcome.request.method in WRITES:
-            self._writes.labels(outcome.client, outcome.result).inc()
+        """Count one attempt to write."""
+        if outcome.request.method not in WRITES:
+            return
+        self._writes.labels(outcome.client, self._kind(outcome.request.path), outcome.result).inc()
+        if isinstance(outcome.refused, TermEnded):
+            self._refused[outcome.refused.line].inc()
+
+    def _kind(self, path: str) -> str:
+        """Give ``plural[.group][/subresource]`` of a path, without any name; a number of them that is bounded."""
+        kind = kind_of(path)
+        if kind not in self._kinds:
+            if len(self._kinds) >= KINDS:
+                return OTHER
+            self._kinds.add(kind)
+        return kind
+
+
+def kind_of(path: str) -> str:
+    """Give ``plural[.group][/subresource]`` of an API path; ``other`` for what is none."""
+    target = parse_path(path)
+    if target is None:
+        return OTHER
+    # Of `services/x/proxy/a/b` what follows the subresource is a path of somebody else's.
+    kind = target.kind + (f"/{target.subresource.partition('/')[0]}" if target.subresource else "")
+    return kind if _KIND.fullmatch(kind) else OTHER

@@ -24,7 +24,7 @@ import urllib3
 
 import kopf_ha
 from kopf_ha import adapters
-from kopf_ha._context import boottime
+from kopf_ha._context import boottime, entered
 from kopf_ha.adapters import Outcome, Wiring, wired
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
@@ -32,11 +32,12 @@ from kopf_ha.election import Elector, PodWatcher, RunLock
 from kopf_ha.errors import ConfigurationError, FloorLost, TermEnded
 from kopf_ha.run.api import Api, make_client
 from kopf_ha.run.barrier import raise_barrier
-from kopf_ha.run.events import Events
-from kopf_ha.run.metrics import Metrics
+from kopf_ha.run.health import Health, Vitals
+from kopf_ha.run.journal import Journal
+from kopf_ha.run.logs import speaking_for
 from kopf_ha.run.observe import hush
-from kopf_ha.run.report import Report
 from kopf_ha.run.selftest import selftest
+from kopf_ha.run.serving import serving
 from kopf_ha.run.term import KopfOptions, Term, in_thread
 from kopf_ha.settings import Settings
 
@@ -89,8 +90,7 @@ class Runner:
     def __init__(self, settings: Settings, options: KopfOptions) -> None:
         self.settings = settings
         self.options = options
-        self.report = Report()
-        self.metrics = Metrics(settings)
+        self.journal = Journal(settings, lambda: Api(make_client(f"kopf-ha/{kopf_ha.__version__}", fenced=False)))
         self.fence = Fence(settings.lease, settings.fence, settings.deciding, settings.exempt)
         # A SimpleQueue: signal handlers may put into it while this thread waits on it.
         self.inbox: queue.SimpleQueue[Started | Stopped | Ended | Quit] = queue.SimpleQueue()
@@ -101,7 +101,9 @@ class Runner:
         self.floor_lost: Grant | None = None  #: the term that met a higher token while it held the Lease
         self.leaving: int | None = None  #: the exit status, once it is decided
         self.asked = False  #: to stop, by a signal
-        self.events = Events(settings, lambda: Api(make_client(f"kopf-ha/{kopf_ha.__version__}", fenced=False)))
+        self.stopping = ""  #: why, once it was asked to
+        self.stepping: float | None = None  #: since when it deals with one event
+        self.draining: float | None = None  #: since when it waits for a term's handlers
         self.elector = Elector(
             settings,
             lambda: make_client(f"kopf-ha-election/{kopf_ha.__version__}", fenced=False),
@@ -109,7 +111,9 @@ class Runner:
             on_stopped=lambda grant, cause: self.inbox.put(Stopped(grant, cause)),
             on_new_leader=lambda holder, token: self.pods.nudge(),
             floor=lambda: self.fence.floor,
+            observer=self.journal.metrics,
         )
+        self.journal.watch(self.elector)
         self.pods = PodWatcher(
             settings,
             lambda: make_client(f"kopf-ha-election/{kopf_ha.__version__}", fenced=False),
@@ -123,6 +127,7 @@ class Runner:
 
     def quit(self, cause: str) -> None:
         """Ask the process to stop: drain, release the Lease, return. From any thread or signal handler."""
+        self.stopping = self.stopping or cause
         self.inbox.put(Quit(cause))
 
     def abandon(self, cause: str, status: int) -> None:
@@ -140,18 +145,25 @@ class Runner:
         """
         self.api = Api(make_client(f"kopf-ha/{kopf_ha.__version__}", fenced=True))
         self.plain_api = Api(make_client(f"kopf-ha/{kopf_ha.__version__}", fenced=False))
-        self.metrics.serve(self.settings.metrics_port)
         hush()
-        if self.settings.fence == "full":
-            logger.info("replica %s follows Lease %s", self.settings.identity, self.settings.lease)
-        with wired(Wiring(self.fence, self.on_outcome)):
+        with (
+            wired(Wiring(self.fence, self.on_outcome)),
+            speaking_for(self.settings, lambda: self.elector.grant or self.grant),
+            serving(lambda: self.journal.metrics.serve(self.settings.metrics_port)),
+            serving(Health(self.settings, self.vitals, boottime).serve),
+        ):
+            if self.settings.fence == "full":
+                logger.info("replica %s follows Lease %s", self.settings.identity, self.settings.lease)
             try:
                 self.run_lock.start()
                 self.elector.start()
                 if self.settings.fast_failover and self.settings.fence == "full":
                     self.pods.start()
                 while True:
-                    status = self.step(self.next())
+                    event = self.next()
+                    self.stepping = boottime()
+                    status = self.step(event)
+                    self.stepping = None
                     if status is not None:
                         return status
             except BaseException:
@@ -163,6 +175,11 @@ class Runner:
             finally:
                 self.pods.stop()
                 self.run_lock.stop()
+
+    def vitals(self) -> Vitals:
+        """Give what probes are answered from. From any thread."""
+        elector = self.elector
+        return Vitals(elector.signs, elector.state, self.grant, self.began, self.stepping, self.draining, self.stopping)
 
     def next(self) -> Started | Stopped | Ended | Quit:
         """Wait for the next event; the election's own end is one."""
@@ -182,9 +199,11 @@ class Runner:
                     return self.leave("the Lease is above the lost floor now")
                 self.begin(event.grant)
             case Stopped(grant, cause):
-                return self.lost(grant, cause)
+                with entered(grant):  # so that the log names the term
+                    return self.lost(grant, cause)
             case Ended(term, error) if term is self.term and not term.grant.closed:
-                self.failed(term, error)
+                with entered(term.grant):
+                    self.failed(term, error)
             case Ended():
                 pass  # it was asked to, or its end is known already
             case Quit(cause):
@@ -195,8 +214,10 @@ class Runner:
 
     def begin(self, grant: Grant) -> None:
         """Start a term."""
-        self.grant, self.began, self.report = grant, boottime(), Report()
+        self.began = boottime()
+        self.grant = grant
         self.fence.new_term()
+        self.journal.began(grant, self.elector.lease_uid)
         if self.settings.fence != "full":
             logger.warning(
                 "UNSAFE: fence=%s: a stale leader can write in this term; for comparison only", self.settings.fence
@@ -210,16 +231,15 @@ class Runner:
             pulse=min(1.0, self.settings.retry_period / 2),
         )
         self.term.start()
-        self.metrics.leads(grant.stamp.token)
-        self.events.post("Leading", f"{grant.stamp.holder} leads with token {grant.stamp.token}")
 
     def barrier(self, grant: Grant) -> None:
         """Raise the barrier in the term's thread."""
         if self.settings.fence != "full":
             return
         self.ask_the_server(grant)
+        began = boottime()
         stamped = raise_barrier(self.api, self.fence, grant)
-        logger.info("barrier: %d deciding objects stamped with token %d", stamped, grant.stamp.token)
+        self.journal.barrier_up(boottime() - began, stamped)
 
     def ask_the_server(self, grant: Grant) -> None:
         """Have the API server say whether it enforces the fence; name what is missing.
@@ -236,11 +256,7 @@ class Runner:
                 raise
             logger.warning("unknown whether the API server enforces the fence: %s", error)
             return
-        self.metrics.missing.set(len(missing))
-        for sentence in missing:
-            logger.warning("not enforced by the API server: %s", sentence)
-        if missing:
-            self.events.post("NotEnforced", "; ".join(missing), warning=True)
+        self.journal.not_enforced(missing)
         if missing and required:
             raise ConfigurationError(f"the API server does not enforce the fence: {'; '.join(missing)}")
 
@@ -260,18 +276,17 @@ class Runner:
         # A term that lived long ends a row of failures; one that did not is one, whatever ended it.
         lived = boottime() - self.began
         self.failures = self.failures + 1 if lived < self.settings.lease_duration else 0
-        self.events.post("Lost", f"term {grant.stamp.token} of {grant.stamp.holder} ended: {cause}", warning=True)
+        self.journal.ended(grant, cause, lost=True)
         self.drain(term, f"term {grant.stamp.token} lost: {cause}")
         self.term = self.grant = None
-        self.metrics.follows()
-        logger.info("term %d of %s is over: %s", grant.stamp.token, grant.stamp.holder, self.report.summary())
+        self.journal.over(grant, cause)
         floor_lost = grant is self.floor_lost
         # Before Kopf ran, no code of the operator did: there is no state that an exit would clear.
         if self.settings.after_loss == "exit" and term.kopf_ran:
             logger.error("leaving, since after-loss is exit: %s", cause)
             if not floor_lost:
                 self.elector.release(self.settings.renew_deadline)
-                self.events.flush(1.0)
+                self.journal.flush()
                 return EXIT_LOST
             # The process that follows knows no floor and would meet the same object: raise the Lease first.
             self.leaving = EXIT_LOST
@@ -308,20 +323,23 @@ class Runner:
 
     def leave(self, cause: str) -> int:
         """Stop by choice: drain with the gate open and the Lease renewed, then close, then release."""
+        self.stopping = cause
         logger.info("stopping: %s", cause)
         term = self.term
         if term is not None:
             self.drain(term, cause, self.settings.drain_timeout * PATIENCE)
             term.grant.close(f"stopped: {cause}")
             self.term = None
-            logger.info("term %d is over: %s", term.grant.stamp.token, self.report.summary())
-            self.events.post("Stopped", f"term {term.grant.stamp.token} of {term.grant.stamp.holder} ended: {cause}")
+            with entered(term.grant):
+                self.journal.ended(term.grant, cause, lost=False)
+                self.journal.over(term.grant, cause)
         self.elector.release(self.settings.renew_deadline)
-        self.events.flush(1.0)
+        self.journal.flush()
         return self.leaving or 0
 
     def drain(self, term: Term, cause: str, patience: float = 0.0) -> None:
         """Stop Kopf and wait for its handlers; past the drain time end the process."""
+        self.draining = boottime()
         term.stop(patience)
         if not term.join(self.settings.drain_timeout):
             term.grant.close(cause)
@@ -332,6 +350,7 @@ class Runner:
                 self.settings.drain_timeout,
                 cause,
             )
+        self.draining = None
 
     def on_outcome(self, outcome: Outcome) -> None:
         """Close the gate at once when a write was refused for the term's sake; in the writer's thread."""
@@ -343,8 +362,7 @@ class Runner:
                 self.elector.raise_floor(refused.floor)
             else:
                 self.elector.step_down(str(refused), grant=grant)
-        self.metrics.count(outcome)
-        self.report.add(outcome)
+        self.journal.wrote(outcome)
 
 
 def _end_hard(status: int, message: str, *args: object) -> None:

@@ -1,12 +1,14 @@
-"""What became of the writes: counted, and each refusal in one readable line."""
+"""What became of a term's writes: counted, each refusal in one readable line, and all of it in one at the end."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections import Counter
+from typing import Any
 
 from kopf_ha.adapters import Outcome
+from kopf_ha.core.grant import Grant
 from kopf_ha.core.wire import WRITES
 
 logger = logging.getLogger("kopf_ha.fence")
@@ -16,35 +18,75 @@ SHOWN = 1000
 
 
 class Report:
-    """Counts by (client, outcome), where the outcome is a status class or the line that refused."""
+    """One term's.
 
-    def __init__(self) -> None:
+    Args:
+        grant: of the term; None for writes outside of any.
+        began: when it began, in seconds on the machine's boot-time clock.
+    """
+
+    def __init__(self, grant: Grant | None = None, began: float = 0.0) -> None:
+        self.grant = grant
+        self.began = began
+        self.barrier: tuple[float, int] | None = None  #: seconds it took, objects it stamped
         self._lock = threading.Lock()
-        self.counts: Counter[tuple[str, str]] = Counter()
+        self.counts: Counter[tuple[str, str]] = Counter()  #: by client, and status class or line that refused
 
     def add(self, outcome: Outcome) -> None:
-        """Count one attempt, and log it if it was refused."""
-        if outcome.request.method not in WRITES:
-            return
-        refused = outcome.refused
-        with self._lock:
-            self.counts[outcome.client, outcome.result] += 1
-        if refused is None:
-            return
-        token = outcome.grant.stamp.token if outcome.grant else None
-        logger.warning(
-            "refused by %s, token %s, %s: %s: %s", refused.line, token, outcome.client, type(refused).__name__, refused
-        )
-        if refused.sent is not None:
-            sent = refused.sent
-            logger.info("refused request: %s %s %s", sent.method, sent.path, _text(sent.body))
-        if refused.answer is not None:
-            logger.info("refused answer: %s %s", refused.answer.status, _text(refused.answer.body))
+        """Count one attempt."""
+        if outcome.request.method in WRITES:
+            with self._lock:
+                self.counts[outcome.client, outcome.result] += 1
 
-    def summary(self) -> str:
-        """Give the counts in one line: ``kopf 2xx 31, pykube precondition 1``."""
+    def fields(self, cause: str, now: float) -> dict[str, Any]:
+        """Give all of it, for JSON.
+
+        Args:
+            cause: of the term's end, in a sentence.
+            now: on the same clock as `began`: when it ended.
+        """
         with self._lock:
-            return ", ".join(f"{c} {w} {n}" for (c, w), n in sorted(self.counts.items())) or "no writes"
+            counts = sorted(self.counts.items())
+        found: dict[str, Any] = {"cause": cause, "led_seconds": round(now - self.began, 3)}
+        if self.barrier is not None:
+            seconds, objects = self.barrier
+            found |= {"barrier_seconds": round(seconds, 3), "barrier_objects": objects}
+        writes: dict[str, dict[str, int]] = {}
+        refused: dict[str, int] = {}
+        for (client, result), number in counts:
+            writes.setdefault(client, {})[result] = number
+            if not result.endswith("xx"):
+                refused[result] = refused.get(result, 0) + number
+        return found | {"writes": writes, "refused": refused}
+
+    def summary(self, cause: str, now: float) -> str:
+        """Give all of it in one line for people: ``led 12.3 s; barrier 0.1 s, 40 objects; kopf 2xx 31; …``."""
+        f = self.fields(cause, now)
+        barrier = "barrier not up"
+        if self.barrier is not None:
+            barrier = f"barrier {f['barrier_seconds']:.3f} s, {f['barrier_objects']} objects"
+        writes = ", ".join(f"{c} {w} {n}" for c, by in f["writes"].items() for w, n in by.items())
+        refused = ", ".join(f"{line} {n}" for line, n in f["refused"].items())
+        return (
+            f"led {f['led_seconds']:.1f} s; {barrier}; writes: {writes or 'none'};"
+            f" refused: {refused or 'none'}; cause: {cause}"
+        )
+
+
+def log_refusal(outcome: Outcome) -> None:
+    """Log one attempt if it was refused, with what was sent and answered."""
+    refused = outcome.refused
+    if refused is None or outcome.request.method not in WRITES:
+        return
+    token = outcome.grant.stamp.token if outcome.grant else None
+    logger.warning(
+        "refused by %s, token %s, %s: %s: %s", refused.line, token, outcome.client, type(refused).__name__, refused
+    )
+    if refused.sent is not None:
+        sent = refused.sent
+        logger.info("refused request: %s %s %s", sent.method, sent.path, _text(sent.body))
+    if refused.answer is not None:
+        logger.info("refused answer: %s %s", refused.answer.status, _text(refused.answer.body))
 
 
 def _text(body: bytes) -> str:

@@ -1,0 +1,71 @@
+"""What an elector lets others see: signs of life of its threads, and how long things took."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from kopf_ha.core.moves import State
+
+
+class Observer:
+    """Told by the elector what can be measured; here nobody listens.
+
+    Called in the elector's thread: it must not block. What it raises is logged and has no effect.
+    """
+
+    def renewed(self, seconds: float) -> None:
+        """Note that a renewal was done, this long after its request began."""
+
+    def not_renewed(self) -> None:
+        """Note that an attempt to renew failed: refused, or without an answer."""
+
+    def took_over(self, seconds: float) -> None:
+        """Note that a term began, this long after its Lease could first be had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """Signs of life at one moment. Times are seconds on the elector's clock, -inf for never.
+
+    Args:
+        alive: the elector's thread runs.
+        turned: when that thread last began to wait, or a request.
+        watching: the watch's thread runs.
+        watch_turned: when the watch's thread last began something, or got something.
+        heard: when the API server last told of the Lease: by a list, an event or a bookmark.
+        trouble: what keeps this replica from leading, or from following a leader, now; empty for nothing.
+        beat: when the term's event loop last gave a sign of life.
+    """
+
+    alive: bool = False
+    turned: float = -math.inf
+    watching: bool = False
+    watch_turned: float = -math.inf
+    heard: float = -math.inf
+    trouble: str = ""
+    beat: float = -math.inf
+
+
+def vacant_since(state: State, me: str, duration: float, now: float) -> float | None:
+    """Say since when the Lease, as seen, can be had.
+
+    Args:
+        state: of the election, before it acquires.
+        me: the holder identity of this process.
+        duration: seconds that a lease lasts when the Lease does not say.
+        now: on the same clock as the state's times.
+
+    Returns:
+        The moment of the release, or of the expiry; None while somebody holds it, nothing is known, or
+        the Lease still shows the last term of this very process, whose next one is no takeover.
+    """
+    seen = state.seen
+    if not state.known:
+        return None
+    if seen is None or not seen.holder:
+        return state.changed
+    if state.token and (seen.holder, seen.transitions) == (me, state.token):
+        return None
+    due = state.changed + (seen.lease_duration or duration)
+    return due if now >= due else None

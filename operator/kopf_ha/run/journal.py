@@ -1,0 +1,102 @@
+"""What a replica tells the world of its terms, in one place: metrics, events, and the line at a term's end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from kopf_ha._context import boottime
+from kopf_ha.adapters import Outcome
+from kopf_ha.core.grant import Grant
+from kopf_ha.election import Elector
+from kopf_ha.run.api import Api
+from kopf_ha.run.events import About, Events, own_pod
+from kopf_ha.run.metrics import Metrics
+from kopf_ha.run.report import Report, log_refusal
+from kopf_ha.settings import Settings
+
+logger = logging.getLogger("kopf_ha.run")
+
+#: Seconds to wait for events that were not sent yet, before the process ends.
+FLUSH = 1.0
+
+
+class Journal:
+    """Tells of one runner's terms. Nothing here may keep a term from beginning or ending.
+
+    Args:
+        settings: the replica's.
+        make_api: gives an unfenced client, for events.
+    """
+
+    def __init__(self, settings: Settings, make_api: Callable[[], Api]) -> None:
+        self._settings = settings
+        self.metrics = Metrics(settings)
+        self.events = Events(settings, make_api)
+        self.report = Report()
+        self._lease_uid = ""
+        self._ended_at = 0.0
+        self._pod = own_pod(settings)
+
+    def watch(self, elector: Elector) -> None:
+        """Have the metrics ask the election whenever they are asked."""
+        self.metrics.watch(lambda: grant.remaining(boottime()) if (grant := elector.grant) is not None else 0.0)
+
+    def began(self, grant: Grant, lease_uid: str) -> None:
+        """Tell that a term began, by the Lease of this uid."""
+        token, holder = grant.stamp.token, grant.stamp.holder
+        self.report, self._lease_uid = Report(grant, boottime()), lease_uid
+        self.metrics.leads(token)
+        self._post("Leading", "BecameLeader", f"{holder} became leader with token {token}")
+
+    def barrier_up(self, seconds: float, objects: int) -> None:
+        """Tell that the present term's barrier is up."""
+        self.report.barrier = (seconds, objects)
+        self.metrics.barrier_took(seconds)
+        token = self.report.grant.stamp.token if self.report.grant else 0
+        logger.info("barrier: %d deciding objects stamped with token %d in %.3f s", objects, token, seconds)
+
+    def not_enforced(self, missing: Sequence[str]) -> None:
+        """Tell what the API server would let through."""
+        self.metrics.missing.set(len(missing))
+        for sentence in missing:
+            logger.warning("not enforced by the API server: %s", sentence)
+        if missing:
+            self._post("NotEnforced", "NotEnforced", "; ".join(missing), warning=True)
+
+    def wrote(self, outcome: Outcome) -> None:
+        """Tell how one attempt to write ended. In the writer's thread."""
+        self.metrics.count(outcome)
+        if outcome.grant is None or outcome.grant is self.report.grant:
+            self.report.add(outcome)
+        log_refusal(outcome)
+
+    def ended(self, grant: Grant, cause: str, *, lost: bool) -> None:
+        """Tell that a term's grant is closed; its handlers may still run.
+
+        Args:
+            grant: of the term.
+            cause: in a sentence.
+            lost: it was not by choice.
+        """
+        self._ended_at = boottime()
+        stopped = f"{grant.stamp.holder} stopped leading, token {grant.stamp.token}: {cause}"
+        self._post("Lost" if lost else "Stopped", "StoppedLeading", stopped, warning=lost)
+
+    def over(self, grant: Grant, cause: str) -> None:
+        """Tell in one line what the term was, when its last handler ended."""
+        now, report, stamp = self._ended_at, self.report, grant.stamp
+        line = "term %d of %s is over: %s"
+        extra = {"term": report.fields(cause, now)}
+        logger.info(line, stamp.token, stamp.holder, report.summary(cause, now), extra=extra)
+
+    def flush(self) -> None:
+        """Wait for the events that were not sent yet, a moment at most."""
+        self.events.flush(FLUSH)
+
+    def _post(self, on_lease: str, on_pod: str, message: str, *, warning: bool = False) -> None:
+        s = self._settings
+        lease = About("coordination.k8s.io/v1", "Lease", s.lease_namespace, s.lease_name, self._lease_uid)
+        self.events.post(lease, on_lease, message, warning=warning)
+        if self._pod is not None:
+            self.events.post(self._pod, on_pod, f"{message} (Lease {s.lease})", warning=warning)
