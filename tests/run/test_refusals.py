@@ -18,6 +18,11 @@ from tests.run.support import GROUP, LONG, Marks, Policy, Running, World, caught
 Run = Callable[..., Running]
 
 
+def refused(running: Running) -> dict[str, float | None]:
+    value = running.runner.journal.metrics.registry.get_sample_value
+    return {line: value("kopf_ha_refused_writes_total", {"line": line}) for line in ("gate", "precondition", "server")}
+
+
 def write_by(client: str, world: World, name: str) -> None:
     if client == "pykube":
         api = pykube.HTTPClient(pykube.KubeConfig.from_env())
@@ -55,8 +60,11 @@ def test_a_higher_token_ends_the_term(
         marks.put("end", kopf_ha.current_term().remaining())
 
     world.create("Thing", "a")
-    run(handlers)
+    running = run(handlers)
     marks.wait("end")
+    counts = refused(running)
+    assert (counts["precondition"], counts["server"]) == (1, 0)
+    assert counts["gate"] or client == "kopf"
     first = marks.all("term")[0]
     assert marks.all("end") == [0.0]
     if client != "kopf":
@@ -98,4 +106,5 @@ def test_the_api_server_s_refusal_ends_the_term(
     assert "not you" in caplog.text
     assert "after 1 short terms" in caplog.text
     running.stop()
+    assert refused(running) == {"gate": 0, "precondition": 0, "server": len(marks.all("error"))}
     assert world.lease()["leaseTransitions"] <= 4, "terms are not burnt in a hot loop"

@@ -149,7 +149,7 @@ def test_after_loss_exit(run: Run, world: World, marks: Marks, caplog: pytest.Lo
     assert "leaving, since after-loss is exit: Lease" in caplog.text
     assert "is held by somebody" in caplog.text
     events = world.events()
-    assert events["Leading"] == f"{running.runner.settings.identity} leads with token {token - 1}"
+    assert events["Leading"] == f"{running.runner.settings.identity} became leader with token {token - 1}"
     assert "is held by somebody" in events["Lost"], "where kubectl describe shows it"
     assert world.lease()["holderIdentity"] == "somebody"
     assert world.lease()["leaseTransitions"] == token

@@ -1,0 +1,130 @@
+"""Events where a user looks for them, and a term that does not care whether they arrive."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable
+from typing import Any
+
+import kopf
+import pytest
+import urllib3
+
+from devcluster import Cluster
+from devcluster.waiting import until
+from kopf_ha.core.wire import Response
+from kopf_ha.run.events import WAITING, About, Events, own_pod
+from kopf_ha.settings import Settings
+from tests.run.support import LONG, Marks, Running, World, registry
+
+Run = Callable[..., Running]
+
+LEASE = About("coordination.k8s.io/v1", "Lease", "ns", "op", "lease-uid")
+
+
+class Server:
+    """Takes each request's body, and answers what it is told to."""
+
+    def __init__(self, *answers: int | Exception) -> None:
+        self.answers = list(answers)
+        self.bodies: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.made = 0
+
+    def make(self) -> Any:
+        self.made += 1
+        return self
+
+    def request(self, method: str, path: str, body: Any, timeout: float) -> Response:
+        self.bodies.put(body)
+        answer = self.answers.pop(0) if self.answers else 201
+        if isinstance(answer, Exception):
+            raise answer
+        return Response(answer)
+
+
+def test_in_order_by_one_client() -> None:
+    server = Server()
+    events = Events(Settings(identity="pod-1_uid_x"), server.make)
+    for number in range(5):
+        events.post(LEASE, "Leading", str(number))
+    events.flush(LONG)
+    bodies = [server.bodies.get_nowait() for _ in range(5)]
+    assert [b["message"] for b in bodies] == list("01234")
+    assert server.made == 1
+    assert len({b["metadata"]["name"] for b in bodies}) == 5
+    assert bodies[0]["involvedObject"]["uid"] == "lease-uid"
+    assert bodies[0]["reportingComponent"] == bodies[0]["source"]["component"] == "kopf-ha"
+    assert bodies[0]["reportingInstance"] == "pod-1"
+
+
+def test_one_that_fails_does_not_keep_back_the_next() -> None:
+    gone = urllib3.exceptions.ProtocolError("the connection of the last term")
+    server = Server(gone, 409, RuntimeError("a bug"), 403)
+    events = Events(Settings(), server.make)
+    for message in ("twice", "never", "forbidden", "last"):
+        events.post(LEASE, "Leading", message)
+    events.flush(LONG)
+    bodies = [server.bodies.get_nowait() for _ in range(5)]
+    assert [b["message"] for b in bodies] == ["twice", "twice", "never", "forbidden", "last"]
+    assert bodies[0]["metadata"]["name"] == bodies[1]["metadata"]["name"], "so that it is there once"
+
+
+def test_a_server_that_is_away_costs_neither_memory_nor_time() -> None:
+    held: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def make() -> Any:
+        held.get(timeout=LONG)
+        raise OSError("no server")
+
+    events = Events(Settings(), make)
+    for _ in range(3 * WAITING):
+        events.post(LEASE, "Leading", "x" * 5000)
+    assert events._queue.qsize() <= WAITING
+    events.flush(0.01)
+    for _ in range(WAITING + 1):
+        held.put(None)
+
+
+def test_the_pod_is_the_downward_apis() -> None:
+    environ = {"POD_NAME": "p", "POD_UID": "u", "POD_NAMESPACE": "n"}
+    assert own_pod(environ) == About("v1", "Pod", "n", "p", "u")
+    assert own_pod({"POD_NAME": "p"}) is None, "kubectl describe would not show it"
+    assert own_pod({}) is None
+
+
+def test_describe_shows_who_led_and_why_it_ended(
+    run: Run, world: World, marks: Marks, kinds: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container = {"name": "c", "image": "none"}
+    pod = world.ask(
+        "POST",
+        f"/api/v1/namespaces/{world.namespace}/pods",
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "op-1"}, "spec": {"containers": [container]}},
+    )
+    monkeypatch.setenv("POD_NAME", "op-1")
+    monkeypatch.setenv("POD_UID", pod["metadata"]["uid"])
+    monkeypatch.setenv("POD_NAMESPACE", world.namespace)
+    handlers = registry()
+    kopf.on.startup(registry=handlers, id="begin")(lambda **_: marks.put("startup"))
+    running = run(handlers)
+    marks.wait("startup")
+    world.take_lease(seconds=1)
+    marks.wait("startup", 2)
+    running.stop()
+
+    def describe(what: str) -> str:
+        return kinds.kubectl("-n", world.namespace, "describe", what).stdout
+
+    def shown(what: str, *lines: tuple[str, str, str]) -> bool:
+        text = [line.split(maxsplit=4) for line in describe(what).splitlines()]
+        return all(
+            any(t[0:2] == [kind, reason] and t[3] == "kopf-ha" and message in t[4] for t in text if len(t) == 5)
+            for kind, reason, message in lines
+        )
+
+    leads, lost, stopped = "became leader with token 1", "is held by somebody (token 2)", "token 3: the test is over"
+    on_lease = [("Normal", "Leading", leads), ("Warning", "Lost", lost), ("Normal", "Stopped", stopped)]
+    until("the Lease's events", lambda: shown("lease/op", *on_lease), LONG)
+    on_pod = [("Normal", "BecameLeader", leads), ("Warning", "StoppedLeading", lost)]
+    on_pod.append(("Normal", "StoppedLeading", stopped))
+    until("the Pod's events", lambda: shown("pod/op-1", *on_pod), LONG)
