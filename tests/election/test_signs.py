@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from devcluster.waiting import until
 from kopf_ha.core import election as el
-from kopf_ha.election.signs import Observer, vacant_since
+from kopf_ha.election.signs import Observer
 from tests.election.stage import LONG, PATIENCE, Stage
 from tests.election.world import Replica, World
 
 
 def since(replica: Replica) -> float | None:
-    return vacant_since(replica.state, replica.name.partition("#")[0], 15, replica.world.now)
+    return replica.rules.vacant_since(replica.state, replica.world.now)
 
 
 def test_a_lease_that_is_held_cannot_be_had() -> None:
@@ -45,6 +45,19 @@ def test_it_can_be_had_from_the_expiry_on() -> None:
     assert since(b) is None
     world.now = expiry + 2  # nobody looked for a while
     assert since(b) == expiry
+
+
+def test_it_can_be_had_from_the_moment_its_holder_is_gone() -> None:
+    world = World()
+    a, b = world.replica("a"), world.replica("b")
+    world.run(5)
+    assert a.leads()
+    b.step(el.HeadStart(3))
+    b.step(el.HolderGone("a"))
+    gone = world.now
+    world.now += 2
+    assert since(b) == gone, "others could have had it, whatever this one leaves to them"
+    assert not b.grants
 
 
 def test_a_replica_s_own_last_term_is_no_vacancy() -> None:

@@ -26,7 +26,8 @@ from devcluster.waiting import until
 from kopf_ha.core.grant import Grant
 from kopf_ha.election import Elector
 from kopf_ha.run.api import Api, make_client
-from kopf_ha.run.operator import Runner, _options
+from kopf_ha.run.entry import options_for
+from kopf_ha.run.operator import Runner
 from kopf_ha.settings import Settings
 
 #: Where the package under test is.
@@ -176,7 +177,7 @@ class Running:
     """A runner in a thread."""
 
     def __init__(self, settings: Settings, handlers: kopf.OperatorRegistry, namespace: str, **options: Any) -> None:
-        self.runner = Runner(settings, _options(handlers, (namespace,), False, **options))
+        self.runner = Runner(settings, options_for(handlers, (namespace,), False, **options))
         self.status: int | BaseException | None = None
         self._thread = threading.Thread(target=self._main, daemon=True)
         self._thread.start()

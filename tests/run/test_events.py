@@ -85,11 +85,12 @@ def test_a_server_that_is_away_costs_neither_memory_nor_time() -> None:
         held.put(None)
 
 
-def test_the_pod_is_the_downward_apis() -> None:
-    environ = {"POD_NAME": "p", "POD_UID": "u", "POD_NAMESPACE": "n"}
-    assert own_pod(environ) == About("v1", "Pod", "n", "p", "u")
-    assert own_pod({"POD_NAME": "p"}) is None, "kubectl describe would not show it"
-    assert own_pod({}) is None
+def test_the_pod_is_the_downward_apis(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"POD_NAME": "p", "POD_UID": "u", "POD_NAMESPACE": "n"}.items():
+        monkeypatch.setenv(name, value)
+    assert own_pod(Settings()) == About("v1", "Pod", "n", "p", "u")
+    monkeypatch.delenv("POD_UID")
+    assert own_pod(Settings()) is None, "without its uid kubectl describe would not show it"
 
 
 def test_describe_shows_who_led_and_why_it_ended(

@@ -17,7 +17,8 @@ from kopf_ha.core.grant import Grant
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Request
 from kopf_ha.errors import ConfigurationError, FloorLost, GateClosed, NoTerm, StaleLeader
-from kopf_ha.run.operator import EXIT_LOST, EXIT_STUCK, Ended, Quit, Runner, Started, Stopped, _options
+from kopf_ha.run.entry import options_for
+from kopf_ha.run.operator import EXIT_LOST, EXIT_STUCK, Ended, Quit, Runner, Started, Stopped
 from kopf_ha.run.term import Term
 from kopf_ha.settings import Settings
 
@@ -87,7 +88,7 @@ def make(monkeypatch: pytest.MonkeyPatch, timers: Any, now: Any) -> Callable[...
 
     monkeypatch.setattr(os, "_exit", exit_)
     monkeypatch.setattr("logging.shutdown", lambda: None)
-    return lambda **given: Runner(Settings(**{"after_loss": "follow", **given}), _options(None, (), True))
+    return lambda **given: Runner(Settings(**{"after_loss": "follow", **given}), options_for(None, (), True))
 
 
 def grant(token: int) -> Grant:

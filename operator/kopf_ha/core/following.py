@@ -61,6 +61,16 @@ class FollowRules(TermRules):
         # Never for ever: a head start counts from the moment at which the Lease could be had.
         return free + state.head_start
 
+    def vacant_since(self, state: State, now: float) -> float | None:
+        """Say since when anybody could have had the Lease, as seen; None while nobody can.
+
+        None, too, while it still shows the last term of this very process, whose next one is no takeover.
+        """
+        if not state.known or self._holding(state):
+            return None
+        since = self.free_at(state) - state.head_start
+        return since if now >= since else None
+
     def _acquire(self, state: State, now: float, wall: str) -> Step:
         """PUT my name on the revision that was seen to be free, with a token above all that is known (I2)."""
         seen, attempt = state.seen, state.attempt

@@ -19,10 +19,10 @@ from kopf_ha.core.election import Action, Election, Event, Phase, State
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.lease import LeaseRecord
 from kopf_ha.core.token import Stamp
-from kopf_ha.election.client import LeaseClient, Unreached
-from kopf_ha.election.signs import Observer, Signs, vacant_since
+from kopf_ha.election import answers
+from kopf_ha.election.client import LeaseClient
+from kopf_ha.election.signs import Observer, Signs
 from kopf_ha.election.watcher import Watcher
-from kopf_ha.errors import MalformedLease
 from kopf_ha.settings import Settings
 
 log = logging.getLogger("kopf_ha.election")
@@ -280,8 +280,7 @@ class Elector:
     def _note_vacancy(self) -> None:
         """Keep since when the Lease can be had, for as long as nobody else gets it."""
         if self._state.phase in (Phase.FOLLOWING, Phase.ACQUIRING, Phase.LOST):
-            s = self._settings
-            since = vacant_since(self._state, s.identity, s.lease_duration, self._clock())
+            since = self._rules.vacant_since(self._state, self._clock())
             self._vacant = since if since is None or self._vacant is None else self._vacant
 
     def _do(self, action: Action, client: LeaseClient) -> Event | None:
@@ -290,7 +289,7 @@ class Elector:
             case table.Put():
                 return self._put(action, client)
             case table.Read():
-                return self._read(action, client)
+                return answers.read(client, action.until - self._clock())
             case table.Timer(at, spread):
                 # The jitter keeps replicas that failed together from trying together, as in client-go.
                 self._due = at + spread * random.random()  # noqa: S311
@@ -310,39 +309,16 @@ class Elector:
 
     def _put(self, action: table.Put, client: LeaseClient) -> Event:
         began = self._clock()
-        answer = self._write(action, client, action.until - began)
-        if self._state.phase is Phase.RENEWING:
-            if isinstance(answer, table.Written):
+        answer = answers.write(client, action.record, action.until - began)
+        written = isinstance(answer, table.Written)
+        if written:
+            self._trouble("write", "")
+        if self._state.phase is Phase.RENEWING and not isinstance(answer, table.Conflict):
+            if written:
                 self._call(self._observer.renewed, self._clock() - began)
-            elif not isinstance(answer, table.Conflict):
+            else:
                 self._call(self._observer.not_renewed)
         return answer
-
-    def _write(self, action: table.Put, client: LeaseClient, timeout: float) -> Event:
-        if timeout <= 0:
-            return table.Denied("the process or the machine was paused before a request to the Lease")
-        try:
-            record = client.write(action.record, timeout)
-        except MalformedLease as e:
-            return table.Failed(str(e))
-        except Unreached as e:
-            if e.status == 409 or (e.status == 404 and action.record.resource_version):
-                return table.Conflict()
-            return table.Denied(str(e)) if e.definite else table.Failed(str(e))
-        self._trouble("write", "")
-        return table.Written(record)
-
-    def _read(self, action: table.Read, client: LeaseClient) -> Event:
-        timeout = action.until - self._clock()
-        if timeout <= 0:
-            return table.ReadFailed("the process or the machine was paused before a request to the Lease")
-        try:
-            record = client.read(timeout)
-        except MalformedLease as e:
-            return table.Unusable(str(e), read=True)
-        except Unreached as e:
-            return table.ReadFailed(str(e))
-        return table.Seen(record, record.resource_version if record else "", read=True)
 
     # --- the grant
 

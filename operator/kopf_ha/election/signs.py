@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from kopf_ha.core.moves import State
-
 
 class Observer:
     """Told by the elector what can be measured; here nobody listens.
@@ -45,27 +43,3 @@ class Signs:
     heard: float = -math.inf
     trouble: str = ""
     beat: float = -math.inf
-
-
-def vacant_since(state: State, me: str, duration: float, now: float) -> float | None:
-    """Say since when the Lease, as seen, can be had.
-
-    Args:
-        state: of the election, before it acquires.
-        me: the holder identity of this process.
-        duration: seconds that a lease lasts when the Lease does not say.
-        now: on the same clock as the state's times.
-
-    Returns:
-        The moment of the release, or of the expiry; None while somebody holds it, nothing is known, or
-        the Lease still shows the last term of this very process, whose next one is no takeover.
-    """
-    seen = state.seen
-    if not state.known:
-        return None
-    if seen is None or not seen.holder:
-        return state.changed
-    if state.token and (seen.holder, seen.transitions) == (me, state.token):
-        return None
-    due = state.changed + (seen.lease_duration or duration)
-    return due if now >= due else None

@@ -5,7 +5,7 @@ once per term in a thread and loop of its own. Signals are the runner's, the gat
 old term left behind is refused for good.
 """
 
+from kopf_ha.run.entry import operator, run
 from kopf_ha.run.logs import TermFields
-from kopf_ha.run.operator import operator, run
 
 __all__ = ["TermFields", "operator", "run"]

@@ -1,0 +1,135 @@
+"""The two ways in: a command's main thread, and a coroutine of an application."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import kopf
+
+from kopf_ha import adapters
+from kopf_ha.errors import ConfigurationError, TermEnded
+from kopf_ha.run.operator import Runner
+from kopf_ha.run.term import KopfOptions, in_thread
+from kopf_ha.settings import Settings
+
+logger = logging.getLogger("kopf_ha.run")
+
+
+def options_for(
+    registry: kopf.OperatorRegistry | None, namespaces: tuple[str, ...], clusterwide: bool, **more: Any
+) -> KopfOptions:
+    """Give what Kopf gets in each term.
+
+    Raises:
+        ConfigurationError: namespaces and all namespaces.
+    """
+    if namespaces and clusterwide:
+        raise ConfigurationError("either namespaces or cluster-wide, not both")
+    return KopfOptions(
+        registry=registry if registry is not None else kopf.get_default_registry(),
+        namespaces=namespaces,
+        clusterwide=clusterwide or not namespaces,
+        **{k: v for k, v in more.items() if v is not None},
+    )
+
+
+def run(
+    settings: Settings,
+    *,
+    registry: kopf.OperatorRegistry | None = None,
+    namespaces: tuple[str, ...] = (),
+    clusterwide: bool = False,
+    prepare: Callable[[], None] = lambda: None,
+) -> int:
+    """Run an operator in the main thread until SIGTERM or SIGINT; give the exit status.
+
+    A second signal ends the process without waiting for handlers.
+
+    Args:
+        settings: of the Lease and the fence.
+        registry: the handlers; Kopf's default registry by default.
+        namespaces: those served; all when empty.
+        clusterwide: all namespaces.
+        prepare: loads the operator's code; it runs when the clients are fenced already.
+
+    Raises:
+        ConfigurationError: an option that cannot be meant so, or no credentials.
+    """
+    adapters.install()
+    prepare()
+    _name_uncovered()
+    runner = Runner(settings, options_for(registry, namespaces, clusterwide))
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if runner.asked:
+            # In a thread: the log's lock may be held by the code that the signal interrupted.
+            threading.Thread(target=runner.abandon, args=(name, 128 + number), daemon=True).start()
+        # Set by signals only: when the Pod's deletion was seen first, the kubelet's SIGTERM is the first one still.
+        runner.asked = True
+        runner.quit(name)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    return runner.run()
+
+
+async def operator(
+    settings: Settings | None = None,
+    *,
+    registry: kopf.OperatorRegistry | None = None,
+    namespaces: tuple[str, ...] = (),
+    clusterwide: bool = False,
+    lifecycle: Any = None,
+    make_settings: Callable[[], kopf.OperatorSettings] | None = None,
+    make_memo: Callable[[], Any] | None = None,
+) -> None:
+    """Run a fenced operator inside of an application, as `kopf.operator()` does; cancel it to stop.
+
+    The terms run in threads and loops of their own, so that a blocked loop of the application does not cost
+    the Lease. Call it before clients of the `kubernetes` package are made, or they are not fenced.
+
+    Args:
+        settings: of the Lease and the fence; ``KOPF_HA_*`` by default.
+        registry: the handlers; Kopf's default registry by default.
+        namespaces: those served; all when empty.
+        clusterwide: all namespaces.
+        lifecycle: Kopf's order of handlers.
+        make_settings: makes Kopf's settings for a term.
+        make_memo: makes the memo for a term.
+
+    Raises:
+        ConfigurationError: an option that cannot be meant so, or no credentials.
+        TermEnded: the Lease was lost and `after_loss` is `exit`.
+    """
+    adapters.install()
+    _name_uncovered()
+    options = options_for(
+        registry, namespaces, clusterwide, lifecycle=lifecycle, make_settings=make_settings, make_memo=make_memo
+    )
+    runner = Runner(settings or Settings.from_env(), options)
+    # Not in the loop's executor: it may have few threads, and they are the application's.
+    done = in_thread(runner.run, "kopf-ha-runner")
+    try:
+        status = await asyncio.shield(done)
+    except asyncio.CancelledError:
+        runner.quit("cancelled")
+        await asyncio.shield(done)
+        raise
+    if status:
+        raise TermEnded("the Lease was lost; the log has the cause")
+
+
+def _name_uncovered() -> None:
+    for name in adapters.uncovered():
+        logger.warning(
+            "client %s is imported and not fenced: what it writes, a stale leader writes, too; use kubernetes,"
+            " pykube-ng or Kopf's patch for writes",
+            name,
+        )
