@@ -1,5 +1,7 @@
 # make demo    the story on a real control plane; FENCE=none or FENCE=rv tells it without the fence
-# make test    all checks and tests, as CI runs them
+# make test    all checks and tests, but for
+# make e2e     the operator on real nodes, by kubectl alone; needs root
+# make image   the operator's image, as a docker archive; BASE=… or DEBIAN=1
 # Each sets up what it needs: a virtual environment, and the control plane's programs, built from Go modules
 # once and kept in the user's cache.
 
@@ -11,10 +13,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test alone units lint binaries picture clean help
+.PHONY: demo test alone e2e image units lint binaries picture clean help
 
 help:
-	@sed -n 's/^# //p' Makefile | head -5
+	@sed -n 's/^# //p' Makefile | head -8
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12") if sys.version_info < (3, 11) else 0'
@@ -42,12 +44,19 @@ units: $(STAMP)
 	@scripts/units $(UNITS_PYTHONS)
 
 test: lint binaries units
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) || $(MAKE) alone
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --ignore tests/e2e $(PYTEST_ARGS) || $(MAKE) alone
 
 # Leases of three seconds do not outlive a machine that is starved for as long, so what failed beside others has to
 # pass alone. What failed stays in the output above.
 alone:
-	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none --ignore tests/e2e $(PYTEST_ARGS)
+
+# One cluster with two nodes for all of it, one test after the other.
+e2e: $(STAMP)
+	$(BIN)/python -m pytest tests/e2e $(PYTEST_ARGS)
+
+image: $(STAMP)
+	@$(BIN)/python -m image $(if $(DEBIAN),--debian) $(if $(BASE),--base $(BASE)) --output build/kopf-ha-ipam.tar
 
 clean:
 	rm -rf $(VENV) .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

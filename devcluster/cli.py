@@ -39,7 +39,13 @@ class _Group(click.Group):
 
 def _which(command: F) -> F:
     for option in (
-        click.option("--name", default="default", show_default=True, help="Which cluster, if there are several."),
+        click.option(
+            *("--name", "name"),
+            envvar="DEVCLUSTER_NAME",
+            default="default",
+            show_default=True,
+            help="Which cluster, if there are several.",
+        ),
         click.option(
             "--state", type=click.Path(file_okay=False, path_type=Path), help="Its folder, instead of a name."
         ),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import yaml
 
-from tests.adoption.page import Page
 from tests.adoption.shop_world import Shop
+from tests.page import Page
 
 BOXES = [f"b{n}" for n in range(6)]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tests.adoption.page import Page
 from tests.adoption.shop_world import STATUS, Shop
+from tests.page import Page
 
 
 def test_plain_kopf_goes_on_with_stamped_objects(shop: Shop) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from kopf_ha.manifests import policies, render
 from tests.adoption.node import Replica
-from tests.adoption.page import Page
 from tests.adoption.shop_world import DESCRIPTION, OPERATOR, STATUS, Shop
+from tests.page import Page
 
 
 def plain_beside(shop: Shop) -> Replica:

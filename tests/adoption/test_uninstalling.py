@@ -12,7 +12,7 @@ import pytest
 from devcluster import ControlPlane, DevclusterError
 from devcluster.waiting import until
 from tests.adoption.node import ROOT, Node
-from tests.adoption.page import Page
+from tests.page import Page
 
 NAME = "kopf-ha-ipam"
 OPERATOR = f"app.kubernetes.io/name={NAME}"

@@ -1,4 +1,4 @@
-"""A page of docs/ whose commands are run as they stand there."""
+"""Pages whose commands are run as they stand there."""
 
 from __future__ import annotations
 
@@ -12,6 +12,17 @@ from devcluster import ControlPlane
 ROOT = Path(__file__).parents[2]
 
 
+def blocks(path: Path, section: str = "") -> list[str]:
+    """The console blocks of a page, or of one section; those under `<!-- not run -->` are left out."""
+    text = path.read_text()
+    if section:
+        text = text.split(f"\n## {section}\n", 1)[1].split("\n## ", 1)[0]
+    found = re.findall(r"(?ms)^(<!-- not run -->\n)?```console\n(.*?)^```$", text)
+    made = [block for not_run, block in found if not not_run]
+    assert made
+    return made
+
+
 class Page:
     """The console blocks of one page, to be run one after the other by a shell, as administrator.
 
@@ -23,11 +34,7 @@ class Page:
     """
 
     def __init__(self, name: str, plane: ControlPlane, cwd: Path, section: str = "") -> None:
-        text = (ROOT / "docs" / name).read_text()
-        if section:
-            text = text.split(f"\n## {section}\n", 1)[1].split("\n## ", 1)[0]
-        self.blocks: list[str] = re.findall(r"(?ms)^```console\n(.*?)^```$", text)
-        assert self.blocks
+        self.blocks = blocks(ROOT / "docs" / name, section)
         assert all(re.match(r"(kubectl|kopf-ha) ", block) for block in self.blocks)
         self.plane, self.cwd, self.done = plane, cwd, 0
 

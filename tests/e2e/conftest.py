@@ -1,0 +1,43 @@
+"""The cluster of README, made by README's own lines, and the operator on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from devcluster import Binaries
+from devcluster.state import StateDir, folder_for
+from tests.e2e.stage import ROOT, Stage
+from tests.page import blocks
+
+
+@pytest.fixture(scope="session")
+def readme() -> Iterator[str]:
+    """The blocks of README's part, in order; each test takes those that are its own."""
+    return iter(blocks(ROOT / "README.md", "On your cluster"))
+
+
+@pytest.fixture(scope="session")
+def stage(node_binaries: Binaries, readme: Iterator[str]) -> Iterator[Stage]:
+    """Two nodes, and the operator on them as README says."""
+    name = f"e2e-{secrets.token_hex(4)}"
+    os.environ["DEVCLUSTER_NAME"] = name
+    state: Path = folder_for(name)
+    try:
+        for contains in ("devcluster load",):
+            block = next(readme)
+            assert contains in block
+            subprocess.run(["bash", "-euo", "pipefail", "-c", block], cwd=ROOT, check=True, timeout=900)
+        record = json.loads((state / "cluster.json").read_text())
+        yield Stage(record)
+    finally:
+        subprocess.run([sys.executable, "-m", "devcluster", "down"], cwd=ROOT, check=True)
+        del os.environ["DEVCLUSTER_NAME"]
+    assert not StateDir(state).exists
