@@ -28,6 +28,7 @@ NAMES = [
     "TermEnded",
     "Unfenced",
     "current_term",
+    "everywhere",
     "operator",
 ]
 

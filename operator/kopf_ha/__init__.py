@@ -4,7 +4,8 @@ Replicas elect a leader by a Lease; only the leader handles objects; every write
 that a leader that was paused, cut off or slow changes nothing, even when it does not know yet that it lost.
 
 The command `kopf-ha run` runs an unchanged operator so; `await kopf_ha.operator()` does it inside of an
-application; `kopf_ha.current_term()` gives handlers the token for other systems that can check one.
+application; `kopf_ha.current_term()` gives handlers the token for other systems that can check one;
+`kopf_ha.everywhere` is a registry for what runs on every replica and only reads: webhooks, indices.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from kopf_ha.errors import (
 from kopf_ha.settings import Settings
 
 if TYPE_CHECKING:
+    from kopf_ha._registry import everywhere
     from kopf_ha.run import operator
 
 __version__ = "0.1.0"
@@ -49,6 +51,7 @@ __all__ = [
     "TermEnded",
     "Unfenced",
     "current_term",
+    "everywhere",
     "operator",
 ]
 
@@ -60,4 +63,8 @@ def __getattr__(name: str) -> Any:
         from kopf_ha.run import operator
 
         return operator
+    if name == "everywhere":
+        from kopf_ha._registry import everywhere
+
+        return everywhere
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

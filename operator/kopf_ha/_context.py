@@ -22,7 +22,12 @@ from kopf_ha.errors import NoTerm
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_grant: ContextVar[Grant | None] = ContextVar("kopf_ha_grant", default=None)
+
+class _Everywhere:
+    """Stands where a grant would: this code runs on every replica and can only read."""
+
+
+_grant: ContextVar[Grant | _Everywhere | None] = ContextVar("kopf_ha_grant", default=None)
 
 
 def boottime() -> float:
@@ -84,7 +89,13 @@ class CurrentTerm:
 
 def current_grant() -> Grant | None:
     """Give the grant of the calling code's term, open or not; None outside of any."""
-    return _grant.get()
+    grant = _grant.get()
+    return grant if isinstance(grant, Grant) else None
+
+
+def only_reads() -> bool:
+    """Say whether the calling code belongs to what runs on every replica, and so may write nothing."""
+    return isinstance(_grant.get(), _Everywhere)
 
 
 def current_term() -> CurrentTerm:
@@ -93,7 +104,12 @@ def current_term() -> CurrentTerm:
     Raises:
         NoTerm: the caller runs in none.
     """
-    grant = _grant.get()
+    grant = current_grant()
+    if grant is None and only_reads():
+        raise NoTerm(
+            "this code belongs to kopf_ha.everywhere, which runs on every replica and in no term: there is no token;"
+            " what needs one belongs into a handler of Kopf's own registry, which runs on the leader"
+        )
     if grant is None:
         raise NoTerm(
             "this code runs in no term: it was started in a thread or outside of a handler;"
@@ -102,10 +118,19 @@ def current_term() -> CurrentTerm:
     return CurrentTerm(grant)
 
 
-@contextlib.contextmanager
-def entered(grant: Grant) -> Iterator[None]:
+def entered(grant: Grant) -> contextlib.AbstractContextManager[None]:
     """Run the body in a term."""
-    token = _grant.set(grant)
+    return _placed(grant)
+
+
+def entered_everywhere() -> contextlib.AbstractContextManager[None]:
+    """Run the body as code that runs on every replica and can only read; a bound function still has its term."""
+    return _placed(_Everywhere())
+
+
+@contextlib.contextmanager
+def _placed(place: Grant | _Everywhere) -> Iterator[None]:
+    token = _grant.set(place)
     try:
         yield
     finally:

@@ -56,7 +56,7 @@ class Refused(KopfHAError):
 
 
 class NoTerm(Refused):
-    """The caller runs in no term: a thread of its own, an executor, `async_req`, or no handler at all."""
+    """The caller runs in no term: a thread of its own, an executor, `async_req`, no handler, `kopf_ha.everywhere`."""
 
 
 class Unfenced(Refused):

@@ -176,8 +176,16 @@ class Marks:
 class Running:
     """A runner in a thread."""
 
-    def __init__(self, settings: Settings, handlers: kopf.OperatorRegistry, namespace: str, **options: Any) -> None:
-        self.runner = Runner(settings, options_for(handlers, (namespace,), False, **options))
+    def __init__(
+        self,
+        settings: Settings,
+        handlers: kopf.OperatorRegistry,
+        namespace: str,
+        everywhere: kopf.OperatorRegistry | None = None,
+        **options: Any,
+    ) -> None:
+        none = SmartOperatorRegistry()
+        self.runner = Runner(settings, options_for(handlers, (namespace,), False, **options), everywhere or none)
         self.status: int | BaseException | None = None
         self._thread = threading.Thread(target=self._main, daemon=True)
         self._thread.start()

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from kopf_ha._context import boottime, current_grant
+from kopf_ha._context import boottime, current_grant, only_reads
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.wire import Request, Response
@@ -92,7 +92,7 @@ def drive(client: str, request: Request, send: Callable[[Request], Response]) ->
     """
     use, grant = wiring(), current_grant()
     try:
-        flow = use.fence.flow(request, grant, use.now)
+        flow = use.fence.flow(request, grant, use.now, only_reads=only_reads())
         out = next(flow)
         while True:
             out = flow.send(send(out))
@@ -109,7 +109,7 @@ async def adrive(client: str, request: Request, send: Callable[[Request], Awaita
     """Do the same for Kopf, whose handlers decide from the revision that its watch gave us."""
     use, grant = wiring(), current_grant()
     try:
-        flow = use.fence.flow(request, grant, use.now, saw=True)
+        flow = use.fence.flow(request, grant, use.now, saw=True, only_reads=only_reads())
         out = next(flow)
         while True:
             answer = await send(out)

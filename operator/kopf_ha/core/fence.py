@@ -83,7 +83,15 @@ class Fence:
         if stamped and seen.stamp is not None and seen.stamp.lease == self.lease:
             self.floor = max(self.floor, seen.stamp.token)
 
-    def flow(self, request: Request, grant: Grant | None, now: Callable[[], float], *, saw: bool = False) -> Flow:
+    def flow(
+        self,
+        request: Request,
+        grant: Grant | None,
+        now: Callable[[], float],
+        *,
+        saw: bool = False,
+        only_reads: bool = False,
+    ) -> Flow:
         """Drive one attempt of one request.
 
         Args:
@@ -92,14 +100,23 @@ class Fence:
             now: the machine's boot-time clock, in seconds.
             saw: whether the caller decided from the revision that a watch gave us (Kopf's handlers do), so
                 that the revision known stands for one that it would name itself.
+            only_reads: whether the caller runs on every replica, and so writes nothing, whatever the mode.
 
         Raises:
             Refused: the write must not happen, or the API server refused it. Never to be retried.
         """
-        if request.method not in WRITES or self.mode == "none":
+        if request.method not in WRITES:
             return (yield request)
         target = parse_path(request.path)
         if target is not None and self._is_exempt(target):
+            return (yield request)
+        if only_reads:
+            raise NoTerm(
+                f"{request.method} {target or request.path}: the calling code belongs to kopf_ha.everywhere, which runs"
+                " on every replica and in no term, so it can only read; move the write into a handler of Kopf's own"
+                " registry, which runs on the leader"
+            )
+        if self.mode == "none":
             return (yield request)
         if self.mode == "rv":
             return (yield from self._optimistic(request, target))

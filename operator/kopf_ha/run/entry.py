@@ -13,7 +13,8 @@ from typing import Any
 import kopf
 
 from kopf_ha import adapters
-from kopf_ha.errors import ConfigurationError, TermEnded
+from kopf_ha.errors import ConfigurationError, KopfHAError, TermEnded
+from kopf_ha.run.everywhere import EXIT_EVERYWHERE, name_unserved
 from kopf_ha.run.operator import Runner
 from kopf_ha.run.term import KopfOptions, in_thread
 from kopf_ha.settings import Settings
@@ -59,12 +60,14 @@ def run(
         prepare: loads the operator's code; it runs when the clients are fenced already.
 
     Raises:
-        ConfigurationError: an option that cannot be meant so, or no credentials.
+        ConfigurationError: an option or a handler that cannot be meant so, or no credentials.
     """
     adapters.install()
     prepare()
+    options = options_for(registry, namespaces, clusterwide)
     _name_uncovered()
-    runner = Runner(settings, options_for(registry, namespaces, clusterwide))
+    name_unserved(options.registry)
+    runner = Runner(settings, options)
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
@@ -89,6 +92,7 @@ async def operator(
     lifecycle: Any = None,
     make_settings: Callable[[], kopf.OperatorSettings] | None = None,
     make_memo: Callable[[], Any] | None = None,
+    everywhere: kopf.OperatorRegistry | None = None,
 ) -> None:
     """Run a fenced operator inside of an application, as `kopf.operator()` does; cancel it to stop.
 
@@ -103,17 +107,21 @@ async def operator(
         lifecycle: Kopf's order of handlers.
         make_settings: makes Kopf's settings for a term.
         make_memo: makes the memo for a term.
+        everywhere: handlers that run on every replica and only read; `kopf_ha.everywhere` by default.
 
     Raises:
-        ConfigurationError: an option that cannot be meant so, or no credentials.
+        ConfigurationError: an option or a handler that cannot be meant so, or no credentials.
         TermEnded: the Lease was lost and `after_loss` is `exit`.
+        KopfHAError: what runs on every replica ended.
     """
     adapters.install()
     _name_uncovered()
     options = options_for(
         registry, namespaces, clusterwide, lifecycle=lifecycle, make_settings=make_settings, make_memo=make_memo
     )
-    runner = Runner(settings or Settings.from_env(), options)
+    name_unserved(options.registry)
+    more = {} if everywhere is None else {"everywhere": everywhere}
+    runner = Runner(settings or Settings.from_env(), options, **more)
     # Not in the loop's executor: it may have few threads, and they are the application's.
     done = in_thread(runner.run, "kopf-ha-runner")
     try:
@@ -122,6 +130,8 @@ async def operator(
         runner.quit("cancelled")
         await asyncio.shield(done)
         raise
+    if status == EXIT_EVERYWHERE:
+        raise KopfHAError("what runs on every replica ended; the log has the cause")
     if status:
         raise TermEnded("the Lease was lost; the log has the cause")
 

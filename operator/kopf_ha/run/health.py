@@ -43,6 +43,7 @@ class Vitals:
         step: when the runner began what it is at; None while it waits for news.
         draining: since when a term is drained; None when none is.
         stopping: why the process stops; empty while it does not.
+        everywhere: whether webhooks and indices of every replica are there; True when none are wanted.
     """
 
     signs: Signs
@@ -52,6 +53,7 @@ class Vitals:
     step: float | None = None
     draining: float | None = None
     stopping: str = ""
+    everywhere: bool = True
 
 
 def readiness(v: Vitals, s: Settings, now: float) -> list[Check]:
@@ -60,6 +62,7 @@ def readiness(v: Vitals, s: Settings, now: float) -> list[Check]:
         ("stopping", f"stopping: {v.stopping}" if v.stopping else ""),
         ("watch", _watch(v, s, now)),
         ("term", _between_terms(v)),
+        ("everywhere", "" if v.everywhere else "webhooks or indices of every replica are not there yet"),
     ]
 
 

@@ -15,9 +15,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import kopf
 import urllib3
 
 import kopf_ha
+from kopf_ha import _registry
 from kopf_ha._context import boottime, entered
 from kopf_ha.adapters import Outcome, Wiring, wired
 from kopf_ha.core.fence import Fence
@@ -26,6 +28,7 @@ from kopf_ha.election import Elector, PodWatcher, RunLock
 from kopf_ha.errors import ConfigurationError, FloorLost, TermEnded
 from kopf_ha.run.api import Api, make_client
 from kopf_ha.run.barrier import raise_barrier
+from kopf_ha.run.everywhere import EXIT_EVERYWHERE, LINGER, Everywhere
 from kopf_ha.run.health import Health, Vitals
 from kopf_ha.run.journal import Journal
 from kopf_ha.run.logs import speaking_for
@@ -73,15 +76,18 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Quit:
-    """The process was asked to stop."""
+    """The process was asked to stop, or has to."""
 
     cause: str
+    status: int = 0
 
 
 class Runner:
     """Terms of one operator in one process. Use `kopf_ha.run.run` or `operator`."""
 
-    def __init__(self, settings: Settings, options: KopfOptions) -> None:
+    def __init__(
+        self, settings: Settings, options: KopfOptions, everywhere: kopf.OperatorRegistry = _registry.everywhere
+    ) -> None:
         self.settings = settings
         self.options = options
         self.journal = Journal(settings, lambda: Api(make_client(f"kopf-ha/{kopf_ha.__version__}", fenced=False)))
@@ -119,6 +125,10 @@ class Runner:
         )
         self.run_lock = RunLock(settings, self.elector.holder_gone)
 
+        self.everywhere = Everywhere(
+            everywhere, options, settings.identity, lambda cause: self.inbox.put(Quit(cause, EXIT_EVERYWHERE))
+        )
+
     def quit(self, cause: str) -> None:
         """Ask the process to stop: drain, release the Lease, return. From any thread or signal handler."""
         self.stopping = self.stopping or cause
@@ -149,6 +159,7 @@ class Runner:
             if self.settings.fence == "full":
                 logger.info("replica %s follows Lease %s", self.settings.identity, self.settings.lease)
             try:
+                self.everywhere.start()
                 self.run_lock.start()
                 self.elector.start()
                 if self.settings.fast_failover and self.settings.fence == "full":
@@ -169,11 +180,15 @@ class Runner:
             finally:
                 self.pods.stop()
                 self.run_lock.stop()
+                # The last to go, since webhooks are asked while others take over.
+                self.everywhere.stop(self.settings.drain_timeout, LINGER if self.stopping else 0)
 
     def vitals(self) -> Vitals:
         """Give what probes are answered from. From any thread."""
-        elector = self.elector
-        return Vitals(elector.signs, elector.state, self.grant, self.began, self.stepping, self.draining, self.stopping)
+        elector, ready = self.elector, self.everywhere.ready
+        return Vitals(
+            elector.signs, elector.state, self.grant, self.began, self.stepping, self.draining, self.stopping, ready
+        )
 
     def next(self) -> Started | Stopped | Ended | Quit:
         """Wait for the next event; the election's own end is one."""
@@ -200,8 +215,8 @@ class Runner:
                     self.failed(term, error)
             case Ended():
                 pass  # it was asked to, or its end is known already
-            case Quit(cause):
-                return self.leave(cause)
+            case Quit(cause, status):
+                return self.leave(cause, status)
         return None
 
     # --- what happens
@@ -315,7 +330,7 @@ class Runner:
         else:
             self.elector.resume()
 
-    def leave(self, cause: str) -> int:
+    def leave(self, cause: str, status: int = 0) -> int:
         """Stop by choice: drain with the gate open and the Lease renewed, then close, then release."""
         self.stopping = cause
         logger.info("stopping: %s", cause)
@@ -329,7 +344,7 @@ class Runner:
                 self.journal.over(term.grant, cause)
         self.elector.release(self.settings.renew_deadline)
         self.journal.flush()
-        return self.leaving or 0
+        return self.leaving or status
 
     def drain(self, term: Term, cause: str, patience: float = 0.0) -> None:
         """Stop Kopf and wait for its handlers; past the drain time end the process."""

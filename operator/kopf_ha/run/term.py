@@ -176,11 +176,15 @@ class Term:
         """
         assert self._loop is not None  # noqa: S101  it runs this
         for task in asyncio.all_tasks():
-            code = getattr(task.get_coro(), "cr_code", None)
-            discovery = code is not None and code.co_filename == scanning.__file__
-            if discovery or (task.get_name().startswith("worker for ") and _sleeps(task)):
+            if discovers(task) or (task.get_name().startswith("worker for ") and _sleeps(task)):
                 task.cancel()
         self._loop.call_later(LOOK, self._wake_sleepers)
+
+
+def discovers(task: asyncio.Task[Any]) -> bool:
+    """Whether it is Kopf's discovery, which Kopf waits 5 s for when it stops, and does not cancel before."""
+    code = getattr(task.get_coro(), "cr_code", None)
+    return code is not None and code.co_filename == scanning.__file__
 
 
 def _sleeps(task: asyncio.Task[Any]) -> bool:
