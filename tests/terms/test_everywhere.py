@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,8 @@ EVERYWHERE = "belongs to kopf_ha.everywhere, which runs on every replica and in 
 
 @pytest.fixture
 def webhook(cluster: Cluster, world: World, tmp_path: Path) -> Iterator[kopf.WebhookServer]:
-    """A server, and an API server that asks it about things of the test's namespace."""
+    """A server, and an API server that asks it about things of the test's namespace, but for one that is older."""
+    world.create("Thing", "old", key="old")
     certificates = Certificates(tmp_path)
     ports = Ports()
     port = ports.take()
@@ -51,7 +54,7 @@ def webhook(cluster: Cluster, world: World, tmp_path: Path) -> Iterator[kopf.Web
     cluster.kubectl("delete", f"validatingwebhookconfiguration/{name}")
 
 
-def reading(world: World, marks: Marks, server: kopf.WebhookServer) -> kopf.OperatorRegistry:
+def reading(marks: Marks, server: kopf.WebhookServer, gate: threading.Event) -> kopf.OperatorRegistry:
     """Handlers for every replica that try all they must not do, too."""
     made = SmartOperatorRegistry()
 
@@ -70,6 +73,7 @@ def reading(world: World, marks: Marks, server: kopf.WebhookServer) -> kopf.Oper
 
     @kopf.index(GROUP, "v1", "things", registry=made, id="by_key")
     def by_key(name: str, spec: kopf.Spec, **_: Any) -> Any:
+        assert gate.wait(LONG)
         return {spec.get("key"): name}
 
     @kopf.on.validate(GROUP, "v1", "things", registry=made, id="unique")
@@ -90,6 +94,14 @@ def reading(world: World, marks: Marks, server: kopf.WebhookServer) -> kopf.Oper
         patch.spec["by"] = "everywhere"
 
     return made
+
+
+def listens(server: kopf.WebhookServer) -> bool:
+    try:
+        socket.create_connection((server.addr, server.port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def leading(marks: Marks) -> kopf.OperatorRegistry:
@@ -121,9 +133,14 @@ def test_follower_and_leader_serve_and_cannot_write(
     try:
         until("the rival to lead", lambda: rival.grants, LONG)
         until_rejected(cluster, thing, "connection refused")
-        running = run(leading(marks), everywhere=reading(world, marks, webhook))
+        gate = threading.Event()
+        running = run(leading(marks), everywhere=reading(marks, webhook, gate))
+        until("the server to listen", lambda: listens(webhook), LONG)
+        assert not running.runner.everywhere.ready, "its index is not filled"
+        gate.set()
         until("the webhooks", lambda: running.runner.everywhere.ready, LONG)
         # Followers answer, from what they have indexed.
+        assert "key old is taken" in reject(cluster, thing | {"spec": {"key": "old"}})
         world.create("Thing", "a", key="k")
         until_rejected(cluster, taken, "key k is taken")
         assert reject(cluster, free) == ""
@@ -141,12 +158,11 @@ def test_follower_and_leader_serve_and_cannot_write(
         rival.stop()
 
     # It takes over: the same Kopf serves on, beside the term's.
-    marks.wait("created")
     until("the leader's write", lambda: world.get("things", "a")["spec"].get("by") == "leader", LONG)
     assert "key k is taken" in reject(cluster, taken)
     token = world.lease()["leaseTransitions"]
     world.create("Thing", "b", key="second")
-    marks.wait("created", 2)
+    until("the leader's handler", lambda: "b" in marks.all("created"), LONG)
     until("it to be indexed", lambda: "is taken" in reject(cluster, thing | {"spec": {"key": "second"}}), LONG)
     until("b to be seen everywhere, too", lambda: "b" in marks.all("event"), LONG)
     assert world.lease()["leaseTransitions"] == token, "a refusal there ends no term"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from typing import Any
@@ -17,7 +18,7 @@ from kopf_ha.core.grant import Grant
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Request
 from kopf_ha.errors import ConfigurationError, NoTerm
-from kopf_ha.run.everywhere import Everywhere, has_handlers, name_unserved, with_logins
+from kopf_ha.run.everywhere import Everywhere, _Server, has_handlers, name_unserved, with_logins
 from kopf_ha.run.term import KopfOptions
 
 
@@ -141,3 +142,31 @@ def test_a_bound_function_has_its_term_there() -> None:
         with pytest.raises(NoTerm, match="there is no token"):
             kopf_ha.current_term()
     assert not only_reads()
+
+
+def test_requests_wait_until_the_indices_are_filled() -> None:
+    """Else the first ones would be judged by an index with half of the objects in it."""
+
+    async def scenario() -> None:
+        given: list[Any] = []
+
+        async def theirs(answer: Any) -> Any:
+            given.append(answer)
+            yield {"url": "https://here"}
+
+        async def answer(request: str, *, webhook: str) -> str:
+            return f"{request} {webhook}"
+
+        server, settings = _Server(), kopf.OperatorSettings()
+        settings.admission.server = theirs
+        server.configure(settings)
+        assert [config async for config in settings.admission.server(answer)] == [{"url": "https://here"}]
+        assert server.listening
+        asked = asyncio.create_task(given[0]("asked", webhook="w"))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not asked.done()
+        server.indexed.set()
+        assert await asked == "asked w"
+
+    asyncio.run(scenario())

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from devcluster.waiting import until
-from tests.run.support import GROUP, LONG, MERGE, Replica, World
+from tests.run.support import LONG, MERGE, Replica, World
 from tests.terms.support import Trace
 
 Start = Callable[..., Replica]
@@ -57,13 +57,13 @@ def flaky(name, retry, started, **_):
 def rarely(retry, **_):
     trace("timer", retry=retry)
 
-@kopf.daemon(GROUP, "v1", "things", field="spec.daemon")
+@kopf.daemon(GROUP, "v1", "things", field="spec.daemon", cancellation_backoff=5)
 async def coroutine(stopped, **_):
     trace("begins", daemon="coroutine")
     await stopped.wait(3600)
     trace("ends", daemon="coroutine")
 
-@kopf.daemon(GROUP, "v1", "things", field="spec.daemon")
+@kopf.daemon(GROUP, "v1", "things", field="spec.daemon", cancellation_backoff=5)
 def thread(stopped, **_):
     trace("begins", daemon="thread")
     stopped.wait(3600)
@@ -182,7 +182,7 @@ def check(trace: Trace) -> None:
         spans = [(d["what"], d["token"]) for d in trace.all(daemon=daemon)]
         assert spans == [(what, token) for token in (1, 2, 3) for what in ("begins", "ends")]
 
-    # One that neither looks at `stopped` nor has a cancellation_timeout outlives even cleanup, but not its term.
+    # One that Kopf was not told to wait for outlives even cleanup, but not its term.
     (end,) = trace.all("deaf ends")
     assert end["open"]
     assert trace.all("cleanup", token=1)[0]["at"] < end["at"] < trace.all("startup", token=2)[0]["at"]
