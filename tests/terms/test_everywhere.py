@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -127,6 +128,7 @@ def test_follower_and_leader_serve_and_cannot_write(
     webhook: kopf.WebhookServer,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.DEBUG, "kopf.objects")
     thing = {"apiVersion": f"{GROUP}/v1", "kind": "Thing", "metadata": {"name": "x", "namespace": world.namespace}}
     taken, free = thing | {"spec": {"key": "k"}}, thing | {"spec": {"key": "other"}}
     rival = Rival(world.settings())
@@ -167,6 +169,7 @@ def test_follower_and_leader_serve_and_cannot_write(
     until("b to be seen everywhere, too", lambda: "b" in marks.all("event"), LONG)
     assert world.lease()["leaseTransitions"] == token, "a refusal there ends no term"
     # To its Kopf no handler needs the term's finalizer.
+    until("it to be handled there with the term's finalizer", lambda: marks.all("event").count("a") > 1, LONG)
     assert "Removing the finalizer" not in caplog.text
     assert world.get("things", "a")["metadata"]["finalizers"] == [f"{GROUP}/finalizer"]
     assert len(marks.all("startup everywhere")) == 1, "once in the life of the process"
