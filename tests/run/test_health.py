@@ -136,7 +136,7 @@ def test_paths_and_methods() -> None:
         assert ask(port, "/livez") == ask(port, "/livez/") == ask(port, "/healthz") == (200, "ok\n")
         assert ask(port, "/livez?verbose")[1].endswith("livez check passed\n")
         assert ask(port, "/readyz")[0] == 503
-        assert "[+]watch ok\n[-]term failed: waits" in ask(port, "/readyz?verbose")[1]
+        assert "[+]election ok\n[-]term failed: waits" in ask(port, "/readyz?verbose")[1]
         assert ask(port, "/readyz", "HEAD") == (503, "")
         assert ask(port, "/metrics")[0] == 404
         assert ask(port, "/livez", "POST")[0] == 501
@@ -162,8 +162,8 @@ def test_a_follower_without_an_api_server_is_not_killed() -> None:
     checks = Health(fast, lambda: Vitals(elector.signs, elector.state), boottime).checks
     elector.start()
     try:
-        assert "was not seen yet" in dict(checks("/readyz") or ())["watch"]
-        until("the trouble", lambda: "connection refused" in dict(checks("/readyz") or ())["watch"], LONG)
+        assert "was not seen yet" in dict(checks("/readyz") or ())["election"]
+        until("the trouble", lambda: "connection refused" in dict(checks("/readyz") or ())["election"], LONG)
         turned = elector.signs.watch_turned
         until("another attempt", lambda: elector.signs.watch_turned > turned, LONG)
         assert answer("/livez", checks("/livez") or (), verbose=False) == (200, "ok\n")

@@ -190,6 +190,14 @@ def test_stopping_by_choice_closes_the_gate_after_the_drain(make: Any) -> None:
     assert told(runner) == [("release",)]
 
 
+def test_asked_to_stop_while_it_is_busy_it_is_unready_at_once(make: Any) -> None:
+    runner = make()
+    assert not runner.vitals().stopping
+    runner.quit("SIGTERM")
+    runner.quit("Pod deleted")
+    assert runner.vitals().stopping == "SIGTERM"
+
+
 def test_asked_to_stop_before_the_new_term_began(make: Any) -> None:
     """The grant is in the inbox behind the signal; releasing closes it."""
     runner = make()

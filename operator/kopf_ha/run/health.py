@@ -60,7 +60,7 @@ def readiness(v: Vitals, s: Settings, now: float) -> list[Check]:
     """Say whether this replica leads, or follows with a live watch of the Lease."""
     return [
         ("stopping", f"stopping: {v.stopping}" if v.stopping else ""),
-        ("watch", _watch(v, s, now)),
+        ("election", _watch(v, s, now)),
         ("term", _between_terms(v)),
         ("everywhere", "" if v.everywhere else "webhooks or indices of every replica are not there yet"),
     ]
