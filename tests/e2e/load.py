@@ -65,10 +65,15 @@ class Load:
         until(f"{more} more claims to be bound", lambda: self.check() or len(self.bound_at) >= goal, LIMIT, 0.1)
 
     def settle(self) -> None:
-        """Wait until every claim that lives has an address."""
-        self.stage.kubectl(
-            *("wait", "addressclaims", "--all", "-n", NAMESPACE, "--for=condition=Ready", f"--timeout={LIMIT - 5:g}s")
-        )
+        """Wait until every claim that lives has an address, one of its own, and the others are gone."""
+
+        def settled() -> bool:
+            claims = self.stage.get("addressclaims", "-n", NAMESPACE)
+            given = [(c.get("status") or {}).get("address") for c in claims]
+            living = all(not c["metadata"].get("deletionTimestamp") for c in claims)
+            return living and all(given) and len(set(given)) == len(given)
+
+        until("every claim to have an address of its own", settled, LIMIT, 0.5)
 
     def check(self) -> None:
         """Raise what went wrong here."""

@@ -54,7 +54,7 @@ def test_pools_and_claims(stage: Stage, readme: Iterator[str]) -> None:
     said = stage.shell(block)
     head = next(line for line in said.splitlines() if line.startswith("NAME") and "ADDRESS" in line)
     assert head.split() == ["NAME", "POOL", "ADDRESS", "READY", "TOKEN", "HOLDER", "AGE"]
-    row = next(line for line in said.splitlines() if "addressclaim" in line and "/vale" in line).split()
+    row = next(line for line in said.splitlines() if "/vale" in line and "demo-pool" in line).split()
     assert row[1:5] == ["demo-pool", row[2], "True", "1"]
     assert stage.leader().startswith(row[5].split("_")[0])
     assert "Bound" in said  # the event, as kubectl describe shows it

@@ -1,0 +1,80 @@
+"""What claims feel of a rolling update: `python -m benchmarks.rollout [--repeat 2]`.
+
+Two nodes, three replicas, people who make and delete claims all the time; then `kubectl rollout restart`. Counted are
+the terms that it took and how long each claim waited for its address, from when a watch showed it. The peers, in
+the same run: the same load in peace, and an update of replicas that know nothing of each other's Pods
+(`KOPF_HA_FAST_FAILOVER=false`), so that those of the old revision lead again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from devcluster.waiting import until
+from tests.e2e.cluster import cluster
+from tests.e2e.load import Load
+from tests.e2e.stage import NAME, Stage
+
+CALM = 30  #: claims that are bound before and after
+
+
+def update(stage: Stage) -> None:
+    """Replace all replicas."""
+    stage.kubectl("-n", NAME, "rollout", "restart", f"deployment/{NAME}")
+    stage.rolled_out()
+    until("the old pods to be gone", lambda: len(stage.pods()) == 3, 120, 0.5)
+
+
+def measure(stage: Stage, repeat: int, console: Console) -> Table:
+    """Measure in peace, with replicas that abstain, and with such that do not."""
+    table = Table("what", "terms", "claims", "median wait, s", "longest, s", "longest ÷ in peace")
+    peace = 0.0
+    for what, setting in (("in peace", "true"), ("rolling update", "true"), ("not watching Pods", "false")):
+        stage.kubectl("-n", NAME, "set", "env", f"deployment/{NAME}", f"KOPF_HA_FAST_FAILOVER={setting}")
+        stage.rolled_out()
+        for _ in range(repeat):
+            _, before = stage.lease()
+            with Load(stage, "load") as load:
+                load.wait_for(CALM)
+                if what != "in peace":
+                    update(stage)
+                load.wait_for(CALM)
+            waits = load.waits()
+            peace = peace or max(waits)
+            row = (
+                what,
+                str(stage.lease()[1] - before),
+                str(len(waits)),
+                f"{statistics.median(waits):.2f}",
+                f"{max(waits):.2f}",
+                f"{max(waits) / peace:.1f}",
+            )
+            table.add_row(*row)
+            console.print(*row, sep="  ")
+    return table
+
+
+def main() -> None:
+    """Set the cluster up, and measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeat", type=int, default=2)
+    args = parser.parse_args()
+    console = Console(width=120)
+    with tempfile.TemporaryDirectory() as folder, cluster(Path(folder) / "state") as stage:
+        stage.shell("kubectl apply -k crds/ && kubectl wait --for=condition=Established crd --all")
+        stage.shell("kubectl apply -k deploy/")
+        stage.rolled_out()
+        console.print(measure(stage, args.repeat, console))
+        verdict = stage.verdict()
+        console.print(f"the judge: {'nothing found' if verdict.ok else verdict}; on {os.cpu_count()} cores")
+
+
+if __name__ == "__main__":
+    main()
