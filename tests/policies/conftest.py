@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from devcluster import Cluster
+from devcluster import Binaries, Cluster
+from tests.policies.deployed import World, deployed
 from tests.policies.fenced import Fenced
 
 
@@ -22,3 +24,10 @@ def fenced(cluster: Cluster) -> Iterator[Fenced]:
     finally:
         made.remove()
         cluster.kubectl("delete", "namespace", namespace, "--wait=false", check=False)
+
+
+@pytest.fixture
+def world(binaries: Binaries, tmp_path: Path) -> Iterator[World]:
+    """The reference operator's, on a control plane of its own."""
+    with deployed(binaries, tmp_path) as made:
+        yield made
