@@ -16,7 +16,7 @@ def imported(imports: str) -> list[str]:
 
 
 def test_a_replica_loads_few_of_the_hundreds_of_models() -> None:
-    # the kubernetes client loads them when they are used, since release 37; all of them take over a second
+    # the kubernetes client loads them when they are used, in release 37; all of them take over a second
     modules = imported("import kopf_ha.run, kopf_ha.cli")
     models = [name for name in modules if name.startswith("kubernetes.client.models.")]
     apis = [name for name in modules if name.startswith("kubernetes.client.api.")]
