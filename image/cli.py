@@ -11,7 +11,8 @@ from pathlib import Path
 import click
 
 from devcluster.progress import Progress
-from image import base, build, cache, tiny, wheels
+from image import base, build, cache, wheels
+from image import busybox as busybox_image
 from image.errors import ImageError
 
 
@@ -19,8 +20,7 @@ from image.errors import ImageError
 @click.option("--base", "image", metavar="IMAGE", help="The base image.  [default: the Dockerfile's]")
 @click.option("--debian", is_flag=True, help="On a stand-in made of Debian's packages: needs no registry, but root.")
 @click.option("--only-base", is_flag=True, help="That stand-in alone.")
-@click.option("--pause", is_flag=True, help=f"Instead, {tiny.PAUSE}, the image that holds a pod's namespaces.")
-@click.option("--busybox", is_flag=True, help=f"Instead, {tiny.BUSYBOX}, for examples/pod.yaml.")
+@click.option("--busybox", is_flag=True, help=f"Instead, {busybox_image.TAG}, which examples/pod.yaml runs.")
 @click.option("--wheelhouse", is_flag=True, help="Only build/wheelhouse, for a docker build by hand.")
 @click.option("--mirror", default=base.MIRROR, show_default=True, help="Where Debian's packages come from.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.tar",
@@ -29,7 +29,6 @@ def main(
     image: str | None,
     debian: bool,
     only_base: bool,
-    pause: bool,
     busybox: bool,
     wheelhouse: bool,
     mirror: str,
@@ -40,21 +39,20 @@ def main(
     `docker load -i`, `kind load image-archive` and `ctr -n k8s.io images import` take it. By a docker engine if one
     answers, which then has the image, too; else by buildah.
     """
-    if sum([image is not None, debian, only_base, pause, busybox, wheelhouse]) > 1:
-        raise click.UsageError("--base, --debian, --only-base, --pause, --busybox and --wheelhouse exclude each other")
+    if sum([image is not None, debian, only_base, busybox, wheelhouse]) > 1:
+        raise click.UsageError("--base, --debian, --only-base, --busybox and --wheelhouse exclude each other")
     progress = Progress(sys.stderr)
     try:
         if wheelhouse:
             with cache.scratch(progress):
                 click.echo(wheels.wheelhouse(progress))
             return
-        if image is not None or not any([debian, only_base, pause, busybox]):
+        if image is not None or not any([debian, only_base, busybox]):
             output = output or wheels.ROOT / "build" / "kopf-ha-ipam.tar"
             build.on(image, output, progress)
         else:
             made = (
-                tiny.pause(progress) if pause
-                else tiny.busybox(progress) if busybox
+                busybox_image.busybox(progress) if busybox
                 else base.debian(progress, mirror) if only_base
                 else build.on_debian(progress, mirror)
             )  # fmt: skip

@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from devcluster import Progress
-from image import archive, base, build, cache, cli, tiny, tools, wheels
+from image import archive, base, build, busybox, cache, cli, tools, wheels
 from image.errors import ImageError
 from tests.image.conftest import or_skip, read_json
 
@@ -124,7 +124,7 @@ def test_a_change_of_a_source_is_another_key(tmp_path: Path) -> None:
 def test_a_cache_that_cannot_be_written_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    done = invoke("--pause")
+    done = invoke("--busybox")
     assert done.exit_code == 1
     assert "set XDG_CACHE_HOME" in done.stderr
 
@@ -132,36 +132,25 @@ def test_a_cache_that_cannot_be_written_is_a_sentence(tmp_path: Path, monkeypatc
 # --- archives
 
 
-def test_the_archive_of_pause_is_one_that_a_node_takes(tmp_path: Path) -> None:
-    file = tmp_path / "deep" / "pause.tar"
-    or_skip(lambda: tiny.pause(Progress()))
-    done = invoke("--pause", "--output", str(file))
+def test_the_archive_of_busybox_is_one_that_a_node_takes(tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "busybox.tar"
+    or_skip(lambda: busybox.busybox(Progress()))
+    done = invoke("--busybox", "--output", str(file))
     assert (done.exit_code, done.stdout) == (0, f"{file}\n")
     with tarfile.open(file) as packed:
         (manifest,) = read_json(packed, "manifest.json")
-        assert manifest["RepoTags"] == ["kopf-ha.dev/pause:1"]
         config = read_json(packed, manifest["Config"])
         (layer,) = manifest["Layers"]
         content = packed.extractfile(layer)
         assert content is not None
         read = content.read()
+    assert manifest["RepoTags"] == ["docker.io/library/busybox:latest"]
     assert config["rootfs"]["diff_ids"] == [f"sha256:{hashlib.sha256(read).hexdigest()}"]
     assert config["architecture"] == archive.architecture()
     with tarfile.open(fileobj=io.BytesIO(read)) as files:
         files.extractall(tmp_path / "root", filter="tar")
-    program = str(tmp_path / "root") + config["config"]["Entrypoint"][0]
-    assert subprocess.run([program, "sleep", "0"], env={}).returncode == 0
-
-
-def test_the_busybox_has_its_programs() -> None:
-    file = or_skip(lambda: tiny.busybox(Progress()))
-    with tarfile.open(file) as packed:
-        (manifest,) = read_json(packed, "manifest.json")
-        content = packed.extractfile(manifest["Layers"][0])
-        assert content is not None
-        with tarfile.open(fileobj=content) as layer:
-            assert layer.getmember("bin/sh").linkname == "busybox"
-            assert layer.getmember("bin/env").linkname == "busybox"
+    asked = subprocess.run([tmp_path / "root/bin/sh", "-c", "echo $0"], env={}, capture_output=True, text=True)
+    assert asked.stdout.endswith("/bin/sh\n")
 
 
 def test_a_busybox_that_needs_libraries_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,6 +164,31 @@ def test_a_busybox_that_needs_libraries_is_refused(tmp_path: Path, monkeypatch: 
     assert (
         done.stderr == "Error: a static busybox is needed for this image: install the Debian package busybox-static.\n"
     )
+
+
+# --- by docker
+
+ENGINE = """#!/bin/sh
+echo "$@" >>"$0.log"
+case $1 in
+version) echo 28.0 ;;
+save) echo saved >"$3" ;;
+esac
+"""
+
+
+def test_an_engine_that_answers_builds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, file = tmp_path / "bin/docker", tmp_path / "image.tar"
+    engine.parent.mkdir()
+    engine.write_text(ENGINE)
+    engine.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{engine.parent}:/usr/bin:/bin")
+    monkeypatch.setattr(wheels, "wheelhouse", lambda progress: None)
+    done = invoke("--base", "mirror.example/python:3.12-slim", "--output", str(file))
+    assert (done.exit_code, done.stdout) == (0, f"{file}\n")
+    assert file.read_text() == "saved\n"
+    built = next(line for line in (tmp_path / "bin/docker.log").read_text().splitlines() if line.startswith("build "))
+    assert built == f"build --build-arg BASE=mirror.example/python:3.12-slim --tag {build.tag()} {wheels.ROOT}"
 
 
 # --- failures
@@ -226,7 +240,7 @@ def test_an_output_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_options_that_exclude_each_other() -> None:
-    done = invoke("--debian", "--pause")
+    done = invoke("--debian", "--busybox")
     assert done.exit_code == 2
     assert "exclude each other" in done.stderr
 

@@ -1,4 +1,4 @@
-"""The images around the operator's that a node needs and that no registry gives here: one static busybox each."""
+"""The image that examples/pod.yaml runs, for nodes that reach no registry: Debian's static busybox."""
 
 from __future__ import annotations
 
@@ -11,23 +11,13 @@ from image import archive, cache
 from image.errors import NotHereError
 from image.tools import run
 
-PAUSE = "kopf-ha.dev/pause:1"
-BUSYBOX = "docker.io/library/busybox:latest"
-
-
-def pause(progress: Progress) -> Path:
-    """The archive of the image that holds a pod's namespaces: it sleeps."""
-    return _made("pause", PAUSE, {"Entrypoint": ["/bin/busybox", "sleep", "infinity"], "User": "65535:65535"}, progress)
+TAG = "docker.io/library/busybox:latest"
 
 
 def busybox(progress: Progress) -> Path:
-    """The archive of an image with a shell and the usual small programs."""
-    return _made("busybox", BUSYBOX, {"Cmd": ["sh"], "Env": ["PATH=/bin"]}, progress)
-
-
-def _made(kind: str, tag: str, config: dict[str, object], progress: Progress) -> Path:
-    program = _busybox()
-    links = run([str(program), "--list"], "asking busybox for its programs").split() if kind == "busybox" else []
+    """Return the archive of an image with a shell and the usual small programs."""
+    program = _program()
+    links = run([str(program), "--list"], "asking busybox for its programs").split()
 
     def make(file: Path, place: Path) -> None:
         layer = place / "layer.tar"
@@ -45,12 +35,12 @@ def _made(kind: str, tag: str, config: dict[str, object], progress: Progress) ->
                 link.type, link.linkname, link.mode = tarfile.SYMTYPE, "busybox", 0o777
                 if name != "busybox":
                     out.addfile(link)
-        archive.write(file, tag, layer, config)
+        archive.write(file, TAG, layer, {"Cmd": ["sh"], "Env": ["PATH=/bin"]})
 
-    return cache.kept(kind, cache.key_of([program, tag, repr(config), Path(__file__)]), make, progress)
+    return cache.kept("busybox", cache.key_of([program, TAG, Path(__file__)]), make, progress)
 
 
-def _busybox() -> Path:
+def _program() -> Path:
     found = shutil.which("busybox")
     if found is None or _has_interpreter(Path(found)):
         raise NotHereError("a static busybox is needed for this image: install the Debian package busybox-static.")
