@@ -29,8 +29,12 @@ from kopf_ha.errors import (
 from kopf_ha.settings import Settings
 
 if TYPE_CHECKING:
-    from kopf_ha._registry import everywhere
+    import kopf
+
     from kopf_ha.run import operator
+
+    #: Handlers for every replica: `@kopf.on.validate("widgets", registry=kopf_ha.everywhere)`. See docs/terms.md.
+    everywhere: kopf.OperatorRegistry
 
 __version__ = "0.1.0"
 
@@ -66,5 +70,5 @@ def __getattr__(name: str) -> Any:
     if name == "everywhere":
         from kopf_ha._registry import everywhere
 
-        return everywhere
+        return everywhere()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

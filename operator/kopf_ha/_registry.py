@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+
 import kopf
 from kopf._core.intents.registries import SmartOperatorRegistry  # the default registry's class: it has Kopf's logins
 
-#: Handlers that run on every replica, leader or not, for the whole life of the process, and that can only read:
-#: `@kopf.on.validate("widgets", registry=kopf_ha.everywhere)`. See docs/terms.md.
-everywhere: kopf.OperatorRegistry = SmartOperatorRegistry()
+
+@functools.cache
+def everywhere() -> kopf.OperatorRegistry:
+    """Give the registry of handlers that run on every replica, leader or not, and can only read.
+
+    Made when it is asked for, as Kopf's own: finding the logins imports all of the kubernetes client.
+    """
+    return SmartOperatorRegistry()

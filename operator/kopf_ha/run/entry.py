@@ -120,8 +120,7 @@ async def operator(
         registry, namespaces, clusterwide, lifecycle=lifecycle, make_settings=make_settings, make_memo=make_memo
     )
     name_unserved(options.registry)
-    more = {} if everywhere is None else {"everywhere": everywhere}
-    runner = Runner(settings or Settings.from_env(), options, **more)
+    runner = Runner(settings or Settings.from_env(), options, everywhere)
     # Not in the loop's executor: it may have few threads, and they are the application's.
     done = in_thread(runner.run, "kopf-ha-runner")
     try:

@@ -86,7 +86,7 @@ class Runner:
     """Terms of one operator in one process. Use `kopf_ha.run.run` or `operator`."""
 
     def __init__(
-        self, settings: Settings, options: KopfOptions, everywhere: kopf.OperatorRegistry = _registry.everywhere
+        self, settings: Settings, options: KopfOptions, everywhere: kopf.OperatorRegistry | None = None
     ) -> None:
         self.settings = settings
         self.options = options
@@ -126,7 +126,10 @@ class Runner:
         self.run_lock = RunLock(settings, self.elector.holder_gone)
 
         self.everywhere = Everywhere(
-            everywhere, options, settings.identity, lambda cause: self.inbox.put(Quit(cause, EXIT_EVERYWHERE))
+            everywhere if everywhere is not None else _registry.everywhere(),
+            options,
+            settings.identity,
+            failed=lambda cause: self.inbox.put(Quit(cause, EXIT_EVERYWHERE)),
         )
 
     def quit(self, cause: str) -> None:
