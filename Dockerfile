@@ -14,7 +14,7 @@ RUN export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTI
  && pip install --no-index --find-links /wheelhouse --no-compile --require-hashes -r /src/image.txt \
  && pip install --no-index --no-deps --no-compile /wheelhouse/kopf_ha-*.whl
 COPY operator/kopf_ha_ipam /app/kopf_ha_ipam
-# What nothing here imports: tests, and kubernetes.aio, half the size of all, a client which the fence does not cover.
+# What nothing here imports: tests, and kubernetes.aio, 68 MB of a client that the fence does not cover.
 RUN find /opt/kopf-ha/lib/ -depth \( -path '*/kubernetes/aio' -o -name tests -o -name '*_test.py' \) -exec rm -r {} +
 # The file system is read-only later, and the official Python images hold no bytecode of Python's own library: every
 # start would compile it anew, and take twice as long. So there is a folder with all bytecode: by file time for what is
