@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import subprocess
 import threading
 import time
@@ -28,6 +29,7 @@ class Load:
 
     def __init__(self, stage: Stage, pool: str) -> None:
         self.stage, self.pool = stage, pool
+        self.run = secrets.token_hex(3)  #: so that no name comes twice
         self.made = 0
         self.made_at: dict[str, float] = {}  #: by name, when a claim was seen first
         self.bound_at: dict[str, float] = {}
@@ -54,6 +56,7 @@ class Load:
             if error is None:
                 self.check()
                 self.settle()
+                self.stage.kubectl("delete", "addressclaims", "-n", NAMESPACE, "--all", "--wait=false")
         finally:
             if self._watching is not None:
                 self._watching.kill()
@@ -68,7 +71,8 @@ class Load:
         """Wait until every claim that lives has an address, one of its own, and the others are gone."""
 
         def settled() -> bool:
-            claims = self.stage.get("addressclaims", "-n", NAMESPACE)
+            found = self.stage.get("addressclaims", "-n", NAMESPACE)
+            claims = [c for c in found if c["metadata"]["name"].startswith(self.run)]
             given = [(c.get("status") or {}).get("address") for c in claims]
             living = all(not c["metadata"].get("deletionTimestamp") for c in claims)
             return living and all(given) and len(set(given)) == len(given)
@@ -84,10 +88,13 @@ class Load:
         """Give the seconds that each claim waited for its address."""
         return [at - self.made_at[name] for name, at in list(self.bound_at.items()) if name in self.made_at]
 
+    def _names(self, first: int) -> list[str]:
+        return [f"{self.run}-{first + n}" for n in range(BATCH)]
+
     def _make(self) -> None:
         try:
             while not self._stop.is_set():
-                names = [f"c{self.made + n}" for n in range(BATCH)]
+                names = self._names(self.made)
                 items = [
                     {
                         "apiVersion": "ipam.kopf-ha.dev/v1",
@@ -99,7 +106,7 @@ class Load:
                 ]
                 body = {"apiVersion": "v1", "kind": "List", "items": items}
                 self.stage.kubectl("create", "-f", "-", input=json.dumps(body))
-                old = [f"c{self.made - LIVING + n}" for n in range(BATCH) if self.made >= LIVING]
+                old = self._names(self.made - LIVING) if self.made >= LIVING else []
                 self.made += BATCH
                 if old:
                     self.stage.kubectl("delete", "addressclaims", "-n", NAMESPACE, "--wait=false", *old)
