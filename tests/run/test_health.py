@@ -69,6 +69,9 @@ STATES: dict[str, tuple[Vitals, str, str]] = {
         vitals(signs={"heard": NOW - 120}), "the watch of Lease ns/op brought nothing for 120 s", "",
     ),
     "is asked to stop": (leads(stopping="SIGTERM"), "stopping: SIGTERM", ""),
+    "has no webhooks yet": (
+        vitals(everywhere=False), "webhooks or indices of every replica are not there yet", "",
+    ),
     "stopped": (vitals("stopped", {"alive": False}, stopping="SIGTERM"), "stopping: SIGTERM; the election ended", ""),
     "lost the Lease and drains": (
         leads(grant=grant(closed="lost"), draining=NOW - 9), "a term that ended is drained", "",

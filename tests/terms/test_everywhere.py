@@ -14,6 +14,7 @@ import kopf
 import kubernetes
 import pykube
 import pytest
+import requests
 from kopf._core.intents.registries import SmartOperatorRegistry
 
 import kopf_ha
@@ -50,7 +51,7 @@ def webhook(cluster: Cluster, world: World, tmp_path: Path) -> Iterator[kopf.Web
     kind = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration"}
     cluster.kubectl("apply", "-f", "-", input=json.dumps(kind | {"metadata": {"name": name}, "webhooks": [hook]}))
     yield kopf.WebhookServer(
-        addr="127.0.0.1", port=port, certfile=certificates.cert, pkeyfile=certificates.key, cafile=certificates.cert
+        addr="127.0.0.1", port=port, certfile=certificates.cert, pkeyfile=certificates.key, cafile=certificates.ca
     )
     cluster.kubectl("delete", f"validatingwebhookconfiguration/{name}")
 
@@ -105,6 +106,15 @@ def listens(server: kopf.WebhookServer) -> bool:
     return True
 
 
+def allowed(server: kopf.WebhookServer, path: str, body: dict[str, Any]) -> bool:
+    """Ask as an API server would."""
+    resource = {"group": GROUP, "version": "v1", "resource": "things"}
+    request = {"uid": "u", "operation": "CREATE", "resource": resource, "userInfo": {}, "object": body}
+    url = f"https://{server.addr}:{server.port}/{path}"
+    answer = requests.post(url, json={"request": request}, verify=str(server.cafile), timeout=LONG)
+    return bool(answer.json()["response"]["allowed"])
+
+
 def leading(marks: Marks) -> kopf.OperatorRegistry:
     made = registry()
 
@@ -146,6 +156,7 @@ def test_follower_and_leader_serve_and_cannot_write(
         world.create("Thing", "a", key="k")
         until_rejected(cluster, taken, "key k is taken")
         assert reject(cluster, free) == ""
+        assert [allowed(webhook, path, taken) for path in ("unique", "no-such-handler")] == [False, True]
         # Whatever is tried there, with each of the clients, stays there.
         marks.wait("event")
         until("Kopf's own patch", lambda: f"kopf: NoTerm: PATCH things.{GROUP}" in caplog.text, LONG)

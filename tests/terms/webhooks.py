@@ -19,7 +19,8 @@ class Certificates:
     def __init__(self, folder: Path) -> None:
         authority = trustme.CA()
         made = authority.issue_cert("127.0.0.1")
-        self.cert, self.key = folder / "tls.crt", folder / "tls.key"
+        self.cert, self.key, self.ca = (folder / name for name in ("tls.crt", "tls.key", "ca.crt"))
+        authority.cert_pem.write_to_path(str(self.ca))
         self.cert.write_bytes(b"".join(blob.bytes() for blob in made.cert_chain_pems))
         made.private_key_pem.write_to_path(str(self.key))
         self.bundle = base64.b64encode(authority.cert_pem.bytes()).decode()
