@@ -6,7 +6,6 @@ it is whole, so that an interrupted build leaves nothing broken and loses only t
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import platform
@@ -15,12 +14,12 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from devcluster import versions
 from devcluster.errors import DevclusterError, NoBinariesError
+from devcluster.locking import locked
 from devcluster.process import Process
 from devcluster.progress import Progress
 
@@ -61,7 +60,7 @@ def build(names: Sequence[str], progress: Progress | None = None) -> dict[str, P
     folder = bin_folder()
     if _missing(folder, names):
         go = _go(_missing(folder, names))
-        with _lock(folder.parent, progress):
+        with locked(folder.parent, "another process is building: waiting for it", progress):
             for left in folder.parent.glob("building-*"):  # by a build that was killed
                 shutil.rmtree(left, ignore_errors=True)
             missing = _missing(folder, names)  # anew: another process may just have built them
@@ -123,19 +122,3 @@ def _build_one(go: str, name: str, folder: Path, label: str, progress: Progress)
             raise DevclusterError(f"go build of {name} failed with status {child.returncode}:\n{child.log_tail(15)}")
         os.replace(result, folder / name)
     progress.line(f"{label}: built in {time.monotonic() - started:.0f} s")
-
-
-@contextmanager
-def _lock(folder: Path, progress: Progress) -> Iterator[None]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = (folder / "lock").open("w")
-    except OSError as error:
-        raise DevclusterError(f"the cache cannot be written ({error}): set XDG_CACHE_HOME") from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress.line("another process is building: waiting for it")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

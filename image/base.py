@@ -6,8 +6,9 @@ import os
 import tarfile
 from pathlib import Path
 
+from devcluster.images import architecture, write_image
 from devcluster.progress import Progress
-from image import archive, cache
+from image import cache
 from image.errors import ImageError
 from image.tools import need, need_root, run_apart
 
@@ -22,7 +23,7 @@ LEFT_OUT = ("var/cache/apt", "var/lib/apt/lists", "var/log", "usr/share/doc", "u
 
 def key() -> str:
     """What the stand-in is made from: another suite or list of packages is another base."""
-    return cache.key_of([SUITE, archive.architecture(), *PACKAGES, *LEFT_OUT])
+    return cache.key_of([SUITE, architecture(), *PACKAGES, *LEFT_OUT])
 
 
 def debian(progress: Progress, mirror: str = MIRROR) -> Path:
@@ -42,7 +43,7 @@ def debian(progress: Progress, mirror: str = MIRROR) -> Path:
             ) from error
         with tarfile.open(layer, "w") as out:
             out.add(root, ".", filter=_kept)
-        archive.write(file, TAG, layer, {"Cmd": ["python3"], "Env": ["PATH=/usr/local/bin:/usr/bin:/bin"]})
+        write_image(file, TAG, layer, {"Cmd": ["python3"], "Env": ["PATH=/usr/local/bin:/usr/bin:/bin"]})
 
     return cache.kept("base", key(), make, progress)
 

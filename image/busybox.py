@@ -6,8 +6,9 @@ import shutil
 import tarfile
 from pathlib import Path
 
+from devcluster.images import write_image
 from devcluster.progress import Progress
-from image import archive, cache
+from image import cache
 from image.errors import NotHereError
 from image.tools import run
 
@@ -35,7 +36,7 @@ def busybox(progress: Progress) -> Path:
                 link.type, link.linkname, link.mode = tarfile.SYMTYPE, "busybox", 0o777
                 if name != "busybox":
                     out.addfile(link)
-        archive.write(file, TAG, layer, {"Cmd": ["sh"], "Env": ["PATH=/bin"]})
+        write_image(file, TAG, layer, {"Cmd": ["sh"], "Env": ["PATH=/bin"]})
 
     return cache.kept("busybox", cache.key_of([program, TAG, Path(__file__)]), make, progress)
 

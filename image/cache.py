@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from devcluster.building import cache_folder
 from devcluster.errors import DevclusterError
+from devcluster.locking import locked
 from devcluster.progress import Progress
 from image.errors import ImageError
 
@@ -68,7 +68,7 @@ def kept(kind: str, key: str, make: Callable[[Path, Path], None], progress: Prog
 def scratch(progress: Progress) -> Iterator[Path]:
     """A folder for one's work, while no other process has one."""
     place = folder()
-    with _locked(place, progress):
+    with locked(place, "another process makes an image: waiting for it", progress):
         for left in place.glob("making-*"):  # by a process that was killed
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix="making-", dir=place) as made:
@@ -84,14 +84,3 @@ def _forget(kind: str) -> None:
 
     for old in sorted(folder().glob(f"{kind}-*.tar"), key=used, reverse=True)[KEPT:]:
         old.unlink(missing_ok=True)
-
-
-@contextmanager
-def _locked(place: Path, progress: Progress) -> Iterator[None]:
-    with (place / "lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress.line("another process makes an image: waiting for it")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

@@ -18,7 +18,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from devcluster import Progress
-from image import archive, base, build, busybox, cache, cli, tools, wheels
+from devcluster.images import architecture
+from image import base, build, busybox, cache, cli, tools, wheels
 from image.errors import ImageError
 from tests.image.conftest import or_skip, read_json
 
@@ -146,7 +147,7 @@ def test_the_archive_of_busybox_is_one_that_a_node_takes(tmp_path: Path) -> None
         read = content.read()
     assert manifest["RepoTags"] == ["docker.io/library/busybox:latest"]
     assert config["rootfs"]["diff_ids"] == [f"sha256:{hashlib.sha256(read).hexdigest()}"]
-    assert config["architecture"] == archive.architecture()
+    assert config["architecture"] == architecture()
     with tarfile.open(fileobj=io.BytesIO(read)) as files:
         files.extractall(tmp_path / "root", filter="tar")
     asked = subprocess.run([tmp_path / "root/bin/sh", "-c", "echo $0"], env={}, capture_output=True, text=True)
