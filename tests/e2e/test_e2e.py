@@ -194,6 +194,9 @@ def test_metrics_and_probes_of_every_replica(stage: Stage) -> None:
 
 
 def test_uninstalling_leaves_nothing(stage: Stage) -> None:
+    kinds = {line.split("/")[0].split(".")[0] for line in left(stage)}
+    assert kinds >= {"namespace", "deployment", "pod", "lease", "customresourcedefinition", "clusterrole"}
+    assert kinds >= {"validatingadmissionpolicy", "flowschema", "priorityclass", "networkpolicy", "service"}
     stage.kubectl("delete", "namespace", "load", "--wait=false")
     for block in blocks(ROOT / "docs" / "uninstall.md", "In this order"):
         stage.shell(block)
