@@ -12,7 +12,7 @@ from devcluster.waiting import until
 from kopf_ha.core.grant import Grant
 from kopf_ha.errors import ConfigurationError
 from kopf_ha.run.api import Api
-from kopf_ha.run.selftest import selftest
+from kopf_ha.run.selftest import SelfTest
 from kopf_ha.settings import Settings
 from tests.policies.fenced import GROUP, POOLS, Client, Fenced, crds
 
@@ -51,26 +51,26 @@ def without(fenced: Fenced, policy: str) -> None:
 
 
 def test_nothing_is_missing(fenced: Fenced, api: Api, settings: Settings) -> None:
-    token = lead(fenced, fenced.new)
+    token, asking = lead(fenced, fenced.new), SelfTest(api, settings)
     before = fenced.read(f"{fenced.leases}/leader")
     pool = f"{POOLS}/probe"
     for number, by in ((0, None), (7, fenced.old), (8, fenced.new), (1000, fenced.old)):
         if by is not None:
             fenced.stamp(by, pool, number)
         now = fenced.read(pool)
-        assert selftest(api, settings, token) == []
+        assert asking.ask(token) == []
         assert fenced.read(pool) == now
     assert fenced.read(f"{fenced.leases}/leader") == before
 
 
 def test_a_kind_without_objects_cannot_be_asked_about(fenced: Fenced, api: Api, settings: Settings) -> None:
     fenced.admin.must("DELETE", f"{POOLS}/probe")
-    assert selftest(api, settings, lead(fenced, fenced.new)) == []
+    assert SelfTest(api, settings).ask(lead(fenced, fenced.new)) == []
 
 
 def test_a_kind_that_is_not_there(fenced: Fenced, api: Api, settings: Settings) -> None:
     with pytest.raises(ConfigurationError, match="not installed"):
-        selftest(api, settings.changed(deciding=("nothing.example.dev",)), lead(fenced, fenced.new))
+        SelfTest(api, settings.changed(deciding=("nothing.example.dev",))).ask(lead(fenced, fenced.new))
 
 
 def test_permission_is_no_protection(fenced: Fenced, settings: Settings) -> None:
@@ -80,16 +80,16 @@ def test_permission_is_no_protection(fenced: Fenced, settings: Settings) -> None
     file = str(fenced.cluster.kubeconfig_for(token))
     kubernetes.config.load_kube_config(file, client_configuration=configuration)
     with kubernetes.client.ApiClient(configuration) as client, pytest.raises(LookupError, match="cannot "):
-        selftest(Api(client), settings, lead(fenced, fenced.new))
+        SelfTest(Api(client), settings).ask(lead(fenced, fenced.new))
 
 
 def test_each_missing_protection_is_named(fenced: Fenced, api: Api, settings: Settings) -> None:
-    token = lead(fenced, fenced.new)
+    token, asking = lead(fenced, fenced.new), SelfTest(api, settings)
     pool = fenced.pool()
     fenced.stamp(fenced.old, pool, 7)
 
     without(fenced, "lease")
-    found = until("the Lease's policy to be out of force", lambda: selftest(api, settings, token))
+    found = until("the Lease's policy to be out of force", lambda: asking.ask(token))
     assert found == [
         f"leaseTransitions of Lease {fenced.lease} can be lowered, so tokens could be given twice; apply the policies"
         " that `kopf-ha manifests` writes for this Lease and service account"
@@ -97,7 +97,7 @@ def test_each_missing_protection_is_named(fenced: Fenced, api: Api, settings: Se
     without(fenced, "stamped")
 
     def two() -> list[str] | None:
-        return found if len(found := selftest(api, settings, token)) == 2 else None
+        return found if len(found := asking.ask(token)) == 2 else None
 
     found = until("the kinds' policy to be out of force", two)
     assert found[1].startswith(f"{KIND}: a status write is accepted without its writer's own stamp; apply the policies")
@@ -109,7 +109,7 @@ def test_each_missing_protection_is_named(fenced: Fenced, api: Api, settings: Se
         fenced.cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump(crd))
 
     def three() -> list[str] | None:
-        return found if len(found := selftest(api, settings, token)) == 3 else None
+        return found if len(found := asking.ask(token)) == 3 else None
 
     found = until("the rule to be gone", three)
     assert found[2] == f"{KIND}: a recorded token can be lowered; its CRD needs `kopf-ha manifests --only schema`"

@@ -115,7 +115,7 @@ class PodWatcher:
         head_start: takes the seconds to leave to others, whenever they change.
         deleted: takes a sentence when my own Pod is being deleted, once.
         confirm: asks whether stale writes would be refused: fast takeover is safe by that alone. Gives why it
-            is off, or "". May take a while.
+            is off, or "". May take a while. Asked at the start, too, so that what it needs is known when it matters.
     """
 
     def __init__(
@@ -256,6 +256,10 @@ class PodWatcher:
     def _judge(self) -> None:
         client = PodClient(self._settings, self._make_client())
         again: float | None = None
+        try:
+            self._confirm()
+        except Exception as e:  # noqa: BLE001  it is asked again when it matters
+            log.debug("cannot ask ahead: %s", e)
         while not self._stopping.is_set():
             self._news.wait(again)
             self._news.clear()

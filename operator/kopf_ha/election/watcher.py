@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -66,6 +67,7 @@ class Watcher:
     def _run(self) -> None:
         while not self._stopping.is_set():
             self.turned = self._clock()
+            begun = time.monotonic()
             try:
                 self._watch_once()
                 pause = 0.0
@@ -78,8 +80,10 @@ class Watcher:
                 pause = self._settings.retry_period
                 if not self._stopping.is_set():
                     self._trouble(f"the watch of Lease {self._settings.lease} failed: {e!r}")
-            # A server that ends every watch at once must not be asked in a hot loop, hence never quite 0.
-            self._stopping.wait(max(pause, self._settings.retry_period / 10) * random.uniform(0.5, 1))  # noqa: S311
+            # A server that ends every watch at once must not be asked in a hot loop.
+            if time.monotonic() - begun < self._settings.retry_period:
+                pause = max(pause, self._settings.retry_period / 10)
+            self._stopping.wait(pause * random.uniform(0.5, 1))  # noqa: S311
         self._client.close()
 
     def _watch_once(self) -> None:

@@ -17,6 +17,7 @@ from kopf_ha._context import CurrentTerm
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.schema import crd_is_stamped
+from kopf_ha.core.target import Target
 from kopf_ha.core.token import MalformedStamp, stamp_of
 from kopf_ha.errors import ConfigurationError, FloorLost, ForeignStamp, Unfenced
 from kopf_ha.run.api import Api
@@ -48,6 +49,11 @@ def raise_barrier(api: Api, fence: Fence, grant: Grant) -> int:
         base = find_kind(api, kind)
         objects = list(api.items(base.collection))
         check_floor(objects, grant)
+        if base.stamped:
+            # What was just read need not be asked for again, once an object: that would double the barrier.
+            fence.schemas[base.group, base.version, base.plural] = True
+            for body in objects:
+                fence.learn(base.target(body), body)
         stamp = CurrentTerm(grant).bind(lambda body, base=base: stamp_one(api, fence, base, body))
         pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="kopf-ha-barrier")
         try:
@@ -72,10 +78,11 @@ def _name(body: dict[str, Any]) -> str:
 
 
 class Kind:
-    """Where the objects of one kind live."""
+    """Where the objects of one kind live. `stamped` if its definition was seen to have `status.fencing`."""
 
-    def __init__(self, group: str, version: str, plural: str, namespaced: bool) -> None:
+    def __init__(self, group: str, version: str, plural: str, namespaced: bool, stamped: bool = False) -> None:
         self.group, self.version, self.plural, self.namespaced = group, version, plural, namespaced
+        self.stamped = stamped
         self.collection = f"/apis/{group}/{version}/{plural}"
 
     def path(self, body: dict[str, Any]) -> str:
@@ -83,6 +90,11 @@ class Kind:
         metadata = body["metadata"]
         middle = f"/namespaces/{metadata['namespace']}" if self.namespaced else ""
         return f"/apis/{self.group}/{self.version}{middle}/{self.plural}/{metadata['name']}"
+
+    def target(self, body: dict[str, Any]) -> Target:
+        """Give what the fence calls one object."""
+        metadata = body["metadata"]
+        return Target(self.group, self.version, self.plural, metadata.get("namespace") or "", metadata["name"])
 
 
 def find_kind(api: Api, kind: str) -> Kind:
@@ -103,7 +115,7 @@ def find_kind(api: Api, kind: str) -> Kind:
                 crd = api.request("GET", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{kind}")
                 if crd.ok and not crd_is_stamped(crd.json, version):
                     raise ConfigurationError(_NO_STAMP.format(kind))
-                return Kind(group, version, plural, bool(resource["namespaced"]))
+                return Kind(group, version, plural, bool(resource["namespaced"]), crd.ok)
     raise ConfigurationError(f"deciding kind {kind} is not installed in the cluster; apply its CRD first")
 
 

@@ -33,7 +33,7 @@ from kopf_ha.run.health import Health, Vitals
 from kopf_ha.run.journal import Journal
 from kopf_ha.run.logs import speaking_for
 from kopf_ha.run.observe import hush
-from kopf_ha.run.selftest import selftest
+from kopf_ha.run.selftest import SelfTest
 from kopf_ha.run.serving import serving
 from kopf_ha.run.term import KopfOptions, Term
 from kopf_ha.settings import Settings
@@ -151,7 +151,7 @@ class Runner:
             ConfigurationError: there are no credentials.
         """
         self.api = Api(make_client(f"kopf-ha/{kopf_ha.__version__}", fenced=True))
-        self.plain_api = Api(make_client(f"kopf-ha/{kopf_ha.__version__}", fenced=False))
+        self.selftest = SelfTest(Api(make_client(f"kopf-ha/{kopf_ha.__version__}", fenced=False)), self.settings)
         hush()
         with (
             wired(Wiring(self.fence, self.on_outcome)),
@@ -248,22 +248,29 @@ class Runner:
         """Raise the barrier in the term's thread."""
         if self.settings.fence != "full":
             return
-        self.ask_the_server(grant)
+        # Beside the barrier, but before any handler runs; where it decides whether to lead, before all else.
+        asking = threading.Thread(target=self.ask_the_server, args=(grant,), name="kopf-ha-selftest", daemon=True)
+        if self.settings.require_policies:
+            self.ask_the_server(grant)
+        else:
+            asking.start()
         began = boottime()
         stamped = raise_barrier(self.api, self.fence, grant)
         self.journal.barrier_up(boottime() - began, stamped)
+        if not self.settings.require_policies:
+            asking.join()
 
     def ask_the_server(self, grant: Grant) -> None:
         """Have the API server say whether it enforces the fence; name what is missing.
 
         Raises:
-            ConfigurationError: something is, and `require_policies` is set.
+            ConfigurationError: something is, or a deciding kind is not installed, and `require_policies` is set.
             LookupError: it cannot be found out, and `require_policies` is set.
         """
         required = self.settings.require_policies
         try:
-            missing = selftest(self.plain_api, self.settings, grant.stamp.token)
-        except (LookupError, urllib3.exceptions.HTTPError) as error:
+            missing = self.selftest.ask(grant.stamp.token)
+        except (ConfigurationError, LookupError, urllib3.exceptions.HTTPError) as error:
             if required:
                 raise
             logger.warning("unknown whether the API server enforces the fence: %s", error)
@@ -275,7 +282,7 @@ class Runner:
     def not_enforced(self) -> str:
         """Say why a stale leader might get its writes accepted, or why that is unknown; empty if it cannot be."""
         try:
-            missing = selftest(self.plain_api, self.settings, self.elector.observed_token, CONFIRM)
+            missing = self.selftest.ask(self.elector.observed_token, CONFIRM)
         except (ConfigurationError, LookupError, urllib3.exceptions.HTTPError) as error:
             return f"unknown whether the API server enforces the fence: {error}"
         return "; ".join(missing)

@@ -7,6 +7,7 @@ in the policies, a CRD without the rule. So a new leader asks for what must be r
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from kopf_ha.core.token import TOKEN_MAX, MalformedStamp, Stamp, stamp_of
@@ -18,36 +19,69 @@ from kopf_ha.settings import Settings
 #: The uid of a pod that is nobody's.
 NOBODY = "00000000-0000-0000-0000-000000000000"
 ATTEMPTS = 5
+#: Questions that are asked at once.
+PARALLEL = 4
 
 _MERGE = "application/merge-patch+json"
 _DRY = "?dryRun=All"
 _HELP = "apply the policies that `kopf-ha manifests` writes for this Lease and service account"
 
 
-def selftest(api: Api, settings: Settings, token: int, timeout: float = 30.0) -> list[str]:
-    """Ask for what must be refused; give a sentence for each protection that is missing.
+class SelfTest:
+    """Asks for what must be refused. Anybody may, a follower, too: what is asked for is nobody's right.
 
-    Anybody's to ask, a follower's, too: what is asked for is nobody's right.
-
-    A deciding kind without objects cannot be asked about: there is nothing to write to.
+    It remembers one object of each kind. That spares a list when it matters, and the list costs more than itself: the
+    API server lets a consistent list of a kind wait for up to 0.1 s when there was another one just before, and the
+    barrier's comes next.
 
     Args:
         api: of an unfenced client with the replica's own credentials: the fence lets nobody write the Lease.
         settings: the Lease and the deciding kinds.
-        token: of the term that is about to begin, or the highest known.
-        timeout: seconds for each answer.
-
-    Raises:
-        ConfigurationError: a deciding kind is not installed.
-        LookupError: the answer to a question is neither yes nor no.
-        urllib3.exceptions.HTTPError: no answer.
     """
-    mine = Stamp(token, settings.identity, settings.lease, settings.pod_uid)
-    ask = _Asking(api, timeout)
-    missing = lease_missing(ask, settings)
-    for kind in settings.deciding:
-        missing += kind_missing(ask, kind, mine)
-    return missing
+
+    def __init__(self, api: Api, settings: Settings) -> None:
+        self._api = api
+        self._settings = settings
+        self._examples: dict[str, str] = {}
+
+    def ask(self, token: int, timeout: float = 30.0) -> list[str]:
+        """Give a sentence for each protection that is missing.
+
+        A deciding kind without objects cannot be asked about: there is nothing to write to.
+
+        Args:
+            token: of the term that is about to begin, or the highest known.
+            timeout: seconds for each answer.
+
+        Raises:
+            ConfigurationError: a deciding kind is not installed.
+            LookupError: the answer to a question is neither yes nor no.
+            urllib3.exceptions.HTTPError: no answer.
+        """
+        mine = Stamp(token, self._settings.identity, self._settings.lease, self._settings.pod_uid)
+        api = _Asking(self._api, timeout)
+        # At once, since a follower asks before it takes over.
+        with ThreadPoolExecutor(PARALLEL, thread_name_prefix="kopf-ha-selftest") as pool:
+            about = [pool.submit(lease_missing, api, self._settings)]
+            about += [pool.submit(self._kind_missing, api, kind, mine) for kind in self._settings.deciding]
+        return [sentence for one in about for sentence in one.result()]
+
+    def _kind_missing(self, api: Api, kind: str, mine: Stamp) -> list[str]:
+        path, body = self._example(api, kind)
+        return kind_missing(api, kind, path, body, mine) if body else []
+
+    def _example(self, api: Api, kind: str) -> tuple[str, dict[str, Any]]:
+        """Give an object and its path; nothing if there is none."""
+        if path := self._examples.get(kind):
+            answer = api.request("GET", path)
+            if answer.ok:
+                return path, dict(answer.json)
+            if answer.status != 404:
+                raise LookupError(f"cannot read {path}: {answer.status} {answer.message}")
+        base = find_kind(api, kind)
+        items = _read(api, base.collection + "?limit=1").get("items") or [{}]
+        path = self._examples[kind] = base.path(items[0]) if items[0] else ""
+        return path, items[0]
 
 
 class _Asking(Api):
@@ -84,15 +118,11 @@ def lease_missing(api: Api, settings: Settings) -> list[str]:
     raise LookupError(f"cannot find out whether Lease {settings.lease} is protected: {answer.status} {answer.message}")
 
 
-def kind_missing(api: Api, kind: str, mine: Stamp) -> list[str]:
-    """Ask whether the first object of a kind would take another pod's stamp, or a lower token (I1, I3)."""
-    base = find_kind(api, kind)
-    items = _read(api, base.collection + "?limit=1").get("items") or []
-    if not items:
-        return []
-    path = base.path(items[0]) + "/status" + _DRY
+def kind_missing(api: Api, kind: str, path: str, body: dict[str, Any], mine: Stamp) -> list[str]:
+    """Ask whether an object would take another pod's stamp, or a lower token (I1, I3)."""
+    path += "/status" + _DRY
     try:
-        recorded = stamp_of(items[0], stamped=True)
+        recorded = stamp_of(body, stamped=True)
     except MalformedStamp:
         recorded = None  # the barrier names it
     token = recorded.token if recorded else 0

@@ -1,0 +1,164 @@
+"""How soon a follower leads: `python -m benchmarks.takeover [rounds] [--trace]`.
+
+Replicas of the reference operator with the credentials of pods, its policies in force, one pool, no load. All times are
+the API server's own, from its audit log: from the answer to the request that makes the Lease free (its release, or the
+deletion of the Pod of a leader that is stopped) to the answer to the next leader's first stamp.
+"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import json
+import os
+import signal
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from devcluster import ControlPlane, PodIdentity, Process
+from devcluster.waiting import until
+
+NAME = "kopf-ha-ipam"
+ROOT = Path(__file__).parents[1]
+
+
+class Replica(Process):
+    """One replica, in a Pod that is an object and no more."""
+
+    def __init__(self, plane: ControlPlane, pod: PodIdentity, folder: Path) -> None:
+        env = os.environ | {
+            "KUBECONFIG": str(plane.kubeconfig_for(pod.token, name=pod.name)),
+            "PYTHONPATH": str(ROOT / "operator"),
+            "POD_NAME": pod.name,
+            "POD_UID": pod.uid,
+            "POD_NAMESPACE": NAME,
+        }
+        argv = [
+            sys.executable, "-m", "kopf_ha", "run", "-A", "-m", "kopf_ha_ipam.handlers", "--after-loss=follow",
+            "--deciding=addresspools.ipam.kopf-ha.dev", f"--lease-name={NAME}", "--log-format=plain",
+        ]  # fmt: skip
+        self.log = folder / f"{pod.name}.log"
+        super().__init__(pod.name, argv, env, self.log)
+        self.pod = pod
+
+    def said(self, text: str) -> bool:
+        return self.log.exists() and text in self.log.read_text()
+
+
+class World:
+    """A control plane with everything in deploy/, and the replicas."""
+
+    def __init__(self, plane: ControlPlane, folder: Path) -> None:
+        self.plane, self.folder = plane, folder
+        self.names = (f"replica-{n}" for n in itertools.count())
+        plane.kubectl("apply", "-k", str(ROOT / "crds"))
+        plane.wait_established()
+        plane.kubectl("apply", "-k", str(ROOT / "deploy" / "base"))
+        plane.kubectl("apply", "-f", str(ROOT / "deploy" / "components" / "policies" / "policies.yaml"))
+        pool = {"apiVersion": "ipam.kopf-ha.dev/v1", "kind": "AddressPool", "metadata": {"name": "pool"}}
+        plane.kubectl("apply", "-f", "-", input=json.dumps(pool | {"spec": {"cidr": "10.77.0.0/24"}}))
+
+    def start(self) -> Replica:
+        labels = {"app.kubernetes.io/name": NAME, "app.kubernetes.io/component": "operator"}
+        made = Replica(self.plane, self.plane.pod_identity(NAME, NAME, next(self.names), labels), self.folder)
+        made.start()
+        return made
+
+    def audit(self) -> Iterator[dict[str, Any]]:
+        for path in self.plane.audit_logs:
+            for line in path.read_text().splitlines():
+                yield json.loads(line)
+
+    def holder(self) -> str:
+        done = self.plane.kubectl(
+            *("get", "lease", NAME, "-n", NAME, "-o", "jsonpath={.spec.holderIdentity}"), check=False
+        )
+        return done.stdout.split("_")[0]
+
+
+def at(event: dict[str, Any]) -> float:
+    return datetime.datetime.fromisoformat(event["stageTimestamp"]).timestamp()
+
+
+def pod_of(event: dict[str, Any]) -> str:
+    return next(iter((event["user"].get("extra") or {}).get("authentication.kubernetes.io/pod-name", ())), "")
+
+
+def freed(event: dict[str, Any], leader: str) -> bool:
+    ref = event.get("objectRef") or {}
+    if ref.get("resource") == "pods" and event["verb"] == "delete":
+        return bool(ref.get("name") == leader)
+    real = event["verb"] == "update" and "dryRun" not in event["requestURI"]
+    if ref.get("resource") != "leases" or not real or pod_of(event) != leader:
+        return False
+    return bool(event["requestObject"]["spec"]["holderIdentity"] == "")
+
+
+def stamped(event: dict[str, Any], leader: str) -> bool:
+    ref = event.get("objectRef") or {}
+    real = event["verb"] == "patch" and "dryRun" not in event["requestURI"] and event["responseStatus"]["code"] == 200
+    return real and ref.get("resource") == "addresspools" and pod_of(event) not in ("", leader)
+
+
+def round_of(world: World, how: str, trace: bool) -> float:
+    """Give the seconds of one takeover."""
+    leader, follower = world.start(), None
+    until("the first to lead", lambda: leader.said("barrier: "), watched=[leader])
+    follower = world.start()
+    until("the other one to follow", lambda: follower.said("new leader: "), watched=[follower])
+    until("quiet", lambda: world.holder() == leader.pod.name)
+    if how == "released":
+        leader.signal(signal.SIGTERM)
+    else:
+        leader.pause()
+        world.plane.kubectl("delete", "pod", leader.pod.name, "-n", NAME, "--force", "--grace-period=0")
+    until("the other one to lead", lambda: follower.said("barrier: "), watched=[follower])
+
+    def found() -> tuple[float, float] | None:
+        events = list(world.audit())
+        begin = next((at(e) for e in events if freed(e, leader.pod.name)), None)
+        if begin is None:
+            return None
+        end = next((at(e) for e in events if at(e) > begin and stamped(e, leader.pod.name)), None)
+        return (begin, end) if end else None
+
+    begin, end = until("the audit log", found)
+    if trace:
+        for event in world.audit():
+            if begin - 0.05 < at(event) <= end + 0.3 and pod_of(event) == follower.pod.name:
+                began = datetime.datetime.fromisoformat(event["requestReceivedTimestamp"]).timestamp()
+                code, what = event["responseStatus"].get("code"), f"{event['verb']} {event['requestURI'][:110]}"
+                print(f"{(began - begin) * 1000:7.1f} {(at(event) - began) * 1000:6.1f} ms {code} {what}")
+    leader.kill()
+    follower.kill()
+    world.plane.kubectl("delete", "pod", follower.pod.name, "-n", NAME, "--force", "--grace-period=0")
+    patch = '{"spec":{"holderIdentity":""}}'
+    world.plane.kubectl("patch", "lease", NAME, "-n", NAME, "--type=merge", "-p", patch)
+    return end - begin
+
+
+def main() -> None:
+    """Print the table."""
+    rounds = int(next((a for a in sys.argv[1:] if a.isdigit()), "5"))
+    table = Table("the Lease is free by", "rounds", "median, ms", "least", "most")
+    with ControlPlane() as plane, tempfile.TemporaryDirectory() as folder:
+        world = World(plane, Path(folder))
+        for how in ("released", "deleted"):
+            took = [round_of(world, how, "--trace" in sys.argv) * 1000 for _ in range(rounds)]
+            table.add_row(
+                {"released": "its release", "deleted": "the Pod's deletion"}[how],
+                str(rounds),
+                *(f"{x:.0f}" for x in (statistics.median(took), min(took), max(took))),
+            )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
