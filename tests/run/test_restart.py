@@ -1,4 +1,4 @@
-"""A leader whose container is restarted in its pod leads again at once: the kernel proves that the one before is dead."""
+"""A leader whose container is restarted in its pod leads at once: the kernel proves that the one before is dead."""
 
 from __future__ import annotations
 
