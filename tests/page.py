@@ -9,7 +9,7 @@ from pathlib import Path
 
 from devcluster import ControlPlane
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 def blocks(path: Path, section: str = "") -> list[str]:
