@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import subprocess
 import threading
 import time
 from types import TracebackType
@@ -12,6 +11,7 @@ from typing import Any
 
 from devcluster.waiting import until
 from tests.e2e.stage import LIMIT, Stage
+from tests.e2e.watch import Watch
 
 NAMESPACE = "load"
 #: Claims at a time, and how many of them live.
@@ -34,8 +34,8 @@ class Load:
         self.made_at: dict[str, float] = {}  #: by name, when a claim was seen first
         self.bound_at: dict[str, float] = {}
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=target, daemon=True) for target in (self._make, self._watch)]
-        self._watching: subprocess.Popen[str] | None = None
+        self._maker = threading.Thread(target=self._make, daemon=True)
+        self._watch = Watch(stage, ("addressclaims", "-n", NAMESPACE), self._saw)
         self._error: BaseException | None = None
 
     def __enter__(self) -> Load:
@@ -44,23 +44,21 @@ class Load:
         stage.kubectl("apply", "-f", "-", input=json.dumps(body | {"spec": pool}))
         stage.kubectl("wait", f"addresspool/{self.pool}", "--for=condition=Ready", f"--timeout={LIMIT - 5:g}s")
         stage.shell(f"kubectl get namespace {NAMESPACE} >/dev/null 2>&1 || kubectl create namespace {NAMESPACE}")
-        for thread in self._threads:
-            thread.start()
+        self._watch.start()
+        self._maker.start()
         self.wait_for(BATCH)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._stop.set()
-        self._threads[0].join(LIMIT)
+        self._maker.join(LIMIT)
         try:
             if error is None:
                 self.check()
                 self.settle()
                 self.stage.kubectl("delete", "addressclaims", "-n", NAMESPACE, "--all", "--wait=false")
         finally:
-            if self._watching is not None:
-                self._watching.kill()
-            self._threads[1].join(LIMIT)
+            self._watch.stop()
 
     def wait_for(self, more: int) -> None:
         """Wait until that many more claims got an address."""
@@ -113,18 +111,6 @@ class Load:
                 self._stop.wait(PAUSE)
         except BaseException as error:
             self._error = error
-
-    def _watch(self) -> None:
-        args = ("get", "addressclaims", "-n", NAMESPACE, "--watch", "-o", "json")
-        decoder, text = json.JSONDecoder(), ""
-        with self.stage.background(*args, stdout=subprocess.PIPE) as child:
-            self._watching = child
-            assert child.stdout is not None
-            for line in child.stdout:
-                text += line
-                if line == "}\n":  # the end of one document, as kubectl indents
-                    self._saw(decoder.decode(text))
-                    text = ""
 
     def _saw(self, body: dict[str, Any]) -> None:
         now, name = time.monotonic(), body["metadata"]["name"]

@@ -118,16 +118,20 @@ class Stage:
         wanted = f"POD_UID={uid}".encode()
         return _find(lambda entry: wanted in (entry / "environ").read_bytes().split(b"\0"), f"of pod {uid}")
 
-    @contextmanager
-    def stopped_kubelet(self, node: str) -> Iterator[None]:
-        """Have the kubelet of a node stand still."""
+    def program(self, name: str, *arguments: str) -> int:
+        """Give the process id of one of the cluster's programs, of several by arguments that it was given."""
         state = str(Path(self.record["kubeconfig"]).parent)
 
         def matches(entry: Path) -> bool:
             line = (entry / "cmdline").read_text().split("\0")
-            return f"--hostname-override={node}" in line and line[0].endswith("/kubelet") and state in " ".join(line)
+            return line[0].endswith(f"/{name}") and {*arguments} <= {*line} and state in " ".join(line)
 
-        pid = _find(matches, f"of the kubelet of {node}")
+        return _find(matches, f"of {name} {' '.join(arguments)}")
+
+    @contextmanager
+    def stopped_kubelet(self, node: str) -> Iterator[None]:
+        """Have the kubelet of a node stand still."""
+        pid = self.program("kubelet", f"--hostname-override={node}")
         parent = int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
         os.kill(pid, signal.SIGSTOP)
         try:
