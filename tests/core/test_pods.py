@@ -167,6 +167,7 @@ def test_a_pod_without_anything_is_read_without_complaint() -> None:
 def test_identities() -> None:
     assert pod_of("web-0_8d2f_77aa") == ("web-0", "8d2f")
     labels = {"app": "x", "pod-template-hash": "5c", "app.kubernetes.io/version": "2"}
+    labels |= {"topology.kubernetes.io/zone": "a", "topology.kubernetes.io/region": "eu"}  # of the node
     assert sibling_labels({"metadata": {"labels": labels}}) == {"app": "x"}
 
 

@@ -13,10 +13,12 @@ from typing import Any
 
 from kopf_ha.core.lease import newer
 
-#: Labels that tell siblings apart. Version labels are no part of what a workload is, either.
+#: Labels that tell siblings apart. Version labels are no part of what a workload is, either. The zone and the region are
+#: copied from the node, from Kubernetes 1.35 on (its admission plugin PodTopologyLabels).
 _OWN_LABELS = frozenset({
     "pod-template-hash", "controller-revision-hash", "pod-template-generation",
     "statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index",
+    "topology.kubernetes.io/zone", "topology.kubernetes.io/region",
     "app.kubernetes.io/version", "helm.sh/chart",
 })  # fmt: skip
 _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
