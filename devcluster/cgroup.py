@@ -9,15 +9,23 @@ import os
 from functools import partial
 from pathlib import Path
 
+from devcluster.errors import DevclusterError
 from devcluster.waiting import until
 
 _ROOT = Path("/sys/fs/cgroup")
+#: What a kubelet demands of its cgroup, as far as the machine has it (its cgroup_v2_manager_linux.go).
+_CONTROLLERS = frozenset({"cpu", "cpuset", "memory", "hugetlb", "pids"})
 
 
 def make(name: str) -> None:
-    """Make it everywhere; a kubelet demands that its own exists."""
+    """Make it everywhere; a kubelet demands that its own exists. Raises DevclusterError if the machine refuses."""
     for hierarchy in _hierarchies():
-        (hierarchy / name.lstrip("/")).mkdir(parents=True, exist_ok=True)
+        folder = hierarchy
+        for part in Path(name.lstrip("/")).parts:
+            if hierarchy == _ROOT:
+                _hand_down(folder)
+            folder /= part
+            folder.mkdir(exist_ok=True)
 
 
 def remove(name: str) -> None:
@@ -34,6 +42,21 @@ def _hierarchies() -> list[Path]:
         return [_ROOT]
     entries = _ROOT.iterdir() if _ROOT.is_dir() else ()
     return [entry for entry in entries if entry.is_dir() and not entry.is_symlink()]
+
+
+def _hand_down(folder: Path) -> None:
+    """Let what is made in it have the controllers: in version 2 a cgroup has only those that its parent names."""
+    here = set((folder / "cgroup.controllers").read_text().split())
+    named = folder / "cgroup.subtree_control"
+    wanted = sorted(_CONTROLLERS & here)
+    try:
+        if wanted:
+            named.write_text(" ".join(f"+{controller}" for controller in wanted))
+    except OSError as error:
+        raise DevclusterError(
+            f"a node needs cgroup controllers {', '.join(wanted)}, and {named} cannot name them ({error.strerror});"
+            " inside of a container its own processes are in the way"
+        ) from error
 
 
 def _removed(top: Path) -> bool:
