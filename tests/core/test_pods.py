@@ -175,7 +175,8 @@ def test_identities() -> None:
 
 
 def replica(uid: str, revision: str, created: int, *, ready: bool = True, **meta: Any) -> Pod:
-    controller = {"ownerReferences": [{"kind": meta.pop("owner", "ReplicaSet"), "controller": True}]}
+    owner = {"kind": meta.pop("owner", "ReplicaSet"), "name": f"{meta.pop('workload', 'op')}-{revision}"}
+    controller = {"ownerReferences": [owner | {"controller": True}]}
     labels = {"labels": {"pod-template-hash": revision}} if revision else {}
     conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
     meta |= controller | labels | {"creationTimestamp": whole(created)}
@@ -204,6 +205,7 @@ def test_a_rollback_makes_the_older_revision_the_newest_again() -> None:
 
 def test_what_is_no_revision_of_mine() -> None:
     assert not outdated(replica("b", "new", 200, owner="StatefulSet"))
+    assert not outdated(replica("b", "new", 200, workload="op-worker")), "another Deployment's, with all my labels"
     assert not outdated(replica("b", "", 200))
     assert not outdated(replica("b", "new", 200), mine="")
     assert not Siblings("me").outdated()

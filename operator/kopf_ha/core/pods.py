@@ -32,7 +32,7 @@ class Pod:
 
     Args:
         created: RFC 3339, in whole seconds, so that text compares as time does.
-        owner: kind of its controller; empty for none.
+        owner: what its workload is called, whatever the revision; empty without a controller.
         revision: hash of the template that it was made from; empty for none.
         over: its phase is Failed or Succeeded: no container of it will run again.
         deleting: it has a deletionTimestamp, which is not death.
@@ -63,13 +63,14 @@ class Pod:
         found: Mapping[str, Any] = next((c for c in status.get("containerStatuses") or () if c.get("name") == name), {})
         states = [found.get("state") or {}, found.get("lastState") or {}]
         over = [s["terminated"] for s in states if s.get("terminated")]
+        revision = str(labels.get("pod-template-hash") or labels.get("controller-revision-hash") or "")
         return cls(
             name=str(meta.get("name") or ""),
             uid=str(meta.get("uid") or ""),
             version=str(meta.get("resourceVersion") or ""),
             created=str(meta.get("creationTimestamp") or ""),
-            owner=next((str(o.get("kind")) for o in meta.get("ownerReferences") or () if o.get("controller")), ""),
-            revision=str(labels.get("pod-template-hash") or labels.get("controller-revision-hash") or ""),
+            owner=next((_workload(o, revision) for o in meta.get("ownerReferences") or () if o.get("controller")), ""),
+            revision=revision,
             over=status.get("phase") in ("Failed", "Succeeded"),
             deleting=bool(meta.get("deletionTimestamp")),
             ready=any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ()),
@@ -209,6 +210,11 @@ class Siblings:
         if mine.revision in revisions or len(revisions) > 1:
             return False
         return any(p.revision in revisions and p.ready and not p.deleting for p in kin)
+
+
+def _workload(owner: Mapping[str, Any], revision: str) -> str:
+    """Name it. A Deployment's ReplicaSets are called by it and their revision; labels may select others' Pods, too."""
+    return f"{owner.get('kind')}/{str(owner.get('name') or '').removesuffix(f'-{revision}')}"
 
 
 def _seconds(terminated: Mapping[str, Any]) -> float | None:
