@@ -19,7 +19,7 @@ from kopf_ha.settings import Settings
 
 log = logging.getLogger("kopf_ha.election")
 
-#: Seconds until the watch is tried again without permission, which may come while this runs.
+#: Seconds until something is tried again without permission, which may come while this runs.
 REFUSED = 30.0
 
 
@@ -270,7 +270,7 @@ class PodWatcher:
                 self._judge_myself(client)
                 self._judge_holder(client)
             except Unreached as e:
-                again = self._settings.retry_period / 4
+                again = REFUSED if e.status == 403 else self._settings.retry_period / 4
                 if e.status != 403:  # the watch has said so
                     log.debug("cannot judge the holder's Pod: %s", e)
             except Exception:
