@@ -124,3 +124,9 @@ def test_a_file_that_was_cut_proves_nothing_of_others(tmp_path: Path) -> None:
     assert told[0] == "lead_u1_aa"
     assert "lead_u1_bb" not in told
     assert path.read_text(errors="replace").endswith("lead_u\nlead_u1_bb\n")
+
+
+def test_a_full_disk_costs_a_warning_and_no_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "kopf-ha-op-uid.lock").symlink_to("/dev/full")
+    assert lock(mine(tmp_path)) == []
+    assert "so a restarted leader waits for its Lease: [Errno 28]" in caplog.text

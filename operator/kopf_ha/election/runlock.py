@@ -66,13 +66,13 @@ class RunLock:
     def _take(self) -> bool:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            before = [line for line in self._read().split("\n") if line][-KEPT:]
+            self._write("".join(f"{identity}\n" for identity in [*before, self._settings.identity]))
         except BlockingIOError:
             return False
-        except OSError as error:  # a file system without locks
+        except OSError as error:  # a file system without locks, or a full one
             self._give_up(error)
             return True
-        before = [line for line in self._read().split("\n") if line][-KEPT:]
-        self._write("".join(f"{identity}\n" for identity in [*before, self._settings.identity]))
         for identity in before:
             self._dead(identity)
         return True
