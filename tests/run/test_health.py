@@ -73,6 +73,10 @@ STATES: dict[str, tuple[Vitals, str, str]] = {
         vitals(everywhere=False), "webhooks or indices of every replica are not there yet", "",
     ),
     "stopped": (vitals("stopped", {"alive": False}, stopping="SIGTERM"), "stopping: SIGTERM; the election ended", ""),
+    "stopped, and serves webhooks for a moment more": (
+        leads(grant=grant(closed="stopped"), signs={"alive": False, "beat": NOW - 16}, stopping="SIGTERM"),
+        "stopping: SIGTERM", "",
+    ),
     "lost the Lease and drains": (
         leads(grant=grant(closed="lost"), draining=NOW - 9), "a term that ended is drained", "",
     ),

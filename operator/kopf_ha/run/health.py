@@ -127,8 +127,8 @@ def _lease(v: Vitals, now: float) -> str:
 
 def _loop(v: Vitals, s: Settings, now: float) -> str:
     silent = now - max(v.signs.beat, v.began)
-    if v.grant is None or silent <= s.renew_deadline + MARGIN:
-        return ""
+    if v.grant is None or v.stopping or silent <= s.renew_deadline + MARGIN:
+        return ""  # while it stops, the loop ends and the Lease is given back; what hangs is drained for too long
     return f"the event loop is blocked for {silent:.0f} s; call blocking code in a sync handler or a thread"
 
 
