@@ -13,8 +13,8 @@ from typing import Any
 
 from kopf_ha.core.lease import newer
 
-#: Labels that tell siblings apart. Version labels are no part of what a workload is, either. The zone and the region are
-#: copied from the node, from Kubernetes 1.35 on (its admission plugin PodTopologyLabels).
+#: Labels that tell siblings apart. Version labels are no part of what a workload is, either. Zone and region are copied
+#: from the node, from Kubernetes 1.35 on (its admission plugin PodTopologyLabels).
 _OWN_LABELS = frozenset({
     "pod-template-hash", "controller-revision-hash", "pod-template-generation",
     "statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index",
@@ -102,6 +102,7 @@ class Siblings:
         self._me = me
         self._pods: dict[str, Pod] = {}  #: by uid, those that exist for all that is known
         self._once: set[str] = set()  #: uids that were seen to exist
+        self._shown: set[str] = set()  #: uids that the watch shows: news of these come by themselves
         self._dead: set[str] = set()  #: uids that a read did not find: they never come back
         self._ended: dict[str, float] = {}
         self._container: dict[str, str] = {}  #: holder identity → id of the container it ran in
@@ -110,7 +111,11 @@ class Siblings:
     # --- what came in
 
     def saw(self, pod: Pod) -> None:
-        """Take in a Pod that exists; an older revision than the one known changes nothing."""
+        """Take in a Pod that the watch shows; an older revision than the one known changes nothing."""
+        self._shown.add(pod.uid)
+        self._exists(pod)
+
+    def _exists(self, pod: Pod) -> None:
         known = self._pods.get(pod.uid)
         if pod.uid in self._dead or (known and not newer(pod.version, known.version)):
             return
@@ -124,6 +129,7 @@ class Siblings:
     def lost_sight(self, uid: str) -> None:
         """Note that the watch shows it no more: deleted, or labelled otherwise. Only a read can tell."""
         self._pods.pop(uid, None)
+        self._shown.discard(uid)
 
     def listed(self, pods: Iterable[Pod]) -> None:
         """Take in a whole list."""
@@ -136,7 +142,7 @@ class Siblings:
     def read(self, uid: str, found: Pod | None) -> None:
         """Take in the answer of a consistent read of the name that the Pod of this uid had."""
         if found is not None and found.uid == uid:
-            self.saw(found)
+            self._exists(found)
             return
         self._dead.add(uid)
         self.lost_sight(uid)
@@ -163,6 +169,10 @@ class Siblings:
     def known(self, uid: str) -> bool:
         """Whether this Pod was ever seen to exist."""
         return uid in self._once
+
+    def shown(self, uid: str) -> bool:
+        """Whether the watch shows this Pod, so that its end is seen when it comes."""
+        return uid in self._shown
 
     def missing(self, uid: str) -> bool:
         """Whether a Pod that was seen to exist is not shown any more; only a read can tell why."""

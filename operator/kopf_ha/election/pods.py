@@ -142,7 +142,8 @@ class PodWatcher:
         self._news = threading.Event()
         self._watch_client: PodClient | None = None
         self._trouble = ""
-        self._settled: set[str] = set()  #: holders that were judged for good, or that are not to be
+        self._settled: set[str] = set()  #: holders that were judged for good
+        self._off = ("", "")  #: of which holder it was said last that its Lease is waited for, and why
         self._asked: set[str] = set()  #: uids that were asked for, since the watch did not show them
         self._outdated = False
         self._leaving = False
@@ -268,7 +269,7 @@ class PodWatcher:
             try:
                 again = None
                 self._judge_myself(client)
-                self._judge_holder(client)
+                again = self._judge_holder(client)
             except Unreached as e:
                 again = REFUSED if e.status == 403 else self._settings.retry_period / 4
                 if e.status != 403:  # the watch has said so
@@ -284,35 +285,40 @@ class PodWatcher:
         if suspected and not self._leaving and self._read(client, s.pod_name, s.pod_uid) is None:
             self._leave(f"Pod {s.pod_name} was deleted")
 
-    def _judge_holder(self, client: PodClient) -> None:
+    def _judge_holder(self, client: PodClient) -> float | None:
+        """Give the seconds after which to look again, news or not; None for when there are news."""
         record = self._holder()
         if record is None or record.holder in ("", self._settings.identity) or record.holder in self._settled:
-            return
+            return None
         name, uid = pod_of(record.holder)
         if not uid or uid == self._settings.pod_uid:
-            return
+            return None
         with self._lock:
             self._siblings.leads(record.holder)
-            known, cause = self._siblings.known(uid), self._siblings.gone(record.holder, record.acquire_time)
-        if not known and uid not in self._asked:
-            # Not among those watched: a Pod that never was cannot be gone.
-            self._read(client, name, uid)
-            self._asked.add(uid)
-            return
-        if not cause:
-            return
+            known, shown = self._siblings.known(uid), self._siblings.shown(uid)
+            cause = self._siblings.gone(record.holder, record.acquire_time)
+        # Not among those watched: a Pod that never was cannot be gone.
+        if (shown and not cause) or (not known and uid in self._asked):
+            return None
+        self._asked.add(uid)
         # The watch alone is no proof: it lags, and whoever changes labels leaves it.
         self._read(client, name, uid)
         with self._lock:
+            known, shown = self._siblings.known(uid), self._siblings.shown(uid)
             cause = self._siblings.gone(record.holder, record.acquire_time)
         if not cause:
-            return
-        self._settled.add(record.holder)
+            # Labelled otherwise than I am; it is asked for as often as its Lease is renewed.
+            return self._settings.retry_period if known and not shown else None
         if off := self._confirm():
-            log.info("%s, but its Lease is waited for, since fast takeover is off: %s", cause, off)
-            return
+            if (record.holder, off) != self._off:
+                self._off = record.holder, off
+                log.info("%s, but its Lease is waited for, since fast takeover is off: %s", cause, off)
+            # That may have been a request without an answer, and policies are applied again.
+            return self._settings.retry_period
+        self._settled.add(record.holder)
         log.info("%s: taking over from %s without waiting", cause, record.holder)
         self._gone(record.holder)
+        return None
 
     def _read(self, client: PodClient, name: str, uid: str) -> Pod | None:
         """Read a Pod from the quorum; None when it is gone, or another one has its name."""
