@@ -1,22 +1,24 @@
 # make demo    the story on a real control plane; FENCE=none or FENCE=rv tells it without the fence
 # make test    all checks and tests, but for
 # make e2e     the operator on real nodes, by kubectl alone; needs root
+# make chaos   faults on real nodes, at random, for MINUTES; SEED=… repeats a run; needs root
 # make image   the operator's image, as a docker archive; BASE=… or DEBIAN=1
 # Each sets up what it needs: a virtual environment, and the control plane's programs, built from Go modules
 # once and kept in the user's cache.
 
 PYTHON ?= python3
 FENCE ?= full
+MINUTES ?= 5
 # Most of a test's time is waiting for leases, so several run at once, each with a cluster of its own.
 WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test alone e2e image units lint binaries picture clean help
+.PHONY: demo test alone e2e chaos image units lint binaries picture clean help
 
 help:
-	@sed -n 's/^# //p' Makefile | head -8
+	@sed -n 's/^# //p' Makefile | head -7
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12") if sys.version_info < (3, 11) else 0'
@@ -54,6 +56,10 @@ alone:
 # One cluster with two nodes for all of it, one test after the other.
 e2e: $(STAMP)
 	$(BIN)/python -m pytest tests/e2e $(PYTEST_ARGS)
+
+# Not for CI: each run is another one. What it finds and one can name becomes a test.
+chaos: $(STAMP)
+	@$(BIN)/python -m benchmarks.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 image: $(STAMP)
 	@$(BIN)/python -m image $(if $(DEBIAN),--debian) $(if $(BASE),--base $(BASE)) --output build/kopf-ha-ipam.tar

@@ -5,8 +5,8 @@ benchmarks.faults in an order that the seed gives. After each of them the system
 leads, every claim that waited has its address, every one that was deleted is gone, and three replicas are ready. In the
 end the judge looks at all that ever happened, and logs, restarts and metrics at what the judge does not see.
 
-The exit status is 1 when something is wrong; what was seen is in the folder that `--output` names, and with `--hold`
-the cluster stays for a look. Root only: nodes are real.
+The exit status is 1 when something is wrong. In the folder that `--output` names are all logs, the audit log, and in
+said.txt what logs and events complained of; with `--hold` the cluster stays for a look. Root only: nodes are real.
 """
 
 from __future__ import annotations
@@ -171,10 +171,10 @@ class Chaos:
         print(f"refused: {dict(verdict.summary.refused)}; late but harmless: {verdict.summary.late_but_harmless}")
         for name, took in sorted(self.takeovers.items()):
             print(f"  {name}: next leader after {statistics.median(took):.2f} s, at most {max(took):.2f} ({len(took)})")
-        for title, counted in (("warnings and errors in logs", lines), ("events", self.witness.warnings())):
-            print(f"{title}:")
-            for text, count in counted.most_common(40):
-                print(f"  {count:4} {text}")
+        with (self.witness.folder / "said.txt").open("w") as said:
+            for title, counted in (("warnings and errors in logs", lines), ("events", self.witness.warnings())):
+                said.write(f"{title}:\n")
+                said.writelines(f"{count:5} {text}\n" for text, count in counted.most_common())
         return wrong
 
     def _metrics(self) -> Iterator[str]:
