@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import sys
 import threading
 from typing import Any
 
@@ -114,6 +116,8 @@ def run(
         settings = Settings.from_env(**{k: (v if v != () else None) for k, v in given.items()})
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from error
+    # Until the runner takes it over: process 1 of a container is not ended by a signal that it has no handler for.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
     import kopf
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,8 @@ def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
     for name in [n for n in os.environ if n.startswith(("KOPF_", "POD_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(kopf_ha.run, "run", made)
-    # Neither the log's set-up nor the watchdog for its end is for the tests' process.
+    # Neither the log's set-up, nor the watchdog for its end, nor signals are for the tests' process.
+    monkeypatch.setattr("kopf_ha.cli.signal.signal", lambda number, handler: None)
     monkeypatch.setattr("kopf.configure", lambda **_: None)
     monkeypatch.setattr("logging.captureWarnings", lambda _: None)
     monkeypatch.setattr("kopf_ha.cli._end_by", lambda seconds, status: None)
@@ -191,3 +193,15 @@ def test_python_m_and_the_version() -> None:
     done = command("--version")
     assert done.stdout.strip() == f"kopf-ha, version {kopf_ha.__version__}"
     assert "Usage: kopf-ha run" in command("run", "-h").stdout
+
+
+def test_asked_to_stop_while_it_loads(tmp_path: Path) -> None:
+    """It ends by itself: as process 1 of a container it would not be ended by a signal that it does not handle."""
+    (tmp_path / "slow.py").write_text("import time; print('loading', flush=True); time.sleep(60)")
+    argv = [sys.executable, "-m", "kopf_ha", "run", "slow.py"]
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(SOURCE)}
+    with subprocess.Popen(argv, env=env, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as one:
+        assert one.stdout is not None
+        assert one.stdout.readline() == "loading\n"
+        one.terminate()
+        assert one.wait(30) == 128 + signal.SIGTERM
