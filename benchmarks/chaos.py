@@ -225,14 +225,15 @@ def main() -> int:
         wrong: list[str] = []
         with Witness(stage, args.output) as witness:
             print(f"seed {seed}", flush=True)
+            chaos = None
             dice = random.Random(seed)  # noqa: S311  it has to repeat
             try:
                 with Load(stage, "chaos") as load:
                     chaos = Chaos(Scene(stage, dice), load, witness)
                     chaos.run(args.minutes * 60, args.only)
-                wrong = chaos.summary()
             except (DevclusterError, AssertionError, LookupError) as error:
                 wrong = [f"{type(error).__name__}: {error}"]
+            wrong += chaos.summary() if chaos else []
             keep(stage, witness, args.output)
             for sentence in wrong:
                 print(f"WRONG: {sentence}")

@@ -144,7 +144,8 @@ def deleted_by_force(s: Scene) -> None:
 def paused_and_deleted_by_force(s: Scene) -> str:
     """It wakes up some time later, with a grant that may be open."""
     pod = s.leader()
-    with s.stage.stopped_kubelet(pod["spec"]["nodeName"]), s.paused(s.process(pod)):
+    pid = s.process(pod)  # first: who has none is not started again while the kubelet stands still
+    with s.stage.stopped_kubelet(pod["spec"]["nodeName"]), s.paused(pid):
         s.strikes()
         s.kubectl("delete", "pod", pod["metadata"]["name"], "--force", "--grace-period=0")
         slept = s.wait(0.2, 12)
@@ -345,11 +346,11 @@ def deleted_by_force_while_a_policy_is_missing(s: Scene) -> str:
     """Nobody may take over early then: what protects would be missing."""
     binding = s.random.choice([f"{NAME}-lease", f"{NAME}-stamped"])
     pod, awake = s.leader(), s.random.random() < 0.3
-    node = pod["spec"]["nodeName"]
+    node, pid = pod["spec"]["nodeName"], s.process(pod)
     s.stage.kubectl("delete", "validatingadmissionpolicybinding", binding)
     try:
         s.wait(1.5, 3)  # policies lag
-        with s.stage.stopped_kubelet(node), nullcontext() if awake else s.paused(s.process(pod)):
+        with s.stage.stopped_kubelet(node), nullcontext() if awake else s.paused(pid):
             s.strikes()
             s.kubectl("delete", "pod", pod["metadata"]["name"], "--force", "--grace-period=0")
             s.stage.next_leader(s.before)
