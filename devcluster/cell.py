@@ -30,7 +30,9 @@ class Cell(Process):
 
     def __init__(self, name: str, log_path: Path) -> None:
         argv = ["unshare", "--net", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc", "--"]
-        super().__init__(f"cell {name}", [*argv, sys.executable, "-I", "-S", str(_INIT), name, *HIDDEN], None, log_path)
+        super().__init__(
+            f"cell {name}", [*argv, sys.executable, "-I", "-S", str(_INIT), name, *HIDDEN], environment(), log_path
+        )
 
     def start(self) -> None:
         """Make it. Raises DevclusterError if the kernel or the user's rights do not allow it."""
@@ -60,7 +62,7 @@ class Inside(Process):
     """
 
     def __init__(self, cell: Cell, name: str, argv: Sequence[str], log_path: Path) -> None:
-        super().__init__(name, cell.enter(argv), None, log_path)
+        super().__init__(name, cell.enter(argv), environment(), log_path)
 
     @property
     def inner(self) -> int | None:
@@ -104,6 +106,14 @@ class Inside(Process):
                 pass  # it ended by itself
 
 
+def environment() -> dict[str, str]:
+    """This process's, with the folders of root's programs, where containerd finds runc and kube-proxy iptables.
+
+    `su` without a dash and services do not name them.
+    """
+    return os.environ | {"PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
+
+
 def entering(init: int, argv: Sequence[str], *, only_net: bool = False) -> list[str]:
     """The command line that runs `argv` in the cell of that init."""
     where = ["--net"] if only_net else ["--net", "--mount", "--pid", "--uts"]
@@ -124,7 +134,9 @@ def _words(path: Path) -> list[str]:
 def run(*argv: str, timeout: float = 60.0) -> str:
     """Run a program to its end, and give its stdout. Raises DevclusterError with its words when it fails."""
     try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, env=environment()
+        )
     except FileNotFoundError:
         raise DevclusterError(f"there is no program {argv[0]} here") from None
     except subprocess.TimeoutExpired:

@@ -13,7 +13,7 @@ from typing import Any
 
 from devcluster import cgroup, images, kubeconfig, nodeconfig
 from devcluster.binaries import Binaries
-from devcluster.cell import HIDDEN, Cell, Inside, entering, run
+from devcluster.cell import HIDDEN, Cell, Inside, entering, environment, run
 from devcluster.certs import Pki
 from devcluster.errors import DevclusterError, NoNodeError
 from devcluster.network import Network
@@ -51,7 +51,7 @@ def check_possible(state: Path) -> None:
 
 
 def _path() -> str:
-    return os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    return environment()["PATH"]
 
 
 def _cni_plugins() -> Path | None:
