@@ -43,11 +43,11 @@ def body(
     }
 
 
-def seen(*bodies: dict[str, Any], leads: str = X) -> Siblings:
+def seen(*bodies: dict[str, Any], leads: str = X, acquired: float = 20) -> Siblings:
     siblings = Siblings("me")
     for one in bodies:
         siblings.saw(Pod.parse(one))
-    siblings.leads(leads)
+    siblings.leads(leads, at(acquired))
     return siblings
 
 
@@ -121,7 +121,7 @@ def test_the_default_container_counts() -> None:
 def test_late_news_of_a_container_marks_the_process_that_ran_in_it() -> None:
     """X ran in C1, and Y leads from C2, while the status still shows C1."""
     siblings = seen(body())
-    siblings.leads(Y)
+    siblings.leads(Y, at(30.5))
     siblings.saw(Pod.parse(body(running="", ended={"C1": 30})))
     assert siblings.gone(X, at(20))
     assert siblings.gone(Y, at(30.5)) == "", "whatever its clock says"
@@ -130,9 +130,20 @@ def test_late_news_of_a_container_marks_the_process_that_ran_in_it() -> None:
     assert siblings.gone(Y, at(33))
 
 
+@pytest.mark.parametrize("next_one", ["", "C3"])
+def test_a_container_that_ended_before_it_was_seen_to_run(next_one: str) -> None:
+    """Killed twice in a row: the status never showed C2, in which Y led, and C3 waits for its turn for long."""
+    siblings = seen(body())
+    siblings.saw(Pod.parse(body(running="", ended={"C1": 30})))
+    siblings.leads(Y, at(31.2))
+    assert siblings.gone(Y, at(31.2)) == ""
+    siblings.saw(Pod.parse(body(running=next_one, ended={"C2": 33})))
+    assert siblings.gone(Y, at(31.2))
+
+
 def test_who_acquired_after_a_container_ended_ran_in_another_one() -> None:
     """The process in C1 never led, so that nothing but the node's clock tells Y from it."""
-    siblings = seen(body(), leads=Y)
+    siblings = seen(body(), leads=Y, acquired=32.3)
     siblings.saw(Pod.parse(body(running="C2", ended={"C1": 30.9})))
     assert siblings.gone(Y, at(32.3)) == ""
 
@@ -147,7 +158,7 @@ def test_without_a_time_the_container_is_no_proof(acquired: str | None) -> None:
 def test_of_my_own_pod_nothing_is_judged() -> None:
     siblings = Siblings("u1")
     siblings.saw(Pod.parse(body()))
-    siblings.leads(X)
+    siblings.leads(X, at(20))
     siblings.saw(Pod.parse(body(running="C2", ended={"C1": 30})))
     assert siblings.gone(X, at(20)) == ""
 
@@ -261,7 +272,7 @@ class Lagging(RuleBasedStateMachine):
         # A process needs longer than that to be loaded.
         self.now = max(self.now, self.started + 1.0)
         self.led[self.alive] = self.now
-        self.looks.leads(self.alive)
+        self.looks.leads(self.alive, at(self.now))
 
     @rule(n=st.integers(1, 3))
     def kubelet_reports(self, n: int) -> None:

@@ -106,7 +106,8 @@ class Siblings:
         self._dead: set[str] = set()  #: uids that a read did not find: they never come back
         self._ended: dict[str, float] = {}
         self._container: dict[str, str] = {}  #: holder identity → id of the container it ran in
-        self._waiting: dict[str, list[str]] = {}  #: uid → identities whose container is not known yet
+        #: uid → identities whose container is not known yet, in their order, and when they acquired
+        self._waiting: dict[str, dict[str, float | None]] = {}
 
     # --- what came in
 
@@ -122,9 +123,7 @@ class Siblings:
         self._pods[pod.uid] = pod
         self._once.add(pod.uid)
         self._ended |= pod.ended
-        waiting = self._waiting.get(pod.uid)
-        if waiting and pod.running and pod.running not in self._container.values():
-            self._container[waiting.pop(0)] = pod.running
+        self._match(pod)
 
     def lost_sight(self, uid: str) -> None:
         """Note that the watch shows it no more: deleted, or labelled otherwise. Only a read can tell."""
@@ -147,22 +146,34 @@ class Siblings:
         self._dead.add(uid)
         self.lost_sight(uid)
 
-    def leads(self, holder: str) -> None:
-        """Note that the Lease names this holder.
+    def leads(self, holder: str, acquired: str | None) -> None:
+        """Note that the Lease names this holder, since this `acquireTime`.
 
         The status of a Pod lags: a process that was just restarted may lead while the status still shows the
         container before. So a container belongs to the first identity that was seen to lead under it, and another one
         of the same Pod to the next container.
         """
         uid = pod_of(holder)[1]
-        waiting = self._waiting.setdefault(uid, [])
+        waiting = self._waiting.setdefault(uid, {})
         if not uid or holder in self._container or holder in waiting:
             return
-        pod = self._pods.get(uid)
-        if pod and pod.running and not waiting and pod.running not in self._container.values():
-            self._container[holder] = pod.running
-        else:
-            waiting.append(holder)
+        waiting[holder] = _time(acquired)
+        if pod := self._pods.get(uid):
+            self._match(pod)
+
+    def _match(self, pod: Pod) -> None:
+        """Find the container of the one that waits longest for its own to be known."""
+        waiting = self._waiting.get(pod.uid)
+        if not waiting:
+            return
+        holder, begun = next(iter(waiting.items()))
+        free = {c: at for c, at in pod.ended.items() if c not in self._container.values()}
+        # One that ended before anybody saw it run. It ended for certain after its process acquired.
+        ended = next((c for c, at in free.items() if begun is not None and begun < at), "")
+        running = pod.running if pod.running not in self._container.values() else ""
+        if found := ended or running:
+            del waiting[holder]
+            self._container[holder] = found
 
     # --- judgements
 

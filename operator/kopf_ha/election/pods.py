@@ -294,7 +294,7 @@ class PodWatcher:
         if not uid or uid == self._settings.pod_uid:
             return None
         with self._lock:
-            self._siblings.leads(record.holder)
+            self._siblings.leads(record.holder, record.acquire_time)
             known, shown = self._siblings.known(uid), self._siblings.shown(uid)
             cause = self._siblings.gone(record.holder, record.acquire_time)
         # Not among those watched: a Pod that never was cannot be gone.
