@@ -98,6 +98,8 @@ class Chaos:
         remark = fault.do(scene) or ""
         struck, before = scene.struck, scene.before
         if recover:
+            if fault.fast:  # it takes a moment until anybody notices
+                until("the next term", lambda: self.witness.next_term(before), RECOVERY, 0.1)
             self.recover()
         took = self.witness.next_term(before)
         took = took - struck if took is not None else None
