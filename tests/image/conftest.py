@@ -5,14 +5,10 @@ Without root, buildah or debootstrap the tests that need it are skipped with the
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
-import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,18 +19,9 @@ from image import base, build
 from image.errors import NotHereError
 from image.tools import need
 from tests.image.container import Container
+from tests.image.unpacked import Image, unpack
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Image:
-    """A docker-archive, and where its files are unpacked: they are changed by no test."""
-
-    archive: Path
-    root: Path
-    config: dict[str, Any]
-    layers: list[str]
 
 
 def or_skip(make: Callable[[], T]) -> T:
@@ -55,22 +42,7 @@ def archive() -> Path:
 @pytest.fixture(scope="session")
 def image(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
     """The image, unpacked as a node would: with owners and modes."""
-    folder = tmp_path_factory.mktemp("image")
-    root = folder / "root"
-    root.mkdir()
-    with tarfile.open(archive) as packed:
-        (manifest,) = read_json(packed, "manifest.json")
-        config = read_json(packed, manifest["Config"])
-        for layer in manifest["Layers"]:
-            content = packed.extractfile(layer)
-            assert content is not None
-            with content, (folder / "layer.tar").open("wb") as out:
-                while block := content.read(1 << 20):
-                    out.write(block)
-            unpack = ["tar", "-x", "-p", "--numeric-owner", "-f", str(folder / "layer.tar"), "-C", str(root)]
-            subprocess.run(unpack, check=True)
-            (folder / "layer.tar").unlink()
-    return Image(archive, root, config, manifest["Layers"])
+    return unpack(archive, tmp_path_factory.mktemp("image"))
 
 
 Start = Callable[..., Container]
@@ -86,10 +58,3 @@ def start(image: Image, tmp_path: Path) -> Iterator[Start]:
             return stack.enter_context(Container(tmp_path, image.root, image.config["config"], argv, **more))
 
         yield started
-
-
-def read_json(packed: tarfile.TarFile, name: str) -> Any:
-    content = packed.extractfile(name)
-    assert content is not None
-    with content:
-        return json.loads(content.read())

@@ -1,4 +1,4 @@
-"""Runs the image's files by runc, as a node does, with the security context of deploy/ and no network at all."""
+"""Runs the image's files by runc, as a node does, with the security context of deploy/ and no network unless asked."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ class Container(Process):
         config: the image's own configuration, for user and environment.
         argv: the program; with the image's entrypoint if it is to be that.
         env: more of the environment.
-        files: files and folders of the host, by the path, which exists in the image, at which the container finds them.
+        files: files and folders of the host, by the path, which exists in the image or is in `scratch`, at which the
+            container finds them.
+        scratch: folders in memory that it may write to, as an emptyDir.
+        network: the host's; without it there is none, not even a loopback.
     """
 
     def __init__(
@@ -31,11 +34,13 @@ class Container(Process):
         argv: Sequence[str],
         env: Mapping[str, str] | None = None,
         files: Mapping[str, Path] | None = None,
+        scratch: Sequence[str] = (),
+        network: bool = False,
     ) -> None:
         self.id = f"kopf-ha-test-{secrets.token_hex(4)}"
         self.folder = folder / self.id
         self.folder.mkdir()
-        spec = specification(root, config, argv, env or {}, files or {})
+        spec = specification(root, config, argv, env or {}, files or {}, scratch, network)
         (self.folder / "config.json").write_text(json.dumps(spec))
         self._runc = ["runc", "--root", str(folder / "runc")]
         run = [*self._runc, "run", "--bundle", str(self.folder), self.id]
@@ -56,11 +61,19 @@ class Container(Process):
 
 
 def specification(
-    root: Path, config: Mapping[str, Any], argv: Sequence[str], env: Mapping[str, str], files: Mapping[str, Path]
+    root: Path,
+    config: Mapping[str, Any],
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    files: Mapping[str, Path],
+    scratch: Sequence[str],
+    network: bool,
 ) -> dict[str, Any]:
     """What the kubelet and containerd would tell runc, in the words of the OCI runtime specification."""
     user, group = (int(number) for number in config["User"].split(":"))
     mounts: list[dict[str, Any]] = [{"destination": "/proc", "type": "proc", "source": "proc"}]
+    for path in scratch:
+        mounts.append({"destination": path, "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777", "size=1m"]})
     for path, source in files.items():
         mounts.append({"destination": path, "type": "bind", "source": str(source), "options": ["bind", "ro"]})
     return {
@@ -76,8 +89,8 @@ def specification(
             "noNewPrivileges": True,
         },
         "linux": {
-            # The network's is new and empty: not even its loopback is up.
-            "namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")],
+            # A network namespace of its own is new and empty: not even its loopback is up.
+            "namespaces": [{"type": k} for k in ("pid", "ipc", "uts", "mount", *(() if network else ("network",)))],
             "maskedPaths": ["/proc/kcore", "/proc/keys"],
             "readonlyPaths": ["/proc/sys"],
         },
