@@ -134,7 +134,7 @@ class Chaos:
         until("a leader who lives", self._led, left(), 0.3)
         waiting = self._unsettled()
         until(f"claims to be settled: {waiting}", lambda: not waiting & self._unsettled(), left(), 0.5)
-        self.load.check()
+        self.load.wait_for(3)  # people delete what they waited for in vain, too
         until("three replicas to be ready", self._replicas, left(), 0.5)
         stage.rolled_out()
 
@@ -230,7 +230,7 @@ def main() -> int:
             chaos = None
             dice = random.Random(seed)  # noqa: S311  it has to repeat
             try:
-                with Load(stage, "chaos") as load:
+                with Load(stage, "chaos", "10.48.0.0/20", pause=1.0) as load:
                     chaos = Chaos(Scene(stage, dice), load, witness)
                     chaos.run(args.minutes * 60, args.only)
             except (DevclusterError, AssertionError, LookupError) as error:

@@ -25,10 +25,12 @@ class Load:
     Args:
         stage: the cluster.
         pool: of which the addresses are.
+        cidr: of the pool. Freed addresses rest for a minute, which each new leader counts anew.
+        pause: seconds between two batches.
     """
 
-    def __init__(self, stage: Stage, pool: str) -> None:
-        self.stage, self.pool = stage, pool
+    def __init__(self, stage: Stage, pool: str, cidr: str = "10.40.0.0/22", pause: float = PAUSE) -> None:
+        self.stage, self.pool, self._cidr, self._pause = stage, pool, cidr, pause
         self.run = secrets.token_hex(3)  #: so that no name comes twice
         self.made = 0
         self.made_at: dict[str, float] = {}  #: by name, when a claim was seen first
@@ -39,7 +41,7 @@ class Load:
         self._error: BaseException | None = None
 
     def __enter__(self) -> Load:
-        stage, pool = self.stage, {"cidr": "10.40.0.0/22"}
+        stage, pool = self.stage, {"cidr": self._cidr}
         body = {"apiVersion": "ipam.kopf-ha.dev/v1", "kind": "AddressPool", "metadata": {"name": self.pool}}
         stage.kubectl("apply", "-f", "-", input=json.dumps(body | {"spec": pool}))
         stage.kubectl("wait", f"addresspool/{self.pool}", "--for=condition=Ready", f"--timeout={LIMIT - 5:g}s")
@@ -108,7 +110,7 @@ class Load:
                 self.made += BATCH
                 if old:
                     self.stage.kubectl("delete", "addressclaims", "-n", NAMESPACE, "--wait=false", *old)
-                self._stop.wait(PAUSE)
+                self._stop.wait(self._pause)
         except BaseException as error:
             self._error = error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import sys
 import urllib.request
 from collections.abc import Callable
 
@@ -11,6 +12,8 @@ import kopf
 import pytest
 
 from devcluster.waiting import until
+from kopf_ha.run.operator import Runner
+from kopf_ha.run.selftest import SelfTest
 from tests.run.support import GROUP, LONG, Marks, Running, World, free_port, registry
 
 Run = Callable[..., Running]
@@ -42,6 +45,30 @@ def test_what_is_missing_is_named_in_the_log_an_event_and_a_metric(
     assert "kopf_ha_not_enforced 2.0" in metrics
     assert 'leader_election_master_status{name="op"} 1.0' in metrics
     assert 'kopf_ha_writes_total{client="kubernetes",kind="roots.run.kopf-ha.test/status",outcome="2xx"}' in metrics
+
+
+def test_policies_that_are_applied_again_are_noticed(
+    run: Run, world: World, marks: Marks, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The administrator who took one out of force for a repair puts it back while the same leader leads."""
+    caplog.set_level(logging.INFO)
+    answers: list[list[str] | LookupError] = [["it can be lowered"], ["it can be lowered"], LookupError("busy")]
+
+    def ask(*_: object) -> list[str]:
+        answer = answers.pop(0) if answers else []
+        if isinstance(answer, LookupError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(sys.modules[Runner.__module__], "ASK_AGAIN", 0.1)
+    monkeypatch.setattr(SelfTest, "ask", ask)
+    running = run(handlers_that_mark(marks), world.settings(deciding=DECIDING))
+    marks.wait("startup")
+    until("it to be noticed", lambda: "the API server enforces the fence again" in caplog.text, LONG)
+    assert caplog.text.count("not enforced by the API server: it can be lowered") == 1
+    assert "unknown whether the API server enforces the fence: busy" in caplog.text
+    assert running.runner.journal.metrics.registry.get_sample_value("kopf_ha_not_enforced") == 0
+    assert world.lease()["leaseTransitions"] == 1
 
 
 def test_required_policies_that_are_missing_keep_a_replica_from_leading(

@@ -35,6 +35,7 @@ class Journal:
         self.events = Events(settings, make_api)
         self.report = Report()
         self._lease_uid = ""
+        self._missing: list[str] = []  #: what the API server was found not to enforce in this term
         self._ended_at = 0.0
         self._pod = own_pod(settings)
 
@@ -45,7 +46,7 @@ class Journal:
     def began(self, grant: Grant, lease_uid: str) -> None:
         """Tell that a term began, by the Lease of this uid."""
         token, holder = grant.stamp.token, grant.stamp.holder
-        self.report, self._lease_uid = Report(grant, boottime()), lease_uid
+        self.report, self._lease_uid, self._missing = Report(grant, boottime()), lease_uid, []
         self.metrics.leads(token)
         self._post("Leading", "BecameLeader", f"{holder} became leader with token {token}")
 
@@ -57,8 +58,13 @@ class Journal:
         logger.info("barrier: %d deciding objects stamped with token %d in %.3f s", objects, token, seconds)
 
     def not_enforced(self, missing: Sequence[str]) -> None:
-        """Tell what the API server would let through."""
+        """Tell what the API server would let through; in one term only when that has changed."""
         self.metrics.missing.set(len(missing))
+        before, self._missing = self._missing, list(missing)
+        if before and not missing:
+            logger.info("the API server enforces the fence again")
+        if before == self._missing:
+            return
         for sentence in missing:
             logger.warning("not enforced by the API server: %s", sentence)
         if missing:

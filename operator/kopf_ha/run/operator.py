@@ -49,6 +49,8 @@ BACKOFF = (1.0, 60.0)
 PATIENCE = 0.8
 #: Seconds for each answer while a follower asks whether the fence is enforced, before it takes over early.
 CONFIRM = 2.0
+#: Seconds until a leader asks again for what it found missing or unknown: policies are taken out of force for repairs.
+ASK_AGAIN = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,6 @@ class Runner:
             confirm=self.not_enforced,
         )
         self.run_lock = RunLock(settings, self.elector.holder_gone)
-
         self.everywhere = Everywhere(
             everywhere if everywhere is not None else _registry.everywhere(),
             options,
@@ -267,17 +268,18 @@ class Runner:
             ConfigurationError: something is, or a deciding kind is not installed, and `require_policies` is set.
             LookupError: it cannot be found out, and `require_policies` is set.
         """
-        required = self.settings.require_policies
+        required, missing = self.settings.require_policies, None
         try:
             missing = self.selftest.ask(grant.stamp.token)
+            self.journal.not_enforced(missing)
         except (ConfigurationError, LookupError, urllib3.exceptions.HTTPError) as error:
             if required:
                 raise
             logger.warning("unknown whether the API server enforces the fence: %s", error)
-            return
-        self.journal.not_enforced(missing)
         if missing and required:
             raise ConfigurationError(f"the API server does not enforce the fence: {'; '.join(missing)}")
+        if missing != [] and not required:
+            _later(ASK_AGAIN, lambda: None if grant.closed else self.ask_the_server(grant))
 
     def not_enforced(self) -> str:
         """Say why a stale leader might get its writes accepted, or why that is unknown; empty if it cannot be."""
