@@ -69,6 +69,20 @@ def test_a_name_that_another_pod_has_now() -> None:
     assert not siblings.gone("lead_u2_cccc", at(20))
 
 
+@pytest.mark.parametrize(
+    ("name", "dead"), [("op-5c-x2x", True), ("op-77-abc", True), ("vm", False), ("ops-5c-x2x", False), ("", False)]
+)
+def test_a_pod_that_was_gone_before_i_was_there(name: str, dead: bool) -> None:
+    """Its name says whether it was one of us: a process outside of the cluster has no Pod, and lives."""
+    siblings, holder = Siblings("me"), f"{name}_u9_aaaa"
+    mine = {"generateName": "op-5c-", "labels": {"pod-template-hash": "5c"}}
+    siblings.saw(Pod.parse(body("me", "op-5c-abc", metadata=mine)))
+    siblings.leads(holder, at(20))
+    assert siblings.gone(holder, at(20)) == "", "nobody asked yet"
+    siblings.read("u9", None, name)
+    assert bool(siblings.gone(holder, at(20))) == dead
+
+
 def test_a_pod_that_was_only_labelled_otherwise_is_not_gone() -> None:
     siblings = seen(body())
     siblings.listed([])

@@ -245,6 +245,14 @@ def test_a_pod_that_never_was_is_not_gone(world: World) -> None:
     assert (follower.asked, follower.leads) == (1, False)
 
 
+def test_a_sibling_that_was_gone_before_i_was_there(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """All replicas died at once, or there is but one, and its Pod was replaced."""
+    holder = world.leader("op-5c-gone", uid="0-0-0")
+    follower = world.follower("op-5c-next", revision="5c", generateName="op-5c-")
+    follower.replica.leads()
+    assert f"Pod op-5c-gone is gone: taking over from {holder} without waiting" in caplog.text
+
+
 def test_my_own_deletion_is_told_once(world: World) -> None:
     world.leader()
     marked = world.follower("marked", finalizers=["test.kopf-ha.dev/stay"])

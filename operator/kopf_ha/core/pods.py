@@ -34,6 +34,7 @@ class Pod:
         created: RFC 3339, in whole seconds, so that text compares as time does.
         owner: what its workload is called, whatever the revision; empty without a controller.
         revision: hash of the template that it was made from; empty for none.
+        prefix: with which the names of all Pods of its workload begin, whatever their revision; empty for none.
         over: its phase is Failed or Succeeded: no container of it will run again.
         deleting: it has a deletionTimestamp, which is not death.
         ready: its condition Ready is true.
@@ -47,6 +48,7 @@ class Pod:
     created: str = ""
     owner: str = ""
     revision: str = ""
+    prefix: str = ""
     over: bool = False
     deleting: bool = False
     ready: bool = False
@@ -71,6 +73,7 @@ class Pod:
             created=str(meta.get("creationTimestamp") or ""),
             owner=next((_workload(o, revision) for o in meta.get("ownerReferences") or () if o.get("controller")), ""),
             revision=revision,
+            prefix=str(meta.get("generateName") or "").removesuffix(f"{revision}-"),
             over=status.get("phase") in ("Failed", "Succeeded"),
             deleting=bool(meta.get("deletionTimestamp")),
             ready=any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ()),
@@ -101,7 +104,7 @@ class Siblings:
     def __init__(self, me: str) -> None:
         self._me = me
         self._pods: dict[str, Pod] = {}  #: by uid, those that exist for all that is known
-        self._once: set[str] = set()  #: uids that were seen to exist
+        self._once: set[str] = set()  #: uids of those that exist or did
         self._shown: set[str] = set()  #: uids that the watch shows: news of these come by themselves
         self._dead: set[str] = set()  #: uids that a read did not find: they never come back
         self._ended: dict[str, float] = {}
@@ -138,13 +141,20 @@ class Siblings:
         for pod in pods:
             self.saw(pod)
 
-    def read(self, uid: str, found: Pod | None) -> None:
-        """Take in the answer of a consistent read of the name that the Pod of this uid had."""
+    def read(self, uid: str, found: Pod | None, name: str = "") -> None:
+        """Take in the answer of a consistent read of the name that the Pod of this uid had.
+
+        Who was made when the holder was gone already never saw it. A name as my own has says that it was one of us,
+        which a process outside of the cluster, with an identity of the same form, is not.
+        """
         if found is not None and found.uid == uid:
             self._exists(found)
             return
         self._dead.add(uid)
         self.lost_sight(uid)
+        me = self._pods.get(self._me)
+        if me and me.prefix and name.startswith(me.prefix):
+            self._once.add(uid)
 
     def leads(self, holder: str, acquired: str | None) -> None:
         """Note that the Lease names this holder, since this `acquireTime`.
@@ -178,7 +188,7 @@ class Siblings:
     # --- judgements
 
     def known(self, uid: str) -> bool:
-        """Whether this Pod was ever seen to exist."""
+        """Whether this Pod exists or did for certain."""
         return uid in self._once
 
     def shown(self, uid: str) -> bool:

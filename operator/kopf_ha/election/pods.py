@@ -296,11 +296,13 @@ class PodWatcher:
         with self._lock:
             self._siblings.leads(record.holder, record.acquire_time)
             known, shown = self._siblings.known(uid), self._siblings.shown(uid)
+            me = self._siblings.shown(self._settings.pod_uid)  # without it nobody knows what names my siblings have
             cause = self._siblings.gone(record.holder, record.acquire_time)
-        # Not among those watched: a Pod that never was cannot be gone.
+        # A Pod that never was cannot be gone.
         if (shown and not cause) or (not known and uid in self._asked):
             return None
-        self._asked.add(uid)
+        if me:
+            self._asked.add(uid)
         # The watch alone is no proof: it lags, and whoever changes labels leaves it.
         self._read(client, name, uid)
         with self._lock:
@@ -325,7 +327,9 @@ class PodWatcher:
         body = client.read(name, self._settings.renew_deadline / 2)
         pod = Pod.parse(body) if body is not None else None
         with self._lock:
-            self._siblings.read(uid, pod)
+            self._siblings.read(
+                uid, pod, name if self._settings.lease_namespace == self._settings.pod_namespace else ""
+            )
         return pod if pod is not None and pod.uid == uid else None
 
     def _complain(self, trouble: str) -> None:
