@@ -59,7 +59,8 @@ class Witness:
         for uid, code, when in self.ends.values():
             if code == 137 and killed[uid] > 0:
                 killed[uid] -= 1
-            elif code != 0:
+            # 143: asked to stop while it loaded. Without a time it is the kubelet's guess of a pod that is gone.
+            elif code not in (0, 143) and when:
                 found.append(f"the container of pod {uid} ended with status {code} at {when}")
         return found
 
@@ -92,7 +93,7 @@ class Witness:
         for status in (body.get("status") or {}).get("containerStatuses") or ():
             for state in (status.get("state") or {}, status.get("lastState") or {}):
                 if over := state.get("terminated"):
-                    end = (body["metadata"]["uid"], int(over["exitCode"]), str(over.get("finishedAt")))
+                    end = (body["metadata"]["uid"], int(over["exitCode"]), over.get("finishedAt") or "")
                     self.ends[over.get("containerID") or f"{end}"] = end
 
     def _copy(self) -> None:
