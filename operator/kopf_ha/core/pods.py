@@ -208,8 +208,8 @@ class Siblings:
         Args:
             holder: the Lease's.
             acquired: the Lease's `acquireTime`, by the clock of the holder's node, which also says when its containers
-                ended. It is used *against* a judgement only: who acquired later than a container ended ran in
-                another one.
+                ended. Here it speaks *against* a judgement only: who acquired later than a container ended ran
+                in another one.
         """
         name, uid = pod_of(holder)
         if not uid or uid == self._me or uid not in self._once:
