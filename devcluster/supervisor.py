@@ -59,10 +59,12 @@ def up(state: StateDir, size: Size, progress: Progress) -> dict[str, Any]:
     while record is None:
         if state.owner() is not None:
             record = _await_other(state, progress)
-            if record is not None and len(record["nodes"]) < size.nodes:
+            if record is not None and len(record.get("nodes", ())) < size.nodes:
                 raise DevclusterError(f"what is up in {state.path} has fewer nodes: take it down first")
             continue
         if (stale := state.read()) is not None and stale.get("existing"):
+            if size.nodes:
+                raise DevclusterError(f"{state.path} names a cluster that exists and gets no nodes: take it down first")
             progress.line("already up")
             return stale
         if size.nodes:

@@ -66,3 +66,29 @@ def test_without_an_answer_it_asks_again_and_without_permission_seldom(
     monkeypatch.setattr(watcher, "_news", news)
     watcher._judge()
     assert news.waits == [None, pause]
+
+
+def test_without_labels_nobody_is_watched(caplog: pytest.LogCaptureFixture) -> None:
+    watcher = PodWatcher(
+        settings("me_uid_1").changed(pod_name="me", pod_uid="uid", pod_namespace="ns"),
+        ApiClient,
+        holder=lambda: None,
+        gone=lambda holder: pytest.fail(holder),
+        head_start=lambda seconds: None,
+        deleted=lambda cause: pytest.fail(cause),
+        confirm=lambda: "",
+    )
+    caplog.set_level("INFO", logger="kopf_ha.election")
+    client: Any = _Found({"metadata": {"name": "me", "uid": "uid", "labels": {"pod-template-hash": "a"}}})
+    assert watcher._look_at_myself(client) is None
+    assert "no labels that the replicas share" in caplog.text
+    client = _Found({"metadata": {"name": "me", "uid": "uid", "labels": {"app": "x", "pod-template-hash": "a"}}})
+    assert watcher._look_at_myself(client) == "app=x"
+
+
+class _Found:
+    def __init__(self, body: dict[str, Any]) -> None:
+        self.body = body
+
+    def read(self, name: str, timeout: float) -> dict[str, Any]:
+        return self.body

@@ -201,8 +201,13 @@ class PodWatcher:
                 s.pod_name, s.pod_uid, s.pod_namespace,
             )  # fmt: skip
             return None
+        labels = sibling_labels(body)
+        if not labels:
+            # All Pods of the namespace would be watched, strangers too, and remembered.
+            log.info("Pod %s has no labels that the replicas share: the holder's Pod is not watched", s.pod_name)
+            return None
         self._saw(body)
-        return ",".join(f"{k}={v}" for k, v in sorted(sibling_labels(body).items()))
+        return ",".join(f"{k}={v}" for k, v in sorted(labels.items()))
 
     def _watch_once(self, client: PodClient, labels: str) -> None:
         timeout = self._settings.renew_deadline / 2

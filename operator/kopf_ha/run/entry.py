@@ -96,6 +96,8 @@ async def operator(
 ) -> None:
     """Run a fenced operator inside of an application, as `kopf.operator()` does; cancel it to stop.
 
+    It returns by itself when the Pod is being deleted, as `kopf.operator()` does at a SIGTERM.
+
     The terms run in threads and loops of their own, so that a blocked loop of the application does not cost
     the Lease. Call it before clients of the `kubernetes` package are made, or they are not fenced.
 
