@@ -21,6 +21,7 @@ from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Request
 from kopf_ha.errors import StaleLeader
 from kopf_ha.run.logs import TermFields, configure, speaking_for
+from kopf_ha.run.observe import hush
 from kopf_ha.run.report import Report
 from kopf_ha.settings import Settings
 from tests.run.support import LONG, Replica, World
@@ -212,3 +213,18 @@ def test_configuration_errors_are_json_too(replica: Start, world: World) -> None
     assert one.process.wait(LONG) == 1
     (line,) = [json.loads(text) for text in one.log.splitlines()]
     assert "no credentials for a cluster" in line["message"]
+
+
+def test_a_refusal_by_which_a_term_ends_is_logged_without_a_traceback(log: Callable[..., io.StringIO]) -> None:
+    """Kopf takes it for an unexpected error. Others' tracebacks stay."""
+    said = log(kopf.LogFormat.PLAIN)
+    hush()
+    for error in (StaleLeader("term 7 is over"), ValueError("a mistake")):
+        try:
+            raise error
+        except Exception as e:
+            logging.getLogger("kopf.objects").exception("Throttling for 1 seconds due to an unexpected error: %r", e)
+    text = said.getvalue()
+    assert "StaleLeader('term 7 is over')" in text
+    assert text.count("Traceback") == 1
+    assert "ValueError: a mistake" in text

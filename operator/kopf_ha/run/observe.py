@@ -15,7 +15,7 @@ from kopf_ha.adapters import Outcome, wiring
 from kopf_ha.core.target import Target
 from kopf_ha.core.token import ANNOTATIONS
 from kopf_ha.core.wire import Request
-from kopf_ha.errors import FloorLost
+from kopf_ha.errors import FloorLost, TermEnded
 
 HANDLER_ID = "kopf_ha.observe"
 STARTUP_ID = "kopf_ha.ignore_stamps"
@@ -85,7 +85,18 @@ def _not_signals(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith("OS signals are ignored")
 
 
+def _without_trace(record: logging.LogRecord) -> bool:
+    """A write that is refused since its term is over is no surprise, and its cause is not where it was sent."""
+    if record.exc_info and isinstance(record.exc_info[1], TermEnded):
+        record.exc_info = None
+    return True
+
+
 def hush() -> None:
-    """Keep the lines about our own handler, and of signals, which are the runner's, out of the operator's log."""
+    """Keep the lines about our own handler, and of signals, which are the runner's, out of the operator's log.
+
+    And tracebacks of a term's end.
+    """
     logging.getLogger("kopf.objects").addFilter(_not_ours)
+    logging.getLogger("kopf.objects").addFilter(_without_trace)
     logging.getLogger("kopf._core.reactor.running").addFilter(_not_signals)
