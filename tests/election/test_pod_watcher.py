@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import logging
 import secrets
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -235,6 +236,28 @@ def test_a_holder_that_is_labelled_otherwise(world: World) -> None:
     assert not follower.watcher._siblings.shown(uid)
     world.pods.delete("lead")
     follower.replica.leads()
+
+
+def test_who_was_faster_meanwhile_is_not_taken_over_from(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    holder = world.leader()
+    follower = world.follower()
+    world.knows(follower, holder)
+    until("it to have asked at the start", lambda: follower.asked, PATIENCE)
+    asked = threading.Event()
+
+    def confirm() -> str:
+        faster = world.leader("faster", token=5)
+        until("that to be seen", lambda: follower.replica.elector.observed_holder == faster, PATIENCE)
+        asked.set()
+        return ""
+
+    follower.watcher._confirm = confirm
+    world.pods.delete("lead")
+    assert asked.wait(PATIENCE)
+    version = world.pods.patch("next", labels={"n": "1"})
+    mine = follower.replica.settings.pod_uid
+    until("the next news to be seen", lambda: follower.shows(mine, version), PATIENCE)
+    assert "taking over" not in caplog.text
 
 
 def test_a_pod_that_never_was_is_not_gone(world: World) -> None:

@@ -322,6 +322,10 @@ class PodWatcher:
                 log.info("%s, but its Lease is waited for, since fast takeover is off: %s", cause, off)
             # That may have been a request without an answer, and policies are applied again.
             return self._settings.retry_period
+        # Asking takes time, in which it may have released its Lease, another one acquired it, or I was told to leave.
+        present = self._holder()
+        if self._leaving or present is None or present.holder != record.holder:
+            return None
         self._settled.add(record.holder)
         log.info("%s: taking over from %s without waiting", cause, record.holder)
         self._gone(record.holder)
