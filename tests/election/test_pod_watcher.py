@@ -61,9 +61,10 @@ class Pods:
     def status(self, name: str, **status: Any) -> None:
         self.ask("PATCH", f"/{name}/status", {"status": status}, MERGE)
 
-    def container(self, name: str, running: str, ended: str = "") -> None:
-        """Have the operator's container run, the one before ended."""
-        over = {"terminated": {"exitCode": 137, "containerID": f"x://{ended}", "finishedAt": now()}} if ended else {}
+    def container(self, name: str, running: str, ended: str = "", when: str = "") -> None:
+        """Have the operator's container run, the one before ended, now or then."""
+        end = {"exitCode": 137, "containerID": f"x://{ended}", "finishedAt": when or now()}
+        over = {"terminated": end} if ended else {}
         states = {"containerID": f"x://{running}", "state": {"running": {"startedAt": now()}}, "lastState": over}
         one = {"name": "operator", "image": "none", "imageID": "", "ready": True, "restartCount": 0} | states
         self.status(name, phase="Running", containerStatuses=[one])
@@ -192,12 +193,13 @@ def test_what_is_no_death(world: World) -> None:
     follower = world.follower()
     world.knows(follower, first)
     until("C1 to be the first one's", lambda: first in follower.watcher._siblings._container, PATIENCE)
+    restarted = now()
     second = world.leader(uid=uid, token=5)  # the container was restarted, and the status does not say so yet
     world.knows(follower, second)
     until("the second one to be known", lambda: second in follower.watcher._siblings._waiting[uid], PATIENCE)
-    world.pods.container("lead", "C1", ended="C0")
+    world.pods.container("lead", "C1", ended="C0", when=restarted)
     world.pods.delete("lead")
-    world.pods.container("lead", "C2", ended="C1")
+    world.pods.container("lead", "C2", ended="C1", when=restarted)
     version = world.pods.patch("lead", labels={"app": "other"})  # which the watch shows as a deletion
     until("it to be read", lambda: follower.shows(uid, version), PATIENCE)
     assert not follower.leads
