@@ -171,7 +171,7 @@ class Shop:
         return sorted(found)
 
     def refusals(self) -> list[str]:
-        return [line for r in self.node.all for line in r.log.splitlines() if "refused" in line]
+        return [line for r in self.node.all for line in r.log.splitlines() if "refused by" in line]
 
     def writes(self, replica: Replica) -> list[tuple[str, str, int]]:
         """A replica's writes as (verb, resource, code), by the audit log; without events and Leases."""

@@ -96,7 +96,7 @@ def test_in_the_order_of_the_page(plane: ControlPlane, node: Node) -> None:
     page.check_at_end()
     until_nothing_is_left(node)
     for replica in node.all:
-        assert "refused" not in replica.log
+        assert "refused by" not in replica.log
 
 
 def test_the_operator_is_gone_and_objects_hang(plane: ControlPlane, node: Node) -> None:

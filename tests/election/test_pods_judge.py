@@ -68,7 +68,7 @@ def test_without_an_answer_it_asks_again_and_without_permission_seldom(
     assert news.waits == [None, pause]
 
 
-def test_without_labels_nobody_is_watched(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_labels_only_my_own_pod_is_watched() -> None:
     watcher = PodWatcher(
         settings("me_uid_1").changed(pod_name="me", pod_uid="uid", pod_namespace="ns"),
         ApiClient,
@@ -78,12 +78,10 @@ def test_without_labels_nobody_is_watched(caplog: pytest.LogCaptureFixture) -> N
         deleted=lambda cause: pytest.fail(cause),
         confirm=lambda: "",
     )
-    caplog.set_level("INFO", logger="kopf_ha.election")
     client: Any = _Found({"metadata": {"name": "me", "uid": "uid", "labels": {"pod-template-hash": "a"}}})
-    assert watcher._look_at_myself(client) is None
-    assert "no labels that the replicas share" in caplog.text
+    assert watcher._look_at_myself(client) == ("fieldSelector", "metadata.name=me")
     client = _Found({"metadata": {"name": "me", "uid": "uid", "labels": {"app": "x", "pod-template-hash": "a"}}})
-    assert watcher._look_at_myself(client) == "app=x"
+    assert watcher._look_at_myself(client) == ("labelSelector", "app=x")
 
 
 class _Found:

@@ -75,7 +75,7 @@ class Client:
         self._api.close()
 
     def _watch(
-        self, method: Any, version: str, timeout: float, silence: float, **selector: str
+        self, method: Any, version: str, timeout: float, silence: float, **selector: Any
     ) -> Iterator[dict[str, Any]]:
         """Give the watch's events, bookmarks too, until the server ends it.
 

@@ -36,13 +36,13 @@ class _Pods:
         self,
         namespace: str,
         *,
-        label_selector: str,
+        selector: tuple[str, str],
         resource_version: str = "",
         watch: bool = False,
         allow_watch_bookmarks: bool = False,
         **options: Any,
     ) -> Any:
-        query = {"labelSelector": label_selector}
+        query = dict([selector])
         if watch:
             query |= {"watch": "true", "resourceVersion": resource_version}
             query["allowWatchBookmarks"] = str(allow_watch_bookmarks).lower()
@@ -88,18 +88,20 @@ class PodClient(Client):
                 return None
             raise
 
-    def list(self, labels: str, timeout: float) -> tuple[list[dict[str, Any]], str]:
-        """LIST those with these labels from the quorum, and give the resourceVersion to watch from.
+    def list(self, selector: tuple[str, str], timeout: float) -> tuple[list[dict[str, Any]], str]:
+        """LIST those of a selector (`labelSelector` or `fieldSelector`, its value) from the quorum.
+
+        Gives the resourceVersion to watch from, too.
 
         Raises:
             Unreached: no usable answer.
         """
-        answer = self._call("list", self._pods.list_namespaced_pod, timeout, label_selector=labels)
+        answer = self._call("list", self._pods.list_namespaced_pod, timeout, selector=selector)
         return list(answer.get("items") or []), str(answer["metadata"]["resourceVersion"])
 
-    def watch(self, labels: str, version: str, timeout: float) -> Iterator[dict[str, Any]]:
+    def watch(self, selector: tuple[str, str], version: str, timeout: float) -> Iterator[dict[str, Any]]:
         """Give the watch's events; as `Client._watch`."""
-        return self._watch(self._pods.list_namespaced_pod, version, timeout, SILENCE, label_selector=labels)
+        return self._watch(self._pods.list_namespaced_pod, version, timeout, SILENCE, selector=selector)
 
 
 class PodWatcher:
@@ -171,15 +173,15 @@ class PodWatcher:
 
     def _run(self) -> None:
         client = self._watch_client = PodClient(self._settings, self._make_client())
-        labels: str | None = None
+        selector: tuple[str, str] | None = None
         while not self._stopping.is_set():
             pause, begun = 0.0, time.monotonic()
             try:
-                if labels is None:
-                    labels = self._look_at_myself(client)
-                    if labels is None:
+                if selector is None:
+                    selector = self._look_at_myself(client)
+                    if selector is None:
                         return
-                self._watch_once(client, labels)
+                self._watch_once(client, selector)
             except Unreached as e:
                 if e.status != 410:
                     pause = REFUSED if e.status == 403 else self._settings.retry_period
@@ -192,7 +194,7 @@ class PodWatcher:
             self._stopping.wait(pause * random.uniform(0.5, 1))  # noqa: S311
         client.close()
 
-    def _look_at_myself(self, client: PodClient) -> str | None:
+    def _look_at_myself(self, client: PodClient) -> tuple[str, str] | None:
         s = self._settings
         body = client.read(s.pod_name, s.renew_deadline / 2)
         if body is None or body["metadata"]["uid"] != s.pod_uid:
@@ -201,24 +203,23 @@ class PodWatcher:
                 s.pod_name, s.pod_uid, s.pod_namespace,
             )  # fmt: skip
             return None
+        self._saw(body)
         labels = sibling_labels(body)
         if not labels:
-            # All Pods of the namespace would be watched, strangers too, and remembered.
-            log.info("Pod %s has no labels that the replicas share: the holder's Pod is not watched", s.pod_name)
-            return None
-        self._saw(body)
-        return ",".join(f"{k}={v}" for k, v in sorted(labels.items()))
+            # Of all Pods of the namespace most would be strangers. The holder's is asked for all the same.
+            return "fieldSelector", f"metadata.name={s.pod_name}"
+        return "labelSelector", ",".join(f"{k}={v}" for k, v in sorted(labels.items()))
 
-    def _watch_once(self, client: PodClient, labels: str) -> None:
+    def _watch_once(self, client: PodClient, selector: tuple[str, str]) -> None:
         timeout = self._settings.renew_deadline / 2
-        items, version = client.list(labels, timeout)
+        items, version = client.list(selector, timeout)
         with self._lock:
             self._siblings.listed(Pod.parse(body) for body in items)
         for body in items:
             self._look_at(body)
         self._after_news()
         self._complain("")
-        for event in client.watch(labels, version, timeout):
+        for event in client.watch(selector, version, timeout):
             if self._stopping.is_set():
                 return
             body = event.get("object") or {}

@@ -35,7 +35,7 @@ from kopf_ha.run.logs import speaking_for
 from kopf_ha.run.observe import hush
 from kopf_ha.run.selftest import SelfTest
 from kopf_ha.run.serving import serving
-from kopf_ha.run.term import KopfOptions, Term
+from kopf_ha.run.term import WAKE, KopfOptions, Term
 from kopf_ha.settings import Settings
 
 logger = logging.getLogger("kopf_ha.run")
@@ -198,7 +198,7 @@ class Runner:
         """Wait for the next event; the election's own end is one."""
         while True:
             try:
-                return self.inbox.get(timeout=self.settings.lease_duration)
+                return self.inbox.get(timeout=WAKE)
             except queue.Empty:
                 if self.elector.state == "stopped" and self.inbox.empty():
                     self.leaving = EXIT_LOST

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -26,6 +27,8 @@ T = TypeVar("T")
 
 #: Seconds between two looks at what still runs while a term is drained.
 LOOK = 0.05
+#: Seconds after which a thread that waits looks for signals.
+WAKE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,10 +99,12 @@ class Term:
 
     def join(self, timeout: float) -> bool:
         """Wait until everything of the term ended, at most `timeout` seconds; say whether it did."""
-        if self._thread is None:
-            return True
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+        end = time.monotonic() + timeout
+        while self._thread is not None and self._thread.is_alive() and (left := end - time.monotonic()) > 0:
+            # In short pieces: of two signals the kernel may hand the second to another thread, and Python runs its
+            # handler only when this one wakes.
+            self._thread.join(min(left, WAKE))
+        return self._thread is None or not self._thread.is_alive()
 
     def _main(self) -> None:
         error: BaseException | None = None
