@@ -1,6 +1,6 @@
 """`python -m kopf_ha` is `kopf-ha`."""
 
-from kopf_ha.cli import main
+from kopf_ha.cli import entry
 
 if __name__ == "__main__":
-    main(prog_name="kopf-ha")
+    entry()

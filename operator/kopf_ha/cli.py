@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
@@ -142,7 +143,30 @@ def run(
             raise SystemExit(1) from error
         raise click.ClickException(str(error)) from error
     _end_by(settings.drain_timeout, status)
+    _ended_with.append(status)
     raise SystemExit(status)
+
+
+_ended_with: list[int] = []  #: the exit status of `run`, once it is decided
+
+
+def entry() -> None:
+    """Be the program `kopf-ha`, which ends without the interpreter's last steps.
+
+    Threads that still wait for an answer of an API server that is away would be ended there in the middle of C code,
+    and before Python 3.14 that aborts the process as often as not, with another exit status.
+    """
+    # What is registered first runs last: threads that are no daemons have ended by then, and others' callbacks ran.
+    atexit.register(_leave)
+    main(prog_name="kopf-ha")
+
+
+def _leave() -> None:
+    if _ended_with:
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(_ended_with[-1])
 
 
 def _load(paths: tuple[str, ...], modules: tuple[str, ...]) -> None:

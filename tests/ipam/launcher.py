@@ -65,6 +65,6 @@ urllib3.connectionpool.HTTPConnectionPool._make_request = make_request  # type: 
 aiohttp.ClientResponse.start = start  # type: ignore[method-assign]
 
 if __name__ == "__main__":
-    from kopf_ha.cli import main
+    from kopf_ha.cli import entry
 
-    main()
+    entry()
