@@ -21,6 +21,11 @@ PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl")
 NODE_PROGRAMS = ("kube-scheduler", "kubelet", "kube-proxy")
 
 
+def programs(nodes: int) -> tuple[str, ...]:
+    """What a cluster with that many nodes is made of."""
+    return (*PROGRAMS, *NODE_PROGRAMS) if nodes else PROGRAMS
+
+
 class Binaries:
     """Programs by name."""
 

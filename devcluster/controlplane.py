@@ -18,11 +18,11 @@ from typing import Any, TypeVar
 
 from devcluster import certs, cgroup, components, kubeconfig
 from devcluster.audit import POLICY
-from devcluster.binaries import NODE_PROGRAMS, PROGRAMS, Binaries
+from devcluster.binaries import Binaries, programs
 from devcluster.cluster import Cluster
 from devcluster.errors import DevclusterError
 from devcluster.https import Client
-from devcluster.node import Node, check_possible, load_image
+from devcluster.node import Node, check_possible
 from devcluster.place import Hub, Loopback, Place
 from devcluster.process import Process
 from devcluster.state import StateDir
@@ -119,7 +119,7 @@ class ControlPlane(Cluster):
         if self._wanted_nodes:
             check_possible(self.folder)
         if self._binaries is None:
-            self._binaries = Binaries.find((*PROGRAMS, *(NODE_PROGRAMS if self._wanted_nodes else ())))
+            self._binaries = Binaries.find(programs(self._wanted_nodes))
         self._state.acquire()
         try:
             if self._wanted_nodes:
@@ -150,12 +150,10 @@ class ControlPlane(Cluster):
         """End every process and give everything back. Does nothing when nothing runs."""
         # Asked nicely, servers wait for their clients, and members of etcd for each other. Nothing is lost: what
         # was answered is in the audit log, and in etcd's log on disk.
-        for node in self._nodes:
-            node.stop()
-        cgroup.remove(f"/{self._state.tag}")
-        for server in reversed(self.processes):
-            server.kill()
+        for process in reversed(self.processes):
+            process.kill()
         self._place.close()
+        cgroup.remove(f"/{self._state.tag}")
         self._etcd, self._apiservers, self._controller_manager = [], [], None
         self._nodes, self._scheduler = [], None
         self._state.release(remove=not self._keep_state)
@@ -252,10 +250,6 @@ class ControlPlane(Cluster):
     def nodes(self) -> list[Node]:
         """Its nodes."""
         return list(self._nodes)
-
-    def load(self, archive: Path) -> None:
-        """Have all nodes know the images of a docker archive. Raises DevclusterError if one cannot."""
-        load_image((node.cell.init for node in self._nodes), archive)
 
     @property
     def processes(self) -> list[Process]:

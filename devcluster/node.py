@@ -78,13 +78,8 @@ class Node:
         self.name = f"node-{number}"
         self.address = network.node(number)
         self.cell = Cell(self.name, log(f"{self.name}.log"))
-        self._number, self._folder, self._log, self._network, self._cgroup = (
-            number,
-            folder,
-            log,
-            network,
-            f"{group}/{self.name}",
-        )
+        self._number, self._folder, self._log, self._network = number, folder, log, network
+        self._cgroup = f"{group}/{self.name}"
         self.containerd: Inside | None = None
         self.kubelet: Inside | None = None
         self.proxy: Inside | None = None
@@ -107,11 +102,6 @@ class Node:
             self._folder / "kube-proxy.kubeconfig", cluster, kubeconfig.certificate_user(pki.proxy())
         )
         self.proxy = self._inside("kube-proxy", nodeconfig.proxy(binaries["kube-proxy"], access, self.name))
-
-    def stop(self) -> None:
-        """End it at once, as a power failure would; nothing of it stays but its files."""
-        for process in reversed(self.processes):
-            process.kill()
 
     @property
     def processes(self) -> list[Inside | Cell]:

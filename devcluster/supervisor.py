@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from devcluster.binaries import NODE_PROGRAMS, PROGRAMS, Binaries
+from devcluster.binaries import Binaries, programs
 from devcluster.cluster import ExistingCluster
 from devcluster.controlplane import ControlPlane
 from devcluster.errors import DevclusterError
@@ -44,11 +44,6 @@ class Size:
     apiservers: int = 1
     nodes: int = 0
 
-    @property
-    def programs(self) -> tuple[str, ...]:
-        """What it is made of."""
-        return (*PROGRAMS, *NODE_PROGRAMS) if self.nodes else PROGRAMS
-
 
 def up(state: StateDir, size: Size, progress: Progress) -> dict[str, Any]:
     """Start a cluster in the background, or find the one that is up already. Returns its record.
@@ -69,7 +64,7 @@ def up(state: StateDir, size: Size, progress: Progress) -> dict[str, Any]:
             return stale
         if size.nodes:
             check_possible(state.path)
-        Binaries.find(size.programs, progress)  # here, where someone sees the progress
+        Binaries.find(programs(size.nodes), progress)  # here, where someone sees the progress
         record = _start(state, size, progress)
     return record
 
@@ -192,7 +187,7 @@ def supervise(state: StateDir, size: Size, ready: Callable[[dict[str, Any]], Non
     for each in _STOP_SIGNALS:
         signal.signal(each, stop)
     try:
-        found = Binaries.find(size.programs, progress)
+        found = Binaries.find(programs(size.nodes), progress)
         with ControlPlane(state.path, size.etcd, size.apiservers, found, keep_state=False, nodes=size.nodes) as plane:
             record = _record(plane)
             plane.state.write(record)

@@ -25,7 +25,7 @@ from devcluster import (
     NoNodeError,
     Progress,
 )
-from devcluster.binaries import NODE_PROGRAMS, PROGRAMS
+from devcluster.binaries import programs
 from devcluster.node import check_possible
 from devcluster.waiting import until
 
@@ -60,8 +60,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     with capture.global_and_fixture_disabled():
         try:
             nodes = any("node_binaries" in getattr(item, "fixturenames", ()) for item in session.items)
-            names = (*PROGRAMS, *NODE_PROGRAMS) if nodes else PROGRAMS
-            session.config.stash[_binaries] = Binaries.find(names, Progress(sys.stderr))
+            session.config.stash[_binaries] = Binaries.find(programs(nodes), Progress(sys.stderr))
         except DevclusterError as error:
             session.config.stash[_binaries] = error
 
@@ -88,7 +87,7 @@ def node_binaries(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) 
     """The programs of a cluster with nodes, where nodes can run."""
     try:
         check_possible(tmp_path_factory.getbasetemp())
-        return Binaries.find((*PROGRAMS, *NODE_PROGRAMS), Progress(sys.stderr))
+        return Binaries.find(programs(nodes=1), Progress(sys.stderr))
     except NoNodeError as error:
         if os.environ.get("CI") == "true":
             pytest.fail(str(error))
