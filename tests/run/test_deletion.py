@@ -90,9 +90,8 @@ def made(logger, **_):
 """
 
 
-def test_the_signal_that_follows_is_not_the_second_one(
-    replica: Callable[..., Replica], world: World, pod: Pod, tmp_path: Path
-) -> None:
+def deleted_and_signalled(replica: Callable[..., Replica], world: World, pod: Pod) -> Replica:
+    """Give a leader with a busy handler that saw its Pod's deletion, and then got the kubelet's signal."""
     world.create("Thing", "a")
     env = {"POD_NAME": "mine", "POD_UID": pod.uid, "POD_NAMESPACE": world.namespace}
     one = replica("import pathlib" + SLOW, "op.py", "--drain-timeout=60", env=env)
@@ -100,6 +99,13 @@ def test_the_signal_that_follows_is_not_the_second_one(
     pod.delete()
     one.see("stopping: Pod mine is being deleted")
     one.signal(signal.SIGTERM)
+    return one
+
+
+def test_the_signal_that_follows_is_not_the_second_one(
+    replica: Callable[..., Replica], world: World, pod: Pod, tmp_path: Path
+) -> None:
+    one = deleted_and_signalled(replica, world, pod)
     (tmp_path / "replica-0" / "go").touch()
     assert one.wait() == 0
     one.see("DONE")
@@ -108,14 +114,7 @@ def test_the_signal_that_follows_is_not_the_second_one(
 
 
 def test_the_second_signal_is(replica: Callable[..., Replica], world: World, pod: Pod) -> None:
-    world.create("Thing", "a")
-    env = {"POD_NAME": "mine", "POD_UID": pod.uid, "POD_NAMESPACE": world.namespace}
-    one = replica("import pathlib" + SLOW, "op.py", "--drain-timeout=60", env=env)
-    one.see("BUSY")
-    pod.delete()
-    one.see("stopping: Pod mine is being deleted")
-    one.signal(signal.SIGTERM)
-    until("the first to be noted", lambda: one.process.poll() is None, LONG)
+    one = deleted_and_signalled(replica, world, pod)
     one.signal(signal.SIGINT)
     assert one.wait() in (128 + signal.SIGINT, 128 + signal.SIGTERM)
     assert "ending without waiting for handlers" in one.log
