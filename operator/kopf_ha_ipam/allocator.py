@@ -15,8 +15,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from kopf_ha_ipam.backoff import Backoff
 from kopf_ha_ipam.model import Body, Claim, ClaimRef, Pool, newer
 from kopf_ha_ipam.planning import Wait, adopt, given_twice, obstacle, unrecorded
-from kopf_ha_ipam.pools import TRIES, PoolKeeper
-from kopf_ha_ipam.writes import Api, Conflict, Gone, Unavailable, event
+from kopf_ha_ipam.pools import PoolKeeper
+from kopf_ha_ipam.writes import Api, Gone, event
 
 log = logging.getLogger(__name__)
 #: Claims that are stamped at once before a pool becomes active.
@@ -364,28 +364,12 @@ class Allocator:
 
         async def stamp(claim: Claim) -> None:
             async with gate:
-                await self._stamp(claim)
+                try:
+                    self.claim_seen(await self.api.stamp_claim(claim.ref))
+                except Gone:
+                    pass
 
         await asyncio.gather(*(stamp(claim) for claim in todo))
-
-    async def _stamp(self, claim: Claim) -> None:
-        version = claim.resource_version
-        for _ in range(TRIES):
-            try:
-                # The fence adds the stamp to each write of a status.
-                self.claim_seen(await self.api.patch_claim_status(claim.ref, version, {}))
-                return
-            except Gone:
-                return
-            except Conflict:
-                try:
-                    body = await self.api.claim(claim.ref)
-                except Gone:
-                    return
-                if body["metadata"]["uid"] != claim.ref.uid:
-                    return
-                version = body["metadata"]["resourceVersion"]
-        raise Unavailable(f"claim {claim.ref.where} changes faster than it can be stamped")
 
     def _keep(self, pool: Pool, *, mine: bool) -> None:
         self.keepers[pool.name] = PoolKeeper(

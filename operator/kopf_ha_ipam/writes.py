@@ -101,6 +101,11 @@ class Api:
             json=_versioned(version, status=status),
         )
 
+    async def stamp_claim(self, ref: ClaimRef) -> Body:
+        """Stamp a claim, whatever its revision: the fence adds the stamp, on the stamp that it judged."""
+        body: dict[str, Any] = {"status": {}}
+        return await self._call("patch", f"addressclaims/{ref.name}/status", API_VERSION, ref.namespace, json=body)
+
     async def note_address(self, ref: ClaimRef, address: str) -> Body:
         """Write a claim's address into its annotation, whatever its revision: only the operator writes that one."""
         patch = {"metadata": {"uid": ref.uid, "annotations": {ADDRESS_NOTE: address}}}

@@ -152,6 +152,12 @@ class View:
         await self._turn()
         return self._status("claim", ref.name, version, status)
 
+    async def stamp_claim(self, ref: ClaimRef) -> Body:
+        await self._turn()
+        found = self._judged("claim", ref.name)
+        self._stamp(found)
+        return self.world.changed(found)
+
     async def note_address(self, ref: ClaimRef, address: str) -> Body:
         await self._turn()
         return self._judged("claim", ref.name)
