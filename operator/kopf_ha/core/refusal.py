@@ -107,7 +107,7 @@ def denial_of(answer: Response) -> Denial | None:
 
 
 def sentence_of(answer: Response) -> str:
-    """Give what may be shown of a refusal, without any value that a user wrote; empty for what is not ours.
+    """Give what may be shown of a refusal, without any value that a user wrote: our own sentences, names of policies.
 
     A rule that could not be evaluated says why in words of the object's; so only its policy is named.
     """
@@ -120,6 +120,17 @@ def sentence_of(answer: Response) -> str:
         return ""
     ours = denial.policy.startswith(PREFIX) and denial.message.startswith(FENCING)
     return f"policy {denial.policy}" + (f": {denial.message}" if ours else "")
+
+
+def outline(answer: Response) -> str:
+    """Give what may be logged of any answer: ``403 Forbidden, policy NAME: sentence``, and nothing that it quotes."""
+    status = answer.json
+    reason = status.get("reason") if isinstance(status, Mapping) else None
+    told = str(answer.status)
+    if isinstance(reason, str) and reason.isascii() and reason.isalpha():
+        told += f" {reason}"
+    sentence = sentence_of(answer)
+    return f"{told}, {sentence}" if sentence else told
 
 
 def _stamp_fields(answer: Response) -> list[str]:
