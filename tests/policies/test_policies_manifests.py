@@ -10,7 +10,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from devcluster import Cluster
-from kopf_ha.core.refusal import Refusal, refusal_of
+from kopf_ha.core.refusal import RULE_MESSAGE, Refusal, refusal_of
 from kopf_ha.core.target import Target
 from kopf_ha.manifests import Description, Kind, policies, schema_fragment
 from kopf_ha.manifests.command import manifests
@@ -68,6 +68,20 @@ def test_the_crds_have_the_fragment() -> None:
                 == (fragment["properties"]["status"]["properties"]["fencing"])
             )
             assert version["subresources"] == {"status": {}}
+
+
+def test_the_rule_has_one_sentence_wherever_it_stands() -> None:
+    """The fence knows it by this."""
+    (wanted,) = schema_fragment()["x-kubernetes-validations"]
+    assert wanted["message"] == RULE_MESSAGE
+    found = {}
+    for path in [*ROOT.glob("crds/*.yaml"), *ROOT.glob("examples/*.yaml")]:
+        for crd in of_kind("CustomResourceDefinition", [d for d in yaml.safe_load_all(path.read_text()) if d]):
+            for version in crd["spec"]["versions"]:
+                for rule in version["schema"]["openAPIV3Schema"].get("x-kubernetes-validations", ()):
+                    if "status.fencing" in rule["rule"]:
+                        found[path.name] = rule["message"]
+    assert found == dict.fromkeys(("addresspools.yaml", "addressclaims.yaml", "webhook_operator.yaml"), RULE_MESSAGE)
 
 
 def test_the_rbac_is_the_generator_s() -> None:

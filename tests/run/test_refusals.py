@@ -13,7 +13,8 @@ import pytest
 import kopf_ha
 from devcluster.waiting import until
 from kopf_ha.core.refusal import RULE_MESSAGE, about_tokens
-from kopf_ha.errors import Denied, TermEnded
+from kopf_ha.core.token import ANNOTATION_TOKEN, Stamp
+from kopf_ha.errors import Denied, TermEnded, Unfenced
 from tests.run.support import GROUP, LONG, Marks, Policy, Running, World, caught, registry
 
 Run = Callable[..., Running]
@@ -141,6 +142,32 @@ def test_a_users_words_end_no_term(
     assert len({term.token for name in ("quoted", "whole", "theirs", "good") for term in marks.all(name)}) == 1
     assert "refused by server" not in caplog.text
     assert not running.ended
+
+
+@pytest.mark.parametrize("token", ["500", "2000000000", "9" * 5000])
+def test_annotations_of_a_child_end_no_term(run: Run, world: World, marks: Marks, token: str) -> None:
+    """I10: a tenant makes the ConfigMap first, with the name that a child will have."""
+    handlers, path = registry(), f"/api/v1/namespaces/{world.namespace}/configmaps"
+
+    @kopf.on.create(GROUP, "v1", "things", registry=handlers)
+    def made(name: str, **_: Any) -> None:
+        core = kubernetes.client.CoreV1Api(kubernetes.config.new_client_from_config())
+        marks.put(name, caught(lambda: core.patch_namespaced_config_map(name, world.namespace, {"data": {"a": "1"}})))
+        marks.put("term", kopf_ha.current_term())
+
+    notes = Stamp(7, "tenant", f"{world.namespace}/op", "x").as_annotations() | {ANNOTATION_TOKEN: token}
+    world.ask("POST", path, {"metadata": {"name": "bad", "annotations": notes}})
+    world.ask("POST", path, {"metadata": {"name": "good"}})
+    world.create("Thing", "bad")
+    running = run(handlers)
+    assert isinstance(marks.wait("bad"), Unfenced)
+    world.create("Thing", "good")
+    assert marks.wait("good") is None
+    first, second = marks.all("term")
+    assert first.token == second.token
+    assert second.remaining() > 0
+    assert running.runner.fence.floor < 500
+    assert "data" not in world.ask("GET", f"{path}/bad")
 
 
 def test_an_object_that_is_deleted_under_its_handler_goes(
