@@ -14,6 +14,7 @@ from kopf_ha import errors
 NAMES = [
     "ConfigurationError",
     "CurrentTerm",
+    "Denied",
     "ElectionError",
     "FloorLost",
     "ForeignStamp",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kopf_ha._context import CurrentTerm, current_term
 from kopf_ha.errors import (
     ConfigurationError,
+    Denied,
     ElectionError,
     FloorLost,
     ForeignStamp,
@@ -41,6 +42,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ConfigurationError",
     "CurrentTerm",
+    "Denied",
     "ElectionError",
     "FloorLost",
     "ForeignStamp",

@@ -10,9 +10,10 @@
         ├── NoTerm              the caller has no term: a thread, an executor, code outside of a handler
         ├── Unfenced            the fence does not know how to fence this write
         ├── ForeignStamp        the object's tokens count by another Lease; the others are not touched by it
+        ├── Denied              line 3 refused this write, for a reason that does not end the term
         └── TermEnded           the writer's term is over, or must end
             ├── GateClosed      line 1: no valid grant in this process
-            ├── StaleLeader     line 2 or 3: a newer leader wrote the object, or the API server says so
+            ├── StaleLeader     line 2 or 3: a newer leader wrote the object, or holds the Lease
             ├── FloorLost       a higher token than mine, although I hold the Lease
             └── StampDropped    the API server answered 200 and dropped the stamp
 
@@ -64,7 +65,7 @@ class Unfenced(Refused):
 
 
 class TermEnded(Refused):
-    """The writer's term is over or has to end now."""
+    """The writer's term is over or has to end now. Nothing that a user may write raises it (I10)."""
 
 
 class GateClosed(TermEnded):
@@ -72,7 +73,10 @@ class GateClosed(TermEnded):
 
 
 class StaleLeader(TermEnded):
-    """Line 2 or 3: the object carries the stamp of a newer term, or the API server refused the token."""
+    """Line 2 or 3: the object carries the stamp of a newer term.
+
+    Or the API server refused the token, and the Lease is not this term's any more.
+    """
 
     line = "precondition"
 
@@ -81,6 +85,16 @@ class ForeignStamp(Refused):
     """The object is stamped by the term of another Lease: two operators on one kind."""
 
     line = "precondition"
+
+
+class Denied(Refused):
+    """Line 3: the API server refused this write by a rule of ours, and the term goes on (I10).
+
+    The rule is not about tokens (the object is being deleted, a child lacks its label), or it is, while the
+    object, read again, and the Lease both say that the term is current.
+    """
+
+    line = "server"
 
 
 class FloorLost(TermEnded):

@@ -31,6 +31,7 @@ STRATEGIC = "application/strategic-merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 APPLY = "application/apply-patch+yaml"
 
+REASONS = {403: "Forbidden", 422: "Invalid"}
 FENCING = {k: {"type": "string"} for k in ("lease", "holder", "podUID")} | {"token": {"type": "integer"}}
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/ns/leases"
@@ -290,8 +291,21 @@ def json_of(code: int, body: Any) -> Response:
     return Response(code, json.dumps(body).encode())
 
 
-def status(code: int, message: str, reason: str = "") -> Response:
-    return json_of(code, {"kind": "Status", "metadata": {}, "message": message, "reason": reason, "code": code})
+def status(code: int, message: str, reason: str = "", *causes: Body) -> Response:
+    body = {"kind": "Status", "metadata": {}, "message": message, "reason": reason, "code": code}
+    return json_of(code, body | ({"details": {"causes": list(causes)}} if causes else {}))
+
+
+def denied(policy: str, message: str, *, code: int = 403, binding: str = "") -> Response:
+    """What the API server answers when a policy refuses (tests/policies/test_policies_answers.py)."""
+    said = f"ValidatingAdmissionPolicy '{policy}' with binding '{binding or policy}' denied request: {message}"
+    return status(code, f'widgets.t.dev "x" is forbidden: {said}', REASONS[code], {"message": said})
+
+
+def invalid(field: str, message: str) -> Response:
+    """What it answers when a schema, or a rule in it, refuses; of a rule at the root the field is ``<nil>``."""
+    cause = {"reason": "FieldValueInvalid", "message": f"Invalid value: {message}", "field": field}
+    return status(422, f'Widget.t.dev "x" is invalid: {field}: Invalid value: {message}', REASONS[422], cause)
 
 
 # --- those who write

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kopf_ha.core.refusal import about_tokens
 from kopf_ha.core.token import ANNOTATION_HOLDER, ANNOTATION_LEASE, ANNOTATION_POD_UID, ANNOTATION_TOKEN, TOKEN_MAX
 from kopf_ha.manifests import cel
 from kopf_ha.manifests.cel import Object, annotation, rule, text
@@ -17,9 +18,9 @@ def written(description: Description, child: Child) -> list[Object]:
     """The operator's writes to children (I3).
 
     A creation or change carries the writer's own stamp, above the recorded one or the same; a deletion carries
-    none, so the recorded one must be the writer's.
+    none, so the recorded one must be the writer's. Which rules are about tokens: see `policies.stamped`.
     """
-    lease = text(description.lease)
+    lease, stale = text(description.lease), about_tokens(description.lease)
     what = f"an object of {child.kind}"
     recorded = "'token ' + string(variables.before) + ' of ' + variables.beforeHolder"
     validations = [
@@ -43,20 +44,20 @@ def written(description: Description, child: Child) -> list[Object]:
         rule(
             "object == null || variables.after > variables.before || (variables.after == variables.before"
             " && variables.afterPod == variables.beforePod && variables.afterHolder == variables.beforeHolder)",
-            "fencing: the stamp's token is stale",
-            "'fencing: stale leader: the write carries token ' + string(variables.after) + ' of '"
+            f"{stale}the stamp's token is stale",
+            f"{text(stale + 'stale leader: the write carries token ')} + string(variables.after) + ' of '"
             f" + variables.afterHolder + ', the object records ' + {recorded}",
         ),
         rule(
             "object == null || variables.afterPod == variables.writer",
-            f"fencing: {what} must carry its writer's own fencing stamp",
-            "'fencing: a write must carry the stamp of its own writer, pod ' + variables.writer"
+            f"{stale}{what} must carry its writer's own fencing stamp",
+            f"{text(stale + 'a write must carry the stamp of its own writer, pod ')} + variables.writer"
             " + ', this one has token ' + string(variables.after) + ' of ' + variables.afterHolder",
         ),
         rule(
             "request.operation != 'DELETE' || variables.beforePod == variables.writer",
-            "fencing: the object is not stamped by this writer; stamp it first",
-            "'fencing: pod ' + variables.writer + ' has not stamped the object, which records ' +"
+            f"{stale}the object is not stamped by this writer; stamp it first",
+            f"{text(stale + 'pod ')} + variables.writer + ' has not stamped the object, which records ' +"
             f" (variables.before == 0 ? 'no token' : {recorded}) + '; stamp it first'",
         ),
         cel.conditional_delete(what),

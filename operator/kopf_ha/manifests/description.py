@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from kopf_ha.core.refusal import PREFIX
 from kopf_ha.errors import ConfigurationError
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -13,9 +14,6 @@ _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KIND = re.compile(r"[A-Z][A-Za-z0-9]*")
 _LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?)?")
-
-#: What policies are called: the fence knows a refusal of its own by it.
-PREFIX = "kopf-ha"
 
 
 @dataclass(frozen=True, slots=True)

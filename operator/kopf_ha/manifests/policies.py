@@ -6,6 +6,7 @@ checks a resourceVersion first, so who only lost a race gets 409 and no refusal.
 
 from __future__ import annotations
 
+from kopf_ha.core.refusal import about_tokens
 from kopf_ha.manifests import cel
 from kopf_ha.manifests.cel import Object, rule, text
 from kopf_ha.manifests.children import child_policies
@@ -27,9 +28,10 @@ def stamped(description: Description) -> list[Object]:
     """The operator's writes to stamped kinds (I1, I3, I4).
 
     A status write carries the writer's own stamp; everything else needs that stamp to be there already. So what
-    a newer term has stamped is closed to an older one, whatever it sends, as long as it invents no token.
+    a newer term has stamped is closed to an older one, whatever it sends, as long as it invents no token. Only the
+    rules that show by tokens that the writer's term is over say so (I10): the fence ends a term by no other.
     """
-    lease = text(description.lease)
+    lease, stale = text(description.lease), about_tokens(description.lease)
     recorded = "'token ' + string(variables.before.token) + ' of ' + variables.before.holder"
     validations = [
         rule("variables.writer != ''", cel.UNBOUND),
@@ -54,20 +56,20 @@ def stamped(description: Description) -> list[Object]:
         rule(
             "variables.sub != 'status' || variables.before == null"
             " || variables.after.token > variables.before.token || variables.after == variables.before",
-            "fencing: the stamp's token is stale",
-            "'fencing: stale leader: the write carries token ' + string(variables.after.token) + ' of '"
+            f"{stale}the stamp's token is stale",
+            f"{text(stale + 'stale leader: the write carries token ')} + string(variables.after.token) + ' of '"
             f" + variables.after.holder + ', the object records ' + {recorded}",
         ),
         rule(
             "variables.sub != 'status' || variables.after.podUID == variables.writer",
-            "fencing: a status write must carry its writer's own fencing stamp",
-            "'fencing: a status write must carry the stamp of its own writer, pod ' + variables.writer"
+            f"{stale}a status write must carry its writer's own fencing stamp",
+            f"{text(stale + 'a status write must carry the stamp of its own writer, pod ')} + variables.writer"
             " + ', this one has token ' + string(variables.after.token) + ' of ' + variables.after.holder",
         ),
         rule(
             "variables.sub == 'status' || (variables.before != null && variables.before.podUID == variables.writer)",
-            "fencing: the object is not stamped by this writer; stamp it through /status first",
-            "'fencing: pod ' + variables.writer + ' has not stamped the object, which records ' +"
+            f"{stale}the object is not stamped by this writer; stamp it through /status first",
+            f"{text(stale + 'pod ')} + variables.writer + ' has not stamped the object, which records ' +"
             f" (variables.before == null ? 'no token' : {recorded}) + '; stamp it through /status first'",
         ),
         cel.conditional_delete("an object"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kopf_ha.core.refusal import RULE_MESSAGE
 from kopf_ha.core.token import TOKEN_MAX
 from kopf_ha.manifests.cel import Object
 
@@ -17,8 +18,7 @@ def schema_fragment() -> Object:
             {
                 "rule": "!has(oldSelf.status) || !has(oldSelf.status.fencing) || (has(self.status)"
                 " && has(self.status.fencing) && self.status.fencing.token >= oldSelf.status.fencing.token)",
-                "message": "The fencing stamp in status.fencing may not be removed and its token may not go down, so"
-                " this write comes from a stale leader or would let one through.",
+                "message": RULE_MESSAGE,
             }
         ],
         "properties": {"status": {"type": "object", "properties": {"fencing": _fencing()}}},

@@ -1,0 +1,104 @@
+"""Which answers are our own rules' refusals, and which only look like it (I10)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kopf_ha.core.refusal import RULE_MESSAGE, Denial, Refusal, about_tokens, by_rule, denial_of, refusal_of
+from kopf_ha.core.wire import Response
+from tests.core.fake_api import CHILD, LEASE, WIDGET, FakeApi, denied, invalid, status
+
+TOKEN = about_tokens(LEASE)
+STALE = TOKEN + "stale leader: the write carries token 7 of a, the object records token 8 of b"
+SAID = "ValidatingAdmissionPolicy 'kopf-ha-op-stamped' with binding 'kopf-ha-op-stamped' denied request: " + STALE
+
+
+def found(answer: Response, path: str = WIDGET, lease: str = LEASE) -> Refusal:
+    return refusal_of(answer, FakeApi.target(path), lease)
+
+
+@pytest.mark.parametrize(
+    ("answer", "path", "refusal"),
+    [
+        (invalid("<nil>", RULE_MESSAGE), WIDGET, Refusal.RULE_TOKEN),
+        (denied("kopf-ha-op-stamped", STALE), WIDGET, Refusal.POLICY_TOKEN),
+        (denied("kopf-ha-stamped", TOKEN + "static"), WIDGET, Refusal.POLICY_TOKEN),
+        (denied("kopf-ha-op-child-configmaps", STALE), CHILD, Refusal.POLICY_TOKEN),
+        (invalid("status.fencing.token", "2000000001: should be less than"), WIDGET, Refusal.SCHEMA),
+        (invalid("status.fencing", "null"), WIDGET, Refusal.SCHEMA),
+        # Ours, and not about tokens.
+        (
+            denied("kopf-ha-op-terminating-widgets", "fencing: the object is being deleted"),
+            WIDGET,
+            Refusal.POLICY_OTHER,
+        ),
+        (
+            denied("kopf-ha-op-child-configmaps", "fencing: the operator makes only its own"),
+            CHILD,
+            Refusal.POLICY_OTHER,
+        ),
+        (denied("kopf-ha-op-stamped", "expression 'x' resulted in error", code=422), WIDGET, Refusal.POLICY_OTHER),
+        # The sentence of a rule about tokens, but by another policy, of another kind, for another Lease.
+        (denied("kopf-ha-op-terminating-widgets", STALE), WIDGET, Refusal.POLICY_OTHER),
+        (denied("kopf-ha-op-child-configmaps", STALE), CHILD.replace("configmaps", "secrets"), Refusal.POLICY_OTHER),
+        (denied("kopf-ha-op-child-maps", STALE), CHILD, Refusal.POLICY_OTHER),
+        (denied("kopf-ha-op-stamped", about_tokens("ns/op2") + "stale leader"), WIDGET, Refusal.POLICY_OTHER),
+        (denied("kopf-ha-op-stamped", "x " + STALE), WIDGET, Refusal.POLICY_OTHER),
+    ],
+)
+def test_ours(answer: Response, path: str, refusal: Refusal) -> None:
+    assert found(answer, path) is refusal
+    assert refusal.about_tokens == (refusal in (Refusal.RULE_TOKEN, Refusal.POLICY_TOKEN))
+
+
+OTHERS: list[Any] = [
+    # A user's value, quoted.
+    invalid("metadata.labels", '"fencing stamp": a valid label must be'),
+    invalid("metadata.labels", f'"{RULE_MESSAGE}": a valid label must be'),
+    invalid("spec.color", RULE_MESSAGE),
+    invalid("spec.status.fencing", "x"),
+    invalid("status.fencingx", "x"),
+    invalid("<nil>", RULE_MESSAGE + " Or so."),
+    invalid("<nil>", "x: Invalid value: " + RULE_MESSAGE),
+    invalid("spec.color", f'"{SAID}": unsupported'),
+    status(403, f'configmaps "{SAID}" is forbidden: no'),
+    status(403, SAID),  # where a message stands alone nobody knows what comes from whom
+    # Another team's policy.
+    denied("somebody-elses", STALE),
+    denied("fencing", "fencing: no"),
+    denied("not-kopf-ha-op-stamped", STALE),
+    denied("kopf-ha-op-stamped", STALE, binding="theirs"),
+    denied("theirs", "' with binding 'kopf-ha-op-stamped' denied request: " + STALE),
+    denied("theirs", SAID),
+    # Permissions, conflicts, and no `Status` at all.
+    status(403, 'User "system:serviceaccount:ns:op" cannot patch resource "fencings"'),
+    status(409, SAID, "Conflict", {"message": SAID}),
+    status(500, SAID, "", {"message": SAID}),
+    status(422, "x", "Invalid", {}, {"field": None, "message": None}),
+    *(
+        Response(code, body)
+        for code in (403, 422)
+        for body in (b"", b"[]", b"<html>", b'{"details": {"causes": [{}]}}')
+    ),
+    *(
+        Response(422, b'{"kind": "Status", "details": %s}' % d)
+        for d in (b"null", b"[]", b'{"causes": {}}', b'{"causes": [1]}')
+    ),
+]
+
+
+@pytest.mark.parametrize("answer", OTHERS)
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+def test_not_ours(answer: Response, path: str) -> None:
+    assert found(answer, path) is Refusal.NONE
+
+
+def test_what_the_self_test_asks() -> None:
+    assert denial_of(denied("kopf-ha-op-lease", "fencing: no")) == Denial("kopf-ha-op-lease", "fencing: no")
+    assert denial_of(denied("theirs", "two\nlines")) == Denial("theirs", "two\nlines")
+    assert denial_of(invalid("<nil>", RULE_MESSAGE)) is None
+    assert denial_of(invalid("spec", SAID)) is None
+    assert by_rule(invalid("<nil>", RULE_MESSAGE))
+    assert not by_rule(denied("kopf-ha-op-stamped", STALE))
