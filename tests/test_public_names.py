@@ -22,6 +22,7 @@ NAMES = [
     "MalformedLease",
     "NoTerm",
     "Refused",
+    "SetAside",
     "Settings",
     "StaleLeader",
     "StampDropped",

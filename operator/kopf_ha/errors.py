@@ -10,6 +10,7 @@
         ├── NoTerm              the caller has no term: a thread, an executor, code outside of a handler
         ├── Unfenced            the fence does not know how to fence this write
         ├── ForeignStamp        the object's tokens count by another Lease; the others are not touched by it
+        ├── SetAside            this deciding object could not be stamped in this term, so nothing is decided from it
         └── TermEnded           the writer's term is over, or must end
             ├── GateClosed      line 1: no valid grant in this process
             ├── StaleLeader     line 2 or 3: a newer leader wrote the object, or the API server says so
@@ -81,6 +82,14 @@ class ForeignStamp(Refused):
     """The object is stamped by the term of another Lease: two operators on one kind."""
 
     line = "precondition"
+
+
+class SetAside(Refused):
+    """A write of the status of a deciding object that could not be stamped in this term (I4).
+
+    An earlier leader could still write it, so nothing is decided from it. Its stamp is tried again; other objects
+    are not touched by it (I10).
+    """
 
 
 class FloorLost(TermEnded):
