@@ -81,7 +81,7 @@ class Object:
         return Target(self.kind.group, self.kind.version, self.kind.plural, self.namespace, self.name)
 
     def __str__(self) -> str:
-        return f"{self.target}" + (f" ({self.trouble[:SHOWN]})" if self.trouble else "")
+        return f"{self.target}" + (f" ({' '.join(self.trouble.split())[:SHOWN]})" if self.trouble else "")
 
 
 def raise_barrier(api: Api, fence: Fence, grant: Grant, pause: Callable[[float], None] = time.sleep) -> Raised:
