@@ -218,12 +218,11 @@ class Write:
         """Bring the stamp and nothing else, whatever others edit meanwhile (I4, I10)."""
         path = f"{self.root}{self.target.path}/status"
         seen = yield from self.look(None, None)
-        if seen is not None and seen.stamp is None and not self.last.ok:
-            seen = yield from self.look_again()  # nobody has noted whether there is a status
         tried: Request | None = None
         for _ in range(ATTEMPTS):
             if seen is None:
                 break
+            # Of one without a stamp it is not noted whether it has a status; if it has, the answer will tell.
             noted = {"fencing": seen.stamp.as_status()} if seen.stamp else None
             request = stamp_alone(path, self.last.json.get("status") if self.last.ok else noted, self.mine)
             if request == tried and self.answer is not None and self.answer.status == 422:
