@@ -21,6 +21,7 @@ RULES = ROOT / "deploy/components/monitoring/prometheus-rule.yaml"
 NO_PROMTOOL = 3
 
 LEADS, TOKEN, MISSING = "leader_election_master_status", "kopf_ha_token", "kopf_ha_not_enforced"
+ASIDE = "kopf_ha_set_aside"
 GATE, PRECONDITION, SERVER = (
     f'kopf_ha_refused_writes_total{{line="{line}"}}' for line in ("gate", "precondition", "server")
 )
@@ -61,6 +62,7 @@ HEALTHY: Series = {
     LEADS: ["1+0x400", "0+0x400", "0+0x400"],
     TOKEN: ["7+0x400", "6+0x400", "0+0x400"],
     MISSING: "0+0x400",
+    ASIDE: "0+0x400",
     GATE: "0+0x400",
     PRECONDITION: "0+0x400",
     SERVER: "0+0x400",
@@ -68,11 +70,11 @@ HEALTHY: Series = {
     **renewals("0.1"),
 }
 
-NO_LEADER, SEVERAL, ABSENT, HELD_BACK, REFUSED, SLOW, FAIL, NOT_ENFORCED, OFTEN, REPLICAS = (
+NO_LEADER, SEVERAL, ABSENT, HELD_BACK, REFUSED, SLOW, FAIL, NOT_ENFORCED, SET_ASIDE, OFTEN, REPLICAS = (
     f"KopfHa{name}"
     for name in (
         *("NoLeader", "SeveralLeaders", "Absent", "StaleWritesHeldBack", "StaleWritesRefused", "RenewalsSlow"),
-        *("RenewalsFail", "NotEnforced", "LeaderChangesOften", "ReplicasMissing"),
+        *("RenewalsFail", "NotEnforced", "SetAside", "LeaderChangesOften", "ReplicasMissing"),
     )
 )
 
@@ -119,6 +121,18 @@ STORIES: dict[str, tuple[Series, str, set[tuple[str, str]]]] = {
         {MISSING: ["0+0x400", "2+0x400", "0+0x400"]},
         "5m",
         set(),
+    ),
+    "a pool cannot be stamped": ({ASIDE: ["1+0x400", "0+0x400", "0+0x400"]}, "3m", {(SET_ASIDE, "")}),
+    "a pool could not be stamped for a minute": ({ASIDE: ["0+0x10 3+0x6 0+0x400", "0+0x400"]}, "3m30s", set()),
+    "a pool cannot be stamped, whoever leads": (
+        # each leader for less than the alert waits
+        {
+            LEADS: ["1+0x9 0+0x400", "0+0x9 1+0x400", "0+0x400"],
+            TOKEN: ["7+0x400", "6+0x9 8+0x400", "0+0x400"],
+            ASIDE: ["1+0x9 0+0x400", "0+0x9 1+0x400", "0+0x400"],
+        },
+        "3m",
+        {(SET_ASIDE, "")},
     ),
     "a rollout moves the leader three times": (
         {

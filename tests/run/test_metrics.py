@@ -13,6 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from devcluster.waiting import until
 from kopf_ha.adapters import Outcome
+from kopf_ha.core.grant import Grant
+from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Request
 from kopf_ha.errors import FloorLost, ForeignStamp, GateClosed, NoTerm, Refused, StaleLeader, Unfenced
 from kopf_ha.run.metrics import KINDS, LINES, OTHER, Metrics, kind_of
@@ -46,17 +48,27 @@ def test_a_replica_that_never_led_says_so() -> None:
     for line in LINES:
         assert value("kopf_ha_refused_writes_total", {"line": line}) == 0
     assert value("kopf_ha_not_enforced") == 0
+    assert value("kopf_ha_set_aside") == 0
 
 
 def test_whether_it_leads_is_asked_at_each_scrape() -> None:
     """A leader that was paused must not go on saying that it leads."""
-    metrics, left = Metrics(SETTINGS), [9.5]
-    metrics.watch(lambda: left[0])
+    metrics, grant, now = Metrics(SETTINGS), Grant(Stamp(7, "me", "ns/op", "uid"), 109.5), [100.0]
+    grant.set_aside = frozenset({"u1", "u2"})
+    metrics.watch(lambda: grant, lambda: now[0])
     value = metrics.registry.get_sample_value
     assert value("leader_election_master_status", {"name": "op"}) == 1
     assert value("kopf_ha_lease_remaining_seconds", {"name": "op"}) == 9.5
-    left[0] = 0.0
+    assert value("kopf_ha_set_aside") == 2
+    now[0] = 110.0
     assert value("leader_election_master_status", {"name": "op"}) == 0
+    assert value("kopf_ha_set_aside") == 0
+
+
+def test_between_terms_nothing_is_set_aside() -> None:
+    metrics = Metrics(SETTINGS)
+    metrics.watch(lambda: None)
+    assert metrics.registry.get_sample_value("kopf_ha_set_aside") == 0
 
 
 def test_refused_stale_writes_count_on_their_line() -> None:
