@@ -1,12 +1,13 @@
-"""What Prometheus is told. One registry for each runner, so that an application's own metrics stay its own."""
+"""What Prometheus is told: the layer's metrics, in a registry of each runner, and the operator's own beside them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.exposition import MetricsHandler
+from prometheus_client.registry import Collector
 
 from kopf_ha._context import boottime
 from kopf_ha.adapters import Outcome
@@ -27,6 +28,14 @@ KINDS = 200
 OTHER = "other"
 
 _KIND = re.compile(r"[a-z0-9][a-z0-9.-]{0,252}(/[a-z]{1,63})?")
+
+
+class _OperatorsOwn(Collector):
+    """What the operator's code registered where prometheus_client puts everything, unless it is told otherwise."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Give them as they are at the scrape."""
+        yield from REGISTRY.collect()
 
 
 class Metrics(Observer):
@@ -118,12 +127,17 @@ class Metrics(Observer):
         self._aside.set_function(aside)
 
     def serve(self, port: int) -> Server | None:
-        """Serve them on all addresses; nowhere for port 0.
+        """Serve them on all addresses, with what the operator's code has in prometheus_client's default registry.
+
+        Nowhere for port 0.
 
         Raises:
             ConfigurationError: the port cannot be had.
         """
-        return Server("metrics", port, MetricsHandler.factory(self.registry)) if port else None
+        if not port:
+            return None
+        self.registry.register(_OperatorsOwn())
+        return Server("metrics", port, MetricsHandler.factory(self.registry))
 
     def leads(self, token: int) -> None:
         """Note a term's begin."""
