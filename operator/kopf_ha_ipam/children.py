@@ -16,7 +16,7 @@ from typing import Any
 import kopf_ha
 from kopf_ha_ipam.model import GROUP, VERSION, Body, Claim, ClaimRef, PoolSpec
 from kopf_ha_ipam.pools import TRIES
-from kopf_ha_ipam.writes import LABELS, Api, Conflict, Gone, NamespaceTerminating, Rejected, Unavailable
+from kopf_ha_ipam.writes import ENDED, LABELS, Api, Conflict, Gone, NamespaceTerminating, Rejected, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ async def publish(api: Api, claim: Claim, address: str, spec: PoolSpec, *, fresh
         return Blocked("NamespaceTerminating", "The namespace is being deleted, so no ConfigMap can be made.")
     except Rejected as error:
         return Blocked("ConfigMapRejected", f"ConfigMap {name} cannot be written: {error}"[:1000])
-    except kopf_ha.TermEnded:
+    except ENDED:
         raise
     except kopf_ha.Refused as error:
         return Blocked("ConfigMapRefused", f"ConfigMap {name} cannot be written: {error}"[:1000])
@@ -108,7 +108,7 @@ async def remove(api: Api, ref: ClaimRef) -> bool:
             return True
         except Conflict:
             continue  # it changed between the read and the deletion
-        except kopf_ha.TermEnded:
+        except ENDED:
             raise
         except (kopf_ha.Refused, Rejected) as error:
             log.warning("ConfigMap %s/%s stays: %s", ref.namespace, name, error)

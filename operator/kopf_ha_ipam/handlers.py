@@ -22,7 +22,7 @@ from kopf_ha_ipam.allocator import Allocator
 from kopf_ha_ipam.backoff import delay
 from kopf_ha_ipam.model import ADDRESS_NOTE, FINALIZER, GROUP, VERSION, message_of
 from kopf_ha_ipam.retries import Retries
-from kopf_ha_ipam.writes import Api, Rejected, Unavailable, event
+from kopf_ha_ipam.writes import ENDED, Api, Rejected, Unavailable, event
 
 log = logging.getLogger(__name__)
 POOLS = (GROUP, VERSION, "addresspools")
@@ -152,7 +152,7 @@ async def claim_deleted(body: kopf.Body, retry: int, memo: kopf.Memo, **_: Any) 
     memory: Allocator = memo.memory
     try:
         await claims.take_back(memory, memory.claim_seen(_raw(body)))
-    except retries.ENDED:
+    except ENDED:
         raise
     except Exception as error:  # whatever it is, it is this claim's
         raise kopf.TemporaryError(f"{type(error).__name__}: {error}", delay=delay(retry + 1)) from error

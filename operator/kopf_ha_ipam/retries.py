@@ -12,17 +12,15 @@ import logging
 from collections.abc import Coroutine, Hashable
 from typing import Any, TypeVar
 
-import kopf_ha
 from kopf_ha_ipam import claims, conflicts
 from kopf_ha_ipam.allocator import Allocator
 from kopf_ha_ipam.model import Claim, ClaimRef
 from kopf_ha_ipam.planning import Wait
+from kopf_ha_ipam.writes import ENDED
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-#: With these everything ends that this term remembers.
-ENDED = (kopf_ha.TermEnded, kopf_ha.NoTerm)
 FAILED = object()
 #: ConfigMaps that are looked at at once, when nothing else is to be done.
 VERIFIED = 4

@@ -15,6 +15,7 @@ import kopf
 import pykube
 import requests
 
+import kopf_ha
 from kopf_ha_ipam.model import ADDRESS_NOTE, GROUP, VERSION, Body, ClaimRef
 
 API_VERSION = f"{GROUP}/{VERSION}"
@@ -30,6 +31,10 @@ _MERGE = {"Content-Type": "application/merge-patch+json"}
 def event(body: Body, *, type: str, reason: str, message: str) -> None:
     """Send an event about an object. Kopf posts it later; events are exempt from the fence."""
     kopf.event(cast(kopf.Body, body), type=type, reason=reason, message=message)
+
+
+#: With these everything ends that a term remembers; any other error concerns one object (I10).
+ENDED = (kopf_ha.TermEnded, kopf_ha.NoTerm)
 
 
 class Conflict(Exception):
