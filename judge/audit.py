@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 EDITS = frozenset({"update", "patch"})
+DELETIONS = frozenset({"delete", "deletecollection"})
 POD = "authentication.kubernetes.io/pod-"
 
 
@@ -31,6 +33,8 @@ class AuditEntry:
     revision: int | None
     """The revision that it made, by the answer, where the audit policy keeps answers."""
     dry_run: bool = False
+    doubtful: bool = False
+    """A deletion whose URL says that it was a dry run, and whose body, which would count instead, was not kept."""
     reason: str = ""
 
     @property
@@ -73,6 +77,7 @@ def parse(event: dict[str, Any]) -> AuditEntry:
     version = str(meta.get("resourceVersion", ""))
     # who removes the last finalizer is answered with the object as it was before it went, and its old revision
     went = bool(meta.get("deletionTimestamp")) and not meta.get("finalizers") and event.get("verb") in EDITS
+    dry_run, doubtful = _dry_run(event)
     return AuditEntry(
         finished=_sortable(event.get("stageTimestamp", "")),
         user=user.get("username", ""),
@@ -86,9 +91,24 @@ def parse(event: dict[str, Any]) -> AuditEntry:
         name=ref.get("name") or meta.get("name", ""),
         code=int(status.get("code") or 0),
         revision=int(version) if version.isdecimal() and answer.get("kind") != "Status" and not went else None,
-        dry_run="dryRun=" in event.get("requestURI", ""),
+        dry_run=dry_run,
+        doubtful=doubtful,
         reason=status.get("message") or status.get("reason", ""),
     )
+
+
+def _dry_run(event: dict[str, Any]) -> tuple[bool, bool]:
+    """Whether it was a dry run, and whether that is in doubt.
+
+    When a DELETE has a body, the API server takes its options from there and ignores the URL: `?dryRun=All` deletes.
+    """
+    asked = "dryRun" in parse_qs(urlsplit(event.get("requestURI", "")).query)
+    if event.get("verb") not in DELETIONS:
+        return asked, False
+    body = event.get("requestObject")
+    if isinstance(body, dict):
+        return bool(body.get("dryRun")), False
+    return asked, asked and event.get("level") == "Metadata"
 
 
 def _sortable(timestamp: str) -> str:

@@ -19,7 +19,7 @@ class Writers:
     The answer's resourceVersion is the revision. A write that changed nothing is answered with an older revision, so
     the first answer counts; deletecollection is answered with a list's, so the name counts too. Answers without a
     revision (ends of objects; a log that keeps no answers) are matched in their order with the changes that are left,
-    if there are as many.
+    if there are as many. Deletions that may have been dry runs count when that makes it as many.
     """
 
     def __init__(self, history: History, audit: Iterable[AuditEntry], operator_user: str | None = None):
@@ -27,9 +27,9 @@ class Writers:
         self._known: dict[tuple[int, _Name], AuditEntry] = {}
         requests: dict[_Name, list[AuditEntry]] = defaultdict(list)
         for entry in audit:
-            if entry.write and entry.accepted:
+            if (entry.write or entry.doubtful) and entry.accepted:
                 name = entry.resource, entry.namespace, entry.name
-                if entry.revision is not None:
+                if entry.revision is not None and not entry.doubtful:
                     self._known.setdefault((entry.revision, name), entry)
                 else:
                     requests[name].append(entry)
@@ -38,8 +38,10 @@ class Writers:
             changes[_name(change)].append(change)
         for name, entries in requests.items():
             left = [(c.revision, name) for c in changes[name] if (c.revision, name) not in self._known]
-            if len(entries) == len(left):
-                self._known.update(zip(left, entries, strict=True))
+            for these in ([e for e in entries if not e.doubtful], entries):
+                if len(these) == len(left):
+                    self._known.update(zip(left, these, strict=True))
+                    break
 
     def entry(self, change: Change) -> AuditEntry | None:
         """The request that made the change, if it is known."""

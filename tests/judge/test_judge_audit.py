@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from judge_stories import ONE, USER, ZERO, Story
 
 from judge import read_audit
@@ -63,6 +64,46 @@ def test_dry_runs_refusals_and_impersonation(tmp_path):
     assert (a.write, b.write, c.write) == (False, True, True)
     assert (b.accepted, b.revision, b.reason) == (False, None, "changed")
     assert (c.user, c.pod) == ("bob", "")
+
+
+@pytest.mark.parametrize("verb", ["delete", "deletecollection"])
+def test_the_body_of_a_deletion_counts_and_not_its_url(tmp_path, verb):
+    def delete(**more):
+        return event(verb=verb, responseObject={}, **more)
+
+    asked = {"requestURI": "/api/v1/namespaces/default/configmaps/a?dryRun=All"}
+    body = {"requestObject": {"kind": "DeleteOptions", "apiVersion": "v1"}}
+    dry = {"requestObject": {"kind": "DeleteOptions", "dryRun": ["All"]}}
+    events = [
+        delete(**asked),
+        delete(**asked, **body),
+        delete(**asked, **dry),
+        delete(**dry),
+        delete(),
+        delete(**asked, level="Metadata"),
+    ]
+    entries = read_audit([log(tmp_path / "log", *events)])
+    assert [e.write for e in entries] == [False, True, False, False, True, False]
+    assert [e.doubtful for e in entries] == [False] * 5 + [True]
+
+
+def test_a_dry_run_is_what_the_query_says_and_not_a_word_in_the_url(tmp_path):
+    path = "/api/v1/namespaces/default/configmaps/a?fieldManager="
+    events = [event(requestURI=path + uri) for uri in ("dryRun%3DAll", "x&dry%52un=All", "x&dryRun=All")]
+    assert [e.dry_run for e in read_audit([log(tmp_path / "log", *events)])] == [False, True, True]
+
+
+def test_a_deletion_that_is_in_doubt_is_the_one_when_the_object_went():
+    story = Story()
+    story.child("a", "10.20.0.1", (ONE, 2))
+    story.asked(ONE, verb="create")
+    doubt = {"verb": "delete", "revision": None, "dry_run": True, "doubtful": True}
+    story.asked(ZERO, **doubt)
+    assert parties(story) == ["pod ipam-1 (token 2)"]
+    story.gone(story.child_key("a"))
+    assert parties(story) == ["pod ipam-1 (token 2)", "pod ipam-0 (no token; from audit log)"]
+    story.asked("alice", verb="delete", revision=None)  # certainly
+    assert parties(story)[1] == "alice (kubectl/v1) (no token; from audit log)"
 
 
 def test_the_answer_to_the_last_finalizers_removal_names_no_revision(tmp_path):
