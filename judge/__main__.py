@@ -35,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         min_refusals=args.min_refusals,
         gate_refusals=args.gate_refusals,
         quiet_after=args.quiet_after,
+        older_operator=args.older_operator,
+        pods_expected=not args.no_pods,
+        audit_whole=args.audit_whole,
     )
     verdict = judge(history, audit, expectations)
     print(report(verdict))
@@ -69,8 +72,13 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--min-{name}", type=int, metavar="N", default=default, help=least)
     gate = "writes that the operator held back itself"
     parser.add_argument("--gate-refusals", type=int, metavar="N", default=0, help=gate)
-    quiet = "fail when something changes after it"
+    quiet = "the run was quiet from there on: fail when something changes after it, is left behind, or waits in vain"
     parser.add_argument("--quiet-after", type=int, metavar="REVISION", help=quiet)
+    older = "it frees addresses before the claim is gone, and stamps no waiting claims"
+    parser.add_argument("--older-operator", action="store_true", help=older)
+    parser.add_argument("--no-pods", action="store_true", help="the operator does not run in pods")
+    whole = "no API server was killed: fail when a write has no entry in the audit logs"
+    parser.add_argument("--audit-whole", action="store_true", help=whole)
     return parser
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,16 @@ class History:
     def of(self, *resources: str) -> Iterator[Change]:
         """Changes of these resources, in order."""
         return (change for change in self.changes if change.key.resource in resources)
+
+    @cached_property
+    def end(self) -> Mapping[Key, Object]:
+        """What exists at the last revision."""
+        living: dict[Key, Object] = {}
+        for change in self.changes:
+            living.pop(change.key, None)
+            if change.after is not None:
+                living[change.key] = change.after
+        return living
 
 
 def uid_of(obj: Object | None) -> str:

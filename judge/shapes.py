@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -90,6 +90,59 @@ def claim_address(claim: Object | None) -> str:
     return canonical(section(claim, "status").get("address"))
 
 
+def pool_of(claim: Object | None) -> str:
+    """The name of the pool that a claim asks."""
+    return str(section(claim, "spec").get("poolName", ""))
+
+
+def wanted(claim: Object | None) -> str:
+    """The address that a claim asks for, or ''."""
+    return canonical(section(claim, "spec").get("address"))
+
+
+def is_active(pool: Object | None) -> bool:
+    """Whether a pool gives addresses."""
+    return section(pool, "status").get("state") == "Active"
+
+
+def condition(obj: Object | None, kind: str) -> Mapping[str, Any]:
+    """The condition of that type, or an empty one."""
+    conditions = section(obj, "status").get("conditions") or ()
+    return next((c for c in conditions if c.get("type") == kind), {})
+
+
+def usable(pool: Object | None) -> Set[str]:
+    """All addresses that a pool's spec lets it give; none if the spec cannot be read."""
+    spec = section(pool, "spec")
+    try:
+        return _usable(str(spec.get("cidr")), str(spec.get("gateway") or ""), tuple(spec.get("excluded") or ()))
+    except (ValueError, TypeError):
+        return frozenset()
+
+
+@lru_cache(maxsize=256)
+def _usable(cidr: str, gateway: str, excluded: tuple[str, ...]) -> Set[str]:
+    net = ipaddress.ip_network(cidr)
+    never = [_span(text, net.version) for text in (gateway, *excluded) if text]
+    if net.num_addresses > 2:
+        never.append((int(net[0]), int(net[0])))  # the network, or IPv6's subnet-router anycast
+        if net.version == 4:
+            never.append((int(net[-1]), int(net[-1])))
+    return frozenset(str(a) for a in net if not any(low <= int(a) <= high for low, high in never))
+
+
+def _span(text: str, version: int) -> tuple[int, int]:
+    """An address, a CIDR or a range of addresses; of the other family it holds nothing."""
+    low, dash, high = text.partition("-")
+    if dash:
+        first, last = ipaddress.ip_address(low), ipaddress.ip_address(high)
+    else:
+        net = ipaddress.ip_network(text, strict=False)
+        first, last = net[0], net[-1]
+    low_end, high_end = sorted((int(first), int(last)))
+    return (low_end, high_end) if first.version == version else (1, 0)
+
+
 def recorded(pool: Object | None) -> Set[tuple[str, Any]]:
     """A pool's record as it stands there: addresses, and `namespace/name/uid` of the claims that have them."""
     return section(section(pool, "status"), "allocations").items()
@@ -98,6 +151,11 @@ def recorded(pool: Object | None) -> Set[tuple[str, Any]]:
 def allocation(address: str, claim: object) -> tuple[str, str]:
     """One entry of a pool's record: the address, and the uid of the claim."""
     return canonical(address), str(claim).rsplit("/", 1)[-1]
+
+
+def records(pool: Object | None) -> Iterator[tuple[str, str]]:
+    """All entries of a pool's record: the address, and the uid of the claim."""
+    return (allocation(*entry) for entry in recorded(pool))
 
 
 def published(child: Object | None) -> tuple[str, str] | None:

@@ -1,4 +1,4 @@
-"""Tokens on objects: they only rise (I1), are one holder's (I2), none is late (I3, I4), all writes have one (I8)."""
+"""Tokens on objects: they only rise (I1), are one holder's (I2), none is late (I3), all writes have one (I8)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from judge.finding import Finding, Party
 from judge.history import Change, History
 from judge.leases import Leases
-from judge.shapes import ANNOTATION, EXEMPT, Stamp, is_claim, is_pool, section, stamp_of, terminating
-from judge.shapes import claim_address as address_of
+from judge.shapes import ANNOTATION, EXEMPT, Stamp, section, stamp_of, terminating
 from judge.writers import Writers
 
 
@@ -68,8 +67,8 @@ def writers_match_stamps(history: History, writers: Writers) -> Iterator[Finding
     """I3 and I8 by the audit log: a replica changes only what bears its own pod's stamp.
 
     It catches the writes that leave the stamp alone: metadata, spec, deletions. The end of an object that was being
-    deleted already is no finding: the API server removes the last finalizer without comparing (trap 1), and nothing
-    is decided from such an object.
+    deleted already is no finding: the API server removes the last finalizer without comparing, and nothing is decided
+    from such an object.
     """
     for change in history.changes:
         entry = writers.entry(change)
@@ -84,26 +83,6 @@ def writers_match_stamps(history: History, writers: Writers) -> Iterator[Finding
             parties = (Party.stamped(stamp), Party.audited(entry))
             sentence = f"pod {entry.pod} {what} {change.key}, which bears the stamp with {stamp}"
             yield _finding("I3", "write under another's stamp", change, parties, sentence)
-
-
-def barrier_comes_first(history: History) -> Iterator[Finding]:
-    """I4, as far as objects show it: a term gives addresses only from pools that it, or a later term, has stamped."""
-    pools: dict[str, Stamp | None] = {}
-    for change in history.changes:
-        if is_pool(change.key):
-            pools[change.key.name] = stamp_of(change.after)
-        stamp = stamp_of(change.after)
-        if not is_claim(change.key) or stamp is None or not address_of(change.after):
-            continue
-        if change.same and address_of(change.before) == address_of(change.after):
-            continue
-        pool = str(section(change.after, "spec").get("poolName", ""))
-        recorded = pools.get(pool)
-        if recorded is None or (recorded.lease == stamp.lease and recorded.token < stamp.token):
-            parties = (Party.stamped(stamp), *([Party.stamped(recorded)] if recorded else []))
-            has = f"records {recorded}" if recorded else "has no stamp"
-            sentence = f"{change.key} got {address_of(change.after)} under {stamp} while pool {pool} {has}"
-            yield _finding("I4", "before the barrier", change, parties, sentence)
 
 
 def late_but_harmless(history: History, leases: Leases, writers: Writers) -> Iterator[Change]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from judge import addresses, leases, tokens, users
+from judge import addresses, audited, barrier, conflicts, freeing, leaks, leases, service, tokens, users
 from judge.audit import AuditEntry
 from judge.finding import Finding
 from judge.history import History
@@ -35,7 +35,18 @@ class Expectations:
     gate_refusals: int = 0
     """Writes that the operator itself held back; they never reach the audit log and count as refusals."""
     quiet_after: int | None = None
-    """The revision after which nothing may change any more (I7)."""
+    """The revision after which nothing may change any more (I7).
+
+    The run had become quiet then: time alone changes nothing any more, freed addresses have rested, and Kubernetes has
+    collected what has no owner. So what is left, and who is not served, is judged at the end.
+    """
+    older_operator: bool = False
+    """Whether it is an older version, which frees addresses before the claim is gone, and activates pools without
+    stamping claims."""
+    pods_expected: bool = True
+    """Whether the operator runs in pods, so that a write of its account without one is a finding."""
+    audit_whole: bool = False
+    """Whether the audit log shows all there was: no API server was killed. Then each write needs an entry."""
 
 
 @dataclass(frozen=True)
@@ -95,25 +106,42 @@ def judge(history: History, audit: Iterable[AuditEntry] = (), expectations: Expe
     broke = {finding.revision for finding in late_writes}
     late = [c for c in tokens.late_but_harmless(history, seen, writers) if c.revision not in broke]
     summary = _summary(history, entries, writers, seen, len(late))
+    fenced, quiet, older = expected.fenced, expected.quiet_after is not None, expected.older_operator
+    left_behind = list(leaks.nothing_is_left(history, fenced=fenced))
     findings = [
         *tokens.tokens_only_rise(history, writers),
         *tokens.tokens_have_one_holder(history),
         *late_writes,
-        *(f for f in tokens.writers_match_stamps(history, writers) if expected.fenced or f.promise != "I8"),
-        *tokens.barrier_comes_first(history),
-        *addresses.no_address_twice(history, writers),
-        *addresses.pools_keep_what_is_held(history, writers),
+        *(f for f in tokens.writers_match_stamps(history, writers) if fenced or f.promise != "I8"),
+        *barrier.pools_are_stamped_before_they_give(history),
+        *(barrier.no_pool_is_skipped(history, seen) if fenced else ()),
+        *(barrier.claims_are_stamped_before_activation(history) if fenced and not older else ()),
+        *addresses.no_address_twice(history, writers, fenced=fenced),
+        *addresses.given_by_record(history, writers, fenced=fenced),
+        *freeing.pools_keep_what_exists(history, writers, fenced=fenced, early=older),
         *users.only_users_change_specs(history, writers),
-        *users.writes_stop(history, expected.quiet_after),
+        *service.served_in_order(history, writers),
+        *(audited.writes_have_a_pod(history, entries, writers) if expected.pods_expected else ()),
+        *(audited.all_is_audited(history, writers) if expected.audit_whole else ()),
         *([] if expected.lease_tampered else about_lease),
     ]
+    if quiet:
+        findings += [
+            *users.writes_stop(history, expected.quiet_after),
+            *left_behind,
+            *service.claims_are_served(history),
+            *conflicts.conflicts_are_shown(history, fenced=fenced),
+        ]
     notes = [
         *(str(finding) for finding in about_lease if expected.lease_tampered),
         *leases.rebirths(seen),
+        *(() if quiet else (f"the run ended while {finding.sentence}" for finding in left_behind)),
         *(f"late but harmless: {c.key} at revision {c.revision} by {writers.party(c)}" for c in late),
     ]
     if unknown := users.unknown_editors(history, writers):
         notes.append(f"{unknown} changes of users' fields are by nobody known: the audit log does not show them")
+    if entries and not expected.audit_whole and (gaps := audited.unaudited(history, writers)):
+        notes.append(f"{len(gaps)} writes have no audit entry; the first is of {gaps[0].key} at {gaps[0].revision}")
     findings.sort(key=lambda finding: finding.revision)
     return Verdict((*findings, *_vacuous(summary, expected)), tuple(notes), summary)
 

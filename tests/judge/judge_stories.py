@@ -60,18 +60,35 @@ class Story:
         namespace, name = LEASE.split("/")
         return self.write(Key("", "leases", namespace, name), {"metadata": {"uid": uid}, "spec": spec})
 
-    def pool(self, taken: dict[str, str], term: Term = None, name: str = "blue", spec: Any = None, **meta: Any) -> int:
-        status: dict[str, Any] = {"allocations": {a: f"default/{c}/{c}" for a, c in taken.items()}}
+    def pool(
+        self,
+        taken: dict[str, str],
+        term: Term = None,
+        name: str = "blue",
+        spec: Any = None,
+        state: str = "Active",
+        **meta: Any,
+    ) -> int:
+        status: dict[str, Any] = {"allocations": {a: f"default/{c}/{c}" for a, c in taken.items()}, "state": state}
         if term:
             status["fencing"] = term[0].stamp(term[1])
         body = {"metadata": {"uid": f"pool-{name}", **meta}, "spec": spec or {"cidr": "10.20.0.0/24"}, "status": status}
-        return self.write(Key(GROUP, "addresspools", "", name), body)
+        return self.write(self.pool_key(name), body)
 
     def claim(
-        self, name: str, address: str = "", term: Term = None, pool: str = "blue", spec: Any = None, **meta: Any
+        self,
+        name: str,
+        address: str = "",
+        term: Term = None,
+        pool: str = "blue",
+        spec: Any = None,
+        conditions: Any = (),
+        **meta: Any,
     ) -> int:
         """The claim's uid is its name."""
         status: dict[str, Any] = {"address": address} if address else {}
+        if conditions:
+            status["conditions"] = list(conditions)
         if term:
             status["fencing"] = term[0].stamp(term[1])
         body = {"metadata": {"uid": name, **meta}, "spec": spec or {"poolName": pool}, "status": status}
@@ -86,8 +103,23 @@ class Story:
         }
         return self.write(self.child_key(claim), body)
 
+    def waits(self, name: str, created: str, term: Term = None, reason: str = "PoolExhausted", **meta: Any) -> int:
+        """The operator has taken the claim on, and told it what it waits for."""
+        ready = {"type": "Ready", "status": "False", "reason": reason}
+        meta = {"creationTimestamp": created, "finalizers": [f"{GROUP}/finalizer"], **meta}
+        return self.claim(name, "", term, conditions=[ready], **meta)
+
+    def set_aside(self, text: str) -> int:
+        """An Event of the operator's."""
+        body = {"metadata": {"uid": f"event-{self.revision}"}, "reason": "SetAside", "message": text}
+        return self.write(Key("", "events", "ipam", f"event-{self.revision}"), body)
+
     def gone(self, key: Key) -> int:
         return self.write(key, None)
+
+    @staticmethod
+    def pool_key(name: str = "blue") -> Key:
+        return Key(GROUP, "addresspools", "", name)
 
     @staticmethod
     def claim_key(name: str) -> Key:

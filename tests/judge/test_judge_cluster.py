@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import requests
 
 from devcluster import ControlPlane, PodIdentity
 from judge import AuditEntry, Change, Expectations, History, Key, dump, judge, load, read_audit, read_history
@@ -118,6 +119,37 @@ def test_the_end_of_a_finalizer_is_matched_with_who_removed_it(site: Site):
     assert [(e.verb, e.pod) for e in entries if e] == [("delete", ""), ("patch", "op-1")]
 
 
+def test_a_deletion_by_body_deletes_whatever_its_url_says(site: Site):
+    """`?dryRun=All` counts only without a body, and a body that asks for a dry run is one."""
+    path = f"/api/v1/namespaces/{site.namespace}/configmaps/m"
+    body = {"apiVersion": "v1", "kind": "DeleteOptions"}
+    site.kubectl("create", "configmap", "m")
+    for query, options in (("?dryRun=All", None), ("", {**body, "dryRun": ["All"]}), ("?dryRun=All", body)):
+        assert site.kubectl("get", "configmap", "m", "-o", "name")
+        delete(site, path + query, options)
+    assert not site.kubectl("get", "configmap", "m", "-o", "name", "--ignore-not-found")
+    history, audit = site.read()
+    asked = [e for e in audit if (e.verb, e.namespace, e.name) == ("delete", site.namespace, "m")]
+    assert [(e.write, e.doubtful) for e in asked] == [(False, False), (False, False), (True, False)]
+    *_, end = changes(history, Key("", "configmaps", site.namespace, "m"))
+    entry = Writers(history, audit, site.user).entry(end)
+    assert end.after is None
+    assert entry is asked[-1]
+    assert entry.pod == "op-0"
+
+
+def delete(site: Site, path: str, options: dict[str, object] | None) -> None:
+    """Send a DELETE as it is, as a pod."""
+    answer = requests.delete(
+        site.cluster.servers[0] + path,
+        data=json.dumps(options) if options else None,
+        headers={"Authorization": f"Bearer {site.zero.token}", "Content-Type": "application/json"},
+        verify=str(site.cluster.ca_file),
+        timeout=30,
+    )
+    assert answer.status_code == 200, answer.text
+
+
 def test_command_line(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     c = site.cluster
     certs = (f"--ca={c.etcd_ca}", f"--cert={c.etcd_cert}", f"--key={c.etcd_key}")
@@ -161,6 +193,38 @@ def test_an_unstamped_write_of_a_replica_is_found(site: Site):
     site.kubectl("annotate", "addressclaim", "a", "kopf.zalando.org/x=y", who=site.zero)
     (found,) = ours(site, Expectations(site.user))
     assert (found.promise, found.kind) == ("I8", "write without stamp")
+
+
+@pytest.mark.usefixtures("crds")
+def test_what_a_quiet_run_left_and_what_the_account_wrote_without_a_pod(site: Site):
+    """By hand: a record of a claim that is gone, freed too early elsewhere, and a claim that waits in vain."""
+    pool, stamp = site.namespace, {"lease": f"{site.namespace}/op", "token": 1, "holder": "op-0_x_y"}
+    stamped = {"fencing": {**stamp, "podUID": site.zero.uid}}
+    bare = site.cluster.kubectl("-n", site.namespace, "create", "token", "op").stdout.strip()
+    site.apply("AddressPool", pool, spec={"cidr": "10.20.0.0/29"})
+    for name in "abc":
+        site.apply("AddressClaim", name, spec={"poolName": pool})
+    uids = {n: json.loads(site.kubectl("get", "addressclaim", n, "-o", "json"))["metadata"]["uid"] for n in "abc"}
+    taken = {f"10.20.0.{i}": f"{site.namespace}/{n}/{uids[n]}" for i, n in enumerate("ab", 1)}
+    try:
+        site.status("addresspool", pool, stamped, site.zero)
+        site.status("addresspool", pool, {"state": "Active", "allocations": taken}, site.zero)
+        site.status("addresspool", pool, {"allocations": {"10.20.0.2": None}}, site.zero)
+        site.kubectl("delete", "addressclaim", "a")
+        site.cluster.kubectl("-n", site.namespace, "annotate", "addressclaim", "c", "kopf.zalando.org/x=y", token=bare)
+        history, _ = site.read()
+        expected = Expectations(site.user, quiet_after=history.revision, audit_whole=True, lease_tampered=True)
+        found = {(f.promise, f.kind) for f in ours(site, expected)}
+    finally:
+        site.kubectl("delete", "addressclaim", "--all")
+        site.kubectl("delete", "addresspool", pool)
+    assert found == {
+        ("I4", "claim not stamped before the activation"),
+        ("I5", "freed while the claim exists"),
+        ("I7", "address left behind"),
+        ("I7", "claim not served"),
+        ("I8", "write without a pod"),
+    }
 
 
 def ours(site: Site, expected: Expectations):

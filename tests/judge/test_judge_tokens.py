@@ -143,17 +143,6 @@ def test_a_replicas_write_without_a_stamp_breaks_i8():
     assert found == [("I8", "write without stamp", bad)]
 
 
-def test_an_address_from_a_pool_that_the_term_has_not_stamped_breaks_i4():
-    story = Story()
-    story.pool({"10.20.0.1": "a"}, (ZERO, 1))
-    story.claim("a", "10.20.0.1", (ZERO, 1))
-    story.claim("a", "10.20.0.1", (ONE, 2))  # stamping a bound claim decides nothing
-    story.claim("b", "", (ONE, 2))
-    assert not kinds(tokens.barrier_comes_first(story.history))
-    bad = story.claim("b", "10.20.0.2", (ONE, 2))
-    assert kinds(tokens.barrier_comes_first(story.history)) == [("I4", "before the barrier", bad)]
-
-
 def test_late_writes_on_objects_that_nobody_stamped_later_are_counted():
     story = Story()
     story.lease(1, ZERO.holder)

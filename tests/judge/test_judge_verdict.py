@@ -165,8 +165,59 @@ def test_every_check_is_asked():
         ("I5", "freed while held"),
         ("I5", "given twice"),
         ("I5", "given without record"),
+        ("I5", "conflict not shown"),
         ("I6", "user's field"),
         ("I7", "writes go on"),
         ("I8", "write without stamp"),
         ("vacuous", "terms"),
     }
+
+
+def test_every_check_of_the_order_of_things_is_asked():
+    story = Story()
+    story.lease(1, ZERO.holder)
+    story.claim("a", "", (ZERO, 1))
+    story.pool({}, (ZERO, 1), state="Claiming")
+    story.pool({}, (ZERO, 1), name="red")
+    story.lease(2, ONE.holder)
+    story.pool({}, (ONE, 2), state="Claiming")
+    story.pool({}, (ONE, 2))  # I4: a has no stamp of this term
+    story.pool({"10.20.0.1": "a"}, (ONE, 2))
+    story.pool({"10.30.0.1": "a"}, (ONE, 2), name="red")  # I4: it was skipped
+    story.pool({}, (ONE, 2), name="red")  # I5: a exists
+    story.pool({"10.20.0.1": "x"}, (ONE, 2))  # I5: a exists
+    story.child("a", "10.20.0.1", (ONE, 2))  # I5: x has it
+    story.asked(USER)  # I8
+    story.claim("b", "10.20.0.9", (ONE, 2))
+    expected = Expectations(USER, audit_whole=True)
+    kinds = {(f.promise, f.kind) for f in judge(story.history, story.audit, expected).findings}
+    assert kinds == {
+        ("I4", "claim not stamped before the activation"),
+        ("I4", "skipped by the barrier"),
+        ("I5", "freed while the claim exists"),
+        ("I5", "published over another's record"),
+        ("I5", "given without record"),
+        ("I8", "write without a pod"),
+        ("I8", "write without audit entry"),
+    }
+    older = judge(story.history, story.audit, Expectations(USER, older_operator=True))
+    assert kinds - {(f.promise, f.kind) for f in older.findings} == {
+        ("I4", "claim not stamped before the activation"),
+        ("I5", "freed while the claim exists"),
+        ("I8", "write without audit entry"),
+    }
+    unfenced = judge(story.history, story.audit, Expectations(USER, fenced=False))
+    assert not unfenced.broken("I4")
+
+
+def test_the_command_line_passes_everything_on(tmp_path, capsys):
+    story = good_run()
+    story.gone(story.claim_key("a"))
+    dump(story.history, str(tmp_path / "history"))
+    argv = ["--from", str(tmp_path / "history")]
+    assert main(argv) == 0
+    assert "the run ended while addresspools blue still records 10.20.0.7" in capsys.readouterr().out
+    assert main([*argv, f"--quiet-after={story.revision}"]) == 1
+    assert "I7 address left behind" in capsys.readouterr().out
+    assert main([*argv, "--audit-whole", "--older-operator", "--no-pods"]) == 1
+    assert "I8 write without audit entry" in capsys.readouterr().out

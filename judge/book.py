@@ -1,0 +1,89 @@
+"""Who has which address, as three records say it: a pool's allocations, a claim's status, a claim's ConfigMap.
+
+A claim has an address while any of them says so.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from judge.history import Change, Key, Object, uid_of
+from judge.shapes import CHILDREN, allocation, claim_address, is_claim, is_pool, published, recorded, stamp_of
+
+Hold = tuple[str, str]  # address, uid of the claim
+
+
+class Book:
+    """Who has which address, kept up to date change by change.
+
+    Args:
+        fenced: the operator's ConfigMaps bear a stamp. Then one without is a user's, whatever it says, and counts for
+            nothing.
+    """
+
+    def __init__(self, *, fenced: bool = False) -> None:
+        self.fenced = fenced
+        self.claims: dict[str, Key] = {}
+        self.status: dict[str, str] = {}
+        self.records: dict[Hold, set[Key]] = defaultdict(set)
+        self.since: dict[Hold, Change] = {}
+        self.dropped: dict[Hold, Change] = {}  # what nobody says since the last change, and who said it first
+        self.users: dict[str, set[str]] = defaultdict(set)
+
+    def turn(self, change: Change) -> tuple[set[Hold], set[Hold]]:
+        """Take one change in; return what its record no longer says, and what it newly says."""
+        if is_claim(change.key):
+            for uid in {uid_of(change.before), uid_of(change.after)} - {""}:
+                self.claims.pop(uid, None)
+                self.status.pop(uid, None)
+            if change.after is not None:
+                self.claims[change.uid] = change.key
+                self.status[change.uid] = claim_address(change.after)
+        lost, gained = self._difference(change)
+        self.dropped.clear()
+        for hold in lost:
+            self.records[hold].discard(change.key)
+            if not self.records[hold]:
+                del self.records[hold]
+                self.dropped[hold] = self.since.pop(hold)
+                self.users[hold[0]].discard(hold[1])
+        for hold in gained:
+            self.records[hold].add(change.key)
+            self.since.setdefault(hold, change)
+            self.users[hold[0]].add(hold[1])
+        return lost, gained
+
+    def pool_records(self, pool: str, hold: Hold) -> bool:
+        """Whether the pool of that name says so."""
+        return any(is_pool(key) and key.name == pool for key in self.records.get(hold, ()))
+
+    def pools_of(self, address: str) -> dict[str, Key]:
+        """The claims that pools record the address for, by uid, and a pool that does."""
+        keys = {uid: next(filter(is_pool, self.records[address, uid]), None) for uid in self.users.get(address, ())}
+        return {uid: key for uid, key in keys.items() if key}
+
+    def children(self, hold: Hold) -> list[Key]:
+        """The ConfigMaps that say so."""
+        return sorted(key for key in self.records.get(hold, ()) if key.resource == CHILDREN)
+
+    def name(self, uid: str) -> str:
+        """A living claim, named."""
+        return f"{self.claims[uid].title} (uid {uid})"
+
+    def _difference(self, change: Change) -> tuple[set[Hold], set[Hold]]:
+        if is_pool(change.key):  # it can be long, and only a little of it changes
+            old, new = recorded(change.before), recorded(change.after)
+            before = {allocation(*entry) for entry in old - new}
+            after = {allocation(*entry) for entry in new - old}
+        else:
+            before, after = self._holds(change.key, change.before), self._holds(change.key, change.after)
+        return before - after, after - before
+
+    def _holds(self, key: Key, obj: Object | None) -> set[Hold]:
+        """What a claim or a child says."""
+        if is_claim(key):
+            address = claim_address(obj)
+            return {(address, uid_of(obj))} if address else set()
+        counts = key.resource == CHILDREN and not (self.fenced and stamp_of(obj) is None)
+        child = published(obj) if counts else None
+        return {child} if child else set()
