@@ -197,6 +197,7 @@ class Story:
             min_terms=4,
             min_bound_claims=30,
             min_refusals=2 if self.fence == "full" else 0,
+            audit_whole=True,
         )
         verdict = judge.judge(history, judge.read_audit(plane.audit_logs), expected)
         self.conclude(verdict)
