@@ -8,6 +8,9 @@ asked for it. What the operator writes is known to it only as the fields that an
     verdict = judge.judge(history, judge.read_audit(["audit.log"]), judge.Expectations(min_terms=2))
     assert verdict.ok, verdict
 
+Some of it can be said only of a run that had become quiet (`Expectations.quiet_after`): what was left of claims that
+are gone, and who waits although an address is free.
+
 It needs an etcd that was never compacted and an API server that stores JSON (`--storage-media-type=application/json`).
 """
 

@@ -29,7 +29,7 @@ from judge.shapes import (
 SET_ASIDE = "SetAside"  # the reason of the Event that names pools that a term could not stamp
 
 
-def pools_are_stamped_before_they_give(history: History) -> Iterator[Finding]:
+def barrier_comes_first(history: History) -> Iterator[Finding]:
     """I4, by claims: a term gives addresses only from pools that it, or a later term, has stamped."""
     pools: dict[str, Stamp | None] = {}
     for change in history.of(POOLS, CLAIMS):
@@ -85,9 +85,10 @@ def no_pool_is_skipped(history: History, leases: Leases) -> Iterator[Finding]:
                         if born[uid_of(pool)] <= term.began and not _covers(pool, stamp)
                     }
                 pool = change.before if is_pool(change.key) else _named(pools, pool_of(change.after))
-                told = [text for at, text in aside if at >= term.began]
                 key = term.skipped.get(uid_of(pool))
-                if key and not (_covers(pool, stamp) and any(_names(text, key) for text in told)):
+                if key and not (
+                    _covers(pool, stamp) and any(at >= term.began and _names(text, key) for at, text in aside)
+                ):
                     del term.skipped[uid_of(pool)]
                     first = term.decided
                     sentence = (

@@ -113,7 +113,7 @@ def judge(history: History, audit: Iterable[AuditEntry] = (), expectations: Expe
         *tokens.tokens_have_one_holder(history),
         *late_writes,
         *(f for f in tokens.writers_match_stamps(history, writers) if fenced or f.promise != "I8"),
-        *barrier.pools_are_stamped_before_they_give(history),
+        *barrier.barrier_comes_first(history),
         *(barrier.no_pool_is_skipped(history, seen) if fenced else ()),
         *(barrier.claims_are_stamped_before_activation(history) if fenced and not older else ()),
         *addresses.no_address_twice(history, writers, fenced=fenced),

@@ -19,6 +19,7 @@ from typing import Any
 
 import judge
 from devcluster.waiting import until
+from judge import audit
 
 ROOT = Path(__file__).parents[2]
 NAME = "kopf-ha-ipam"
@@ -180,9 +181,5 @@ def writer(event: dict[str, Any]) -> str:
 
 def is_fenced_write(event: dict[str, Any]) -> bool:
     """Whether it is a write that was accepted, of what the fence is for."""
-    return (
-        event["verb"] in ("create", "update", "patch", "delete")
-        and (event.get("objectRef") or {}).get("resource") in ("addresspools", "addressclaims", "configmaps")
-        and "dryRun" not in event["requestURI"]
-        and event["responseStatus"]["code"] < 300
-    )
+    entry = audit.parse(event)
+    return entry.write and entry.accepted and entry.resource in ("addresspools", "addressclaims", "configmaps")

@@ -3,9 +3,9 @@
 from judge_stories import LEASE, ONE, ZERO, Story
 
 from judge.barrier import (
+    barrier_comes_first,
     claims_are_stamped_before_activation,
     no_pool_is_skipped,
-    pools_are_stamped_before_they_give,
 )
 from judge.leases import Leases
 
@@ -28,9 +28,9 @@ def test_an_address_from_a_pool_that_the_term_has_not_stamped_breaks_i4():
     story.claim("a", "10.20.0.1", (ZERO, 1))
     story.claim("a", "10.20.0.1", (ONE, 2))  # stamping a bound claim decides nothing
     story.claim("b", "", (ONE, 2))
-    assert not kinds(pools_are_stamped_before_they_give(story.history))
+    assert not kinds(barrier_comes_first(story.history))
     bad = story.claim("b", "10.20.0.2", (ONE, 2))
-    assert kinds(pools_are_stamped_before_they_give(story.history)) == [("I4", "before the barrier", bad)]
+    assert kinds(barrier_comes_first(story.history)) == [("I4", "before the barrier", bad)]
 
 
 # --- a barrier that skips an object
