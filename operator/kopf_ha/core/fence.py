@@ -52,11 +52,13 @@ class Fence:
         self.known = Known()
         self.floor = 0  #: the highest token seen on any stamped object of our Lease; it outlives the Lease
         self.schemas: dict[tuple[str, str, str], bool] = {}
+        self.unfit: dict[str, str] = {}  #: kinds whose definition lost the stamp in this term, and how it is put right
 
     def new_term(self) -> None:
         """Forget what an earlier term knew; the floor stays."""
         self.known.clear()
         self.schemas.clear()
+        self.unfit.clear()
 
     def learn(self, target: Target, body: Any) -> None:
         """Take note of an object that a watch gave. Never raises: a handler must still see it."""

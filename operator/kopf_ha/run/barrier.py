@@ -16,7 +16,7 @@ import urllib3
 from kopf_ha._context import CurrentTerm
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
-from kopf_ha.core.schema import crd_is_stamped
+from kopf_ha.core.schema import Unanswered, ask_schema
 from kopf_ha.core.target import Target
 from kopf_ha.core.token import MalformedStamp, stamp_of
 from kopf_ha.errors import ConfigurationError, FloorLost, ForeignStamp, Unfenced
@@ -101,7 +101,7 @@ def find_kind(api: Api, kind: str) -> Kind:
     """Ask the cluster for the served version and the scope of ``plural.group``.
 
     Raises:
-        ConfigurationError: it is not installed, or its schema has no `status.fencing`.
+        ConfigurationError: it is not installed, or a served version of it has no `status.fencing` (I1).
         LookupError: the cluster did not say.
     """
     plural, _, group = kind.partition(".")
@@ -111,12 +111,34 @@ def find_kind(api: Api, kind: str) -> Kind:
     for version in sorted(versions, key=lambda v: v != preferred):
         for resource in (_get(api, f"/apis/{group}/{version}") or {}).get("resources") or ():
             if resource["name"] == plural:
-                # Without permission to read it the first stamp finds out.
-                crd = api.request("GET", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{kind}")
-                if crd.ok and not crd_is_stamped(crd.json, version):
+                target = Target(group, version, plural, "any" if resource["namespaced"] else "")
+                try:
+                    stamped = schema_of(api, target)
+                except Unfenced as error:
+                    raise ConfigurationError(f"deciding kind {error}") from error
+                if stamped is False:
                     raise ConfigurationError(_NO_STAMP.format(kind))
-                return Kind(group, version, plural, bool(resource["namespaced"]), crd.ok)
+                # If nothing told, the first stamp finds out.
+                return Kind(group, version, plural, bool(resource["namespaced"]), bool(stamped))
     raise ConfigurationError(f"deciding kind {kind} is not installed in the cluster; apply its CRD first")
+
+
+def schema_of(api: Api, target: Target) -> bool | None:
+    """Ask the cluster whether a kind is stamped; None when nothing tells.
+
+    Raises:
+        Unfenced: some of its served versions are and some are not.
+        LookupError: the cluster did not say.
+    """
+    asking = ask_schema(target)
+    try:
+        request = next(asking)
+        while True:
+            request = asking.send(api.request(request.method, request.path))
+    except StopIteration as told:
+        return None if told.value is None else bool(told.value)
+    except Unanswered as error:
+        raise LookupError(f"cannot read the schema of {target.kind}: {error}") from error
 
 
 def _get(api: Api, path: str) -> Any:
