@@ -85,6 +85,11 @@ class Kind:
         self.stamped = stamped
         self.collection = f"/apis/{group}/{version}/{plural}"
 
+    @property
+    def any(self) -> Target:
+        """Give what the fence would call an object of it, whichever."""
+        return Target(self.group, self.version, self.plural, "any" if self.namespaced else "", "any")
+
     def path(self, body: dict[str, Any]) -> str:
         """Give the path of one object."""
         metadata = body["metadata"]
@@ -98,10 +103,28 @@ class Kind:
 
 
 def find_kind(api: Api, kind: str) -> Kind:
-    """Ask the cluster for the served version and the scope of ``plural.group``.
+    """Ask the cluster where the objects of deciding kind ``plural.group`` are, and whether they can be stamped.
 
     Raises:
         ConfigurationError: it is not installed, or a served version of it has no `status.fencing` (I1).
+        LookupError: the cluster did not say.
+    """
+    found = locate(api, kind)
+    try:
+        stamped = schema_of(api, found.any)
+    except Unfenced as error:
+        raise ConfigurationError(f"deciding kind {error}") from error
+    if stamped is False:
+        raise ConfigurationError(_NO_STAMP.format(kind))
+    found.stamped = bool(stamped)  # if nothing told, the first stamp finds out
+    return found
+
+
+def locate(api: Api, kind: str) -> Kind:
+    """Ask the cluster for the served version and the scope of ``plural.group``.
+
+    Raises:
+        ConfigurationError: it is not installed.
         LookupError: the cluster did not say.
     """
     plural, _, group = kind.partition(".")
@@ -111,15 +134,7 @@ def find_kind(api: Api, kind: str) -> Kind:
     for version in sorted(versions, key=lambda v: v != preferred):
         for resource in (_get(api, f"/apis/{group}/{version}") or {}).get("resources") or ():
             if resource["name"] == plural:
-                target = Target(group, version, plural, "any" if resource["namespaced"] else "")
-                try:
-                    stamped = schema_of(api, target)
-                except Unfenced as error:
-                    raise ConfigurationError(f"deciding kind {error}") from error
-                if stamped is False:
-                    raise ConfigurationError(_NO_STAMP.format(kind))
-                # If nothing told, the first stamp finds out.
-                return Kind(group, version, plural, bool(resource["namespaced"]), bool(stamped))
+                return Kind(group, version, plural, bool(resource["namespaced"]))
     raise ConfigurationError(f"deciding kind {kind} is not installed in the cluster; apply its CRD first")
 
 
