@@ -13,7 +13,7 @@
         ├── Denied              line 3 refused this write, for a reason that does not end the term
         └── TermEnded           the writer's term is over, or must end
             ├── GateClosed      line 1: no valid grant in this process
-            ├── StaleLeader     line 2 or 3: a newer leader wrote the object, or the API server says so
+            ├── StaleLeader     line 2 or 3: a newer leader wrote the object, or holds the Lease
             ├── FloorLost       a higher token than mine, although I hold the Lease
             └── StampDropped    the API server answered 200 and dropped the stamp
 
@@ -65,7 +65,7 @@ class Unfenced(Refused):
 
 
 class TermEnded(Refused):
-    """The writer's term is over or has to end now."""
+    """The writer's term is over or has to end now. Nothing that a user may write raises it (I10)."""
 
 
 class GateClosed(TermEnded):
@@ -73,7 +73,10 @@ class GateClosed(TermEnded):
 
 
 class StaleLeader(TermEnded):
-    """Line 2 or 3: the object carries the stamp of a newer term, or the API server refused the token."""
+    """Line 2 or 3: the object carries the stamp of a newer term.
+
+    Or the API server refused the token, and the Lease is not this term's any more.
+    """
 
     line = "precondition"
 

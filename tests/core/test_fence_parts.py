@@ -58,8 +58,19 @@ def test_a_token_in_an_annotation_that_is_none(token: Any) -> None:
         stamp_of({"metadata": {"annotations": notes}}, stamped=False)
 
 
+@pytest.mark.parametrize("token", ["9" * 5000, "0" * 5000 + "7", [9] * 5000])
+def test_a_malformed_stamp_of_any_size_is_told_in_few_words(token: Any) -> None:
+    """Whoever may edit a child writes its annotations; Python refuses to read a number of 5,000 digits."""
+    for stamped in (True, False):
+        notes = {**MINE.as_annotations(), "kopf-ha.dev/token": token}
+        body = {"metadata": {"annotations": notes}, "status": {"fencing": {**MINE.as_status(), "token": token}}}
+        with pytest.raises(MalformedStamp) as told:
+            stamp_of(body, stamped=stamped)
+        assert len(str(told.value)) < 200
+
+
 @pytest.mark.parametrize("missing", ["lease", "holder", "podUID"])
-@pytest.mark.parametrize("value", [None, 5])
+@pytest.mark.parametrize("value", [None, 5, "two\nlines", "\x1b[2J", "x" * 321])
 def test_a_stamp_with_a_part_missing(missing: str, value: Any) -> None:
     with pytest.raises(MalformedStamp):
         stamp_of({"status": {"fencing": {**MINE.as_status(), missing: value}}}, stamped=True)

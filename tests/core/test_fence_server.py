@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from kopf_ha.core.refusal import RULE_MESSAGE, about_tokens
 from kopf_ha.core.token import TOKEN_MAX
 from kopf_ha.core.wire import Request, Response
-from kopf_ha.core.write import FLOOR_STEP
 from kopf_ha.errors import (
+    Denied,
     FloorLost,
     StaleLeader,
     StampDropped,
@@ -23,14 +24,18 @@ from tests.core.fake_api import (
     EDIT,
     FENCING,
     JSON_PATCH,
+    LEASE,
     LEASES,
     MERGE,
     WIDGET,
     FakeApi,
     Process,
     crd,
+    denied,
+    invalid,
     json_of,
     nothing_changed,
+    patch,
     stamp,
     status,
     write,
@@ -39,88 +44,146 @@ from tests.core.fake_api import (
 # --- line 3
 
 
-POLICY = "widgets.t.dev \"x\" is forbidden: ValidatingAdmissionPolicy '{}' with binding '{}' denied request: {}"
-RULE = 'Widget.t.dev "x" is invalid: <nil>: Invalid value: The fencing stamp in status.fencing may not be removed'
-REFUSALS = [
-    (403, POLICY.format("kopf-ha-op-stamped", "kopf-ha-op-stamped", "pod u has not stamped the object")),
-    (403, POLICY.format("named-otherwise", "b", "fencing: stale leader: the write carries token 7")),
-    (422, POLICY.format("kopf-ha-op-stamped", "b", "expression resulted in error")),
-    (422, RULE),
-    (422, 'Widget.t.dev "x" is invalid: status.fencing.token: Invalid value: 2000000001: should be less than'),
+ABOUT = about_tokens(LEASE)
+STALE = ABOUT + "stale leader: the write carries token 7"
+TOKENS = [
+    denied("kopf-ha-op-stamped", ABOUT + "pod u has not stamped the object"),
+    denied("kopf-ha-op-child-configmaps", STALE),
+    invalid("<nil>", RULE_MESSAGE),
 ]
-NONE = [
-    (403, 'widgets.t.dev "fencing" is forbidden: User "system:serviceaccount:ns:op" cannot patch resource "fencings"'),
-    (403, POLICY.format("somebody-elses", "b", "no writes on Fridays")),
-    (422, 'Widget.t.dev "fencing" is invalid: spec.fencing: Required value'),
-    (409, "the fencing stamp"),
+OTHER_RULES = [
+    denied("kopf-ha-op-terminating-widgets", "fencing: the object is being deleted, so status.a gets no new value"),
+    denied("kopf-ha-op-child-configmaps", "fencing: of configmaps the operator makes only its own"),
+    denied("kopf-ha-op-stamped", "expression 'x' resulted in error: no such key: secret", code=422),
+    denied("kopf-ha-op-stamped", about_tokens("ns/other") + "stale leader"),
+    invalid("status.fencing.token", "2000000001: fencing.token in body should be less than or equal to"),
 ]
+NOT_OURS = [
+    status(403, 'widgets.t.dev "fencing" is forbidden: User "system:serviceaccount:ns:op" cannot patch "fencings"'),
+    denied("somebody-elses", "no writes on Fridays, says fencing"),
+    denied("kopf-ha-op-stamped", STALE, binding="somebody-elses"),
+    invalid("metadata.labels", '"fencing stamp": a valid label must be an empty string or consist of'),
+    invalid("metadata.labels", f'"{RULE_MESSAGE}": a valid label must be an empty string or consist of'),
+    invalid("spec.fencing", "x"),
+    status(409, "the fencing stamp", "Conflict", {"message": "the fencing stamp"}),
+]
+ADD = [{"op": "add", "path": "/spec/mine", "value": 1}]
 
 
-def refuse(code: int, message: str, method: str = "PATCH", path: str = "") -> Callable[[Request], Response | None]:
+def refuse(answer: Response, method: str = "PATCH", path: str = "", then: Callable[[], Any] = lambda: 0) -> Any:
+    """Answer such requests so, after `then` changed the world."""
+
     def intercept(request: Request) -> Response | None:
-        return status(code, message) if request.method == method and request.path.endswith(path) else None
+        if request.method != method or not request.path.endswith(path):
+            return None
+        then()
+        return answer
 
     return intercept
 
 
-@pytest.mark.parametrize(("code", "message"), REFUSALS)
-@pytest.mark.parametrize("body", [EDIT, [{"op": "add", "path": "/spec/mine", "value": 1}]])
+def child_of(answer: Response) -> str:
+    return CHILD if "configmaps" in answer.message else WIDGET
+
+
+@pytest.mark.parametrize("answer", TOKENS)
+@pytest.mark.parametrize("body", [EDIT, ADD])
+def test_a_refusal_about_tokens_of_who_is_stale_ends_the_term(
+    api: FakeApi, me: Process, answer: Response, body: Any
+) -> None:
+    """The object, read again, tells: a newer leader has stamped it."""
+
+    def overtaken() -> None:
+        api.put(child_of(answer), {}, stamp(8))
+        api.elect(stamp(8))
+
+    api.intercept = refuse(answer, then=overtaken)
+    with pytest.raises(StaleLeader) as refused:
+        me.patch(child_of(answer), body, JSON_PATCH if isinstance(body, list) else MERGE)
+    assert refused.value.line == "server"
+    assert "records token 8" in str(refused.value)
+    assert refused.value.answer == answer
+
+
+@pytest.mark.parametrize("answer", TOKENS)
+@pytest.mark.parametrize("method", ["PATCH", "DELETE", "POST"])
+def test_who_does_not_hold_the_lease_any_more_is_stale(
+    api: FakeApi, me: Process, answer: Response, method: str
+) -> None:
+    """Whatever the object says: it may be another one of that name, or none."""
+    api.intercept = refuse(answer, method, then=lambda: api.elect(stamp(8)))
+    path = child_of(answer)
+    with pytest.raises(StaleLeader, match="the API server refused") as refused:
+        me.send(write("POST", CHILD.removesuffix("/x"), {}) if method == "POST" else write(method, path, EDIT))
+    assert refused.value.line == "server"
+
+
+@pytest.mark.parametrize("answer", [*TOKENS, *OTHER_RULES])
+@pytest.mark.parametrize("body", [EDIT, ADD])
 @pytest.mark.parametrize("at", ["/status", "/x"])
-def test_a_refusal_of_the_server_ends_the_term(
-    api: FakeApi, me: Process, code: int, message: str, body: Any, at: str
+def test_a_refusal_of_one_object_leaves_the_term(
+    api: FakeApi, me: Process, answer: Response, body: Any, at: str
 ) -> None:
-    api.intercept = refuse(code, message, path=at)
-    with pytest.raises(StaleLeader) as refused:
-        me.patch(WIDGET, body, JSON_PATCH if isinstance(body, list) else MERGE)
+    """I10: the rule is not about tokens, or object and Lease both say that this term is the current one."""
+    path = WIDGET if at == "/status" else child_of(answer)
+    api.intercept = refuse(answer, path=at)
+    with pytest.raises(Denied) as refused:
+        me.patch(path, body, JSON_PATCH if isinstance(body, list) else MERGE)
+    assert not isinstance(refused.value, TermEnded)
     assert refused.value.line == "server"
-    assert message.partition(": ")[2] in str(refused.value)
     assert refused.value.sent.path.endswith(at)
-    assert refused.value.answer.status == code
+    assert refused.value.answer == answer
+    assert api.accepted == [] or at == "/x"
+    api.intercept = lambda request: None
+    assert me.patch(path, EDIT).ok, "the term goes on"
 
 
-@pytest.mark.parametrize(("code", "message"), REFUSALS)
+@pytest.mark.parametrize("answer", [*TOKENS, *OTHER_RULES])
 @pytest.mark.parametrize("method", ["DELETE", "POST"])
-def test_a_refused_delete_or_creation_ends_the_term(
-    api: FakeApi, me: Process, code: int, message: str, method: str
-) -> None:
-    api.intercept = refuse(code, message, method)
-    with pytest.raises(StaleLeader) as refused:
-        me.send(write("DELETE", CHILD) if method == "DELETE" else write("POST", CHILD.removesuffix("/x"), {}))
-    assert refused.value.line == "server"
+def test_a_refused_delete_or_creation_leaves_the_term(api: FakeApi, me: Process, answer: Response, method: str) -> None:
+    api.intercept = refuse(answer, method)
+    with pytest.raises(Denied):
+        me.send(
+            write("DELETE", child_of(answer)) if method == "DELETE" else write("POST", CHILD.removesuffix("/x"), {})
+        )
 
 
-@pytest.mark.parametrize(("code", "message"), NONE)
-def test_other_answers_are_the_clients(api: FakeApi, me: Process, code: int, message: str) -> None:
+def test_a_refusal_repeats_no_value(api: FakeApi, me: Process) -> None:
+    for answer in OTHER_RULES[2], OTHER_RULES[4]:
+        api.intercept = refuse(answer)
+        with pytest.raises(Denied, match=r"policy kopf-ha-op-stamped|status\.fencing\.token") as refused:
+            me.patch(WIDGET, EDIT)
+        assert "secret" not in str(refused.value)
+        assert "2000000001" not in str(refused.value)
+
+
+@pytest.mark.parametrize("answer", NOT_OURS)
+def test_other_answers_are_the_clients(api: FakeApi, me: Process, answer: Response) -> None:
     me.patch(WIDGET, EDIT)
-    api.intercept = refuse(code, message)
-    assert me.patch(WIDGET, EDIT).status == code
+    api.intercept = refuse(answer)
+    assert me.patch(WIDGET, EDIT) == answer
     assert not me.grant.closed
 
 
-def test_a_refusal_stays_one_when_the_read_after_it_fails(api: FakeApi, me: Process) -> None:
-    # The 503 would go to the client, which would try the refused write again (I8).
+@pytest.mark.parametrize("failing", ["/x", "/leases/op", ""])
+def test_a_refusal_stays_one_when_the_read_after_it_fails(api: FakeApi, me: Process, failing: str) -> None:
+    """The 503 would go to the client, which would try the refused write again (I8)."""
+
     def intercept(request: Request) -> Response | None:
-        refused = bool(api.sent("PATCH"))
         if request.method == "PATCH":
-            return status(*REFUSALS[0])
-        return status(503, "no leader") if refused else None
+            return TOKENS[0]
+        return status(503, "no leader") if api.sent("PATCH") and request.path.endswith(failing) else None
 
     api.intercept = intercept
-    with pytest.raises(StaleLeader) as refused:
+    with pytest.raises(Denied) as refused:
         me.patch(WIDGET, EDIT)
     assert refused.value.line == "server"
 
 
 def test_a_refusal_may_be_a_lost_floor(api: FakeApi, me: Process) -> None:
     me.patch(WIDGET, EDIT)
-
-    def intercept(request: Request) -> Response | None:
-        if request.method != "PATCH":
-            return None
-        api.edit(WIDGET, lambda o: o["status"].update(fencing=stamp(9).as_status()))
-        return status(*REFUSALS[1])
-
-    api.intercept = intercept
+    fence = {"fencing": stamp(9).as_status()}
+    api.intercept = refuse(TOKENS[0], then=lambda: api.edit(WIDGET, lambda o: o["status"].update(fence)))
     with pytest.raises(FloorLost) as lost:
         me.patch(WIDGET, EDIT)
     assert lost.value.floor == 9
@@ -145,21 +208,25 @@ def test_a_lease_that_cannot_be_read_is_not_mine(api: FakeApi, me: Process, answ
         me.patch(WIDGET, EDIT)
 
 
-@pytest.mark.parametrize("above", [0, 1, FLOOR_STEP])
-def test_a_child_tells_of_a_lost_floor_too(api: FakeApi, me: Process, above: int) -> None:
-    api.put(CHILD, {}, stamp(7 + above, "another"))
-    with pytest.raises(FloorLost) as lost:
-        me.patch(CHILD, EDIT)
-    assert lost.value.floor == 7 + above
-
-
-@pytest.mark.parametrize("token", [8 + FLOOR_STEP, TOKEN_MAX])
-def test_an_edited_annotation_does_not_use_up_all_tokens(api: FakeApi, me: Process, token: int) -> None:
-    api.put(CHILD, {}, stamp(token, "forged"))
-    with pytest.raises(Unfenced, match="somebody edited its annotations") as refused:
-        me.patch(CHILD, EDIT)
-    assert not isinstance(refused.value, TermEnded)
+@pytest.mark.parametrize("token", [7, 8, TOKEN_MAX])
+@pytest.mark.parametrize("lease", [None, status(403, "no"), status(500, "broken"), Response(200, b"<html>")])
+def test_what_stands_in_annotations_ends_no_term(api: FakeApi, me: Process, token: int, lease: Response | None) -> None:
+    """I10: whoever may edit a child could write them. It stays refused, and says who can repair it."""
+    api.put(CHILD, {}, stamp(token, "another"))
+    api.intercept = lambda r: lease if "/leases/" in r.path else None
+    for request in (write("DELETE", CHILD), patch(CHILD, EDIT), patch(CHILD, ADD, JSON_PATCH)):
+        with pytest.raises(Unfenced, match=r"remove these annotations.*or raise leaseTransitions") as refused:
+            me.send(request)
+        assert not isinstance(refused.value, TermEnded)
     assert me.fence.floor == 0
+    assert nothing_changed(api)
+
+
+def test_a_child_tells_of_a_newer_leader_that_the_lease_names(api: FakeApi, me: Process) -> None:
+    api.put(CHILD, {}, stamp(8))
+    api.elect(stamp(8))
+    with pytest.raises(StaleLeader):
+        me.patch(CHILD, EDIT)
 
 
 def test_floors_are_noted_from_stamped_kinds_of_our_lease_only(api: FakeApi, me: Process) -> None:
@@ -171,6 +238,38 @@ def test_floors_are_noted_from_stamped_kinds_of_our_lease_only(api: FakeApi, me:
     assert me.fence.floor == 5
     me.fence.new_term()
     assert me.fence.floor == 5
+
+
+def test_a_field_called_fencing_is_no_floor_before_the_schema_says_so(api: FakeApi, me: Process) -> None:
+    """I10: the status of somebody else's kind may be anybody's to write."""
+    api.put(f"{CRDS}/widgets.t.dev", crd(v1=None))
+    api.objects[api.target(WIDGET).key]["status"] = {"fencing": stamp(TOKEN_MAX).as_status()}
+    me.watch(WIDGET)
+    assert me.fence.floor == 0
+    assert me.patch(WIDGET, EDIT).ok
+    assert me.fence.floor == 0
+
+
+OTHER = WIDGET.replace("/x", "/y")
+
+
+def test_a_kind_is_not_written_below_a_token_that_one_of_its_objects_was_seen_with(api: FakeApi, me: Process) -> None:
+    """What the watch saw before the schema was known counts from the moment that it is: the term before has 9."""
+    api.put(OTHER, {}, stamp(9))
+    me.watch(OTHER)
+    assert me.fence.floor == 0
+    with pytest.raises(FloorLost) as lost:
+        me.patch(WIDGET, EDIT)
+    assert lost.value.floor == me.fence.floor == 9
+    assert nothing_changed(api)
+
+
+def test_who_sees_a_higher_token_and_does_not_hold_the_lease_is_stale(api: FakeApi, me: Process) -> None:
+    api.put(OTHER, {}, stamp(9))
+    api.elect(stamp(9))
+    me.watch(OTHER)
+    with pytest.raises(StaleLeader):
+        me.patch(WIDGET, EDIT)
 
 
 # --- stamps that are none

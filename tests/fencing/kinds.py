@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from kopf_ha.manifests import schema_fragment
+
 GROUP = "fencing.kopf-ha.test"
 
 _TEXT = {"type": "string"}
 WHOLE = {"lease": _TEXT, "token": {"type": "integer"}, "holder": _TEXT, "podUID": _TEXT}
 HALF = {"lease": _TEXT, "token": {"type": "integer"}}
 LOOSE = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-RULE = {
-    "rule": "!has(oldSelf.status) || !has(oldSelf.status.fencing) || (has(self.status) && has(self.status.fencing)"
-    " && self.status.fencing.token >= oldSelf.status.fencing.token)",
-    "message": "The fencing stamp in status.fencing may not be removed and its token may not go down.",
-}
+(RULE,) = schema_fragment()["x-kubernetes-validations"]
 
 
 def version(name: str, fencing: Any, *, storage: bool = True, rule: bool = True) -> dict[str, Any]:

@@ -11,9 +11,10 @@ import pytest
 import urllib3
 from pykube.http import KubernetesHTTPAdapter
 
+from kopf_ha.core.refusal import about_tokens
 from kopf_ha.core.wire import Request, Response
-from kopf_ha.errors import GateClosed, StaleLeader
-from tests.core.fake_api import CHILD, LEASE, WIDGET, stamp, status
+from kopf_ha.errors import Denied, GateClosed, StaleLeader
+from tests.core.fake_api import CHILD, LEASE, WIDGET, denied, stamp, status
 from tests.fencing.clients import BROKEN, CLIENTS, MERGE, by_aiohttp, by_kubernetes, by_pykube, own_session
 from tests.fencing.conftest import Terms
 from tests.fencing.http_fake import DROP, Fault, HttpFake
@@ -272,14 +273,14 @@ def test_a_refusal_after_an_answer_that_clients_retry_is_not_retried(
     def fault(request: Request) -> Response | None:
         if request.method in ("PATCH", "GET") and "configmaps" in request.path:
             next(counter)
-            refused = "ValidatingAdmissionPolicy 'kopf-ha-x' with binding 'b' denied request: stale"
-            return status(403, refused) if request.method == "PATCH" else status(code, "no")
+            refused = denied("kopf-ha-x-child-configmaps", about_tokens(LEASE) + "stale")
+            return refused if request.method == "PATCH" else status(code, "no")
         return None
 
     http.fault = fault
     with terms.term(7):
         terms.fence.learn(http.api.target(CHILD), http.api.get(CHILD))
-        with pytest.raises(StaleLeader):
+        with pytest.raises(Denied):
             CLIENTS[client](http.url)("PATCH", CHILD, {"spec": {}}, MERGE)
     assert next(counter) == 2
 

@@ -25,6 +25,7 @@ everything here, so that line 3 alone refuses; the RBAC that `kopf-ha manifests`
 
 - `403 stamped` and the like: refused by the policy of this name.
 - `422 schema`: refused by the CRD's rule. It is asked before the policies, so a lower token gets its sentence.
+- Only a sentence that begins with `fencing token of Lease` says that a term is over. Any other is about one write.
 - Deletions name their `resourceVersion`, whoever sends them: `delete` and collections are refused to all.
 - What was refused changed nothing, not even the resourceVersion.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
@@ -11,13 +10,11 @@ import yaml
 from click.testing import CliRunner, Result
 
 from devcluster import Cluster
-from kopf_ha.core.fence import Fence
-from kopf_ha.core.grant import Grant
-from kopf_ha.core.token import Stamp
-from kopf_ha.core.wire import Request, Response
-from kopf_ha.errors import StaleLeader
+from kopf_ha.core.refusal import RULE_MESSAGE, Refusal, refusal_of
+from kopf_ha.core.target import Target
 from kopf_ha.manifests import Description, Kind, policies, schema_fragment
 from kopf_ha.manifests.command import manifests
+from tests.core.fake_api import denied
 from tests.policies.fenced import ROOT
 
 #: How the reference operator's manifests are written.
@@ -73,6 +70,20 @@ def test_the_crds_have_the_fragment() -> None:
             assert version["subresources"] == {"status": {}}
 
 
+def test_the_rule_has_one_sentence_wherever_it_stands() -> None:
+    """The fence knows it by this."""
+    (wanted,) = schema_fragment()["x-kubernetes-validations"]
+    assert wanted["message"] == RULE_MESSAGE
+    found = {}
+    for path in [*ROOT.glob("crds/*.yaml"), *ROOT.glob("examples/*.yaml")]:
+        for crd in of_kind("CustomResourceDefinition", [d for d in yaml.safe_load_all(path.read_text()) if d]):
+            for version in crd["spec"]["versions"]:
+                for rule in version["schema"]["openAPIV3Schema"].get("x-kubernetes-validations", ()):
+                    if "status.fencing" in rule["rule"]:
+                        found[path.name] = rule["message"]
+    assert found == dict.fromkeys(("addresspools.yaml", "addressclaims.yaml", "webhook_operator.yaml"), RULE_MESSAGE)
+
+
 def test_the_rbac_is_the_generator_s() -> None:
     ours = {(d["kind"], d["metadata"]["name"]): d for d in documents("--only=rbac")}
     base = [d for d in yaml.safe_load_all((ROOT / "deploy/base/rbac.yaml").read_text()) if d]
@@ -118,18 +129,29 @@ def test_every_policy_is_bound_and_refuses_with_403() -> None:
             assert "fencing" in rule["message"]
 
 
-def test_the_fence_knows_the_refusals() -> None:
+def test_only_the_rules_about_tokens_can_end_a_term() -> None:
+    """I10. Of each sentence, the static one and the one with the tokens, the beginning tells."""
+    lease, found = "kopf-ha-ipam/kopf-ha-ipam", []
     for policy in of_kind("ValidatingAdmissionPolicy", documents("--only=policies")):
         name = policy["metadata"]["name"]
-        said = f"ValidatingAdmissionPolicy '{name}' with binding '{name}' denied request: no"
-        flow = Fence("kopf-ha-ipam/kopf-ha-ipam").flow(
-            Request("POST", "/api/v1/namespaces/x/configmaps", "", "application/json", b'{"metadata": {"name": "y"}}'),
-            Grant(Stamp(7, "a_b_c", "kopf-ha-ipam/kopf-ha-ipam", "b"), deadline=10.0),
-            lambda: 0.0,
-        )
-        next(flow)
-        with pytest.raises(StaleLeader):
-            flow.send(Response(403, json.dumps({"message": said}).encode()))
+        resources, *_ = policy["spec"]["matchConstraints"]["resourceRules"]
+        target = Target(resources["apiGroups"][0], "v1", resources["resources"][0].partition("/")[0], "x", "y")
+        for rule in policy["spec"]["validations"]:
+            sentences = {rule["message"], rule.get("messageExpression", rule["message"]).lstrip("'\"")}
+            (refusal,) = {refusal_of(denied(name, sentence), target, lease) for sentence in sentences}
+            assert refusal in (Refusal.POLICY_TOKEN, Refusal.POLICY_OTHER)
+            if refusal.about_tokens:
+                found.append((name.removeprefix("kopf-ha-ipam-"), rule["message"].partition(": ")[2]))
+            elif name.endswith(("-stamped", "-child-configmaps")):
+                assert rule["message"].startswith("fencing: ")
+    assert found == [
+        ("stamped", "the stamp's token is stale"),
+        ("stamped", "a status write must carry its writer's own fencing stamp"),
+        ("stamped", "the object is not stamped by this writer; stamp it through /status first"),
+        ("child-configmaps", "the stamp's token is stale"),
+        ("child-configmaps", "an object of configmaps must carry its writer's own fencing stamp"),
+        ("child-configmaps", "the object is not stamped by this writer; stamp it first"),
+    ]
 
 
 def test_names_and_parts() -> None:

@@ -105,7 +105,7 @@ def policy(kinds: Cluster, world: World) -> Iterator[Policy]:
                 "spec": {
                     "failurePolicy": "Fail",
                     "matchConstraints": {"namespaceSelector": scope, "resourceRules": [rule]},
-                    "validations": [{"expression": expression, "message": message}],
+                    "validations": [{"expression": expression, "message": message, "reason": "Forbidden"}],
                 },
             },
             {

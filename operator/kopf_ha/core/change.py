@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 
 import yaml
 
-from kopf_ha.core.token import Stamp
+from kopf_ha.core.token import ANNOTATIONS, MalformedStamp, Stamp, stamp_of
 from kopf_ha.core.wire import Request
 from kopf_ha.errors import Unfenced
 
@@ -25,6 +25,7 @@ APPLY = ("application/apply-patch+yaml", "application/apply-patch+cbor")
 _RV_PATH = "/metadata/resourceVersion"
 _UID_PATH = "/metadata/uid"
 _FINALIZERS = "/metadata/finalizers"
+_ANNOTATIONS_PATH = "/metadata/annotations/"
 
 #: Directives by which a strategic merge patch drops what it does not name; the stamp would be among it.
 _DROPPING = frozenset({"$patch", "$retainKeys"})
@@ -202,7 +203,7 @@ def with_annotations(request: Request, body: Any, stamp: Stamp) -> Any:
             *(
                 {
                     "op": "add",
-                    "path": "/metadata/annotations/" + name.replace("~", "~0").replace("/", "~1"),
+                    "path": _ANNOTATIONS_PATH + _escaped(name),
                     "value": v,
                 }
                 for name, v in stamp.as_annotations().items()
@@ -219,6 +220,21 @@ def with_annotations(request: Request, body: Any, stamp: Stamp) -> Any:
     metadata["annotations"] = {**(notes or {}), **stamp.as_annotations()}
     out["metadata"] = metadata
     return out
+
+
+def carried(request: Request) -> tuple[Stamp | None, str | None]:
+    """Give the stamp and the resourceVersion that a write carries; None for what it does not, or cannot be read."""
+    try:
+        body = parse_body(request)
+        version = caller_version(request, body)
+        if isinstance(body, list):
+            added = {str(op.get("path")): op.get("value") for op in body}
+            notes = {name: added[path] for name in ANNOTATIONS if (path := _ANNOTATIONS_PATH + _escaped(name)) in added}
+            body = {"status": {"fencing": added.get("/status/fencing")}, "metadata": {"annotations": notes}}
+        body = body or {}
+        return stamp_of(body, stamped=True) or stamp_of(body, stamped=False), version
+    except (Unfenced, MalformedStamp):
+        return None, None
 
 
 def already_so(request: Request, body: Any, current: Any) -> bool:
@@ -254,6 +270,10 @@ def _at(value: Any, pointer: str) -> Any:
             return value
         value = value.get(_unescaped(part)) if isinstance(value, Mapping) else None
     return value
+
+
+def _escaped(part: str) -> str:
+    return part.replace("~", "~0").replace("/", "~1")
 
 
 def _unescaped(part: str) -> str:

@@ -9,7 +9,11 @@ The three lines (docs/promises.md):
 2. token and resourceVersion: a write is compare-and-swap on a revision whose recorded token is below mine,
    or mine (I1, I2, I3). That token was read at exactly the revision that the write is conditioned on, so
    nothing can have happened in between;
-3. the API server: its refusals are recognised here, end the term, and reach no client's retries.
+3. the API server: its refusals are recognised exactly (`refusal`), and reach no client's retries. What they mean
+   for the term is read from the object and the Lease.
+
+What one object does wrong, its annotations, its deletion, its values, concerns that object alone (I10): a term ends
+by the Lease, by a stamp in `status.fencing`, which only operators write, or by the clock.
 """
 
 from __future__ import annotations
@@ -29,6 +33,9 @@ from kopf_ha.errors import NoTerm, Refused, Unfenced
 #: Records of what happened, or questions: nothing is decided from them.
 EXEMPT_GROUPS = frozenset({"events.k8s.io", "authentication.k8s.io", "authorization.k8s.io"})
 EXEMPT_KINDS = frozenset({"events"})
+
+#: Group, version and plural of a kind.
+Version = tuple[str, str, str]
 
 
 class Fence:
@@ -51,7 +58,8 @@ class Fence:
         self.exempt = frozenset(exempt) | EXEMPT_KINDS
         self.known = Known()
         self.floor = 0  #: the highest token seen on any stamped object of our Lease; it outlives the Lease
-        self.schemas: dict[tuple[str, str, str], bool] = {}
+        self.schemas: dict[Version, bool] = {}
+        self._suspected: dict[Version, int] = {}  #: the highest token seen of kinds whose schema is not known yet
         self.unfit: dict[str, str] = {}  #: kinds whose definition lost the stamp in this term, and how it is put right
 
     def new_term(self) -> None:
@@ -59,26 +67,35 @@ class Fence:
         self.known.clear()
         self.schemas.clear()
         self.unfit.clear()
+        self._suspected.clear()
 
     def learn(self, target: Target, body: Any) -> None:
         """Take note of an object that a watch gave. Never raises: a handler must still see it."""
         if not isinstance(body, dict):
             return
-        schema = False if target.built_in else self.schemas.get((target.group, target.version, target.resource))
-        stamped = schema
-        if stamped is None:
-            # Before the first write of a kind its schema was not asked for; a stamp that is there has one.
-            status = body.get("status")
-            stamped = isinstance(status, dict) and "fencing" in status
+        version = (target.group, target.version, target.resource)
+        schema = False if target.built_in else self.schemas.get(version)
         try:
-            seen = seen_of(body, stamped=stamped)
+            seen = seen_of(body, stamped=schema is not False)
         except MalformedStamp:
             self.known.forget(target.key)  # the next write reads it again and names the trouble
             return
-        if seen is not None:
-            self.note_floor(seen, stamped)
-            if schema is not None:
-                self.known.learn(target.key, seen)
+        if seen is None:
+            return
+        if schema is not None:
+            self.note_floor(seen, schema)
+            self.known.learn(target.key, seen)
+        elif seen.stamp is not None and seen.stamp.lease == self.lease:
+            # Of a kind without the stamp in its schema the field may be anybody's to write (I10).
+            self._suspected[version] = max(self._suspected.get(version, 0), seen.stamp.token)
+
+    def know_schema(self, target: Target, stamped: bool) -> int:
+        """Note whether a kind carries the stamp; give the highest token that a watch saw of it before, 0 for none."""
+        version = (target.group, target.version, target.resource)
+        self.schemas[version] = stamped
+        seen = self._suspected.pop(version, 0) if stamped else 0
+        self.floor = max(self.floor, seen)
+        return seen
 
     def note_floor(self, seen: Seen, stamped: bool) -> None:
         """Raise the floor to a stamp seen. An annotation does not count: anybody may write one."""

@@ -20,8 +20,11 @@ RULE_MESSAGE = (
     " stale leader or would let one through."
 )
 
-#: What the sentences of our policies begin with, but for those about tokens (`about_tokens`).
-FENCING = "fencing: "
+#: What our policies' sentences begin with; those about tokens name the Lease before the colon (`about_tokens`).
+FENCING = "fencing"
+
+#: What our policies' names begin with.
+PREFIX = "kopf-ha"
 
 _POLICY = re.compile(
     r"ValidatingAdmissionPolicy '([a-z0-9.-]+)' with binding '([a-z0-9.-]+)' denied request: (.*)", re.DOTALL
@@ -57,7 +60,7 @@ def about_tokens(lease: str) -> str:
     Args:
         lease: ``namespace/name`` of the Lease by which the tokens count.
     """
-    return f"fencing token of Lease {lease}: "
+    return f"{FENCING} token of Lease {lease}: "
 
 
 def refusal_of(answer: Response, target: Target, lease: str) -> Refusal:
@@ -70,10 +73,10 @@ def refusal_of(answer: Response, target: Target, lease: str) -> Refusal:
     """
     if by_rule(answer):
         return Refusal.RULE_TOKEN
-    if answer.status == 422 and any(_FIELD.fullmatch(str(c.get("field"))) for c in _causes(answer)):
+    if _stamp_fields(answer):
         return Refusal.SCHEMA
     denial = denial_of(answer)
-    if denial is None or not denial.policy.startswith("kopf-ha"):
+    if denial is None or not denial.policy.startswith(PREFIX):
         return Refusal.NONE
     rules = ("-stamped", f"-child-{target.kind}")
     if answer.status == 403 and denial.policy.endswith(rules) and denial.message.startswith(about_tokens(lease)):
@@ -101,6 +104,38 @@ def denial_of(answer: Response) -> Denial | None:
         if found and found[1] == found[2] and "field" not in cause:
             return Denial(found[1], found[3])
     return None
+
+
+def sentence_of(answer: Response) -> str:
+    """Give what may be shown of a refusal, without any value that a user wrote: our own sentences, names of policies.
+
+    A rule that could not be evaluated says why in words of the object's; so only its policy is named.
+    """
+    if by_rule(answer):
+        return RULE_MESSAGE
+    if fields := _stamp_fields(answer):
+        return f"the schema of the kind does not take this term's stamp: {', '.join(fields)}"
+    denial = denial_of(answer)
+    if denial is None:
+        return ""
+    ours = denial.policy.startswith(PREFIX) and denial.message.startswith(FENCING)
+    return f"policy {denial.policy}" + (f": {denial.message}" if ours else "")
+
+
+def outline(answer: Response) -> str:
+    """Give what may be logged of any answer: ``403 Forbidden, policy NAME: sentence``, and nothing that it quotes."""
+    status = answer.json
+    reason = status.get("reason") if isinstance(status, Mapping) else None
+    told = str(answer.status)
+    if isinstance(reason, str) and reason.isascii() and reason.isalpha():
+        told += f" {reason}"
+    sentence = sentence_of(answer)
+    return f"{told}, {sentence}" if sentence else told
+
+
+def _stamp_fields(answer: Response) -> list[str]:
+    fields = (cause.get("field") for cause in _causes(answer)) if answer.status == 422 else ()
+    return [field for field in fields if isinstance(field, str) and _FIELD.fullmatch(field)]
 
 
 def _causes(answer: Response) -> Iterator[Mapping[str, Any]]:

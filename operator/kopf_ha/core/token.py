@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from reprlib import repr as shortened
 from typing import Any
 
 #: `leaseTransitions` is an int32; the API server answers 400 past it. The margin leaves room to repair.
@@ -16,6 +18,10 @@ ANNOTATION_HOLDER = "kopf-ha.dev/holder"
 ANNOTATION_LEASE = "kopf-ha.dev/lease"
 ANNOTATION_POD_UID = "kopf-ha.dev/pod-uid"
 ANNOTATIONS = (ANNOTATION_TOKEN, ANNOTATION_HOLDER, ANNOTATION_LEASE, ANNOTATION_POD_UID)
+
+_NUMBER = re.compile(r"[1-9][0-9]{0,9}")
+#: The longest name of a holder or a Lease in a stamp, as the CRD's schema has it.
+_LONGEST = 320
 
 
 class Verdict(enum.Enum):
@@ -77,20 +83,26 @@ def stamp_of(body: Mapping[str, Any], *, stamped: bool) -> Stamp | None:
         if raw is None:
             return None
         if not isinstance(raw, Mapping):
-            raise MalformedStamp(f"status.fencing is no object but {raw!r}")
+            raise MalformedStamp(f"status.fencing is no object but {shortened(raw)}")
         token, holder, lease, pod = (raw.get(k) for k in ("token", "holder", "lease", "podUID"))
     else:
         notes = (body.get("metadata") or {}).get("annotations") or {}
         if notes.keys().isdisjoint((ANNOTATION_TOKEN, ANNOTATION_HOLDER, ANNOTATION_LEASE, ANNOTATION_POD_UID)):
             return None
         text = notes.get(ANNOTATION_TOKEN)
-        token = int(text) if isinstance(text, str) and text.isascii() and text.isdigit() else text
+        token = int(text) if isinstance(text, str) and _NUMBER.fullmatch(text) else text
         holder, lease, pod = (notes.get(k) for k in (ANNOTATION_HOLDER, ANNOTATION_LEASE, ANNOTATION_POD_UID))
     if isinstance(token, bool) or not isinstance(token, int) or not 1 <= token <= TOKEN_MAX:
-        raise MalformedStamp(f"the recorded token is {token!r}, not a number from 1 to {TOKEN_MAX}")
-    if not all(isinstance(v, str) and v for v in (holder, lease)) or not isinstance(pod, str):
-        raise MalformedStamp(f"the stamp of token {token} names holder {holder!r}, Lease {lease!r}, pod {pod!r}")
-    return Stamp(token=token, holder=str(holder), lease=str(lease), pod_uid=pod)
+        raise MalformedStamp(f"the recorded token is {shortened(token)}, not a number from 1 to {TOKEN_MAX}")
+    if not (holder and lease and all(map(_is_name, (holder, lease, pod)))):
+        holder, lease, pod = map(shortened, (holder, lease, pod))
+        raise MalformedStamp(f"the stamp of token {token} names holder {holder}, Lease {lease}, pod {pod}")
+    return Stamp(token=token, holder=str(holder), lease=str(lease), pod_uid=str(pod))
+
+
+def _is_name(value: Any) -> bool:
+    # Whoever may edit a child writes its annotations, and logs repeat them.
+    return isinstance(value, str) and len(value) <= _LONGEST and value.isprintable()
 
 
 def judge(recorded: Stamp | None, mine: Stamp) -> Verdict:

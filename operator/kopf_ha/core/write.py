@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Generator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from kopf_ha.core import change
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.known import Seen, seen_of
+from kopf_ha.core.refusal import Refusal, refusal_of, sentence_of
 from kopf_ha.core.schema import Unanswered, ask_schema
 from kopf_ha.core.target import Target, api_root
-from kopf_ha.core.token import MalformedStamp, Verdict, judge
+from kopf_ha.core.token import ANNOTATIONS, MalformedStamp, Verdict, judge
 from kopf_ha.core.wire import WRITES, Request, Response
-from kopf_ha.errors import FloorLost, ForeignStamp, GateClosed, StaleLeader, StampDropped, TermEnded, Unfenced
+from kopf_ha.errors import (
+    Denied,
+    FloorLost,
+    ForeignStamp,
+    GateClosed,
+    Refused,
+    StaleLeader,
+    StampDropped,
+    TermEnded,
+    Unfenced,
+)
 
 if TYPE_CHECKING:
     from kopf_ha.core.fence import Fence
@@ -24,11 +34,11 @@ Flow = Generator[Request, Response, Response]
 #: How often one change is tried on newer revisions. A conflict needs another writer each time.
 ATTEMPTS = 5
 
-#: How far above mine an annotation's token is believed. Whoever may edit a child could else use up all tokens.
-FLOOR_STEP = 1_000_000
-
 _MERGE_PATCH = change.MERGE[0]
-_POLICY = re.compile(r"ValidatingAdmissionPolicy '([^']*)' with binding '[^']*' denied request: (.*)", re.DOTALL)
+_REPAIR = (
+    f"remove these annotations ({', '.join(ANNOTATIONS)}), by an administrator where a policy protects them, or raise"
+    " leaseTransitions above the token if the Lease lost its count"
+)
 
 
 class Write:
@@ -94,8 +104,8 @@ class Write:
         answer = yield from self.send(change.with_body(self.request, body))
         if answer.ok:
             self.learn(answer)
-        elif _is_refusal(answer):
-            raise self.by_server(answer)
+        else:
+            yield from self.heed(answer)
         return answer
 
     def update(self, body: Any) -> Flow:
@@ -138,8 +148,7 @@ class Write:
                 stamp_sent = request.method != "DELETE" and (target.subresource == "status" or not self.stamped)
                 self.learn(answer, must_be_mine=stamp_sent)
                 return answer
-            if _is_refusal(answer):
-                yield from self.refused(answer)
+            yield from self.heed(answer)
             if not self.is_conflict(answer):
                 if answer.status == 404:
                     self.fence.known.forget(target.key)
@@ -199,8 +208,7 @@ class Write:
         answer = yield from self.send(request)
         if answer.ok:
             return self.learn(answer, must_be_mine=True)
-        if _is_refusal(answer):
-            yield from self.refused(answer)
+        yield from self.heed(answer)
         if answer.status == 409:
             yield from self.look_again()
             return None
@@ -239,31 +247,50 @@ class Write:
     def check(self, seen: Seen) -> Generator[Request, Response, None]:
         """Judge the recorded stamp.
 
+        Of a stamp in annotations the Lease alone tells what it is worth: whoever may edit the object may write
+        them, where no policy protects them. They refuse the write (I2, I3), and end no term (I10).
+
         Raises:
             TermEnded: this term may not write the object any more.
+            ForeignStamp: its tokens count by another Lease.
+            Unfenced: its annotations say that it is a newer term's, and the Lease does not.
         """
         verdict, recorded, mine = judge(seen.stamp, self.mine), seen.stamp, self.mine
         if recorded is None or verdict in (Verdict.FREE, Verdict.MINE):
             return
         if verdict is Verdict.FOREIGN:
+            where = "status.fencing" if self.stamped else "its annotations kopf-ha.dev/…"
             raise ForeignStamp(
                 f"{self.target} is fenced by Lease {recorded.lease} (token {recorded.token}, {recorded.holder}), not"
                 f" by {mine.lease}: two operators must not write one kind; stop one of them, and remove"
-                " status.fencing by the break-glass of the documentation if the other is gone for good"
+                f" {where} by the break-glass of the documentation if the other is gone for good"
             )
         what = (
             f"{self.target} records token {recorded.token} of {recorded.holder},"
             f" this term's is {mine.token} of {mine.holder}"
         )
         # Before 'stale' is declared the Lease is asked: an edited or recreated one may have lost the floor.
-        namespace, name = mine.lease.split("/", 1)
+        leads = yield from self.leads()
+        if not self.stamped and leads is not False:
+            says = "says that this process leads" if leads else "cannot be read"
+            raise Unfenced(f"{what}, although Lease {mine.lease} {says}: {_REPAIR}")
+        raise self.overtaken(what, recorded.token, bool(leads))
+
+    def overtaken(self, what: str, floor: int, leads: bool) -> TermEnded:
+        """Make the error of who met a token in `status.fencing` that is not below its own."""
+        if leads:
+            return FloorLost(f"{what}, although Lease {self.mine.lease} says that this process leads", floor)
+        return StaleLeader(f"stale leader: {what}")
+
+    def leads(self) -> Generator[Request, Response, bool | None]:
+        """Ask the Lease, from a quorum, whether this term is the current one; None when it does not tell."""
+        namespace, name = self.mine.lease.split("/", 1)
         path = f"{self.root}/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{name}"
-        spec = ((yield from self.send(Request("GET", path))).json or {}).get("spec") or {}
-        if spec.get("holderIdentity") == mine.holder and spec.get("leaseTransitions") == mine.token:
-            if not self.stamped and recorded.token > mine.token + FLOOR_STEP:
-                raise Unfenced(f"{what}, which leads; somebody edited its annotations kopf-ha.dev/…: remove them")
-            raise FloorLost(f"{what}, although Lease {mine.lease} says that this process leads", recorded.token)
-        raise StaleLeader(f"stale leader: {what}")
+        answer = yield from self.send(Request("GET", path))
+        spec = answer.json.get("spec") if answer.ok and isinstance(answer.json, dict) else None
+        if not isinstance(spec, dict):
+            return False if answer.status == 404 else None
+        return (spec.get("holderIdentity"), spec.get("leaseTransitions")) == (self.mine.holder, self.mine.token)
 
     def learn(self, answer: Response, *, must_be_mine: bool = False) -> Seen | None:
         """Take note of the object in an answer.
@@ -300,21 +327,25 @@ class Write:
         Raises:
             Unfenced: nothing tells, or a served version lacks it (I1, I2), as seen now or by the leader's look since.
         """
-        target, schemas = self.target, self.fence.schemas
+        target = self.target
         if target.built_in:
             return False
         if unfit := self.fence.unfit.get(target.kind):
             raise Unfenced(unfit)
-        key = (target.group, target.version, target.resource)
-        if key not in schemas:
-            found = yield from self.ask_schema()
-            if found is None:
-                raise Unfenced(
-                    f"{self.request.method} {target}: cannot find out whether the kind has status.fencing; allow this"
-                    " service account to get customresourcedefinitions"
-                )
-            schemas[key] = found
-        return schemas[key]
+        known = self.fence.schemas.get((target.group, target.version, target.resource))
+        if known is not None:
+            return known
+        found = yield from self.ask_schema()
+        if found is None:
+            raise Unfenced(
+                f"{self.request.method} {target}: cannot find out whether the kind has status.fencing; allow this"
+                " service account to get customresourcedefinitions"
+            )
+        seen = self.fence.know_schema(target, found)
+        if seen > self.mine.token:
+            what = f"an object of {target.kind} records token {seen}, this term's is {self.mine.token}"
+            raise self.overtaken(what, seen, bool((yield from self.leads())))
+        return found
 
     def ask_schema(self) -> Generator[Request, Response, bool | None]:
         """Ask the definition, or the published schema; None when neither tells."""
@@ -357,20 +388,37 @@ class Write:
         """Whether a precondition failed. The failed `test` of a JSON patch is a 422."""
         return answer.status == 409 or (answer.status == 422 and change.is_json_patch(self.request))
 
-    def refused(self, answer: Response) -> Generator[Request, Response, NoReturn]:
-        """Line 3 refused. The object may tell more: that a floor was lost."""
-        error = self.by_server(answer)
+    def heed(self, answer: Response) -> Generator[Request, Response, None]:
+        """Raise what line 3's refusal means, if the answer is one. The client's own answers pass.
+
+        A refusal never ends the term by itself (I10): the write did not happen, which is all that safety needs.
+        If it is about tokens the object, read again, tells whether this term is over, or the Lease does.
+
+        Raises:
+            TermEnded: it is, or a floor was lost.
+            Denied: it is not; the refusal concerns this write.
+        """
+        refusal = refusal_of(answer, self.target, self.mine.lease)
+        if refusal is Refusal.NONE:
+            return
+        said = f"the API server refused {self.request.method} {self.target}: {sentence_of(answer)}"
+        try:
+            if refusal.about_tokens:
+                if self.target.name:
+                    yield from self.judge_again()
+                if (yield from self.leads()) is False:
+                    raise StaleLeader(said)
+        except Refused as error:
+            error.line = "server"
+            raise
+        raise Denied(said)
+
+    def judge_again(self) -> Generator[Request, Response, None]:
+        """Read the object and judge it, if it can be: a failed read must not become something to retry (I8)."""
         try:
             yield from self.look_again()
         except (_HandBack, MalformedStamp, Unfenced):
-            pass  # a failed read must not turn the refusal into something that clients retry (I8)
-        raise error
-
-    def by_server(self, answer: Response) -> TermEnded:
-        """Make the error of line 3."""
-        error = StaleLeader(f"the API server refused {self.request.method} {self.target}: {answer.message}")
-        error.line = "server"
-        return error
+            pass
 
 
 class _HandBack(Exception):
@@ -378,15 +426,3 @@ class _HandBack(Exception):
 
     def __init__(self, answer: Response) -> None:
         self.answer = answer
-
-
-def _is_refusal(answer: Response) -> bool:
-    """Whether the API server refused for the token's sake: our CRD rule, or one of our policies.
-
-    An object called "fencing" is no reason; names have no spaces.
-    """
-    if answer.status not in (403, 422):
-        return False
-    if policy := _POLICY.search(answer.message):
-        return policy[1].startswith("kopf-ha") or "fencing" in policy[2]
-    return "fencing stamp" in answer.message or ": status.fencing" in answer.message

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import asdict, dataclass
 
+from kopf_ha.core.refusal import PREFIX
 from kopf_ha.errors import ConfigurationError
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -17,8 +18,6 @@ _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?)?")
 
 #: How a description is written in the policies; a later version that means something else has another number.
 FORMAT = 1
-#: What policies are called: the fence knows a refusal of its own by it.
-PREFIX = "kopf-ha"
 
 
 @dataclass(frozen=True, slots=True)

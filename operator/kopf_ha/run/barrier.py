@@ -19,7 +19,7 @@ from kopf_ha.core.grant import Grant
 from kopf_ha.core.schema import Unanswered, ask_schema
 from kopf_ha.core.target import Target
 from kopf_ha.core.token import MalformedStamp, stamp_of
-from kopf_ha.errors import ConfigurationError, FloorLost, ForeignStamp, Unfenced
+from kopf_ha.errors import ConfigurationError, Denied, FloorLost, ForeignStamp, Unfenced
 from kopf_ha.run.api import Api
 
 logger = logging.getLogger("kopf_ha.barrier")
@@ -208,7 +208,7 @@ def stamp_one(api: Api, fence: Fence, kind: Kind, body: dict[str, Any]) -> str:
                 if answer.ok:
                     version, trouble = answer.json["metadata"]["resourceVersion"], "edited all the time"
                     continue
-        except (ForeignStamp, Unfenced) as error:
+        except (ForeignStamp, Unfenced, Denied) as error:
             return str(error)
         except urllib3.exceptions.HTTPError as error:
             trouble = f"no answer: {error}"

@@ -305,7 +305,7 @@ class Runner:
 
     def look_ahead(self) -> None:
         """Ask everything while another replica leads, so that a takeover need not."""
-        if self.stopping:
+        if self.stopping or self.elector.state == "stopped":
             return
         if self.grant is None:
             try:

@@ -8,13 +8,12 @@ from collections import Counter
 from typing import Any
 
 from kopf_ha.adapters import Outcome
+from kopf_ha.core.change import carried
 from kopf_ha.core.grant import Grant
+from kopf_ha.core.refusal import outline
 from kopf_ha.core.wire import WRITES
 
 logger = logging.getLogger("kopf_ha.fence")
-
-#: How much of a request or an answer a line shows.
-SHOWN = 1000
 
 
 class Report:
@@ -74,7 +73,10 @@ class Report:
 
 
 def log_refusal(outcome: Outcome) -> None:
-    """Log one attempt if it was refused, with what was sent and answered."""
+    """Log one attempt if it was refused: what was sent where, and what came back.
+
+    Names, verbs and tokens only. Bodies hold passwords, and an API server's message quotes them.
+    """
     refused = outcome.refused
     if refused is None or outcome.request.method not in WRITES:
         return
@@ -83,12 +85,9 @@ def log_refusal(outcome: Outcome) -> None:
         "refused by %s, token %s, %s: %s: %s", refused.line, token, outcome.client, type(refused).__name__, refused
     )
     if refused.sent is not None:
-        sent = refused.sent
-        logger.info("refused request: %s %s %s", sent.method, sent.path, _text(sent.body))
+        sent, (stamp, version) = refused.sent, carried(refused.sent)
+        told = f", with token {stamp.token}" if stamp else ""
+        told += f", if resourceVersion is {version}" if version else ""
+        logger.info("refused request: %s %s%s", sent.method, sent.path, told)
     if refused.answer is not None:
-        logger.info("refused answer: %s %s", refused.answer.status, _text(refused.answer.body))
-
-
-def _text(body: bytes) -> str:
-    text = body[:SHOWN].decode("utf-8", "replace").replace("\n", " ")
-    return text + ("…" if len(body) > SHOWN else "")
+        logger.info("refused answer: %s", outline(refused.answer))

@@ -20,12 +20,12 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 
-from kopf_ha.core.refusal import by_rule, denial_of
+from kopf_ha.core.refusal import PREFIX, by_rule, denial_of
 from kopf_ha.core.token import TOKEN_MAX, MalformedStamp, Stamp, stamp_of
 from kopf_ha.core.wire import Response
 from kopf_ha.errors import ConfigurationError, Unfenced
 from kopf_ha.manifests.cel import QUESTION, Policy, Rule
-from kopf_ha.manifests.description import PREFIX, Description
+from kopf_ha.manifests.description import Description
 from kopf_ha.manifests.lease import DESCRIBE, DESCRIBED
 from kopf_ha.manifests.policies import all_policies
 from kopf_ha.run.api import Api
@@ -263,7 +263,7 @@ def _of_lease(
     if lowered and (described is None or f"{described.prefix}-lease" not in missing):
         yield f"leaseTransitions of Lease {settings.lease} can be lowered, so tokens could be given twice; {_HELP}"
     elif described is None:
-        yield f"the policies of Lease {settings.lease} do not answer: those of another version, or about others; {_HELP}"
+        yield f"the policies of Lease {settings.lease} do not answer: of another version, or about others; {_HELP}"
     if described is not None:
         kinds = {f"{k.plural}.{described.group}" for k in described.kinds}
         for kind in settings.deciding:
