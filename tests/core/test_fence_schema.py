@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from kopf_ha.core.wire import Request, Response
-from kopf_ha.errors import (
-    Unfenced,
-)
+from kopf_ha.errors import TermEnded, Unfenced
 from tests.core.fake_api import (
     CHILD,
     CRDS,
@@ -89,11 +88,55 @@ def test_a_definition_without_the_subresource_is_no_stamped_kind(api: FakeApi, m
     assert api.get(WIDGET)["metadata"]["annotations"]["kopf-ha.dev/token"] == "7"
 
 
-def test_a_version_that_would_lose_the_stamp_is_refused(api: FakeApi, me: Process) -> None:
-    # Tried: a patch by a version whose schema lacks the field removes it, past the other version's rule (I1).
+LACKS = r"version v1beta1 is served and lacks status.fencing .*kopf-ha manifests --only schema"
+
+
+@pytest.mark.parametrize("version", ["v1", "v1beta1"])
+def test_a_kind_with_a_version_that_would_lose_the_stamp_is_refused_however_it_is_written(
+    api: FakeApi, me: Process, version: str
+) -> None:
+    # Tried: any user's patch by a version whose schema lacks the field removes it, past the other version's rule (I1).
     api.put(f"{CRDS}/widgets.t.dev", crd(v1=FENCING, v1beta1=None))
-    with pytest.raises(Unfenced, match=r"version v1beta1 lacks status.fencing; write by v1"):
-        me.patch(WIDGET.replace("v1", "v1beta1"), EDIT)
+    with pytest.raises(Unfenced, match=LACKS):
+        me.patch(WIDGET.replace("v1", version), EDIT)
+    assert nothing_changed(api)
+
+
+def test_a_version_that_is_not_served_loses_nothing(api: FakeApi, me: Process) -> None:
+    definition = crd(v1=FENCING, v1beta1=None)
+    definition["spec"]["versions"][1]["served"] = False
+    api.put(f"{CRDS}/widgets.t.dev", definition)
+    assert me.patch(WIDGET, EDIT).status == 200
+
+
+@pytest.mark.parametrize(("other", "refused"), [(openapi(), False), (openapi(fencing=False), True), ({}, False)])
+def test_all_published_versions_count_without_permission_on_definitions(
+    api: FakeApi, me: Process, other: Any, refused: bool
+) -> None:
+    text = json.dumps(other).replace("/t.dev/v1/", "/t.dev/v1beta1/").replace('"v1"', '"v1beta1"')
+    answers = {
+        f"{CRDS}/widgets.t.dev": DENIED,
+        "/apis/t.dev": json_of(200, {"versions": [{"version": "v1"}, {"version": "v1beta1"}]}),
+        "/openapi/v3/apis/t.dev/v1": json_of(200, openapi()),
+        "/openapi/v3/apis/t.dev/v1beta1": json_of(200, json.loads(text)),
+    }
+    api.intercept = lambda request: answers.get(request.path)
+    if refused:
+        with pytest.raises(Unfenced, match=LACKS):
+            me.patch(WIDGET, EDIT)
+        assert nothing_changed(api)
+    else:
+        assert me.patch(WIDGET, EDIT).status == 200
+        assert me.fence.schemas == {("t.dev", "v1", "widgets"): True}
+
+
+def test_a_kind_that_became_unfit_is_not_written_and_the_term_goes_on(api: FakeApi, me: Process) -> None:
+    assert me.patch(WIDGET, EDIT).status == 200
+    me.fence.unfit["widgets.t.dev"] = "widgets.t.dev: version v2 is served and lacks status.fencing"
+    with pytest.raises(Unfenced, match="version v2 is served") as caught:
+        me.patch(WIDGET, EDIT)
+    assert not isinstance(caught.value, TermEnded)
+    me.fence.unfit.clear()
     assert me.patch(WIDGET, EDIT).status == 200
 
 

@@ -26,7 +26,7 @@ NEEDED = [
       for verb in ("get", "list", "watch", "patch")),
     ("patch", "addresspools.ipam.kopf-ha.dev/status", "default"),
     ("patch", "addressclaims.ipam.kopf-ha.dev/status", "default"),
-    *((verb, "configmaps", "default") for verb in ("get", "list", "create", "patch", "delete")),
+    *((verb, "configmaps", "default") for verb in ("get", "create", "patch", "delete")),
     ("create", "events", "default"),
     *((verb, "pods", NAMESPACE) for verb in ("get", "list", "watch")),
     *((verb, "customresourcedefinitions.apiextensions.k8s.io", "") for verb in ("get", "list", "watch")),
@@ -43,8 +43,8 @@ DANGEROUS = [
     *((verb, f"{kind}.ipam.kopf-ha.dev", "default") for kind in ("addresspools", "addressclaims")
       for verb in ("create", "update", "delete", "deletecollection")),
     ("update", "addresspools.ipam.kopf-ha.dev/status", ""),
-    ("deletecollection", "configmaps", "default"),
-    ("update", "configmaps", "default"),
+    *((verb, "configmaps", where) for verb in ("list", "watch", "update", "deletecollection")
+      for where in ("default", "kube-system")),
     *((verb, "events", "default") for verb in ("list", "patch", "delete")),
     *((verb, "namespaces", "") for verb in ("list", "create", "patch", "delete")),
     *((verb, "pods", NAMESPACE) for verb in ("create", "update", "patch", "delete", "deletecollection")),
@@ -139,6 +139,25 @@ def test_pods_have_the_priority_and_wait_shortly_for_nodes(cluster: Cluster, dep
         waits = {t["key"]: t["tolerationSeconds"] for t in pod["spec"]["tolerations"]}
         # admission adds 300 s where a pod says nothing
         assert waits == {f"node.kubernetes.io/{what}": 30 for what in ("not-ready", "unreachable")}
+
+
+def test_nobody_else_uses_the_priority(cluster: Cluster, deployed: Documents, namespace: str) -> None:
+    """Pods of one PriorityClass push others off their nodes, and anybody may name it."""
+    template = one(deployed, "Deployment")["spec"]["template"]
+    spec = {k: v for k, v in template["spec"].items() if k != "serviceAccountName"}
+    create = ("create", "--dry-run=server", "-f", "-")
+
+    def pod(where: str, **more: Any) -> str:
+        meta = {"name": "probe", "namespace": where}
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec | more}
+        return cluster.kubectl(*create, input=json.dumps(body), check=False).stderr
+
+    for where in (namespace, NAMESPACE):
+        cluster.kubectl("create", "serviceaccount", "other", f"--namespace={where}")
+        said = until("the policy to be in force", lambda w=where: pod(w, serviceAccountName="other"))
+        assert "only pods of system:serviceaccount:kopf-ha-ipam:kopf-ha-ipam use the PriorityClass" in said
+        assert pod(where, serviceAccountName="other", priorityClassName="") == ""
+    assert pod(NAMESPACE, serviceAccountName=NAME) == ""
 
 
 def test_pod_security_is_enforced_and_met(cluster: Cluster, deployed: Documents) -> None:

@@ -85,6 +85,21 @@ class Client:
         return Stamp(token, f"{self.pod}_{self.uid}_1", lease, self.uid)
 
 
+def described(namespace: str) -> Description:
+    """What the policies are written from."""
+    return Description(
+        group=GROUP,
+        kinds=(
+            Kind("fencedpools", cluster=True, deciding=True, maps=("allocations",)),
+            Kind("fencedclaims", values=("address",)),
+        ),
+        children=(Child("configmaps", labels=(LABEL,)), Child("deployments", "apps")),
+        lease=f"{namespace}/leader",
+        service_account=f"{namespace}/operator",
+        prefix=f"kopf-ha-{namespace}",
+    )
+
+
 class Fenced:
     """The policies in force, an administrator, and three pods of the operator."""
 
@@ -94,17 +109,7 @@ class Fenced:
         self.leases = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self.claims = f"/apis/{GROUP}/v1/namespaces/{namespace}/fencedclaims"
         self.children = f"/api/v1/namespaces/{namespace}/configmaps"
-        self.description = Description(
-            group=GROUP,
-            kinds=(
-                Kind("fencedpools", cluster=True, deciding=True, maps=("allocations",)),
-                Kind("fencedclaims", values=("address",)),
-            ),
-            children=(Child("configmaps", labels=(LABEL,)), Child("deployments", "apps")),
-            lease=self.lease,
-            service_account=f"{namespace}/operator",
-            prefix=f"kopf-ha-{namespace}",
-        )
+        self.description = described(namespace)
         self._numbers = itertools.count(1)
 
     # --- setting up and taking down
@@ -267,4 +272,4 @@ def changed(body: Mapping[str, Any], **spec: Any) -> dict[str, Any]:
 
 
 __all__ = ["APPLY", "GROUP", "JSON_PATCH", "LABEL", "MERGE", "POOLS", "ROOT", "STRATEGIC", "Answer", "Client", "Fenced",
-           "changed", "crds"]  # fmt: skip
+           "changed", "crds", "described"]  # fmt: skip

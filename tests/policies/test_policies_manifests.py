@@ -22,7 +22,7 @@ REFERENCE = [
     "--group=ipam.kopf-ha.dev",
     "--kind=addresspools:cluster:deciding:map=allocations",
     "--kind=addressclaims:value=address",
-    "--child=configmaps:app.kubernetes.io/managed-by=kopf-ha-ipam",
+    "--child=configmaps:app.kubernetes.io/managed-by=kopf-ha-ipam:owner=AddressClaim",
     "--lease=kopf-ha-ipam/kopf-ha-ipam",
     "--service-account=kopf-ha-ipam/kopf-ha-ipam",
 ]
@@ -134,7 +134,7 @@ def test_only_the_rules_about_tokens_can_end_a_term() -> None:
     lease, found = "kopf-ha-ipam/kopf-ha-ipam", []
     for policy in of_kind("ValidatingAdmissionPolicy", documents("--only=policies")):
         name = policy["metadata"]["name"]
-        (resources,) = policy["spec"]["matchConstraints"]["resourceRules"]
+        resources, *_ = policy["spec"]["matchConstraints"]["resourceRules"]
         target = Target(resources["apiGroups"][0], "v1", resources["resources"][0].partition("/")[0], "x", "y")
         for rule in policy["spec"]["validations"]:
             sentences = {rule["message"], rule.get("messageExpression", rule["message"]).lstrip("'\"")}
@@ -159,7 +159,7 @@ def test_names_and_parts() -> None:
     assert kinds[:5] == ["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "FlowSchema"]
     result = run("--group=a.b", "--kind=xs", "--lease=n/l", "--service-account=n/mine", "--only=policies")
     names = {d["metadata"]["name"] for d in yaml.safe_load_all(result.output)}
-    assert names == {f"kopf-ha-mine-{n}" for n in ("stamped", "stamp", "lease", "lease-kept")}
+    assert names == {f"kopf-ha-mine-{n}" for n in ("stamped", "stamp", "schema", "lease", "lease-kept")}
     assert result.output.startswith(
         "# Written by kopf-ha manifests, for kopf-ha run --lease-namespace n --lease-name l\n"
     )

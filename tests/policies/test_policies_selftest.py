@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
+from dataclasses import replace
 
 import kubernetes
 import pytest
@@ -11,10 +13,13 @@ import yaml
 from devcluster.waiting import until
 from kopf_ha.core.grant import Grant
 from kopf_ha.errors import ConfigurationError
+from kopf_ha.manifests import policies, render
+from kopf_ha.manifests.lease import DESCRIBE
+from kopf_ha.manifests.policies import all_policies
 from kopf_ha.run.api import Api
 from kopf_ha.run.selftest import SelfTest
 from kopf_ha.settings import Settings
-from tests.policies.fenced import GROUP, POOLS, Client, Fenced, crds
+from tests.policies.fenced import GROUP, MERGE, POOLS, Client, Fenced, crds, described
 
 KIND = f"fencedpools.{GROUP}"
 
@@ -50,6 +55,17 @@ def without(fenced: Fenced, policy: str) -> None:
     fenced.cluster.kubectl("delete", "validatingadmissionpolicybinding", name)
 
 
+def only(found: list[str], *said: str) -> bool:
+    """Whether each sentence begins so, in this order. A change may come into force in the middle of the questions."""
+    return len(found) == len(said) and all(f.startswith(s) for f, s in zip(found, said, strict=True))
+
+
+def whole(fenced: Fenced, asking: SelfTest, token: int) -> None:
+    """Put everything back, and wait until nothing is missing."""
+    fenced.apply_policies()
+    until("nothing to be missing", lambda: asking.ask(token) == [])
+
+
 def test_nothing_is_missing(fenced: Fenced, api: Api, settings: Settings) -> None:
     token, asking = lead(fenced, fenced.new), SelfTest(api, settings)
     before = fenced.read(f"{fenced.leases}/leader")
@@ -83,36 +99,152 @@ def test_permission_is_no_protection(fenced: Fenced, settings: Settings) -> None
         SelfTest(Api(client), settings).ask(lead(fenced, fenced.new))
 
 
-def test_each_missing_protection_is_named(fenced: Fenced, api: Api, settings: Settings) -> None:
+#: Policies without their prefix, as `manifests` writes them.
+POLICIES = [p.name.removeprefix("kopf-ha-x-") for p in all_policies(described("x"))]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_each_binding_that_is_removed_is_named(fenced: Fenced, api: Api, settings: Settings, policy: str) -> None:
+    token, asking = lead(fenced, fenced.new), SelfTest(api, settings)
+    fenced.stamp(fenced.old, fenced.pool(), 7)
+    without(fenced, policy)
+    name = f"policy {fenced.description.prefix}-{policy} is not in force"
+    # Nothing else can be asked about without that of the Lease: it tells what there is.
+    said = f"leaseTransitions of Lease {fenced.lease} can be lowered" if policy == "lease" else name
+    try:
+        until("it alone to be missed", lambda: only(asking.ask(token), said))
+        assert only(asking.ask(token, whole=False), said)  # as a follower asks that is about to take over
+    finally:
+        whole(fenced, asking, token)
+
+
+def test_each_rule_that_is_taken_out_is_named(fenced: Fenced, api: Api, settings: Settings) -> None:
+    """One of each policy at a time, since each change takes about a second to be in force."""
+    token, asking = lead(fenced, fenced.new), SelfTest(api, settings)
+    many = all_policies(fenced.description)
+    for number in range(max(len(p.rules) for p in many)):
+        lacking = {p.name: p.rules[number] for p in many if number < len(p.rules) and p.rules[number].name != DESCRIBE}
+        documents = policies(fenced.description)
+        for document in documents:
+            name = document["metadata"]["name"]
+            if document["kind"] == "ValidatingAdmissionPolicy" and name in lacking:
+                document["spec"]["validations"][number] |= {"expression": "true"}
+        fenced.cluster.kubectl("apply", "-f", "-", input=render(documents))
+        whole_policies = {p.name for p in many if len(p.rules) == 1}
+        wanted = {
+            f"policy {name} is not in force" if name in whole_policies else f"policy {name} lacks its rule {rule.name} "
+            for name, rule in lacking.items()
+        }
+
+        def named(wanted: set[str] = wanted) -> bool:
+            found = asking.ask(token)
+            return len(found) == len(wanted) and all(any(f.startswith(w) for f in found) for w in wanted)
+
+        try:
+            until(f"all to be missed of {wanted}", named)
+        except BaseException:
+            whole(fenced, asking, token)
+            raise
+    whole(fenced, asking, token)
+
+
+def test_policies_that_do_not_tell_what_they_are(fenced: Fenced, api: Api, settings: Settings) -> None:
+    """Those of an earlier version."""
+    token, asking = lead(fenced, fenced.new), SelfTest(api, settings)
+    documents = [d for d in policies(fenced.description) if d["metadata"]["name"].endswith("-lease")]
+    documents[0]["spec"]["validations"].pop()
+    fenced.cluster.kubectl("apply", "-f", "-", input=render(documents))
+    said = f"the policies of Lease {fenced.lease} do not answer"
+    try:
+        until("it to be missed", lambda: only(asking.ask(token), said))
+    finally:
+        whole(fenced, asking, token)
+
+
+def test_policies_for_another_account_are_named(fenced: Fenced, api: Api, settings: Settings) -> None:
+    """As a namespace overlay makes them, which changes no name in an expression."""
+    token, asking = lead(fenced, fenced.new), SelfTest(api, settings)
+    other = replace(fenced.description, service_account="elsewhere/operator")
+    fenced.cluster.kubectl("apply", "-f", "-", input=render(policies(other)))
+
+    said = f"the policies of Lease {fenced.lease} do not answer"
+    try:
+        until("it to be noticed", lambda: only(asking.ask(token), said))
+    finally:
+        whole(fenced, asking, token)
+
+
+def test_a_deciding_kind_that_no_policy_is_about(fenced: Fenced, api: Api, settings: Settings) -> None:
+    both = settings.changed(deciding=(KIND, "validatingadmissionpolicies.admissionregistration.k8s.io"))
+    (found,) = [f for f in SelfTest(api, both).ask(lead(fenced, fenced.new), whole=False) if "is not about" in f]
+    assert found.startswith("validatingadmissionpolicies.admissionregistration.k8s.io: a deciding kind that policy ")
+
+
+def second_version(*, fencing: bool) -> str:
+    """The pools' definition with a version more."""
+    crd = next(c for c in crds() if c["metadata"]["name"] == KIND)
+    more = copy.deepcopy(crd["spec"]["versions"][0]) | {"name": "v2", "storage": False}
+    if not fencing:
+        schema = more["schema"]["openAPIV3Schema"]
+        del schema["properties"]["status"]["properties"]["fencing"]
+        schema["x-kubernetes-validations"] = [
+            r for r in schema["x-kubernetes-validations"] if "fencing" not in r["rule"]
+        ]
+    crd["spec"]["versions"].append(more)
+    return str(yaml.safe_dump(crd))
+
+
+def test_nobody_serves_a_version_without_the_stamp(fenced: Fenced) -> None:
+    """By it any edit removes the stamp, past the other version's rule (I1)."""
+    apply = ("apply", "--dry-run=server", "-f", "-")
+    done = fenced.cluster.kubectl(*apply, input=second_version(fencing=False), check=False)
+    assert "fencing: a served version lacks status.fencing" in done.stderr
+    assert "denied request: fencing: a served version" in done.stderr
+    assert "kopf-ha manifests --only schema" in done.stderr
+    assert fenced.cluster.kubectl(*apply, input=second_version(fencing=True)).returncode == 0
+
+
+def test_the_definition_is_looked_at_where_its_policy_is_not_in_force(
+    fenced: Fenced, api: Api, settings: Settings
+) -> None:
     token, asking = lead(fenced, fenced.new), SelfTest(api, settings)
     pool = fenced.pool()
     fenced.stamp(fenced.old, pool, 7)
+    without(fenced, "schema")
+    schema = f"policy {fenced.description.prefix}-schema is not in force"
+    until("it to be out of force", lambda: only(asking.ask(token), schema))
+    fenced.cluster.kubectl("apply", "-f", "-", input=second_version(fencing=False))
+    try:
+        said = f"{KIND}: version v2 is served and lacks status.fencing"
+        until("the version to be noticed", lambda: only(asking.ask(token), schema, said))
+        assert asking.unfit[KIND].startswith(said)
+        # What this is about: the stamp is gone by a user's edit, with 200.
+        label = {"metadata": {"labels": {"a": "b"}}}
+        path = pool.replace("/v1/", "/v2/")
+        until("v2 to be served", lambda: fenced.admin("GET", path).ok)
+        fenced.admin.must("PATCH", path, label, MERGE)
+        assert "fencing" not in (fenced.read(pool).get("status") or {})
+    finally:
+        fenced.cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(crds()))
+        whole(fenced, asking, token)
+    assert asking.unfit == {}
 
-    without(fenced, "lease")
-    found = until("the Lease's policy to be out of force", lambda: asking.ask(token))
-    assert found == [
-        f"leaseTransitions of Lease {fenced.lease} can be lowered, so tokens could be given twice; apply the policies"
-        " that `kopf-ha manifests` writes for this Lease and service account"
-    ]
-    without(fenced, "stamped")
 
-    def two() -> list[str] | None:
-        return found if len(found := asking.ask(token)) == 2 else None
-
-    found = until("the kinds' policy to be out of force", two)
-    assert found[1].startswith(f"{KIND}: a status write is accepted without its writer's own stamp; apply the policies")
-
-    # Without the rule of the CRD, too, the token itself goes down.
-    for crd in crds():
-        for version in crd["spec"]["versions"]:
-            del version["schema"]["openAPIV3Schema"]["x-kubernetes-validations"]
-        fenced.cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump(crd))
-
-    def three() -> list[str] | None:
-        return found if len(found := asking.ask(token)) == 3 else None
-
-    found = until("the rule to be gone", three)
-    assert found[2] == f"{KIND}: a recorded token can be lowered; its CRD needs `kopf-ha manifests --only schema`"
+def test_a_definition_without_the_rule(fenced: Fenced, api: Api, settings: Settings) -> None:
+    token, asking = lead(fenced, fenced.new), SelfTest(api, settings)
+    fenced.stamp(fenced.old, fenced.pool(), 7)
+    without(fenced, "schema")
+    schema = f"policy {fenced.description.prefix}-schema is not in force"
+    until("it to be out of force", lambda: only(asking.ask(token), schema))
+    (crd,) = (c for c in crds() if c["metadata"]["name"] == KIND)
+    del crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["x-kubernetes-validations"]
+    fenced.cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump(crd))
+    try:
+        said = f"{KIND}: a recorded token can be lowered; its CRD needs `kopf-ha manifests --only schema`"
+        until("the rule to be gone", lambda: only(asking.ask(token), schema, said))
+    finally:
+        fenced.cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(crds()))
+        whole(fenced, asking, token)
 
 
 def test_the_fence_would_not_let_it_ask(fenced: Fenced) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from devcluster.waiting import until
 from kopf_ha.core.token import ANNOTATION_HOLDER, ANNOTATION_LEASE, ANNOTATION_POD_UID, ANNOTATION_TOKEN
-from tests.policies.fenced import APPLY, GROUP, JSON_PATCH, MERGE, Fenced, changed
+from tests.policies.fenced import APPLY, GROUP, JSON_PATCH, LABEL, MERGE, Fenced, changed
 
 
 @pytest.fixture
@@ -231,10 +231,43 @@ def test_subresources_of_children(fenced: Fenced) -> None:
     until("the Deployment's controller to have handled it", rolled_out)
 
 
-def test_what_a_user_makes_in_a_child_s_place(fenced: Fenced) -> None:
-    """The operator can take it over and remove it, as it could without the policies: no user ends a term by it."""
+def test_what_a_user_makes_in_a_child_s_place_stays_the_user_s(fenced: Fenced) -> None:
+    """Nothing of it is the operator's: neither the look of a child nor its stamp. The refusal is no token's (I10)."""
     path = f"{fenced.children}/in-place"
-    fenced.admin.must("POST", fenced.children, {"metadata": {"name": "in-place"}, "data": {"b": "c"}})
+    made = fenced.admin.must("POST", fenced.children, {"metadata": {"name": "in-place"}, "data": {"b": "c"}})
+    notes = {"annotations": fenced.new.stamp(8, fenced.lease).as_annotations()}
+    delete = {"preconditions": {"resourceVersion": made["metadata"]["resourceVersion"]}}
+    for answer in (
+        fenced.new("PATCH", path, {"metadata": notes}, MERGE),
+        fenced.new("PATCH", path, {"metadata": notes | {"labels": dict([LABEL])}}, MERGE),
+        fenced.new("PUT", path, made | {"metadata": made["metadata"] | notes}),
+        fenced.new("DELETE", path, delete),
+    ):
+        assert refused(answer, "child-configmaps"), answer.message
+    said = "fencing: of configmaps the operator changes and deletes only its own, those with label"
+    assert f"denied request: {said}" in fenced.new("PATCH", path, {"metadata": notes}, MERGE).message
+    assert fenced.read(path) == made
+
+
+def test_others_config_maps_are_out_of_reach(fenced: Fenced) -> None:
+    """Whatever the roles say: the account may patch and delete ConfigMaps of all namespaces."""
+    maps = "/api/v1/namespaces/kube-system/configmaps"
+    items = fenced.admin("GET", maps).body["items"]
+    assert items
+    for found in items:
+        path, stamp = f"{maps}/{found['metadata']['name']}", fenced.new.stamp(8, fenced.lease)
+        answer = fenced.new("PATCH", path, {"metadata": {"annotations": stamp.as_annotations()}}, MERGE)
+        assert refused(answer, "child-configmaps"), answer.message
+        delete = {"preconditions": {"resourceVersion": found["metadata"]["resourceVersion"]}}
+        answer = fenced.new("DELETE", path, delete)
+        assert refused(answer, "child-configmaps"), answer.message
+
+
+def test_children_from_before_the_fence_are_adopted(fenced: Fenced) -> None:
+    """They have the look of children and no stamp."""
+    body = fenced.child_body("from-before", None)
+    fenced.admin.must("POST", fenced.children, body)
+    path = f"{fenced.children}/from-before"
     now = fenced.restamp(fenced.new, path, 8)
     fenced.new.must("DELETE", path, {"preconditions": {"resourceVersion": now["metadata"]["resourceVersion"]}})
 

@@ -14,7 +14,7 @@ import pytest
 from devcluster.waiting import until
 from kopf_ha.run.operator import Runner
 from kopf_ha.run.selftest import SelfTest
-from tests.run.support import GROUP, LONG, Marks, Running, World, free_port, registry
+from tests.run.support import GROUP, LONG, MERGE, Marks, Running, World, crd, free_port, registry
 
 Run = Callable[..., Running]
 DECIDING = (f"roots.{GROUP}",)
@@ -52,9 +52,9 @@ def test_policies_that_are_applied_again_are_noticed(
 ) -> None:
     """The administrator who took one out of force for a repair puts it back while the same leader leads."""
     caplog.set_level(logging.INFO)
-    answers: list[list[str] | LookupError] = [["it can be lowered"], ["it can be lowered"], LookupError("busy")]
+    answers: list[list[str] | LookupError] = [[], ["it can be lowered"], ["it can be lowered"], LookupError("busy")]
 
-    def ask(*_: object) -> list[str]:
+    def ask(*_: object, **__: object) -> list[str]:
         answer = answers.pop(0) if answers else []
         if isinstance(answer, LookupError):
             raise answer
@@ -69,6 +69,30 @@ def test_policies_that_are_applied_again_are_noticed(
     assert "unknown whether the API server enforces the fence: busy" in caplog.text
     assert running.runner.journal.metrics.registry.get_sample_value("kopf_ha_not_enforced") == 0
     assert world.lease()["leaseTransitions"] == 1
+
+
+def test_a_version_without_the_stamp_that_comes_while_it_leads(
+    run: Run, world: World, marks: Marks, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kind is written no more, until the version is gone or mended; the term goes on (I1, I10)."""
+    monkeypatch.setattr(sys.modules[Runner.__module__], "ASK_AGAIN", 0.1)
+    world.create("Root", "a")
+    kind, path = DECIDING[0], f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{DECIDING[0]}"
+    running = run(handlers_that_mark(marks), world.settings(deciding=DECIDING))
+    marks.wait("startup")
+    term = world.stamp_of("roots", "a")
+    versions = world.ask("GET", path)["spec"]["versions"]
+    lacking = crd("Root", fencing=False)["spec"]["versions"][0] | {"name": "v2", "storage": False}
+    try:
+        world.ask("PATCH", path, {"spec": {"versions": [*versions, lacking]}}, MERGE)
+        until("it to be noticed", lambda: kind in running.runner.fence.unfit, LONG)
+        until("it to be said", lambda: f"{kind}: version v2 is served and lacks status.fencing" in caplog.text, LONG)
+    finally:
+        world.ask("PATCH", path, {"spec": {"versions": versions}}, MERGE)
+    until("it to be mended", lambda: not running.runner.fence.unfit, LONG)
+    assert world.lease()["leaseTransitions"] == term["token"]
+    assert running.runner.grant is not None
+    assert not running.runner.grant.closed
 
 
 def test_required_policies_that_are_missing_keep_a_replica_from_leading(

@@ -60,11 +60,13 @@ class Fence:
         self.floor = 0  #: the highest token seen on any stamped object of our Lease; it outlives the Lease
         self.schemas: dict[Version, bool] = {}
         self._suspected: dict[Version, int] = {}  #: the highest token seen of kinds whose schema is not known yet
+        self.unfit: dict[str, str] = {}  #: kinds whose definition lost the stamp in this term, and how it is put right
 
     def new_term(self) -> None:
         """Forget what an earlier term knew; the floor stays."""
         self.known.clear()
         self.schemas.clear()
+        self.unfit.clear()
         self._suspected.clear()
 
     def learn(self, target: Target, body: Any) -> None:

@@ -1,32 +1,116 @@
-"""Whether a kind carries `status.fencing`, as its published schema says."""
+"""Whether a kind carries `status.fencing`, in all of its served versions (I1, I2).
+
+By a served version whose schema lacks the field any edit of a user removes an object's stamp, past the rule of the
+other versions, and a stale writer gets a 200 after that. So one such version makes the whole kind unfit.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any
 
 from kopf_ha.core.target import Target
+from kopf_ha.core.wire import Request, Response
+from kopf_ha.errors import Unfenced
+
+_CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/"
 
 
-def crd_is_stamped(crd: Any, version: str) -> bool:
-    """Say whether a CustomResourceDefinition has `status.fencing` in a version, and a `/status` to write it by."""
-    return version in stamped_versions(crd)
+class Unanswered(Exception):
+    """The API server cannot say now (5xx, 429). `answer` is what it said."""
+
+    def __init__(self, answer: Response) -> None:
+        super().__init__(f"{answer.status} {answer.message}")
+        self.answer = answer
 
 
-def stamped_versions(crd: Any) -> list[str]:
-    """Name the served versions of a CustomResourceDefinition that have it."""
-    return [
-        str(served.get("name"))
-        for served in ((crd or {}).get("spec") or {}).get("versions") or ()
-        if served.get("served", True)
-        and "status" in (served.get("subresources") or {})
-        and _has_fencing((served.get("schema") or {}).get("openAPIV3Schema") or {})
-    ]
+Send = Callable[[Request], Generator[Request, Response, Response]]
 
 
-def openapi_is_stamped(document: Any, target: Target) -> bool | None:
-    """Say the same from a published OpenAPI document; None when the kind is not in it (yet)."""
+def _as_it_is(request: Request) -> Generator[Request, Response, Response]:
+    return (yield request)
+
+
+def ask_schema(target: Target, root: str = "", send: Send = _as_it_is) -> Generator[Request, Response, bool | None]:
+    """Ask whether a kind is stamped: its definition, or the published schemas, which everybody may read.
+
+    Args:
+        target: an object of the kind, or its collection.
+        root: what the API server's paths begin with, when it is behind a proxy.
+        send: yields a request and gives its answer.
+
+    Returns:
+        Whether it is; None when nothing tells.
+
+    Raises:
+        Unfenced: some of its served versions are and some are not.
+        Unanswered: ask again later.
+    """
+    answer = yield from send(Request("GET", f"{root}{_CRDS}{target.kind}"))
+    if answer.ok:
+        return crd_is_stamped(answer.json, target.kind)
+    if answer.status not in (403, 404):
+        raise Unanswered(answer)
+    # An aggregated API, or no permission on definitions.
+    answer = yield from send(Request("GET", f"{root}/apis/{target.group}"))
+    if not answer.ok and answer.status not in (403, 404):
+        raise Unanswered(answer)
+    served = ((answer.json or {}).get("versions") or ()) if answer.ok else ()
+    found: dict[str, bool] = {}
+    for version in dict.fromkeys([target.version, *(str(v.get("version")) for v in served)]):
+        answer = yield from send(Request("GET", f"{root}/openapi/v3/apis/{target.group}/{version}"))
+        if answer.status in (403, 404):
+            return None
+        if not answer.ok:
+            raise Unanswered(answer)
+        stamped = _openapi_is_stamped(answer.json, target, version)
+        if stamped is not None:
+            found[version] = stamped
+    return _all_or_none(found, target.kind) if target.version in found else None
+
+
+def crd_is_stamped(crd: Any, kind: str) -> bool:
+    """Say whether a CustomResourceDefinition has `status.fencing`, and a `/status` to write it by, in what it serves.
+
+    Args:
+        crd: the definition.
+        kind: ``plural.group``, for the message.
+
+    Raises:
+        Unfenced: some served versions have it and some do not.
+    """
+    versions = ((crd or {}).get("spec") or {}).get("versions") or ()
+    served = [v for v in versions if isinstance(v, Mapping) and v.get("served", True)]
+    return _all_or_none(
+        {
+            str(v.get("name")): "status" in (v.get("subresources") or {})
+            and _has_fencing((v.get("schema") or {}).get("openAPIV3Schema") or {})
+            for v in served
+        },
+        kind,
+    )
+
+
+def _all_or_none(versions: Mapping[str, bool], kind: str) -> bool:
+    lacking = [name for name, stamped in versions.items() if not stamped]
+    if lacking and len(lacking) < len(versions):
+        raise Unfenced(
+            f"{kind}: {_versions(lacking)} served and {'lack' if len(lacking) > 1 else 'lacks'} status.fencing or the"
+            " status subresource, so an edit by it would remove an object's stamp; add what `kopf-ha manifests --only"
+            " schema` prints to each served version of the CRD, or serve the version no more"
+        )
+    return bool(versions) and not lacking
+
+
+def _versions(names: Iterable[str]) -> str:
+    many = list(names)
+    return f"versions {', '.join(many)} are" if len(many) > 1 else f"version {many[0]} is"
+
+
+def _openapi_is_stamped(document: Any, target: Target, version: str) -> bool | None:
+    """Say it of a version, from its published OpenAPI document; None when the kind is not in it (yet)."""
     middle = "/namespaces/{namespace}" if target.namespace else ""
-    path = f"/apis/{target.group}/{target.version}{middle}/{target.resource}/{{name}}"
+    path = f"/apis/{target.group}/{version}{middle}/{target.resource}/{{name}}"
     paths = document.get("paths") or {}
     item = paths.get(path)
     if item is None:

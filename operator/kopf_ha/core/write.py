@@ -10,7 +10,7 @@ from kopf_ha.core import change
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.known import Seen, seen_of
 from kopf_ha.core.refusal import Refusal, refusal_of, sentence_of
-from kopf_ha.core.schema import openapi_is_stamped, stamped_versions
+from kopf_ha.core.schema import Unanswered, ask_schema
 from kopf_ha.core.stamping import asks_for_stamp_alone, stamp_alone
 from kopf_ha.core.target import Target, api_root
 from kopf_ha.core.token import ANNOTATIONS, MalformedStamp, Verdict, judge
@@ -355,10 +355,16 @@ class Write:
         return seen
 
     def is_stamped(self) -> Generator[Request, Response, bool]:
-        """Find out from the schema whether the kind carries `status.fencing`."""
+        """Find out from the schema whether the kind carries `status.fencing`.
+
+        Raises:
+            Unfenced: nothing tells, or a served version lacks it (I1, I2), as seen now or by the leader's look since.
+        """
         target = self.target
         if target.built_in:
             return False
+        if unfit := self.fence.unfit.get(target.kind):
+            raise Unfenced(unfit)
         known = self.fence.schemas.get((target.group, target.version, target.resource))
         if known is not None:
             return known
@@ -376,24 +382,10 @@ class Write:
 
     def ask_schema(self) -> Generator[Request, Response, bool | None]:
         """Ask the definition, or the published schema; None when neither tells."""
-        root, target = self.root, self.target
-        crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/"
-        answer = yield from self.send(Request("GET", f"{root}{crds}{target.kind}"))
-        if answer.ok:
-            having = stamped_versions(answer.json)
-            if having and target.version not in having:
-                # Whatever is written by this version loses the stamp, and the rule of the other does not see it.
-                raise Unfenced(f"{target}: version {target.version} lacks status.fencing; write by {having[0]}")
-            return target.version in having
-        if answer.status not in (403, 404):
-            raise _HandBack(answer)
-        # An aggregated API, or no permission on CRDs: everybody may read the published schema.
-        answer = yield from self.send(Request("GET", f"{root}/openapi/v3/apis/{target.group}/{target.version}"))
-        if answer.ok:
-            return openapi_is_stamped(answer.json, target)
-        if answer.status not in (403, 404):
-            raise _HandBack(answer)
-        return None
+        try:
+            return (yield from ask_schema(self.target, self.root, self.send))
+        except Unanswered as error:
+            raise _HandBack(error.answer) from error
 
     # --- sending
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from kopf_ha.core.refusal import about_tokens
 from kopf_ha.core.token import ANNOTATION_HOLDER, ANNOTATION_LEASE, ANNOTATION_POD_UID, ANNOTATION_TOKEN, TOKEN_MAX
 from kopf_ha.manifests import cel
-from kopf_ha.manifests.cel import Object, annotation, rule, text
+from kopf_ha.manifests.cel import Policy, Rule, annotation, text
 from kopf_ha.manifests.description import Child, Description
 
 
-def child_policies(description: Description, child: Child) -> list[Object]:
+def child_policies(description: Description, child: Child) -> list[Policy]:
     """Give the policies of one child kind."""
-    return [*written(description, child), *protected(description, child)]
+    return [written(description, child), protected(description, child)]
 
 
-def written(description: Description, child: Child) -> list[Object]:
+def written(description: Description, child: Child) -> Policy:
     """The operator's writes to children (I3).
 
     A creation or change carries the writer's own stamp, above the recorded one or the same; a deletion carries
@@ -23,38 +23,44 @@ def written(description: Description, child: Child) -> list[Object]:
     lease, stale = text(description.lease), about_tokens(description.lease)
     what = f"an object of {child.kind}"
     recorded = "'token ' + string(variables.before) + ' of ' + variables.beforeHolder"
-    validations = [
-        rule("variables.writer != ''", cel.UNBOUND),
-        rule(
+    rules = [
+        Rule("bound", "variables.writer != ''", cel.UNBOUND),
+        Rule(
+            "subresource",
             f"variables.sub in {cel.texts(['', 'status'])}",
             "fencing: a write to this subresource carries no fencing stamp, so it cannot be fenced",
         ),
-        rule(
+        Rule(
+            "other-lease",
             f"variables.beforeLease in ['', {lease}]",
             f"fencing: the object is fenced by another Lease than {description.lease}",
             f"'fencing: the object is fenced by Lease ' + variables.beforeLease + ' (' + {recorded} + '), not by '"
             f" + {lease}",
         ),
         *_recognised(description, child),
-        rule(
+        Rule(
+            "stamp",
             f"object == null || variables.after > 0 && variables.after <= {TOKEN_MAX}"
             f" && variables.afterHolder != '' && {annotation(ANNOTATION_LEASE, 'object')}.orValue('') == {lease}",
             f"fencing: {what} must carry its writer's fencing stamp in annotations: {', '.join(cel.STAMP)}",
         ),
-        rule(
+        Rule(
+            "token",
             "object == null || variables.after > variables.before || (variables.after == variables.before"
             " && variables.afterPod == variables.beforePod && variables.afterHolder == variables.beforeHolder)",
             f"{stale}the stamp's token is stale",
             f"{text(stale + 'stale leader: the write carries token ')} + string(variables.after) + ' of '"
             f" + variables.afterHolder + ', the object records ' + {recorded}",
         ),
-        rule(
+        Rule(
+            "writer",
             "object == null || variables.afterPod == variables.writer",
             f"{stale}{what} must carry its writer's own fencing stamp",
             f"{text(stale + 'a write must carry the stamp of its own writer, pod ')} + variables.writer"
             " + ', this one has token ' + string(variables.after) + ' of ' + variables.afterHolder",
         ),
-        rule(
+        Rule(
+            "stamped-first",
             "request.operation != 'DELETE' || variables.beforePod == variables.writer",
             f"{stale}the object is not stamped by this writer; stamp it first",
             f"{text(stale + 'pod ')} + variables.writer + ' has not stamped the object, which records ' +"
@@ -62,12 +68,13 @@ def written(description: Description, child: Child) -> list[Object]:
         ),
         cel.conditional_delete(what),
     ]
-    return cel.policy(
-        f"{description.prefix}-child-{child.kind}",
-        [child.group],
-        [child.plural, f"{child.plural}/*"],
-        ["CREATE", "UPDATE", "DELETE"],
-        conditions=[cel.operator_only(description), *cel.not_exempt(description.exempt_of(child.kind))],
+    return Policy(
+        name=f"{description.prefix}-child-{child.kind}",
+        description=description,
+        groups=[child.group],
+        resources=[child.plural, f"{child.plural}/*"],
+        operations=["CREATE", "UPDATE", "DELETE"],
+        conditions=[cel.operator_only(description), *cel.not_exempt(description, description.exempt_of(child.kind))],
         variables=[
             ("writer", cel.WRITER),
             ("sub", cel.SUB),
@@ -75,31 +82,27 @@ def written(description: Description, child: Child) -> list[Object]:
             ("beforeLease", _text(ANNOTATION_LEASE, "oldObject")),
             *_stamp("after", "object"),
         ],
-        validations=validations,
+        rules=rules,
     )
 
 
-def protected(description: Description, child: Child) -> list[Object]:
+def protected(description: Description, child: Child) -> Policy:
     """Nobody but the operator changes a stamp of our Lease, or makes an object that has one.
 
     A forged one would be taken for a newer leader's, and the next of this name would not be made (I2).
     """
     ours = text(description.lease)
-    return cel.policy(
-        f"{description.prefix}-annotations-{child.kind}",
-        [child.group],
-        [child.plural, f"{child.plural}/status"],
-        ["CREATE", "UPDATE"],
-        conditions=[
-            cel.others_only(description),
-            {
-                "name": "stamped",
-                "expression": f"{_text(ANNOTATION_LEASE, 'oldObject')} == {ours}"
-                f" || {_text(ANNOTATION_LEASE, 'object')} == {ours}",
-            },
-        ],
-        validations=[
-            rule(
+    stamped = f"({_text(ANNOTATION_LEASE, 'oldObject')} == {ours} || {_text(ANNOTATION_LEASE, 'object')} == {ours})"
+    return Policy(
+        name=f"{description.prefix}-annotations-{child.kind}",
+        description=description,
+        groups=[child.group],
+        resources=[child.plural, f"{child.plural}/status"],
+        operations=["CREATE", "UPDATE"],
+        conditions=[cel.others_only(description), cel.unless_asked(description, "stamped", stamped)],
+        rules=[
+            Rule(
+                "stamp",
                 f"oldObject != null && {cel.texts(cel.STAMP)}.all(k,"
                 " object.metadata.?annotations[?k] == oldObject.metadata.?annotations[?k])",
                 f"fencing: only {description.user} writes the annotations {', '.join(cel.STAMP)} of Lease"
@@ -109,30 +112,43 @@ def protected(description: Description, child: Child) -> list[Object]:
     )
 
 
-def _recognised(description: Description, child: Child) -> list[Object]:
-    """The operator makes no other objects of this kind than its children.
+def _recognised(description: Description, child: Child) -> list[Rule]:
+    """The operator writes no other objects of this kind than its children, in whatever namespace they are.
 
-    Asked of creations only: an object of a child's name whose label a user took off, or that a user made, must
-    not end the term of whoever comes to correct or remove it.
+    It makes only what looks like one. It changes or deletes only what looks like one, or has its stamp, which nobody
+    else can write: a child whose label a user took off stays the operator's, and one that it made before it was
+    fenced has no stamp yet. What a user made in a child's place stays the user's (I10).
     """
     if not child.labels and not child.owner:
         return []
-    tests, words = [], []
-    for key, value in child.labels:
-        tests.append(f"object.metadata.?labels[?{text(key)}].orValue('') == {text(value)}")
-        words.append(f"label {key}={value}")
+    words = [f"label {key}={value}" for key, value in child.labels]
+    if child.owner:
+        words.append(f"an owner of kind {child.owner}")
+    only = f"fencing: of {child.kind} the operator {{}} only its own, those with {' and '.join(words)}"
+    return [
+        Rule(
+            "own-made",
+            f"request.operation != 'CREATE' || ({_looks(description, child, 'object')})",
+            only.format("makes"),
+        ),
+        Rule(
+            "own-written",
+            f"request.operation == 'CREATE' || (variables.beforeLease == {text(description.lease)}"
+            f" && variables.before > 0) || ({_looks(description, child, 'oldObject')})",
+            f"{only.format('changes and deletes')} or its stamp",
+        ),
+    ]
+
+
+def _looks(description: Description, child: Child, of: str) -> str:
+    """Say in CEL that an object is like a child."""
+    tests = [f"{of}.metadata.?labels[?{text(key)}].orValue('') == {text(value)}" for key, value in child.labels]
     if child.owner:
         tests.append(
-            f"object.metadata.?ownerReferences.orValue([]).exists(o, o.kind == {text(child.owner)}"
+            f"{of}.metadata.?ownerReferences.orValue([]).exists(o, o.kind == {text(child.owner)}"
             f" && o.apiVersion.startsWith({text(description.group + '/')}))"
         )
-        words.append(f"an owner of kind {child.owner}")
-    return [
-        rule(
-            f"request.operation != 'CREATE' || ({' && '.join(tests)})",
-            f"fencing: of {child.kind} the operator makes only its own, those with {' and '.join(words)}",
-        )
-    ]
+    return " && ".join(tests)
 
 
 def _stamp(name: str, of: str) -> list[tuple[str, str]]:

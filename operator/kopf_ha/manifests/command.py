@@ -16,8 +16,9 @@ from kopf_ha.manifests.render import render
 from kopf_ha.manifests.schema import schema_fragment
 
 _SCHEMA = (
-    "Merge this into spec.versions[*].schema.openAPIV3Schema of each CRD; each version needs\n"
-    "subresources: {status: {}} as well."
+    "Merge this into spec.versions[*].schema.openAPIV3Schema of each CRD. Every served version needs it, and\n"
+    "subresources: {status: {}} as well: by a version without it any edit removes an object's stamp, so one such\n"
+    "version makes the operator refuse the whole kind."
 )
 
 
@@ -27,7 +28,7 @@ _SCHEMA = (
               help="A kind with status.fencing; flags: cluster, deciding, and for what a terminating object gets no"
               " more of, map=FIELD (entries) or value=FIELD of its status.")  # fmt: skip
 @click.option("--child", "children", multiple=True, metavar="PLURAL[.GROUP][:LABEL=VALUE][:owner=KIND]",
-              help="A kind that it makes; with a label or an owner it makes no others of it.")  # fmt: skip
+              help="A kind that it makes; with a label or an owner it writes no others of it.")  # fmt: skip
 @click.option("--lease", required=True, metavar="NAMESPACE/NAME", help="The Lease that elects the leader.")
 @click.option("--service-account", required=True, metavar="NAMESPACE/NAME", help="What the replicas run as.")
 @click.option("--prefix", default="", help="Of all names.  [default: kopf-ha-SERVICE_ACCOUNT]")

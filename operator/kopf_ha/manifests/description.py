@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from kopf_ha.core.refusal import PREFIX
 from kopf_ha.errors import ConfigurationError
@@ -14,6 +15,9 @@ _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KIND = re.compile(r"[A-Z][A-Za-z0-9]*")
 _LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?)?")
+
+#: How a description is written in the policies; a later version that means something else has another number.
+FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ class Child:
         labels: that all children carry, pairs of key and value.
         owner: the kind in an owner reference that all children have.
 
-    With labels or owner the operator may make no other objects of the kind.
+    With labels or owner the operator may make, change and delete no other objects of the kind.
     """
 
     plural: str
@@ -171,6 +175,32 @@ class Description:
             object.__setattr__(self, "prefix", account if account.startswith(PREFIX) else f"{PREFIX}-{account}")
         if not self.prefix.startswith(PREFIX) or not _NAME.fullmatch(self.prefix):
             raise ConfigurationError(f"the prefix {self.prefix!r} must begin with {PREFIX}: the fence looks for it")
+
+    def as_json(self) -> str:
+        """Give it in one line, for `from_json`."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, line: str) -> Description:
+        """Read what `as_json` gave.
+
+        Raises:
+            ConfigurationError: another version wrote it, in another way.
+        """
+        try:
+            given = json.loads(line)
+            if given.pop("format") != FORMAT:
+                raise ValueError("of another format")
+            kinds = (k | {"maps": tuple(k["maps"]), "values": tuple(k["values"])} for k in given.pop("kinds"))
+            children = (c | {"labels": tuple((k, v) for k, v in c["labels"])} for c in given.pop("children"))
+            return cls(
+                kinds=tuple(Kind(**k) for k in kinds),
+                children=tuple(Child(**c) for c in children),
+                exempt=tuple(given.pop("exempt")),
+                **given,
+            )
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ConfigurationError(f"no description that this version can read: {error}") from error
 
     @property
     def lease_parts(self) -> tuple[str, str]:

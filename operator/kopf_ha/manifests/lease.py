@@ -4,30 +4,39 @@ from __future__ import annotations
 
 from kopf_ha.core.token import TOKEN_MAX
 from kopf_ha.manifests import cel
-from kopf_ha.manifests.cel import Object, rule, text
+from kopf_ha.manifests.cel import Policy, Rule, text
 from kopf_ha.manifests.description import Description
+
+#: The rule that refuses nothing but the self-test's question what the policies were written from.
+DESCRIBE = "describe"
+#: What its sentence begins with; the description follows.
+DESCRIBED = "fencing: described by "
 
 _GROUP, _LEASES = ["coordination.k8s.io"], ["leases"]
 
 
-def lease_policies(description: Description) -> list[Object]:
+def lease_policies(description: Description) -> list[Policy]:
     """Give the policies of the Lease."""
-    return [*counted(description), *kept(description)]
+    return [counted(description), kept(description)]
 
 
-def counted(description: Description) -> list[Object]:
-    """`leaseTransitions` only rises, by the operator alone, with each new holder, who is the writer's own pod."""
+def counted(description: Description) -> Policy:
+    """`leaseTransitions` only rises, by the operator alone, with each new holder, who is the writer's own pod (I2).
+
+    It also tells the self-test what all the policies were written from.
+    """
     namespace, name = description.lease_parts
     own = "variables.writer != '' && {}.contains('_' + variables.writer + '_')"
     unowned = f"fencing: only {description.user}"
-    return cel.policy(
-        f"{description.prefix}-lease",
-        _GROUP,
-        _LEASES,
-        ["CREATE", "UPDATE"],
+    return Policy(
+        name=f"{description.prefix}-lease",
+        description=description,
+        groups=_GROUP,
+        resources=_LEASES,
+        operations=["CREATE", "UPDATE"],
         namespace=namespace,
         # By the object: a rule with resourceNames sees no name when a collection is deleted.
-        conditions=[_named(name, "object")],
+        conditions=[{"name": "this-lease", "expression": f"object.metadata.name == {text(name)}"}],
         variables=[
             ("operator", f"request.userInfo.username == {text(description.user)}"),
             ("writer", cel.WRITER),
@@ -36,69 +45,80 @@ def counted(description: Description) -> list[Object]:
             ("holder", "object.?spec.?holderIdentity.orValue('')"),
             ("held", "oldObject == null ? '' : oldObject.?spec.?holderIdentity.orValue('')"),
         ],
-        validations=[
-            rule(
+        rules=[
+            Rule(
+                "rises",
                 "variables.after >= variables.before",
                 "fencing: leaseTransitions may not decrease, it is the fencing token",
                 "'fencing: leaseTransitions is the fencing token, it may not go back from '"
                 " + string(variables.before) + ' to '"
                 " + (variables.after < 0 ? 'nothing' : string(variables.after))",
             ),
-            rule(
+            Rule(
+                "number",
                 f"variables.after >= 0 && variables.after <= {TOKEN_MAX}",
                 f"fencing: leaseTransitions is the fencing token, it must be a number from 0 to {TOKEN_MAX}",
             ),
             # Whoever repairs a Lease that has no number, or makes one by hand, may set it; the replicas go on above.
-            rule(
+            Rule(
+                "raised-by-operator",
                 "variables.operator || variables.before == -1 || variables.after == variables.before",
                 f"{unowned} raises leaseTransitions",
                 f"{text(unowned)} + ' raises leaseTransitions, from ' + string(variables.before) + ' to '"
                 " + string(variables.after)",
             ),
-            rule(
+            Rule(
+                "named-by-operator",
                 "variables.operator || variables.holder == '' || variables.holder == variables.held",
                 f"{unowned} names a holder; others may only empty it",
             ),
-            rule(
+            Rule(
+                "new-holder-raises",
                 "variables.holder == '' || variables.holder == variables.held || variables.after > variables.before",
                 "fencing: a new holder must raise leaseTransitions",
                 "'fencing: a new holder must raise leaseTransitions above ' + string(variables.before)"
                 " + ', this one has ' + string(variables.after)",
             ),
-            rule(
+            Rule(
+                "own-pod",
                 f"!variables.operator || variables.holder == '' || ({own.format('variables.holder')})",
                 "fencing: a replica names only its own pod as the holder",
                 "'fencing: a replica names only its own pod as the holder, this is pod ' + variables.writer"
                 " + ', not ' + variables.holder",
             ),
-            rule(
+            Rule(
+                "own-release",
                 "!variables.operator || variables.holder != '' || variables.held == ''"
                 f" || ({own.format('variables.held')})",
                 "fencing: a replica gives back only its own Lease",
                 "'fencing: a replica gives back only its own Lease, this is pod ' + variables.writer"
                 " + ', the holder is ' + variables.held",
             ),
-            rule(
+            Rule(
+                "raised-by-holder",
                 "!variables.operator || variables.holder != '' || variables.after == variables.before",
                 "fencing: leaseTransitions is raised only by a holder",
             ),
+            Rule(DESCRIBE, "true", DESCRIBED + description.as_json(), question=DESCRIBE),
         ],
         scope="Namespaced",
     )
 
 
-def kept(description: Description) -> list[Object]:
-    """The Lease goes only with its namespace: a new one would count from the start."""
+def kept(description: Description) -> Policy:
+    """The Lease goes only with its namespace: a new one would count from the start (I2)."""
     namespace, name = description.lease_parts
-    return cel.policy(
-        f"{description.prefix}-lease-kept",
-        _GROUP,
-        _LEASES,
-        ["DELETE"],
+    return Policy(
+        name=f"{description.prefix}-lease-kept",
+        description=description,
+        groups=_GROUP,
+        resources=_LEASES,
+        operations=["DELETE"],
         namespace=namespace,
-        conditions=[_named(name, "oldObject")],
-        validations=[
-            rule(
+        conditions=[{"name": "this-lease", "expression": f"oldObject.metadata.name == {text(name)}"}],
+        rules=[
+            Rule(
+                "with-namespace",
                 "namespaceObject != null && has(namespaceObject.metadata.deletionTimestamp)",
                 f"fencing: Lease {description.lease} counts the fencing tokens, it goes only with its namespace; in an"
                 f" emergency remove the binding {description.prefix}-lease-kept first",
@@ -106,7 +126,3 @@ def kept(description: Description) -> list[Object]:
         ],
         scope="Namespaced",
     )
-
-
-def _named(name: str, of: str) -> Object:
-    return {"name": "this-lease", "expression": f"{of}.metadata.name == {text(name)}"}

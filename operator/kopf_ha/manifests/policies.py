@@ -8,23 +8,30 @@ from __future__ import annotations
 
 from kopf_ha.core.refusal import about_tokens
 from kopf_ha.manifests import cel
-from kopf_ha.manifests.cel import Object, rule, text
+from kopf_ha.manifests.cel import Object, Policy, Rule, text
 from kopf_ha.manifests.children import child_policies
 from kopf_ha.manifests.description import Description, Kind
 from kopf_ha.manifests.lease import lease_policies
 
+#: Untyped, since they may be a Lease, too: the self-test's question.
+NOW, WAS = "dyn(object)", "dyn(oldObject)"
+
 
 def policies(description: Description) -> list[Object]:
     """Give all policies with their bindings, for the operator's writes and for everybody else's."""
-    made = [*stamped(description), *stamp(description)]
-    for kind in description.kinds:
-        made += terminating(description, kind)
+    return [o for policy in all_policies(description) for o in policy.objects()]
+
+
+def all_policies(description: Description) -> list[Policy]:
+    """Give all policies; the self-test asks about each, and about each of its rules."""
+    made = [stamped(description), stamp(description), schema(description)]
+    made += [terminating(description, kind) for kind in description.kinds if kind.maps or kind.values]
     for child in description.children:
         made += child_policies(description, child)
     return made + lease_policies(description)
 
 
-def stamped(description: Description) -> list[Object]:
+def stamped(description: Description) -> Policy:
     """The operator's writes to stamped kinds (I1, I3, I4).
 
     A status write carries the writer's own stamp; everything else needs that stamp to be there already. So what
@@ -33,40 +40,47 @@ def stamped(description: Description) -> list[Object]:
     """
     lease, stale = text(description.lease), about_tokens(description.lease)
     recorded = "'token ' + string(variables.before.token) + ' of ' + variables.before.holder"
-    validations = [
-        rule("variables.writer != ''", cel.UNBOUND),
-        rule(
+    rules = [
+        Rule("bound", "variables.writer != ''", cel.UNBOUND),
+        Rule(
+            "subresource",
             f"variables.sub in {cel.texts(['', 'status'])}",
             "fencing: a write to this subresource carries no fencing stamp, so it cannot be fenced",
         ),
-        rule(
+        Rule(
+            "other-lease",
             f"variables.before == null || variables.before.lease == {lease}",
             f"fencing: the object is fenced by another Lease than {description.lease}",
             f"'fencing: the object is fenced by Lease ' + variables.before.lease + ' (' + {recorded} + '), not by '"
             f" + {lease}",
         ),
-        rule(
+        Rule(
+            "status-stamp",
             "variables.sub != 'status' || variables.after != null",
             "fencing: a status write must carry its writer's fencing stamp, this one has none",
         ),
-        rule(
+        Rule(
+            "stamp-lease",
             f"variables.sub != 'status' || variables.after.lease == {lease}",
             f"fencing: the stamp must name Lease {description.lease}",
         ),
-        rule(
+        Rule(
+            "token",
             "variables.sub != 'status' || variables.before == null"
             " || variables.after.token > variables.before.token || variables.after == variables.before",
             f"{stale}the stamp's token is stale",
             f"{text(stale + 'stale leader: the write carries token ')} + string(variables.after.token) + ' of '"
             f" + variables.after.holder + ', the object records ' + {recorded}",
         ),
-        rule(
+        Rule(
+            "writer",
             "variables.sub != 'status' || variables.after.podUID == variables.writer",
             f"{stale}a status write must carry its writer's own fencing stamp",
             f"{text(stale + 'a status write must carry the stamp of its own writer, pod ')} + variables.writer"
             " + ', this one has token ' + string(variables.after.token) + ' of ' + variables.after.holder",
         ),
-        rule(
+        Rule(
+            "stamped-first",
             "variables.sub == 'status' || (variables.before != null && variables.before.podUID == variables.writer)",
             f"{stale}the object is not stamped by this writer; stamp it through /status first",
             f"{text(stale + 'pod ')} + variables.writer + ' has not stamped the object, which records ' +"
@@ -75,36 +89,39 @@ def stamped(description: Description) -> list[Object]:
         cel.conditional_delete("an object"),
     ]
     exempt = [e for k in description.kinds for e in description.exempt_of(f"{k.plural}.{description.group}")]
-    return cel.policy(
-        f"{description.prefix}-stamped",
-        [description.group],
-        [r for k in description.kinds for r in (k.plural, f"{k.plural}/*")],
-        ["UPDATE", "DELETE"],
-        conditions=[cel.operator_only(description), *cel.not_exempt(exempt)],
+    return Policy(
+        name=f"{description.prefix}-stamped",
+        description=description,
+        groups=[description.group],
+        resources=[r for k in description.kinds for r in (k.plural, f"{k.plural}/*")],
+        operations=["UPDATE", "DELETE"],
+        conditions=[cel.operator_only(description), *cel.not_exempt(description, exempt)],
         variables=[
             ("writer", cel.WRITER),
             ("sub", cel.SUB),
-            ("before", "has(oldObject.status) && has(oldObject.status.fencing) ? oldObject.status.fencing : null"),
+            ("before", f"has({WAS}.status) && has({WAS}.status.fencing) ? {WAS}.status.fencing : null"),
             (
                 "after",
-                "object != null && has(object.status) && has(object.status.fencing) ? object.status.fencing : null",
+                f"object != null && has({NOW}.status) && has({NOW}.status.fencing) ? {NOW}.status.fencing : null",
             ),
         ],
-        validations=validations,
+        rules=rules,
     )
 
 
-def stamp(description: Description) -> list[Object]:
-    """Nobody but the operator changes a stamp (trap 8). Every other field of the status stays editable."""
-    return cel.policy(
-        f"{description.prefix}-stamp",
-        [description.group],
-        [f"{k.plural}/status" for k in description.kinds],
-        ["UPDATE"],
+def stamp(description: Description) -> Policy:
+    """Nobody but the operator changes a stamp (I1). Every other field of the status stays editable."""
+    return Policy(
+        name=f"{description.prefix}-stamp",
+        description=description,
+        groups=[description.group],
+        resources=[f"{k.plural}/status" for k in description.kinds],
+        operations=["UPDATE"],
         conditions=[cel.others_only(description)],
-        validations=[
-            rule(
-                "object.?status.?fencing == oldObject.?status.?fencing",
+        rules=[
+            Rule(
+                "stamp",
+                f"{NOW}.?status.?fencing == {WAS}.?status.?fencing",
                 f"fencing: only {description.user} changes status.fencing; in an emergency remove the binding"
                 f" {description.prefix}-stamp first",
             )
@@ -112,37 +129,76 @@ def stamp(description: Description) -> list[Object]:
     )
 
 
-def terminating(description: Description, kind: Kind) -> list[Object]:
-    """Nothing is newly allocated from or for an object that is being deleted, whoever writes (trap 1, I5).
+def schema(description: Description) -> Policy:
+    """Each served version of the kinds keeps the stamp and its rule, whoever writes the definition (I1, I2).
+
+    By a version without the field any edit of a user removes an object's stamp, past the other version's rule, and
+    a stale writer is let through after that.
+    """
+    names = [f"{k.plural}.{description.group}" for k in description.kinds]
+    served = f"{NOW}.spec.versions.all(v, has(v.served) && !v.served || ({{}}))"
+    rules = "v.?schema.?openAPIV3Schema[?'x-kubernetes-validations'].orValue([])"
+    apart = f"in an emergency remove the binding {description.prefix}-schema first"
+    return Policy(
+        name=f"{description.prefix}-schema",
+        description=description,
+        groups=["apiextensions.k8s.io"],
+        resources=["customresourcedefinitions"],
+        operations=["CREATE", "UPDATE"],
+        conditions=[cel.unless_asked(description, "kinds", f"object.metadata.name in {cel.texts(names)}")],
+        rules=[
+            Rule(
+                "stamp-in-all-versions",
+                served.format(
+                    "v.?subresources.?status.hasValue()"
+                    " && v.?schema.?openAPIV3Schema.?properties.?status.?properties.?fencing.hasValue()"
+                ),
+                "fencing: a served version lacks status.fencing or the status subresource, so an edit by it would"
+                f" remove an object's stamp; add what `kopf-ha manifests --only schema` prints to each; {apart}",
+            ),
+            Rule(
+                "rule-in-all-versions",
+                served.format(f"{rules}.exists(r, r.rule.contains('oldSelf.status.fencing.token'))"),
+                "fencing: a served version lacks the rule about status.fencing, so a token could go down by it; add"
+                f" what `kopf-ha manifests --only schema` prints to each; {apart}",
+            ),
+        ],
+        scope="Cluster",
+    )
+
+
+def terminating(description: Description, kind: Kind) -> Policy:
+    """Nothing is newly allocated from or for an object that is being deleted, whoever writes (I5).
 
     Removing its last finalizer is not compare-and-swap, so a late allocation could be lost with the object.
     """
-    if not kind.maps and not kind.values:
-        return []
-    validations = [
-        rule(
-            f"!has(object.status) || !has(object.status.{field})"
-            f" || (has(oldObject.status) && has(oldObject.status.{field})"
-            f" && object.status.{field}.all(k, k in oldObject.status.{field}"
-            f" && object.status.{field}[k] == oldObject.status.{field}[k]))",
+    rules = [
+        Rule(
+            f"status.{field}",
+            f"!has({NOW}.status) || !has({NOW}.status.{field})"
+            f" || (has({WAS}.status) && has({WAS}.status.{field})"
+            f" && {NOW}.status.{field}.all(k, k in {WAS}.status.{field}"
+            f" && {NOW}.status.{field}[k] == {WAS}.status.{field}[k]))",
             f"fencing: the object is being deleted, so status.{field} gets no new entry",
         )
         for field in kind.maps
     ] + [
-        rule(
-            f"!has(object.status) || !has(object.status.{field})"
-            f" || (has(oldObject.status) && has(oldObject.status.{field})"
-            f" && object.status.{field} == oldObject.status.{field})",
+        Rule(
+            f"status.{field}",
+            f"!has({NOW}.status) || !has({NOW}.status.{field})"
+            f" || (has({WAS}.status) && has({WAS}.status.{field})"
+            f" && {NOW}.status.{field} == {WAS}.status.{field})",
             f"fencing: the object is being deleted, so status.{field} gets no new value",
         )
         for field in kind.values
     ]
-    return cel.policy(
-        f"{description.prefix}-terminating-{kind.plural}",
-        [description.group],
-        [f"{kind.plural}/status"],
-        ["UPDATE"],
-        conditions=[{"name": "terminating", "expression": "has(oldObject.metadata.deletionTimestamp)"}],
-        validations=validations,
+    return Policy(
+        name=f"{description.prefix}-terminating-{kind.plural}",
+        description=description,
+        groups=[description.group],
+        resources=[f"{kind.plural}/status"],
+        operations=["UPDATE"],
+        conditions=[cel.unless_asked(description, "terminating", "has(oldObject.metadata.deletionTimestamp)")],
+        rules=rules,
         scope="Cluster" if kind.cluster else "Namespaced",
     )

@@ -29,7 +29,9 @@ def _rules(description: Description) -> list[Object]:
         _rule(description.group, plurals, ["get", "list", "watch", "patch"]),
         _rule(description.group, [f"{p}/status" for p in plurals], ["patch"]),
     ]
-    rules += [_rule(c.group, [c.plural], ["get", "list", "create", "patch", "delete"]) for c in description.children]
+    # Neither list nor watch: no policy limits what is read, and a list gives all namespaces' objects of the kind.
+    # Whoever needs them, or limits children to some namespaces, binds a role of his own beside this one.
+    rules += [_rule(c.group, [c.plural], ["get", "create", "patch", "delete"]) for c in description.children]
     # The fence reads from the schema whether a kind carries stamps; Kopf watches for kinds that come later.
     crds = _rule("apiextensions.k8s.io", ["customresourcedefinitions"], ["get", "list", "watch"])
     return [*rules, _rule("", ["events"], ["create"]), crds]

@@ -19,12 +19,12 @@ from kopf_ha._context import CurrentTerm
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.refusal import outline
-from kopf_ha.core.schema import crd_is_stamped
+from kopf_ha.core.schema import Unanswered, ask_schema
 from kopf_ha.core.stamping import ALONE
 from kopf_ha.core.target import Target
 from kopf_ha.core.token import MalformedStamp, stamp_of
 from kopf_ha.core.wire import Response
-from kopf_ha.errors import ConfigurationError, FloorLost, Refused, TermEnded
+from kopf_ha.errors import ConfigurationError, FloorLost, Refused, TermEnded, Unfenced
 from kopf_ha.run.api import Api
 
 #: Stamps under way at once. More would starve the renewal's priority level of a small API server.
@@ -193,6 +193,11 @@ class Kind:
         self.stamped = stamped
         self.collection = f"/apis/{group}/{version}/{plural}"
 
+    @property
+    def any(self) -> Target:
+        """Give what the fence would call an object of it, whichever."""
+        return Target(self.group, self.version, self.plural, "any" if self.namespaced else "", "any")
+
     def path(self, body: dict[str, Any]) -> str:
         """Give the path of one object."""
         metadata = body["metadata"]
@@ -201,10 +206,28 @@ class Kind:
 
 
 def find_kind(api: Api, kind: str) -> Kind:
+    """Ask the cluster where the objects of deciding kind ``plural.group`` are, and whether they can be stamped.
+
+    Raises:
+        ConfigurationError: it is not installed, or a served version of it has no `status.fencing` (I1).
+        LookupError: the cluster did not say.
+    """
+    found = locate(api, kind)
+    try:
+        stamped = schema_of(api, found.any)
+    except Unfenced as error:
+        raise ConfigurationError(f"deciding kind {error}") from error
+    if stamped is False:
+        raise ConfigurationError(_NO_STAMP.format(kind))
+    found.stamped = bool(stamped)  # if nothing told, the first stamp finds out
+    return found
+
+
+def locate(api: Api, kind: str) -> Kind:
     """Ask the cluster for the served version and the scope of ``plural.group``.
 
     Raises:
-        ConfigurationError: it is not installed, or its schema has no `status.fencing`.
+        ConfigurationError: it is not installed.
         LookupError: the cluster did not say.
     """
     plural, _, group = kind.partition(".")
@@ -214,12 +237,26 @@ def find_kind(api: Api, kind: str) -> Kind:
     for version in sorted(versions, key=lambda v: v != preferred):
         for resource in (_get(api, f"/apis/{group}/{version}") or {}).get("resources") or ():
             if resource["name"] == plural:
-                # Without permission to read it the first stamp finds out.
-                crd = api.request("GET", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{kind}")
-                if crd.ok and not crd_is_stamped(crd.json, version):
-                    raise ConfigurationError(_NO_STAMP.format(kind))
-                return Kind(group, version, plural, bool(resource["namespaced"]), crd.ok)
+                return Kind(group, version, plural, bool(resource["namespaced"]))
     raise ConfigurationError(f"deciding kind {kind} is not installed in the cluster; apply its CRD first")
+
+
+def schema_of(api: Api, target: Target) -> bool | None:
+    """Ask the cluster whether a kind is stamped; None when nothing tells.
+
+    Raises:
+        Unfenced: some of its served versions are and some are not.
+        LookupError: the cluster did not say.
+    """
+    asking = ask_schema(target)
+    try:
+        request = next(asking)
+        while True:
+            request = asking.send(api.request(request.method, request.path))
+    except StopIteration as told:
+        return None if told.value is None else bool(told.value)
+    except Unanswered as error:
+        raise LookupError(f"cannot read the schema of {target.kind}: {error}") from error
 
 
 def _get(api: Api, path: str) -> Any:

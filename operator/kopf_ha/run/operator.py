@@ -50,7 +50,7 @@ BACKOFF = (1.0, 60.0)
 PATIENCE = 0.8
 #: Seconds for each answer while a follower asks whether the fence is enforced, before it takes over early.
 CONFIRM = 2.0
-#: Seconds until a leader asks again for what it found missing or unknown: policies are taken out of force for repairs.
+#: Seconds until a leader asks again: policies are taken out of force for repairs, and versions are added to kinds.
 ASK_AGAIN = 60.0
 
 
@@ -169,6 +169,7 @@ class Runner:
                 self.elector.start()
                 if self.settings.fast_failover and self.settings.fence == "full":
                     self.pods.start()
+                    _later(self.settings.retry_period, self.look_ahead)
                 while True:
                     event = self.next()
                     self.stepping = boottime()
@@ -267,29 +268,64 @@ class Runner:
             asking.join()
 
     def ask_the_server(self, grant: Grant) -> None:
-        """Have the API server say whether it enforces the fence; name what is missing.
+        """Have the API server say whether it enforces the fence; name what is missing, now and while it leads.
+
+        A kind that a version of its definition makes unfit is written no more, which ends no term (I1, I10).
 
         Raises:
-            ConfigurationError: something is, or a deciding kind is not installed, and `require_policies` is set.
+            ConfigurationError: something is missing, or a deciding kind is not there, and `require_policies` is set.
             LookupError: it cannot be found out, and `require_policies` is set.
         """
-        required, missing = self.settings.require_policies, None
+        required = self.settings.require_policies
         try:
-            missing = self.selftest.ask(grant.stamp.token)
-            self.journal.not_enforced(missing)
+            missing = self.look_at_the_server(grant)
         except (ConfigurationError, LookupError, urllib3.exceptions.HTTPError) as error:
             if required:
                 raise
             logger.warning("unknown whether the API server enforces the fence: %s", error)
-        if missing and required:
-            raise ConfigurationError(f"the API server does not enforce the fence: {'; '.join(missing)}")
-        if missing != [] and not required:
-            _later(ASK_AGAIN, lambda: None if grant.closed else self.ask_the_server(grant))
+        else:
+            if missing and required:
+                raise ConfigurationError(f"the API server does not enforce the fence: {'; '.join(missing)}")
+        _later(ASK_AGAIN, lambda: self.ask_again(grant))
+
+    def ask_again(self, grant: Grant) -> None:
+        """Do so once more while the term lasts. What is missing by now ends none: it is taken out for repairs, too."""
+        with entered(grant):
+            if grant.closed:
+                return
+            try:
+                self.look_at_the_server(grant)
+            except (ConfigurationError, LookupError, urllib3.exceptions.HTTPError) as error:
+                logger.warning("unknown whether the API server enforces the fence: %s", error)
+        _later(ASK_AGAIN, lambda: self.ask_again(grant))
+
+    def look_at_the_server(self, grant: Grant) -> list[str]:
+        """Ask everything, take note of kinds that are unfit, and tell."""
+        kinds = {f"{resource}.{group}" for (group, _, resource), stamped in [*self.fence.schemas.items()] if stamped}
+        missing = self.selftest.ask(grant.stamp.token, kinds=kinds)
+        if not grant.closed:
+            self.fence.unfit = dict(self.selftest.unfit)
+            self.journal.not_enforced(missing)
+        return missing
+
+    def look_ahead(self) -> None:
+        """Ask everything while another replica leads, so that a takeover need not."""
+        if self.stopping or self.elector.state == "stopped":
+            return
+        if self.grant is None:
+            try:
+                self.selftest.ask(self.elector.observed_token)
+            except (ConfigurationError, LookupError, urllib3.exceptions.HTTPError) as error:
+                logger.debug("unknown whether the API server enforces the fence: %s", error)
+        _later(ASK_AGAIN, self.look_ahead)
 
     def not_enforced(self) -> str:
-        """Say why a stale leader might get its writes accepted, or why that is unknown; empty if it cannot be."""
+        """Say why a stale leader might get its writes accepted, or why that is unknown; empty if it cannot be.
+
+        Each rule was asked about before, so that each policy is enough for now.
+        """
         try:
-            missing = self.selftest.ask(self.elector.observed_token, CONFIRM)
+            missing = self.selftest.ask(self.elector.observed_token, CONFIRM, whole=not self.selftest.clean)
         except (ConfigurationError, LookupError, urllib3.exceptions.HTTPError) as error:
             return f"unknown whether the API server enforces the fence: {error}"
         return "; ".join(missing)

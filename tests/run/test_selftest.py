@@ -1,0 +1,159 @@
+"""What counts as an answer to the self-test's questions, without a cluster."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from kopf_ha.core.token import Stamp
+from kopf_ha.core.wire import Response
+from kopf_ha.manifests import Child, Description, Kind
+from kopf_ha.manifests.cel import QUESTION
+from kopf_ha.manifests.policies import all_policies
+from kopf_ha.run.api import Api
+from kopf_ha.run.selftest import SelfTest, kind_missing
+from kopf_ha.settings import Settings
+
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/n/leases/l"
+DESCRIPTION = Description(
+    group="a.b", kinds=(Kind("xs", maps=("m",)),), children=(Child("pods"),), lease="n/l", service_account="n/s"
+)
+MINE = Stamp(7, "p_u_1", "n/l", "u")
+
+
+def denied(policy: str, message: str) -> Response:
+    said = f"ValidatingAdmissionPolicy '{policy}' with binding '{policy}' denied request: {message}"
+    return status(403, f'leases "l" is forbidden: {said}', causes=[{"message": said}])
+
+
+def status(code: int, message: str, **details: Any) -> Response:
+    return Response(code, json.dumps({"kind": "Status", "message": message, "details": details}).encode())
+
+
+class FakeApi(Api):
+    """An API server where all is in force, but for what `answers` has by the question."""
+
+    def __init__(self, answers: dict[str, Response]) -> None:
+        super().__init__(None)
+        self.answers = answers
+        self.asked: list[str] = []
+
+    def request(
+        self, method: str, path: str, body: Any = None, content_type: str = "", timeout: float = math.inf
+    ) -> Response:
+        path = path.replace("%3A", ":").replace("%2F", "/")
+        if method == "GET" and path == LEASE:
+            return Response(200, json.dumps({"metadata": {}, "spec": {"leaseTransitions": 7}}).encode())
+        question = path.partition("fieldManager=")[2]
+        self.asked.append(question)
+        if question in self.answers:
+            return self.answers[question]
+        if question == f"{QUESTION}describe":
+            return denied("kopf-ha-s-lease", f"fencing: described by {DESCRIPTION.as_json()}")
+        if question:
+            return denied(question.removeprefix(QUESTION).partition("/")[0], "fencing: no")
+        return denied("kopf-ha-s-lease", "fencing: no") if method == "PUT" else status(404, "no such kind")
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(lease_name="l", lease_namespace="n", identity="p_u_1", pod_uid="u")
+
+
+@pytest.fixture
+def ask(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Any:
+    """Ask such an API server; gives what is missing."""
+
+    def asking(answers: dict[str, Response], **more: Any) -> list[str]:
+        api = FakeApi(answers)
+        monkeypatch.setattr("kopf_ha.run.selftest._Asking", lambda *_: api)
+        monkeypatch.setattr(SelfTest, "_unfit", lambda *_: "")
+        monkeypatch.setattr(SelfTest, "_try", lambda *_: ([], []))
+        test = SelfTest(api, settings)
+        found = test.ask(7, **more)
+        asking.asked = api.asked  # type: ignore[attr-defined]
+        return found
+
+    return asking
+
+
+RULES = [(p.name, r.name) for p in all_policies(DESCRIPTION) for r in p.rules]
+
+
+def test_each_rule_that_the_manifests_write_is_asked_about(ask: Any) -> None:
+    assert ask({}) == []
+    wanted = {r.asked(p.name) for p in all_policies(DESCRIPTION) for r in p.rules}
+    assert wanted == {q for q in ask.asked if q}
+    assert len(wanted) == len(RULES)
+
+
+def test_each_policy_is_asked_about_when_there_is_no_time(ask: Any) -> None:
+    assert ask({}, whole=False) == []
+    assert {q.removeprefix(QUESTION).partition("/")[0] for q in ask.asked if "/" in q} == {
+        p.name for p in all_policies(DESCRIPTION)
+    }
+
+
+@pytest.mark.parametrize(("policy", "rule"), [(p, r) for p, r in RULES if r != "describe"])
+def test_a_rule_that_says_nothing_is_named(ask: Any, policy: str, rule: str) -> None:
+    (found,) = ask({f"{QUESTION}{policy}/{rule}": Response(200, b"{}")})
+    assert found.startswith((f"policy {policy} lacks its rule {rule} (fencing", f"policy {policy} is not in force"))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        status(404, "leases not found"),
+        status(403, 'leases "l" is forbidden: User "x" cannot update resource "leases"'),
+        denied("kopf-ha-s-stamped", "fencing: no"),  # another of ours
+        denied("others", "no"),
+        status(422, "invalid"),
+        status(500, "oops"),
+    ],
+)
+def test_nothing_else_is_taken_for_its_refusal(ask: Any, answer: Response) -> None:
+    with pytest.raises(LookupError, match="cannot find out whether kopf-ha-s-stamp is in force"):
+        ask({f"{QUESTION}kopf-ha-s-stamp/stamp": answer})
+
+
+def test_a_description_of_another_version_counts_as_none(ask: Any) -> None:
+    later = DESCRIPTION.as_json().replace('"format":1', '"format":2')
+    (found,) = ask({f"{QUESTION}describe": denied("kopf-ha-s-lease", f"fencing: described by {later}")})
+    assert found.startswith("the policies of Lease n/l do not answer")
+
+
+def test_an_object_that_is_gone_is_no_refusal() -> None:
+    class Gone(Api):
+        def __init__(self) -> None:
+            super().__init__(None)
+
+        def request(self, *_: Any, **__: Any) -> Response:
+            return status(404, "xs.a.b not found")
+
+    assert kind_missing(Gone(), "xs.a.b", "/apis/a.b/v1/xs/x", {}, MINE) is None
+
+
+def test_the_questions_fit_and_are_each_another() -> None:
+    """The API server takes 128 characters for a field manager."""
+    long = Description(
+        group="a.b", kinds=(Kind("x" * 60),), lease="n/l", service_account="n/s", prefix="kopf-ha-" + "y" * 100
+    )
+    for description in (DESCRIPTION, long):
+        many = [r.asked(p.name) for p in all_policies(description) for r in p.rules]
+        assert len(set(many)) == len(many)
+        assert max(map(len, many)) <= 128
+
+
+def test_a_description_is_read_as_it_was_written() -> None:
+    whole = Description(
+        group="a.b",
+        kinds=(Kind("xs", cluster=True, deciding=True, maps=("m",), values=("v",)),),
+        children=(Child("pods", labels=(("a", "it's"[:2]),), owner="X"), Child("ds", "apps")),
+        lease="n/l",
+        service_account="n/s",
+        exempt=("pods/eviction",),
+    )
+    assert Description.from_json(whole.as_json()) == whole
