@@ -60,7 +60,7 @@ def measure(plane: ControlPlane, counts: list[int]) -> Table:
         fence = Fence(LEASE, deciding=[KIND])
         with wired(Wiring(fence, lambda outcome: None)), entered(grant):
             began = time.perf_counter()
-            stamped = raise_barrier(fenced, fence, grant)
+            stamped = raise_barrier(fenced, fence, grant).stamped
             took = time.perf_counter() - began
         if stamped != found:
             raise RuntimeError(f"{stamped} of {found} pools were stamped: {json.dumps(sorted(grant.set_aside))}")

@@ -23,6 +23,7 @@ NAMES = [
     "MalformedLease",
     "NoTerm",
     "Refused",
+    "SetAside",
     "Settings",
     "StaleLeader",
     "StampDropped",

@@ -58,7 +58,11 @@ class CurrentTerm:
 
     @property
     def set_aside(self) -> frozenset[str]:
-        """Uids of the deciding objects that the barrier could not stamp: decide nothing from them."""
+        """Uids of the deciding objects that could not be stamped so far: decide nothing from them (I4).
+
+        They are tried again while the term lasts, so ask each time. An object that is not among them any more has
+        to be read again before something is decided from it.
+        """
         return self._grant.set_aside
 
     def remaining(self) -> float:

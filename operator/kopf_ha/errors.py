@@ -11,6 +11,7 @@
         ├── Unfenced            the fence does not know how to fence this write
         ├── ForeignStamp        the object's tokens count by another Lease; the others are not touched by it
         ├── Denied              line 3 refused this write, for a reason that does not end the term
+        ├── SetAside            this deciding object could not be stamped in this term, so nothing is decided from it
         └── TermEnded           the writer's term is over, or must end
             ├── GateClosed      line 1: no valid grant in this process
             ├── StaleLeader     line 2 or 3: a newer leader wrote the object, or holds the Lease
@@ -95,6 +96,14 @@ class Denied(Refused):
     """
 
     line = "server"
+
+
+class SetAside(Refused):
+    """A write of the status of a deciding object that could not be stamped in this term (I4).
+
+    An earlier leader could still write it, so nothing is decided from it. Its stamp is tried again; other objects
+    are not touched by it (I10).
+    """
 
 
 class FloorLost(TermEnded):

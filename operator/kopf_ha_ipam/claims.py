@@ -1,8 +1,10 @@
 """One claim: give it an address, take it back. Every step looks first and repairs, so all may run again.
 
-Giving goes pool, claim, child; taking back goes child, claim, pool, finalizer (trap 2). A crash in between
-leaves an address that nobody else gets, never one that two have (I5). The writes are explicit, since Kopf's
-own patch goes out after the handler; the finalizer, which comes last, is Kopf's.
+Giving goes pool, claim, ConfigMap, and then the claim is Ready. Taking back goes ConfigMap, claim, finalizer, and the
+pool last, when the claim is gone: under somebody else's finalizer it lives on, and a creation that a paused leader
+sends late could still publish for it. Until then its status goes on to name the address. A crash in between leaves an
+address that nobody else gets, never one that two have (I5). The writes are explicit, since Kopf's own patch goes out
+after the handler; the finalizer is Kopf's.
 """
 
 from __future__ import annotations
@@ -11,31 +13,30 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import kopf
-
+from kopf_ha_ipam import children
 from kopf_ha_ipam.allocator import Allocator
-from kopf_ha_ipam.model import Body, Claim, ClaimRef, PoolSpec, ready, reason_of
+from kopf_ha_ipam.model import Claim, ClaimRef, PoolSpec, message_of, ready, reason_of, without_condition
 from kopf_ha_ipam.planning import Give, Wait
 from kopf_ha_ipam.pools import TRIES, timestamp
-from kopf_ha_ipam.writes import API_VERSION, LABELS, Conflict, Gone, NamespaceTerminating, Unavailable, event
+from kopf_ha_ipam.writes import Conflict, Gone, Unavailable, event
 
 log = logging.getLogger(__name__)
 
 
-def child_name(ref: ClaimRef) -> str:
-    """Name the claim's ConfigMap: by the uid too, so that a late creation for another claim hits nothing."""
-    return f"{ref.name}-{ref.uid[:8]}"
+async def settle(memory: Allocator, claim: Claim) -> str | None:
+    """Bring a claim to where it should be; give its address when it has one and all else is there, too.
 
-
-async def settle(memory: Allocator, claim: Claim) -> None:
-    """Bring a claim to where it should be: bound with its ConfigMap, or told what it waits for."""
+    What it waits for it is told, and the memory has it handled again.
+    """
     uid = claim.ref.uid
     async with memory.lock(uid):
         claim = memory.claims.get(uid, claim)
         if claim.terminating:
-            return  # nothing is allocated for it; its deletion has a handler of its own (trap 1)
+            # Nothing is allocated for it: its last finalizer goes without compare-and-swap.
+            memory.done(uid)
+            return None
         keeper = memory.keepers.get(claim.pool_name)
-        answer: Give | Wait = Wait("PoolNotFound", f"There is no pool named {claim.pool_name}.")
+        answer: Give | Wait = memory.no_pool(claim)
         if keeper is not None:
             try:
                 answer = await keeper.ask(claim)
@@ -46,111 +47,160 @@ async def settle(memory: Allocator, claim: Claim) -> None:
             kept = claim.address and keeper is not None and keeper.set_aside  # nothing is wrong with what it has
             if answer.message and not kept:
                 await _tell_wait(memory, claim, answer)
-            return
-        if await _tell_address(memory, claim, answer.address, answer.spec):
-            await _ensure_child(memory, claim, answer.address, answer.spec)
-        memory.waiting.pop(uid, None)
+            return None
+        return await _bind(memory, claim, answer.address, answer.spec)
 
 
 async def take_back(memory: Allocator, claim: Claim) -> None:
-    """Free what a claim has that is being deleted. When this returns, Kopf removes the finalizer."""
+    """Take from a claim that is being deleted all but its entry in the pool. Then Kopf removes the finalizer."""
     uid = claim.ref.uid
     async with memory.lock(uid):
-        memory.waiting.pop(uid, None)
-        keeper = memory.holder_of(uid)
-        if keeper is None and claim.address is None:
-            return  # never bound, so there is no child
-        if keeper is not None and keeper.set_aside:
-            raise kopf.TemporaryError(f"Pool {keeper.pool.name} is set aside in this term.", delay=60)
-        await _remove_child(memory, claim.ref)
-        # Also if no address shows: the write stamps the claim, so that no earlier term can still put one there.
-        status = {
-            "address": None,
-            "prefixLength": None,
-            "gateway": None,
-            "conditions": ready(
-                claim.status,
-                ok=False,
-                reason="Released",
-                message="The claim is being deleted.",
-                generation=claim.generation,
-                now=timestamp(),
-            ),
-        }
+        memory.done(uid)
+        if memory.holder_of(uid) is None and claim.address is None:
+            return  # never bound, so there is no ConfigMap
+        if not await children.remove(memory.api, claim.ref):
+            raise Unavailable(f"ConfigMap {claim.ref.namespace}/{children.child_name(claim.ref)} is not deleted yet")
+        # The address stays in the status. It is the claim's for as long as the claim exists, and where the pool is
+        # removed by force, nothing else says so. The write stamps the claim, so that no earlier term changes it.
+        status = {"conditions": _conditions(claim, False, "Released", "The claim is being deleted.")}
         await _write_status(memory, claim, status, living=False)
-        if keeper is not None:
-            address = keeper.holds(uid)
-            try:
-                await keeper.free(uid)
-            except Gone:
-                pass  # with the pool its record is gone, too
-            memory.changed()
-            log.info("claim %s gave %s back to pool %s", claim.ref.where, address, keeper.pool.name)
+        memory.leaves(claim.ref, gone=False)
 
 
-async def bury(memory: Allocator, ref: ClaimRef) -> None:
-    """Free what a claim had that is gone; "gone" is what a quorum read says, not a watch (trap 2)."""
+async def bury(memory: Allocator, ref: ClaimRef) -> bool:
+    """Free what a claim had that is gone, and say whether it is; "gone" is what a quorum read says, not a watch (I5).
+
+    Its ConfigMap is deleted, if that is still there. One that is created after this belongs to an owner that does not
+    exist, and Kubernetes collects it.
+    """
     async with memory.lock(ref.uid):
         try:
             body = await memory.api.claim(ref)
             if body["metadata"]["uid"] == ref.uid:
                 memory.claim_seen(body)
-                return
+                return False
         except Gone:
             pass
+        memory.claims.pop(ref.uid, None)
+        memory.promised.pop(ref.uid, None)
         keeper = memory.holder_of(ref.uid)
         if keeper is None:
-            return
+            return True
         address = keeper.holds(ref.uid)
-        await _remove_child(memory, ref)
+        if not await children.remove(memory.api, ref):
+            return False
         try:
             await keeper.free(ref.uid)
         except Gone:
-            pass
+            pass  # with the pool its record is gone, too
         memory.changed()
         log.info("claim %s is gone; %s went back to pool %s", ref.where, address, keeper.pool.name)
+        return True
+
+
+async def verify(memory: Allocator, claim: Claim) -> None:
+    """See that the ConfigMap of a claim that was bound by an earlier term is as it should be."""
+    keeper = memory.keepers.get(claim.pool_name)
+    address = keeper.holds(claim.ref.uid) if keeper is not None and keeper.mine else None
+    if keeper is None or address is None or claim.terminating or claim.address != address:
+        return
+    async with memory.lock(claim.ref.uid):
+        await _publish(memory, claim, address, keeper.pool.spec, fresh=False)
+
+
+async def _bind(memory: Allocator, claim: Claim, address: str, spec: PoolSpec) -> str | None:
+    """Write what the pool has recorded into the claim, then into its ConfigMap, then say that it is ready."""
+    uid = claim.ref.uid
+    details = {"address": address, "prefixLength": spec.prefix_length, "gateway": spec.gateway}
+    same = all(claim.status.get(k) == v for k, v in details.items())
+    if same and reason_of(claim.status) == "Bound":
+        # An earlier term has done all of it. Whether somebody damaged the ConfigMap is looked at when there is time.
+        memory.done(uid)
+        memory.verify_later(claim)
+        return address
+    if not same:
+        fresh = claim.address is None
+        memory.promised[uid] = address
+        told = {
+            "observedGeneration": claim.generation,
+            **details,
+            "conditions": _conditions(claim, False, "Publishing", f"The claim has {address}; its ConfigMap follows."),
+        }
+        try:
+            written = await _write_status(memory, claim, told)
+        except Unavailable:
+            raise  # it may still arrive: the promise stays until a later write of the claim is answered
+        except Exception:
+            memory.promised.pop(uid, None)
+            raise
+        memory.promise_kept(uid)
+        if not written:
+            return None  # it is gone, or being deleted
+        claim = memory.claims.get(uid, claim)
+    else:
+        fresh = False
+    return address if await _publish(memory, claim, address, spec, fresh=fresh) else None
+
+
+async def _publish(memory: Allocator, claim: Claim, address: str, spec: PoolSpec, *, fresh: bool) -> bool:
+    """Make the ConfigMap right and say so in the claim; say whether it is."""
+    uid = claim.ref.uid
+    blocked = await children.publish(memory.api, claim, address, spec, fresh=fresh)
+    claim = memory.claims.get(uid, claim)
+    before = reason_of(claim.status)
+    if blocked is not None:
+        memory.block(uid)
+        # The server's sentences hold numbers that change: the reason says whether there is something new to tell.
+        if before != blocked.reason:
+            conditions = _conditions(claim, False, blocked.reason, blocked.message)
+            await _write_status(memory, claim, {"conditions": conditions})
+            log.warning("claim %s is not ready: %s", claim.ref.where, blocked.message)
+            event(claim.body, type="Warning", reason=blocked.reason, message=blocked.message)
+        return False
+    bound = _conditions(claim, True, "Bound", f"The claim has {address} of pool {claim.pool_name}.")
+    status = {"observedGeneration": claim.generation, "conditions": bound}
+    written = await _write_status(memory, claim, status)
+    memory.done(uid)
+    if written and before != "Bound":
+        log.info("claim %s has %s of pool %s", claim.ref.where, address, claim.pool_name)
+        event(claim.body, type="Normal", reason="Bound", message=f"It has {address}.")
+    return written
 
 
 async def _tell_wait(memory: Allocator, claim: Claim, answer: Wait) -> None:
     """Write the condition, and an event when it is a new one. An address that it has stays in its status."""
     told = reason_of(claim.status)
+    # A write of an address whose answer never came must not arrive any more: this one has to change the object.
+    unsure = claim.ref.uid in memory.promised
+    version = claim.resource_version
     status = {
         "observedGeneration": claim.generation,
-        "conditions": ready(
-            claim.status,
-            ok=False,
-            reason=answer.reason,
-            message=answer.message,
-            generation=claim.generation,
-            now=timestamp(),
-        ),
+        "conditions": _conditions(claim, False, answer.reason, answer.message, anew=unsure),
     }
-    if await _write_status(memory, claim, status) and told != answer.reason:
-        log.info("claim %s waits: %s", claim.ref.where, answer.message)
-        event(claim.body, type="Warning", reason=answer.reason, message=answer.message)
+    if await _write_status(memory, claim, status):
+        if unsure and memory.claims.get(claim.ref.uid, claim).resource_version != version:
+            memory.promise_kept(claim.ref.uid)
+        if told != answer.reason:
+            log.info("claim %s waits: %s", claim.ref.where, answer.message)
+            event(claim.body, type="Warning", reason=answer.reason, message=answer.message)
 
 
-async def _tell_address(memory: Allocator, claim: Claim, address: str, spec: PoolSpec) -> bool:
-    told = reason_of(claim.status)
-    status = {
-        "observedGeneration": claim.generation,
-        "address": address,
-        "prefixLength": spec.prefix_length,
-        "gateway": spec.gateway,
-        "conditions": ready(
-            claim.status,
-            ok=True,
-            reason="Bound",
-            message=f"The claim has {address} of pool {claim.pool_name}.",
-            generation=claim.generation,
-            now=timestamp(),
-        ),
-    }
-    written = await _write_status(memory, claim, status)
-    if written and (told != "Bound" or claim.address != address):
-        log.info("claim %s has %s of pool %s", claim.ref.where, address, claim.pool_name)
-        event(claim.body, type="Normal", reason="Bound", message=f"It has {address}.")
-    return written
+def told(claim: Claim, answer: Give | Wait) -> bool:
+    """Say whether a claim that waits was told so already, so that there is nothing to do for it."""
+    return isinstance(answer, Wait) and (
+        not answer.message
+        or (
+            (reason_of(claim.status), message_of(claim.status)) == (answer.reason, answer.message)
+            and claim.status.get("observedGeneration") == claim.generation
+        )
+    )
+
+
+def _conditions(claim: Claim, ok: bool, reason: str, message: str, *, anew: bool = False) -> Any:
+    status = claim.status
+    if anew:  # so that its time changes
+        status = {**status, "conditions": without_condition(status, "Ready")}
+    return ready(status, ok=ok, reason=reason, message=message, generation=claim.generation, now=timestamp())
 
 
 async def _write_status(memory: Allocator, claim: Claim, wish: Mapping[str, Any], *, living: bool = True) -> bool:
@@ -161,7 +211,7 @@ async def _write_status(memory: Allocator, claim: Claim, wish: Mapping[str, Any]
         claim: as known.
         wish: what the status should say; None removes. Nothing is sent if it says so (I7).
         living: whether it is only for a claim that is not being deleted, judged on the body whose
-            resourceVersion is sent (trap 1); otherwise it is sent in any case.
+            resourceVersion is sent; otherwise it is sent in any case.
     """
     for _ in range(TRIES):
         if living and claim.terminating:
@@ -183,93 +233,3 @@ async def _write_status(memory: Allocator, claim: Claim, wish: Mapping[str, Any]
                 return False
             claim = memory.claim_seen(body)
     raise Unavailable(f"claim {claim.ref.where} changes faster than it can be written")
-
-
-def _child(claim: Claim, address: str, spec: PoolSpec) -> dict[str, Any]:
-    ref = claim.ref
-    data = {
-        "ADDRESS": address,
-        "PREFIX_LENGTH": str(spec.prefix_length),
-        "CIDR": spec.cidr,
-        "POOL": claim.pool_name,
-    }
-    owner = {
-        "apiVersion": API_VERSION,
-        "kind": "AddressClaim",
-        "name": ref.name,
-        "uid": ref.uid,
-        "controller": True,
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {
-            "name": child_name(ref),
-            "namespace": ref.namespace,
-            "labels": dict(LABELS),
-            "ownerReferences": [owner],
-        },
-        "data": data | ({"GATEWAY": spec.gateway} if spec.gateway else {}),
-    }
-
-
-async def _ensure_child(memory: Allocator, claim: Claim, address: str, spec: PoolSpec) -> None:
-    """Make the ConfigMap, or correct it."""
-    wish = _child(claim, address, spec)
-    where = (claim.ref.namespace, wish["metadata"]["name"])
-    found = memory.children.pop(where, None)
-    for _ in range(TRIES):
-        try:
-            if found is None:
-                await memory.api.create_child(wish)
-                return
-            patch = _correction(found, wish)
-            if patch:
-                log.warning("ConfigMap %s/%s is corrected", *where)
-                await memory.api.patch_child(*where, found["metadata"]["resourceVersion"], patch)
-            return
-        except NamespaceTerminating as e:
-            log.info("claim %s: %s", claim.ref.where, e)
-            return
-        except Gone:
-            found = None
-        except Conflict:
-            try:
-                found = await memory.api.child(*where)
-            except Gone:
-                found = None
-    raise Unavailable(f"ConfigMap {where} changes faster than it can be written")
-
-
-def _correction(found: Body, wish: Body) -> dict[str, Any]:
-    patch: dict[str, Any] = {}
-    data = found.get("data") or {}
-    if data != wish["data"]:
-        patch["data"] = wish["data"] | {k: None for k in data if k not in wish["data"]}
-    meta = found["metadata"]
-    owners = [o.get("uid") for o in meta.get("ownerReferences") or ()]
-    if wish["metadata"]["ownerReferences"][0]["uid"] not in owners:
-        patch["metadata"] = {"ownerReferences": wish["metadata"]["ownerReferences"]}
-    if LABELS.items() - (meta.get("labels") or {}).items():
-        patch.setdefault("metadata", {})["labels"] = dict(LABELS)
-    return patch
-
-
-async def _remove_child(memory: Allocator, ref: ClaimRef) -> None:
-    """Delete the ConfigMap, and return only when a read says that it is gone."""
-    memory.children.pop((ref.namespace, child_name(ref)), None)
-    uid: str | None = None
-    for _ in range(TRIES):
-        try:
-            found = await memory.api.child(ref.namespace, child_name(ref))
-            if uid is not None and found["metadata"]["uid"] != uid:
-                return  # deleted, and made anew by somebody else
-            uid = str(found["metadata"]["uid"])
-            if found["metadata"].get("deletionTimestamp"):
-                break
-            await memory.api.delete_child(ref.namespace, child_name(ref), uid)
-        except Gone:
-            return
-        except Conflict:
-            uid = None  # it changed between the read and the deletion
-    raise kopf.TemporaryError(f"ConfigMap {ref.namespace}/{child_name(ref)} is not gone yet", delay=2)

@@ -9,7 +9,7 @@ longer than any late request lives.
 from __future__ import annotations
 
 import asyncio
-import functools
+import contextvars
 import logging
 import os
 from typing import Any
@@ -17,14 +17,18 @@ from typing import Any
 import kopf
 
 import kopf_ha
-from kopf_ha_ipam import claims
+from kopf_ha_ipam import claims, conflicts, retries
 from kopf_ha_ipam.allocator import Allocator
-from kopf_ha_ipam.model import GROUP, VERSION, message_of
-from kopf_ha_ipam.writes import Api, event
+from kopf_ha_ipam.backoff import delay
+from kopf_ha_ipam.model import ADDRESS_NOTE, FINALIZER, GROUP, VERSION, message_of
+from kopf_ha_ipam.retries import Retries
+from kopf_ha_ipam.writes import ENDED, Api, Rejected, Unavailable, event
 
 log = logging.getLogger(__name__)
 POOLS = (GROUP, VERSION, "addresspools")
 CLAIMS = (GROUP, VERSION, "addressclaims")
+#: Where Kopf keeps what it has handled.
+HANDLED = f"{GROUP}/last-handled-configuration"
 #: Seconds between two looks at a pool that is being deleted and in use.
 LOOK = 5.0
 
@@ -43,19 +47,23 @@ def quarantine() -> float:
 
 @kopf.on.startup()
 async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> None:
-    """Begin a term: read the world behind the barrier (I4), then retry what waits until the term ends."""
-    settings.persistence.finalizer = f"{GROUP}/finalizer"
+    """Begin a term: read the world behind the barrier (I4), then do again what waits until the term ends."""
+    settings.persistence.finalizer = FINALIZER
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
-    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
+    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(
+        prefix=GROUP, ignored_fields=[("metadata", "annotations", ADDRESS_NOTE)]
+    )
     term = kopf_ha.current_term()
-    memory = Allocator(Api(), quarantine=quarantine(), set_aside=term.set_aside)
-    await memory.load()
+    memory = Allocator(
+        Api(), quarantine=quarantine(), stamp=(term.token, term.holder), set_aside=lambda: term.set_aside
+    )
+    try:
+        await memory.load()
+    except (Unavailable, Rejected) as error:
+        raise kopf.TemporaryError(str(error), delay=2) from error
     memo.memory = memory
     # Kopf cancels it when the term ends.
-    task = asyncio.create_task(
-        memory.retry_forever(functools.partial(claims.settle, memory), functools.partial(claims.bury, memory)),
-        name="ipam-retries",
-    )
+    task = asyncio.create_task(Retries(memory).run(), name="ipam-retries")
     task.add_done_callback(_ended)
     memo.retries = task
     memory.changed()
@@ -69,6 +77,7 @@ def _ended(task: asyncio.Task[None]) -> None:
 @kopf.on.cleanup()
 async def stop(memo: kopf.Memo, **_: Any) -> None:
     """End a term."""
+    conflicts.GIVEN_TWICE.set(0)
     if "retries" in memo:
         memo.retries.cancel()
 
@@ -76,23 +85,25 @@ async def stop(memo: kopf.Memo, **_: Any) -> None:
 @kopf.on.event(*POOLS)
 async def pool_event(type: str | None, body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
     """Know every pool. Event handlers run before the others of the same object."""
+    memory: Allocator = memo.memory
+    memory.context = memory.context or contextvars.copy_context()
     if type == "DELETED":
-        memo.memory.pool_gone(_raw(body))
+        memory.pool_gone(_raw(body))
     else:
-        memo.memory.pool_seen(_raw(body))
+        memory.pool_seen(_raw(body))
 
 
 @kopf.on.resume(*POOLS)
-@kopf.on.create(*POOLS, backoff=2)
-@kopf.on.update(*POOLS, field="spec", backoff=2)
+@kopf.on.create(*POOLS)
+@kopf.on.update(*POOLS, field="spec")
 async def pool_changed(name: str, memo: kopf.Memo, **_: Any) -> None:
     """Activate a pool, or follow its spec."""
-    await memo.memory.settle_pool(name)
+    await retries.settle_pool(memo.memory, name)
 
 
-@kopf.on.delete(*POOLS, backoff=2)
+@kopf.on.delete(*POOLS)
 async def pool_deleted(name: str, uid: str, body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
-    """Hold the finalizer as long as claims have addresses of the pool (trap 1).
+    """Hold the finalizer as long as claims have addresses of the pool.
 
     The handler waits rather than fails: waiting writes nothing (I7). It ends with the term. While it waits,
     Kopf delivers no events of this object, so it looks itself whether somebody removed the pool by force.
@@ -101,35 +112,50 @@ async def pool_deleted(name: str, uid: str, body: kopf.Body, memo: kopf.Memo, **
     keeper = memory.keepers.get(name)
     if keeper is None or keeper.pool.uid != uid:
         return
-    await memory.settle_pool(name)
+    await retries.settle_pool(memory, name)
     if not keeper.empty.is_set():
         event(_raw(body), type="Warning", reason="InUse", message=message_of(keeper.pool.status))
     while memory.keepers.get(name) is keeper and not await keeper.emptied(LOOK):
-        await memory.look_for_pool(keeper)
+        try:
+            await memory.look_for_pool(keeper)
+        except (Unavailable, Rejected) as error:
+            log.warning("pool %s is looked at again later: %s", name, error)
 
 
 @kopf.on.event(*CLAIMS)
 async def claim_event(type: str | None, body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
     """Know every claim."""
+    memory: Allocator = memo.memory
+    memory.context = memory.context or contextvars.copy_context()
     if type == "DELETED":
-        memo.memory.claim_gone(_raw(body))
+        memory.claim_gone(_raw(body))
     else:
-        memo.memory.claim_seen(_raw(body))
+        claim = memory.claim_seen(_raw(body))
+        # Kopf calls no handler for what its annotation says it has handled. A backup keeps that, but not the status.
+        memory.claim_noticed(claim, handled=HANDLED in body.metadata.annotations)
 
 
 @kopf.on.resume(*CLAIMS)
-@kopf.on.create(*CLAIMS, backoff=2)
-async def claim_created(body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
+@kopf.on.create(*CLAIMS)
+async def claim_created(body: kopf.Body, patch: kopf.Patch, memo: kopf.Memo, **_: Any) -> None:
     """Give the claim an address, or see that all of what it has is right."""
     memory: Allocator = memo.memory
-    await claims.settle(memory, memory.claim_seen(_raw(body)))
+    claim = memory.claim_seen(_raw(body))
+    address = await retries.settle(memory, claim)
+    if address is not None and claim.noted != address:
+        patch.metadata.annotations[ADDRESS_NOTE] = address  # goes with what Kopf writes anyway
 
 
-@kopf.on.delete(*CLAIMS, backoff=2)
-async def claim_deleted(body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
+@kopf.on.delete(*CLAIMS)
+async def claim_deleted(body: kopf.Body, retry: int, memo: kopf.Memo, **_: Any) -> None:
     """Take the address back; the finalizer goes after that."""
     memory: Allocator = memo.memory
-    await claims.take_back(memory, memory.claim_seen(_raw(body)))
+    try:
+        await claims.take_back(memory, memory.claim_seen(_raw(body)))
+    except ENDED:
+        raise
+    except Exception as error:  # whatever it is, it is this claim's
+        raise kopf.TemporaryError(f"{type(error).__name__}: {error}", delay=delay(retry + 1)) from error
 
 
 def _raw(body: kopf.Body) -> Any:

@@ -15,6 +15,11 @@ from typing import Any
 GROUP = "ipam.kopf-ha.dev"
 VERSION = "v1"
 CLAIMING, ACTIVE = "Claiming", "Active"
+#: Kopf removes it from a claim when the operator has taken back what the claim had.
+FINALIZER = f"{GROUP}/finalizer"
+#: Says on a claim which address it has. Unlike the status it survives a backup, and the claim gets that address again
+#: if it is still free. Anybody may write it: it is a wish, as `spec.address` is.
+ADDRESS_NOTE = f"{GROUP}/address"
 
 #: The raw JSON object.
 Body = Mapping[str, Any]
@@ -70,8 +75,11 @@ class PoolSpec:
         return _usable(self)
 
     def contains(self, address: str) -> bool:
-        """Say whether the address is inside of the CIDR, usable or not."""
-        return ipaddress.ip_address(address) in _network(self.cidr)
+        """Say whether the address is inside of the CIDR, usable or not; False for what is no address."""
+        try:
+            return ipaddress.ip_address(address) in _network(self.cidr)
+        except ValueError:
+            return False
 
     def overlaps(self, other: PoolSpec) -> bool:
         """Say whether the two ranges have an address in common (I5)."""
@@ -148,8 +156,14 @@ class Pool:
             allocations=dict(status.get("allocations") or {}),
             tombstones=dict(status.get("tombstones") or {}),
             status=status,
-            body=body,
+            body=_about(body),
         )
+
+
+def _about(body: Body) -> Body:
+    """Give what an event needs of its object. The rest is not kept: users may put much into annotations."""
+    meta = {k: v for k, v in body["metadata"].items() if k in ("name", "namespace", "uid", "resourceVersion")}
+    return {"apiVersion": f"{GROUP}/{VERSION}", "kind": body.get("kind", ""), "metadata": meta}
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +175,10 @@ class Claim:
     generation: int
     created: str
     terminating: bool
+    held: bool  #: whether our finalizer is on it
     pool_name: str
     wanted: str | None
+    noted: str | None  #: the address that its annotation remembers
     address: str | None  #: from its status
     status: Body = field(repr=False, compare=False)
     body: Body = field(repr=False, compare=False)
@@ -182,12 +198,18 @@ class Claim:
             generation=meta.get("generation", 0),
             created=meta.get("creationTimestamp") or "",
             terminating=bool(meta.get("deletionTimestamp")),
+            held=FINALIZER in (meta.get("finalizers") or ()),
             pool_name=spec["poolName"],
             wanted=spec.get("address"),
+            noted=(meta.get("annotations") or {}).get(ADDRESS_NOTE),
             address=status.get("address"),
             status=status,
-            body=body,
+            body=_about(body),
         )
+
+    def stamped_by(self, stamp: tuple[int, str]) -> bool:
+        """Say whether the term of this token and holder wrote it last."""
+        return stamped_by(self.status, stamp)
 
 
 def newer(a: str, b: str) -> bool:
@@ -198,33 +220,62 @@ def newer(a: str, b: str) -> bool:
     return int(a) > int(b) if a.isdigit() and b.isdigit() else True
 
 
+def stamped_by(status: Body, stamp: tuple[int, str]) -> bool:
+    """Say whether a status carries the stamp of the term of this token and holder."""
+    fencing = status.get("fencing") or {}
+    return (fencing.get("token"), fencing.get("holder")) == stamp
+
+
 def ready(
     status: Body, *, ok: bool, reason: str, message: str, generation: int, now: str
 ) -> Sequence[Mapping[str, Any]]:
     """Give the conditions with `Ready` set; the others, and an unchanged transition time, stay."""
-    before: list[Mapping[str, Any]] = list(status.get("conditions") or ())
-    old = next((c for c in before if c.get("type") == "Ready"), {})
-    value = "True" if ok else "False"
+    return with_condition(
+        status, "Ready", "True" if ok else "False", reason=reason, message=message, generation=generation, now=now
+    )
+
+
+def with_condition(
+    status: Body, kind: str, value: str, *, reason: str, message: str, generation: int, now: str
+) -> Sequence[Mapping[str, Any]]:
+    """Give the conditions with one set; the others, and the transition time of an unchanged value, stay.
+
+    Args:
+        status: of the object.
+        kind: the condition's type.
+        value: ``True`` or ``False``.
+        reason: one word.
+        message: a sentence.
+        generation: of the spec that was judged.
+        now: RFC 3339, for people.
+    """
+    old = condition_of(status, kind)
     condition = {
-        "type": "Ready",
+        "type": kind,
         "status": value,
         "observedGeneration": generation,
         "lastTransitionTime": old["lastTransitionTime"] if old.get("status") == value else now,
         "reason": reason,
         "message": message,
     }
-    return [condition, *(c for c in before if c.get("type") != "Ready")]
+    return [condition, *without_condition(status, kind)]
+
+
+def without_condition(status: Body, kind: str) -> Sequence[Mapping[str, Any]]:
+    """Give the conditions but for one."""
+    return [c for c in status.get("conditions") or () if c.get("type") != kind]
+
+
+def condition_of(status: Body, kind: str) -> Mapping[str, Any]:
+    """Give a condition; an empty one if it is not there."""
+    return next((c for c in status.get("conditions") or () if c.get("type") == kind), {})
 
 
 def reason_of(status: Body) -> str:
     """Give the reason of the `Ready` condition; empty without one."""
-    return _ready(status, "reason")
+    return str(condition_of(status, "Ready").get("reason", ""))
 
 
 def message_of(status: Body) -> str:
     """Give the message of the `Ready` condition; empty without one."""
-    return _ready(status, "message")
-
-
-def _ready(status: Body, field: str) -> str:
-    return next((str(c[field]) for c in status.get("conditions") or () if c.get("type") == "Ready"), "")
+    return str(condition_of(status, "Ready").get("message", ""))

@@ -6,7 +6,7 @@ of made-up worlds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kopf_ha_ipam.model import ACTIVE, CLAIMING, Claim, Pool, PoolSpec
@@ -63,11 +63,13 @@ def plan(
     closed: Wait | None,
     now: float,
     quarantine: float,
+    shown: Mapping[str, str] | None = None,
 ) -> Plan:
     """Decide one batch (I5).
 
     An address is given only if nobody has it, it is usable, and it has no tombstone younger than the
-    quarantine. What a claim has already it keeps, whatever became of the pool's spec or of the pool.
+    quarantine. What a claim has already it keeps, whatever became of the pool's spec or of the pool. A claim that had
+    an address once (its status or its annotation says so) gets that one again if it can, else the lowest free one.
 
     Args:
         spec: of the pool.
@@ -78,6 +80,8 @@ def plan(
         closed: why nothing new is given from this pool at all, if so.
         now: seconds, on the leader's monotonic clock.
         quarantine: seconds.
+        shown: addresses that a claim's status shows although no pool recorded them for it when the term began, and the
+            claim's uid. They are given to nobody else.
     """
     allocations = dict(record.allocations)
     tombstones = dict(record.tombstones)
@@ -88,6 +92,7 @@ def plan(
             tombstones[address] = Tombstone(allocations.pop(address), now)
 
     resting = {a: t.seen + quarantine for a, t in tombstones.items() if t.seen + quarantine > now}
+    others = {a: uid for a, uid in (shown or {}).items() if uid not in held}
     answers: dict[str, Give | Wait] = {}
     candidates = iter(spec.usable)
     for claim in sorted(claims, key=lambda c: c.order):
@@ -101,12 +106,19 @@ def plan(
         if closed is not None:
             answers[uid] = closed
             continue
+        if claim.address in allocations and allocations[claim.address] != str(claim.ref):
+            answers[uid] = _twice(claim.address)
+            continue
         wait: Wait | None
+        taken = allocations.keys() | {a for a, of in others.items() if of != uid} if others else allocations
         if claim.wanted is not None:
             address = claim.wanted
-            wait = _refusal(address, spec, allocations, resting, name)
+            wait = _refusal(address, spec, taken, resting, name)
         else:
-            address = next((a for a in candidates if a not in allocations and a not in resting), "")
+            had = (claim.address, claim.noted)
+            again = (a for a in had if a in spec.usable and a not in taken and a not in resting)
+            free = (a for a in candidates if a not in taken and a not in resting)
+            address = next(again, None) or next(free, "")
             wait = None if address else _exhausted(resting, name)
         if wait is not None:
             answers[uid] = wait
@@ -122,8 +134,13 @@ def plan(
     return Plan(Record(allocations, tombstones), answers)
 
 
+def _twice(address: str) -> Wait:
+    text = f"The address {address} was given to another claim, too. Delete one of the two claims; the pool names both."
+    return Wait("GivenTwice", text)
+
+
 def _refusal(
-    wanted: str, spec: PoolSpec, taken: Mapping[str, str], resting: Mapping[str, float], name: str
+    wanted: str, spec: PoolSpec, taken: Container[str], resting: Mapping[str, float], name: str
 ) -> Wait | None:
     if not spec.contains(wanted):
         return Wait("AddressOutOfPool", f"The address {wanted} is not in {spec.cidr}, the range of pool {name}.")
@@ -139,17 +156,23 @@ def _refusal(
 
 
 def _exhausted(resting: Mapping[str, float], name: str) -> Wait:
-    if resting:
-        text = f"Pool {name} has no free address but those that were freed and rest a moment."
-        return Wait("PoolExhausted", text, min(resting.values()))
-    return Wait("PoolExhausted", f"Pool {name} has no free address.")
+    """One sentence, whether addresses rest or not: else each one that is freed would cost all who wait a write."""
+    text = f"Pool {name} has no free address. One that is freed rests a while before it is given again."
+    return Wait("PoolExhausted", text, min(resting.values(), default=None))
 
 
-def obstacle(pool: Pool, others: Iterable[Pool], claims: Iterable[Claim]) -> str | None:
-    """Say in a sentence what forbids the pool to become active; None if nothing does (I5, trap 6).
+def obstacle(
+    pool: Pool, others: Iterable[Pool], claims: Iterable[Claim], promised: Mapping[str, str] | None = None
+) -> str | None:
+    """Say in a sentence what forbids the pool to become active; None if nothing does (I5).
 
-    Besides a pool that overlaps and is on its way or active, that is a claim of another pool (which was
-    removed by force) that still has an address in here.
+    Args:
+        pool: that wants to become active.
+        others: all pools. One that overlaps and is on its way or active forbids it.
+        claims: all claims. One of another pool, which was removed by force, that still has an address in here forbids
+            it.
+        promised: addresses that this term is writing into a claim's status, or tried to and does not know whether it
+            did, by the claim's uid. The write may still arrive.
     """
     for other in sorted(others, key=lambda p: p.name):
         if other.uid != pool.uid and other.state in (CLAIMING, ACTIVE) and pool.spec.overlaps(other.spec):
@@ -157,17 +180,57 @@ def obstacle(pool: Pool, others: Iterable[Pool], claims: Iterable[Claim]) -> str
     for claim in sorted(claims, key=lambda c: c.order):
         if claim.address and claim.pool_name != pool.name and pool.spec.contains(claim.address):
             return f"The claim {claim.ref.where} of pool {claim.pool_name} still has {claim.address}."
+    if any(pool.spec.contains(address) for address in (promised or {}).values()):
+        return "An address of the range is being written to a claim, for a pool that was removed."
     return None
 
 
 def adopt(pool: Pool, claims: Sequence[Claim]) -> dict[str, str]:
-    """Give the allocations a pool starts with: what claims of its name have already (I5, trap 6).
+    """Give the allocations that a pool starts with: what claims of its name have already (I5).
 
-    It happens when a pool was removed by force and made again. Of two claims with one address the older one
-    keeps it; the other one gets a new one when it is handled.
+    It happens when a pool was removed by force and made again. Of two claims with one address the older one is
+    recorded; the other one keeps what it shows, and both are told (`given_twice`).
     """
     found: dict[str, str] = {}
     for claim in sorted(claims, key=lambda c: c.order):
         if claim.pool_name == pool.name and claim.address and pool.spec.contains(claim.address):
             found.setdefault(claim.address, str(claim.ref))
     return found
+
+
+def unrecorded(claims: Iterable[Claim], held: Mapping[str, str]) -> dict[str, str]:
+    """Give the addresses that claims show and no pool records for them, each with the claim's uid.
+
+    Args:
+        claims: all claims.
+        held: what all pools record: uid to address.
+    """
+    return {c.address: c.ref.uid for c in claims if c.address and held.get(c.ref.uid) != c.address}
+
+
+def given_twice(claims: Iterable[Claim], allocations: Iterable[Mapping[str, str]]) -> dict[str, frozenset[str]]:
+    """Find the addresses that more than one living claim has, with the claims' uids (I5).
+
+    This operator gives none twice. One of an older version may have, or somebody who edited a status.
+
+    Args:
+        claims: all that exist.
+        allocations: what each pool records: address to ``namespace/name/uid``.
+    """
+    having: dict[str, set[str]] = {}
+    living = set()
+    for claim in claims:
+        living.add(claim.ref.uid)
+        if claim.address:
+            having.setdefault(claim.address, set()).add(claim.ref.uid)
+    for record in allocations:
+        for address, owner in record.items():
+            uid = owner.rpartition("/")[2]
+            if uid in living:
+                having.setdefault(address, set()).add(uid)
+    return {address: frozenset(uids) for address, uids in having.items() if len(uids) > 1}
+
+
+def misplaced(spec: PoolSpec, allocations: Mapping[str, str]) -> dict[str, str]:
+    """Give the allocations that the spec forbids by now: its gateway, and what it excludes."""
+    return {a: owner for a, owner in allocations.items() if a not in spec.usable}

@@ -15,12 +15,15 @@ import kopf
 import pykube
 import requests
 
-from kopf_ha_ipam.model import GROUP, VERSION, Body, ClaimRef
+import kopf_ha
+from kopf_ha_ipam.model import ADDRESS_NOTE, GROUP, VERSION, Body, ClaimRef
 
 API_VERSION = f"{GROUP}/{VERSION}"
 #: Seconds to connect and to wait for an answer. The fence shortens it to what is left of the term.
 TIMEOUT = (5, 10)
-#: Children carry it, so that one list finds them all.
+#: Objects that a list asks for at a time, as client-go does.
+PAGE = 500
+#: Children carry it, so that people find them. The operator itself reads each by its name.
 LABELS = {"app.kubernetes.io/managed-by": "kopf-ha-ipam"}
 _MERGE = {"Content-Type": "application/merge-patch+json"}
 
@@ -28,6 +31,10 @@ _MERGE = {"Content-Type": "application/merge-patch+json"}
 def event(body: Body, *, type: str, reason: str, message: str) -> None:
     """Send an event about an object. Kopf posts it later; events are exempt from the fence."""
     kopf.event(cast(kopf.Body, body), type=type, reason=reason, message=message)
+
+
+#: With these everything ends that a term remembers; any other error concerns one object (I10).
+ENDED = (kopf_ha.TermEnded, kopf_ha.NoTerm)
 
 
 class Conflict(Exception):
@@ -39,14 +46,18 @@ class Gone(Exception):
 
 
 class NamespaceTerminating(Exception):
-    """The namespace is going away and takes nothing new (403); its claims follow (trap 14)."""
+    """The namespace is going away and takes nothing new (403); its claims follow."""
 
 
-class Unavailable(kopf.TemporaryError):
-    """The API server cannot be reached, or answers something unexpected. Kopf runs the handler again."""
+class Rejected(Exception):
+    """The API server refuses the request for good (400, 403, 422): a quota, a policy, a permission, an immutable field.
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, delay=2)
+    It concerns one object (I10). What is refused today may pass tomorrow, so it is tried again, more and more seldom.
+    """
+
+
+class Unavailable(Exception):
+    """The API server cannot be reached, or has trouble of its own. Whether a write was done is unknown then."""
 
 
 class Api:
@@ -65,17 +76,12 @@ class Api:
         """List all claims of all namespaces."""
         return await self._list("addressclaims", API_VERSION)
 
-    async def children(self) -> Sequence[Body]:
-        """List all ConfigMaps of ours."""
-        selector = ",".join(f"{k}={v}" for k, v in LABELS.items())
-        return await self._list("configmaps", "v1", labelSelector=selector)
-
     async def pool(self, name: str) -> Body:
         """Read a pool."""
         return await self._call("get", f"addresspools/{name}", API_VERSION)
 
     async def claim(self, ref: ClaimRef) -> Body:
-        """Read the object of the claim's name; it may be another one by now."""
+        """Read the object of the claim's name, by a quorum; it may be another one by now."""
         return await self._call("get", f"addressclaims/{ref.name}", API_VERSION, ref.namespace)
 
     async def child(self, namespace: str, name: str) -> Body:
@@ -100,6 +106,16 @@ class Api:
             json=_versioned(version, status=status),
         )
 
+    async def stamp_claim(self, ref: ClaimRef) -> Body:
+        """Stamp a claim, whatever its revision: the fence adds the stamp, on the stamp that it judged."""
+        body: dict[str, Any] = {"status": {}}
+        return await self._call("patch", f"addressclaims/{ref.name}/status", API_VERSION, ref.namespace, json=body)
+
+    async def note_address(self, ref: ClaimRef, address: str) -> Body:
+        """Write a claim's address into its annotation, whatever its revision: only the operator writes that one."""
+        patch = {"metadata": {"uid": ref.uid, "annotations": {ADDRESS_NOTE: address}}}
+        return await self._call("patch", f"addressclaims/{ref.name}", API_VERSION, ref.namespace, json=patch)
+
     async def create_child(self, body: Body) -> Body:
         """Make a ConfigMap; `Conflict` if there is one."""
         return await self._call("post", "configmaps", "v1", body["metadata"]["namespace"], json=body)
@@ -113,9 +129,17 @@ class Api:
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
         await self._call("delete", f"configmaps/{name}", "v1", namespace, json=options)
 
-    async def _list(self, plural: str, version: str, **params: str) -> Sequence[Body]:
-        answer = await self._call("get", plural, version, params=params)
-        return list(answer.get("items") or ())
+    async def _list(self, plural: str, version: str) -> Sequence[Body]:
+        """List by pages: a list of what users make has no other bound."""
+        found: list[Body] = []
+        params: dict[str, str] = {"limit": str(PAGE)}
+        while True:
+            answer = await self._call("get", plural, version, params=params)
+            found += answer.get("items") or ()
+            more = (answer.get("metadata") or {}).get("continue")
+            if not more:
+                return found
+            params["continue"] = more
 
     async def _call(
         self, method: str, url: str, version: str, namespace: str | None = None, **more: Any
@@ -150,4 +174,6 @@ def _read(what: str, answer: requests.Response) -> dict[str, Any]:
         raise Gone(message)
     if answer.status_code == 403 and "NamespaceTerminating" in causes:
         raise NamespaceTerminating(message)
+    if answer.status_code in (400, 403, 413, 422):
+        raise Rejected(message)
     raise Unavailable(message)

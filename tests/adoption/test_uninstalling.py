@@ -54,14 +54,20 @@ def children(plane: ControlPlane) -> list[str]:
     return plane.kubectl("get", "configmaps", "-A", "-l", label, "-o", "name").stdout.split()
 
 
+def parts(node: Node, path: str, key: str) -> list[Any]:
+    """A list in an answer; nothing for a path that has just ceased to be served."""
+    answer = node.ask("GET", path)
+    return list(answer.json().get(key) or ()) if answer.ok else []
+
+
 def left(node: Node) -> list[str]:
     """All objects of every kind that are ours, by group, label, name or namespace; events expire by themselves."""
     found = []
     for base in api_versions(node):
-        for resource in node.ask("GET", base).json().get("resources", []):
+        for resource in parts(node, base, "resources"):
             if "list" not in resource["verbs"] or resource["name"] == "events":
                 continue
-            for item in node.ask("GET", f"{base}/{resource['name']}").json().get("items", []):
+            for item in parts(node, f"{base}/{resource['name']}", "items"):
                 meta = item["metadata"]
                 labels = meta.get("labels") or {}
                 words = (base, meta["name"], meta.get("namespace", ""), *labels.values())

@@ -201,7 +201,7 @@ class FakeApi:
         if request.method == "PUT":
             return dict(request.json)
         if request.content_type == JSON_PATCH:
-            return dict(jsonpatch.apply_patch(copy.deepcopy(old), request.json))
+            return dict(jsonpatch.apply_patch(copy.deepcopy(old), tested(old, request.json)))
         return dict(merged(copy.deepcopy(old), request.json, request.content_type == STRATEGIC))
 
     def check_preconditions(self, target: Target, asked: Body, old: Body) -> None:
@@ -267,6 +267,20 @@ class FakeApi:
         target = parse_path(path)
         assert target is not None
         return target
+
+
+def tested(old: Body, patch: list[Body]) -> list[Body]:
+    """Leave out the tests that nothing is there and that hold: for an API server null is what is not there."""
+    nothing = object()
+    return [
+        op
+        for op in patch
+        if not (
+            op["op"] == "test"
+            and op["value"] is None
+            and jsonpointer.resolve_pointer(old, op["path"], nothing) is nothing
+        )
+    ]
 
 
 def merged(value: Any, patch: Any, strategic: bool) -> Any:

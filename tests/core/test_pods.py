@@ -36,8 +36,9 @@ def body(
     operator = {"name": "operator", **states, "lastState": over.pop() if over else {}}
     sidecar = {"name": "sidecar", "state": {"terminated": {"containerID": "S1", "finishedAt": whole(1)}}}
     meta = {"name": name, "uid": uid, "resourceVersion": str(next(_version)), "creationTimestamp": whole(10)}
+    notes = {"annotations": {"kubectl.kubernetes.io/default-container": "operator"}}
     return {
-        "metadata": meta | more.pop("metadata", {}),
+        "metadata": meta | notes | more.pop("metadata", {}),
         "spec": {"containers": [{"name": "operator"}, {"name": "sidecar"}]},
         "status": {"phase": "Running", "containerStatuses": [sidecar, operator]} | more,
     }
@@ -130,6 +131,38 @@ def test_the_default_container_counts() -> None:
     note = {"annotations": {"kubectl.kubernetes.io/default-container": "sidecar"}}
     assert Pod.parse(body(metadata=note)).ended == {"S1": 1}
     assert Pod.parse(body()).running == "C1"
+
+
+@pytest.mark.parametrize("first", ["operator", "sidecar"])
+def test_without_the_annotation_no_container_of_several_is_the_operator_s(first: str) -> None:
+    """A sidecar that crashes costs no healthy leader its Lease, wherever it stands."""
+
+    def pod(**more: Any) -> Pod:
+        one = body(metadata={"annotations": {}}, **more)
+        one["spec"]["containers"].sort(key=lambda c: c["name"] != first)
+        return Pod.parse(one)
+
+    siblings = Siblings("me")
+    siblings.saw(pod())
+    siblings.leads(X, at(0.5))
+    assert siblings.gone(X, at(0.5)) == "", "the sidecar ended at 1"
+    siblings.saw(pod(running="C2", ended={"C1": 30}))
+    assert siblings.gone(X, at(0.5)) == "", "nobody knows whose C1 was"
+    siblings.saw(pod(phase="Failed"))
+    assert siblings.gone(X, at(0.5)) == "Pod lead has ended"
+
+
+def test_the_only_container_is_the_operator_s() -> None:
+    one = body(metadata={"annotations": {}}, running="C2", ended={"C1": 30})
+    del one["spec"]["containers"][1]
+    pod = Pod.parse(one)
+    assert (pod.running, pod.ended) == ("C2", {"C1": 30})
+
+
+def test_an_annotation_that_names_nothing() -> None:
+    note = {"annotations": {"kubectl.kubernetes.io/default-container": "operater"}}
+    pod = Pod.parse(body(metadata=note, ended={"C1": 30}))
+    assert (pod.running, pod.ended) == ("", {})
 
 
 def test_late_news_of_a_container_marks_the_process_that_ran_in_it() -> None:

@@ -90,3 +90,19 @@ class _Found:
 
     def read(self, name: str, timeout: float) -> dict[str, Any]:
         return self.body
+
+
+def test_a_list_is_read_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = pods.PodClient(settings("me_uid_1").changed(pod_name="me", pod_namespace="ns"), ApiClient())
+    pages = {"": (["a", "b"], "next"), "next": (["c"], "")}
+    asked: list[str] = []
+
+    def page(verb: str, method: Any, timeout: float, *, selector: tuple[str, str], after: str) -> dict[str, Any]:
+        asked.append(after)
+        names, more = pages[after]
+        return {"items": [{"name": n} for n in names], "metadata": {"resourceVersion": "7", "continue": more}}
+
+    monkeypatch.setattr(client, "_call", page)
+    found, version = client.list(("labelSelector", "app=x"), 1.0)
+    assert [pod["name"] for pod in found] == ["a", "b", "c"]
+    assert (version, asked) == ("7", ["", "next"])

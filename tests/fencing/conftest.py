@@ -47,6 +47,7 @@ class Terms:
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rest.RESTClientObject, "__init__", rest.RESTClientObject.__init__)
+    monkeypatch.setattr(rest.RESTClientObject, "request", rest.RESTClientObject.request)
     monkeypatch.setattr(KubernetesHTTPAdapter, "_do_send", KubernetesHTTPAdapter._do_send)
     adapters.install()
 

@@ -2,7 +2,7 @@
 
 `IPAM_KILL_AFTER=n` ends the process by SIGKILL right after its n-th write was answered, whichever client made
 it; the Lease and events do not count. `IPAM_STOP_BEFORE=text` freezes it (SIGSTOP) once, right before a PATCH
-leaves whose URL and body contain all words of the text.
+or POST leaves whose URL and body contain all words of the text.
 """
 
 from __future__ import annotations
@@ -36,7 +36,12 @@ def answered(method: str, path: str) -> None:
 
 def leaves(method: str, path: str, body: Any) -> None:
     text = path + (body if isinstance(body, str) else (body or b"").decode())
-    if STOP_BEFORE and method == "PATCH" and all(word in text for word in STOP_BEFORE):
+    if (
+        STOP_BEFORE
+        and method in ("PATCH", "POST")
+        and "/events" not in path
+        and all(word in text for word in STOP_BEFORE)
+    ):
         STOP_BEFORE.clear()
         print("frozen before", path, file=sys.stderr, flush=True)
         # to this very thread: sent to the process, another thread may take it while this one goes on

@@ -1,8 +1,8 @@
-"""Why the operator needs the fence: a leader that was paused in the middle of its work wakes up (I5).
+"""A leader that was paused in the middle of its work wakes up (I5). test_ipam_pauses.py tries every pair of pauses.
 
-It froze with a decision made, right before the pool's write left: x gets the first address. Meanwhile it was
-succeeded, the administrator took the first address out of the pool for a while, so x got the second one, and
-a claim made after that got the first. When it wakes, it goes on from its memory.
+Why the operator needs the fence: it froze with a decision made, right before the pool's write left: x gets the first
+address. Meanwhile it was succeeded, the administrator took the first address out of the pool for a while, so x got the
+second one, and a claim made after that got the first. When it wakes, it goes on from its memory.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from devcluster.waiting import until
-from tests.ipam.support import LIMIT, Ipam, Operator, address
+from tests.ipam.support import LIMIT, Ipam, Operator, address, condition
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
 POOL = {"cidr": "10.94.0.0/28"}
@@ -57,3 +57,60 @@ def test_with_the_fence_it_changes_nothing(ipam: Ipam) -> None:
     assert {k: ipam.all(k) for k in before} == before
     ipam.check_consistent()
     assert paused.running  # it follows
+
+
+def frozen(ipam: Ipam, before: str) -> Operator:
+    """Start a leader that stands still before a certain write."""
+    paused = ipam.operator("old", launcher=LAUNCHER, IPAM_STOP_BEFORE=before)
+    ipam.until_leader(paused)
+    return paused
+
+
+def succeed(ipam: Ipam, paused: Operator) -> None:
+    until("it to freeze", lambda: paused.said("frozen before"), LIMIT)
+    ipam.vacate_lease()
+    ipam.until_leader(ipam.operator("new"))
+
+
+def wakes(ipam: Ipam, paused: Operator) -> None:
+    paused.resume()
+    ipam.until("its term to end", lambda: paused.said("term 1 of .* is over"))
+
+
+def test_a_creation_that_comes_late_publishes_nothing_that_is_another_claims(ipam: Ipam) -> None:
+    """A creation is no compare-and-swap. So an address is freed when its claim is gone, not while it is going."""
+    paused = frozen(ipam, "/configmaps x-")
+    ipam.apply(ipam.pool("small", cidr="10.94.0.4/32"), ipam.claim("x", "small"))
+    until("it to freeze", lambda: paused.said("frozen before"), LIMIT)
+    hold = '[{"op": "add", "path": "/metadata/finalizers/-", "value": "example.com/hold"}]'
+    ipam.kubectl("patch", "aclaim", "x", "--type=json", "-p", hold)
+    succeed(ipam, paused)
+    ipam.delete("addressclaim", "x", wait=False)
+    finalizers = ["example.com/hold"]
+    ipam.until("only the user's finalizer", lambda: ipam.get("aclaim", "x")["metadata"]["finalizers"] == finalizers)
+    ipam.apply(ipam.claim("victim", "small"))
+    ipam.until_reason("addressclaim", "victim", "PoolExhausted")
+    wakes(ipam, paused)
+    assert [c["data"]["ADDRESS"] for c in ipam.children()] == ["10.94.0.4"]  # late, and true
+    assert condition(ipam.get("aclaim", "victim")) == "PoolExhausted"
+    ipam.kubectl("patch", "aclaim", "x", "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
+    assert ipam.until_ready("victim") == {"victim": "10.94.0.4"}
+    ipam.until("the late one to be collected", lambda: len(ipam.children()) == 1)
+    ipam.check_consistent()
+
+
+def test_a_claim_to_which_an_earlier_leader_may_still_write_is_stamped_before_a_pool_is_active(ipam: Ipam) -> None:
+    paused = frozen(ipam, "/addressclaims/ 10.94.0.1")
+    ipam.apply(ipam.claim("x", "first"))
+    ipam.until_reason("addressclaim", "x", "PoolNotFound")
+    ipam.apply(ipam.pool("first", **POOL))
+    until("it to freeze", lambda: paused.said("frozen before"), LIMIT)
+    ipam.kubectl("delete", "addresspool", "first", "--wait=false")
+    ipam.kubectl("patch", "addresspool", "first", "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
+    succeed(ipam, paused)
+    ipam.apply(ipam.pool("second", **POOL), ipam.claim("victim", "second"))
+    assert ipam.until_ready("victim") == {"victim": "10.94.0.1"}
+    wakes(ipam, paused)
+    ipam.until_quiet()
+    assert address(ipam.get("aclaim", "x")) == ""
+    ipam.check_consistent()

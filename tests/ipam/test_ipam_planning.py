@@ -9,8 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kopf_ha_ipam.model import ACTIVE, CLAIMING, Claim, ClaimRef, Pool, PoolSpec, newer, ready
-from kopf_ha_ipam.planning import Give, Plan, Record, Tombstone, Wait, adopt, obstacle, plan
+from kopf_ha_ipam.model import ACTIVE, ADDRESS_NOTE, CLAIMING, Claim, ClaimRef, Pool, PoolSpec, newer, ready
+from kopf_ha_ipam.planning import (
+    Give,
+    Plan,
+    Record,
+    Tombstone,
+    Wait,
+    adopt,
+    given_twice,
+    misplaced,
+    obstacle,
+    plan,
+    unrecorded,
+)
 
 QUARANTINE = 60.0
 SMALL = PoolSpec("10.0.0.0/29", "10.0.0.1", ("10.0.0.5",))  # usable: .2 .3 .4 .6
@@ -28,6 +40,8 @@ def a_claim(name: str, *, created: str = "2026-01-01T00:00:00Z", pool: str = "p"
         "spec": {"poolName": pool},
         "status": {"address": more.get("has")},
     }
+    if more.get("noted"):
+        body["metadata"]["annotations"] = {ADDRESS_NOTE: more["noted"]}
     if more.get("wanted"):
         body["spec"]["address"] = more["wanted"]
     if more.get("terminating"):
@@ -141,7 +155,12 @@ def test_all_that_a_claim_has_is_freed() -> None:
 
 def test_a_full_pool_says_so() -> None:
     full = Record({a: f"ns/c{i}/uid-c{i}" for i, a in enumerate(SMALL.usable)})
-    assert decide([a_claim("a")], full).answers["uid-a"] == Wait("PoolExhausted", "Pool p has no free address.")
+    answer = decide([a_claim("a")], full).answers["uid-a"]
+    assert isinstance(answer, Wait)
+    assert (answer.reason, answer.retry_at) == ("PoolExhausted", None)
+    freed = decide([a_claim("a")], full, freed=("uid-c1",)).answers["uid-a"]
+    assert isinstance(freed, Wait)
+    assert freed.message == answer.message  # else each address that is freed costs all who wait a write
 
 
 @pytest.mark.parametrize(
@@ -186,6 +205,49 @@ def test_a_new_pool_adopts_what_claims_have() -> None:
         a_claim("waits", pool="b"),
     ]
     assert adopt(a_pool("b", "10.0.0.0/24"), claims) == {"10.0.0.7": "ns/older/uid-older"}
+
+
+def test_an_address_that_is_being_written_to_a_claim_keeps_a_pool_from_becoming_active() -> None:
+    pool = a_pool("b", "10.0.0.0/24")
+    assert obstacle(pool, [], [], {"uid-x": "10.0.1.7"}) is None
+    assert "is being written" in str(obstacle(pool, [], [], {"uid-x": "10.0.0.7"}))
+
+
+def test_what_was_given_twice_is_found_and_taken_from_nobody() -> None:
+    first, second = a_claim("first", has="10.0.0.3"), a_claim("second", has="10.0.0.3")
+    record = {"10.0.0.3": "ns/first/uid-first"}
+    assert given_twice([first, second], [record]) == {"10.0.0.3": {"uid-first", "uid-second"}}
+    assert given_twice([first], [record, {"10.0.0.3": "ns/gone/uid-gone"}]) == {}
+    pools = [record, {"10.0.0.3": "ns/other/uid-other"}]
+    assert given_twice([first, a_claim("other")], pools) == {"10.0.0.3": {"uid-first", "uid-other"}}
+    answer = decide([second], Record(record)).answers["uid-second"]
+    assert isinstance(answer, Wait)
+    assert answer.reason == "GivenTwice"
+
+
+def test_what_a_claim_shows_without_a_record_is_given_to_nobody_else() -> None:
+    shows = a_claim("shows", has="10.0.0.2")
+    shown = unrecorded([shows, a_claim("recorded", has="10.0.0.3")], {"uid-recorded": "10.0.0.3"})
+    assert shown == {"10.0.0.2": "uid-shows"}
+    planned = plan(
+        SMALL, Record(), [a_claim("older", created="2025"), a_claim("wants", wanted="10.0.0.2"), shows],
+        name="p", closed=None, now=0.0, quarantine=QUARANTINE, shown=shown,
+    )  # fmt: skip
+    assert addresses(planned) == {"uid-older": "10.0.0.3", "uid-shows": "10.0.0.2"}
+
+
+def test_a_claim_gets_the_address_again_that_it_had() -> None:
+    noted = a_claim("noted", noted="10.0.0.4")
+    assert addresses(decide([noted])) == {"uid-noted": "10.0.0.4"}
+    taken = Record({"10.0.0.4": "ns/x/uid-x"})
+    assert addresses(decide([noted], taken)) == {"uid-noted": "10.0.0.2"}
+    for nonsense in ("10.0.0.5", "10.0.9.9", "x"):
+        assert addresses(decide([a_claim("a", noted=nonsense)])) == {"uid-a": "10.0.0.2"}
+
+
+def test_what_the_spec_forbids_by_now_is_found() -> None:
+    record = {"10.0.0.1": "ns/a/uid-a", "10.0.0.3": "ns/b/uid-b", "10.0.0.5": "ns/c/uid-c"}
+    assert misplaced(SMALL, record) == {"10.0.0.1": "ns/a/uid-a", "10.0.0.5": "ns/c/uid-c"}
 
 
 def test_an_unreadable_owner_is_an_error() -> None:

@@ -14,6 +14,7 @@ import yaml
 
 from kopf_ha.run.metrics import Metrics
 from kopf_ha.settings import Settings
+from kopf_ha_ipam.conflicts import GIVEN_TWICE
 from tests.manifests.support import NAME, NAMESPACE, ROOT
 
 RULES = ROOT / "deploy/components/monitoring/prometheus-rule.yaml"
@@ -21,6 +22,8 @@ RULES = ROOT / "deploy/components/monitoring/prometheus-rule.yaml"
 NO_PROMTOOL = 3
 
 LEADS, TOKEN, MISSING = "leader_election_master_status", "kopf_ha_token", "kopf_ha_not_enforced"
+ASIDE = "kopf_ha_set_aside"
+TWICE = "kopf_ha_ipam_addresses_given_twice"
 GATE, PRECONDITION, SERVER = (
     f'kopf_ha_refused_writes_total{{line="{line}"}}' for line in ("gate", "precondition", "server")
 )
@@ -61,6 +64,8 @@ HEALTHY: Series = {
     LEADS: ["1+0x400", "0+0x400", "0+0x400"],
     TOKEN: ["7+0x400", "6+0x400", "0+0x400"],
     MISSING: "0+0x400",
+    ASIDE: "0+0x400",
+    TWICE: "0+0x400",
     GATE: "0+0x400",
     PRECONDITION: "0+0x400",
     SERVER: "0+0x400",
@@ -68,11 +73,19 @@ HEALTHY: Series = {
     **renewals("0.1"),
 }
 
-NO_LEADER, SEVERAL, ABSENT, HELD_BACK, REFUSED, SLOW, FAIL, NOT_ENFORCED, OFTEN, REPLICAS = (
+GIVEN, NO_LEADER, SEVERAL, ABSENT, HELD_BACK, REFUSED, SLOW, FAIL, NOT_ENFORCED, SET_ASIDE, OFTEN, REPLICAS = (
     f"KopfHa{name}"
     for name in (
-        *("NoLeader", "SeveralLeaders", "Absent", "StaleWritesHeldBack", "StaleWritesRefused", "RenewalsSlow"),
-        *("RenewalsFail", "NotEnforced", "LeaderChangesOften", "ReplicasMissing"),
+        *(
+            "IpamAddressGivenTwice",
+            "NoLeader",
+            "SeveralLeaders",
+            "Absent",
+            "StaleWritesHeldBack",
+            "StaleWritesRefused",
+            "RenewalsSlow",
+        ),
+        *("RenewalsFail", "NotEnforced", "SetAside", "LeaderChangesOften", "ReplicasMissing"),
     )
 )
 
@@ -85,6 +98,7 @@ STORIES: dict[str, tuple[Series, str, set[tuple[str, str]]]] = {
         "2m10s",
         set(),
     ),
+    "an address was given twice": ({TWICE: ["0+0x10 1+0x400", "0+0x400", "0+0x400"]}, "2m", {(GIVEN, "")}),
     "nobody follows": ({LEADS: ["1+0x5 0+0x400", "0+0x400", "0+0x400"]}, "2m10s", {(NO_LEADER, "")}),
     "nobody follows, for less than a minute": ({LEADS: ["1+0x5 0+0x400", "0+0x400", "0+0x400"]}, "1m50s", set()),
     "two at one scrape, since they are not scraped at once": (
@@ -119,6 +133,18 @@ STORIES: dict[str, tuple[Series, str, set[tuple[str, str]]]] = {
         {MISSING: ["0+0x400", "2+0x400", "0+0x400"]},
         "5m",
         set(),
+    ),
+    "a pool cannot be stamped": ({ASIDE: ["1+0x400", "0+0x400", "0+0x400"]}, "3m", {(SET_ASIDE, "")}),
+    "a pool could not be stamped for a minute": ({ASIDE: ["0+0x10 3+0x6 0+0x400", "0+0x400"]}, "3m30s", set()),
+    "a pool cannot be stamped, whoever leads": (
+        # each leader for less than the alert waits
+        {
+            LEADS: ["1+0x9 0+0x400", "0+0x9 1+0x400", "0+0x400"],
+            TOKEN: ["7+0x400", "6+0x9 8+0x400", "0+0x400"],
+            ASIDE: ["1+0x9 0+0x400", "0+0x9 1+0x400", "0+0x400"],
+        },
+        "3m",
+        {(SET_ASIDE, "")},
     ),
     "a rollout moves the leader three times": (
         {
@@ -205,7 +231,7 @@ def test_each_says_what_to_do(rule: dict[str, Any]) -> None:
 def test_the_metrics_are_those_that_are_served() -> None:
     """An alert on a name that nobody serves would be silent for ever."""
     served = Metrics(Settings()).registry
-    names = {sample.name for metric in served.collect() for sample in metric.samples}
+    names = {sample.name for metric in served.collect() for sample in metric.samples} | {GIVEN_TWICE._name}
     used = {name for rule in rules() for name in re.findall(r"\b(?:kopf_ha|leader_election)_\w+", rule["expr"])}
     assert used
     assert used <= names

@@ -46,6 +46,7 @@ def world(
     monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(kinds.kubeconfig))
     # What the adapters change, so that it is put back for the tests of others.
     monkeypatch.setattr(rest.RESTClientObject, "__init__", rest.RESTClientObject.__init__)
+    monkeypatch.setattr(rest.RESTClientObject, "request", rest.RESTClientObject.request)
     monkeypatch.setattr(KubernetesHTTPAdapter, "_do_send", KubernetesHTTPAdapter._do_send)
     caplog.set_level(logging.INFO)
     here = World(namespace, kinds.kubeconfig)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import kopf
+import kubernetes
 import pytest
 
 import kopf_ha
 from devcluster.waiting import until
+from kopf_ha.run import aside
+from kopf_ha.run.api import Api, make_client
 from kopf_ha.run.operator import EXIT_LOST
-from tests.run.support import GROUP, LONG, Marks, Policy, Running, World, registry
+from tests.run.support import GROUP, LONG, MERGE, Marks, Policy, Running, World, caught, registry
 
 Run = Callable[..., Running]
 DECIDING = (f"roots.{GROUP}",)
@@ -60,8 +65,71 @@ def test_one_that_cannot_be_stamped_is_set_aside(
     token, stamps, aside = marks.wait("startup")
     assert stamps == {"a": token, frozen: None}
     assert aside == {world.get("roots", frozen)["metadata"]["uid"]}
-    assert f"roots.{GROUP} {world.namespace}/frozen is set aside" in caplog.text
-    assert "frozen by the test" in caplog.text
+    line = next(r.getMessage() for r in caplog.records if "are set aside" in r.getMessage())
+    assert f"roots.{GROUP} {world.namespace}/frozen (" in line
+    assert "frozen by the test" in line
+    until("the event", lambda: f"{world.namespace}/frozen (" in world.events().get("SetAside", ""), LONG)
+
+
+def test_nothing_is_decided_from_it_until_it_is_stamped_after_all(
+    run: Run, world: World, marks: Marks, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The operator need not ask what is set aside. And nobody has to restart anything."""
+    monkeypatch.setattr(aside, "DELAYS", (0.2, 0.5))
+    made = world.create("Root", "frozen")
+    unless = "object.metadata.name != 'frozen' || has(object.metadata.labels)"
+    policy(f"thawed-{world.namespace}", "roots/status", unless, "frozen by the test", "frozen")
+    handlers = registry()
+
+    @kopf.timer("things", interval=0.2, registry=handlers)
+    def decide(**_: Any) -> None:
+        custom = kubernetes.client.CustomObjectsApi(kubernetes.config.new_client_from_config())
+        root = custom.get_namespaced_custom_object(GROUP, "v1", world.namespace, "roots", "frozen")
+        body = {"metadata": {"resourceVersion": root["metadata"]["resourceVersion"]}, "status": {"given": 1}}
+        args = (GROUP, "v1", world.namespace, "roots", "frozen", body)
+        term = kopf_ha.current_term()
+        error = caught(lambda: custom.patch_namespaced_custom_object_status(*args))
+        marks.put("refused" if error else "written", (term, term.set_aside, error))
+
+    world.create("Thing", "a")
+    running = run(handlers, world.settings(deciding=DECIDING))
+    term, was, error = marks.wait("refused")
+    assert was == {made["metadata"]["uid"]}
+    assert isinstance(error, kopf_ha.SetAside)
+    assert running.runner.journal.metrics.registry.get_sample_value("kopf_ha_set_aside") == 1
+    assert "given" not in (world.get("roots", "frozen").get("status") or {})
+    world.ask("PATCH", world.path("roots", "frozen"), {"metadata": {"labels": {"thaw": "it"}}}, MERGE)
+    later, now, _ = marks.wait("written")
+    assert later.token == term.token
+    assert now == term.set_aside == frozenset()
+    assert running.runner.journal.metrics.registry.get_sample_value("kopf_ha_set_aside") == 0
+    assert world.stamp_of("roots", "frozen")["token"] == term.token
+
+
+def test_who_edits_an_object_all_the_time_keeps_nobody_from_leading(run: Run, world: World, marks: Marks) -> None:
+    """I10: as fast as they can, while a leader starts, and more than once at a time."""
+    world.create("Root", "busy")
+    over, edits = threading.Event(), itertools.count()
+
+    def edit(who: int) -> None:
+        api = Api(make_client("user", fenced=False))
+        while not over.is_set():
+            assert api.request("PATCH", world.path("roots", "busy"), {"spec": {f"u{who}": next(edits)}}, MERGE).ok
+
+    editors = [threading.Thread(target=edit, args=(who,)) for who in range(4)]
+    for one in editors:
+        one.start()
+    try:
+        until("edits", lambda: next(edits) > 20, LONG)
+        run(handlers_that_look(world, marks), world.settings(deciding=DECIDING))
+        token, stamps, aside = marks.wait("startup")
+    finally:
+        over.set()
+        for one in editors:
+            one.join()
+    assert token == 1, "the first term"
+    assert stamps == {"busy": token}
+    assert aside == frozenset()
 
 
 def test_another_lease_s_objects_are_set_aside(
@@ -75,7 +143,7 @@ def test_another_lease_s_objects_are_set_aside(
     token, stamps, aside = marks.wait("startup")
     assert stamps == {"a": token, "theirs": 7}
     assert aside == {world.get("roots", "theirs")["metadata"]["uid"]}
-    line = next(r.getMessage() for r in caplog.records if "is set aside" in r.getMessage())
+    line = next(r.getMessage() for r in caplog.records if "are set aside" in r.getMessage())
     assert "elsewhere/other" in line
     assert f"{world.namespace}/op" in line
 

@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import kopf
+from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
 from devcluster.waiting import until
 from kopf_ha.adapters import Outcome
+from kopf_ha.core.grant import Grant
+from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Request
 from kopf_ha.errors import FloorLost, ForeignStamp, GateClosed, NoTerm, Refused, StaleLeader, Unfenced
 from kopf_ha.run.metrics import KINDS, LINES, OTHER, Metrics, kind_of
 from kopf_ha.settings import Settings
+from kopf_ha_ipam.conflicts import GIVEN_TWICE
 from tests.run.support import GROUP, LONG, Marks, Rival, Running, World, free_port, registry
 
 Run = Callable[..., Running]
@@ -46,17 +50,27 @@ def test_a_replica_that_never_led_says_so() -> None:
     for line in LINES:
         assert value("kopf_ha_refused_writes_total", {"line": line}) == 0
     assert value("kopf_ha_not_enforced") == 0
+    assert value("kopf_ha_set_aside") == 0
 
 
 def test_whether_it_leads_is_asked_at_each_scrape() -> None:
     """A leader that was paused must not go on saying that it leads."""
-    metrics, left = Metrics(SETTINGS), [9.5]
-    metrics.watch(lambda: left[0])
+    metrics, grant, now = Metrics(SETTINGS), Grant(Stamp(7, "me", "ns/op", "uid"), 109.5), [100.0]
+    grant.set_aside = frozenset({"u1", "u2"})
+    metrics.watch(lambda: grant, lambda: now[0])
     value = metrics.registry.get_sample_value
     assert value("leader_election_master_status", {"name": "op"}) == 1
     assert value("kopf_ha_lease_remaining_seconds", {"name": "op"}) == 9.5
-    left[0] = 0.0
+    assert value("kopf_ha_set_aside") == 2
+    now[0] = 110.0
     assert value("leader_election_master_status", {"name": "op"}) == 0
+    assert value("kopf_ha_set_aside") == 0
+
+
+def test_between_terms_nothing_is_set_aside() -> None:
+    metrics = Metrics(SETTINGS)
+    metrics.watch(lambda: None)
+    assert metrics.registry.get_sample_value("kopf_ha_set_aside") == 0
 
 
 def test_refused_stale_writes_count_on_their_line() -> None:
@@ -109,10 +123,14 @@ def test_the_page_names_each_metric_and_no_other() -> None:
         there[family.name + ("_total" if family.type == "counter" else "")] = (family.type, labels)
     rows = re.findall(r"(?m)^\| `([a-z_]+)(?:\{([a-z,]*)\})?` \| (gauge|counter|histogram) \|", PAGE.read_text())
     told = {name: (kind, set(labels.split(",")) - {""}) for name, labels, kind in rows}
+    # The reference operator's own is in prometheus_client's default registry.
+    own = REGISTRY.get_sample_value(GIVEN_TWICE._name)
+    assert own == 0
+    assert told.pop(GIVEN_TWICE._name) == ("gauge", set())
     assert told == there
     # What the page asks Prometheus for is there, too.
     asked = set(re.findall(r"\b((?:kopf_ha|leader_election)_[a-z_]+)", PAGE.read_text()))
-    series = {s.name for family in metrics.registry.collect() for s in family.samples}
+    series = {s.name for family in metrics.registry.collect() for s in family.samples} | {GIVEN_TWICE._name}
     assert asked <= series | set(there), asked - series - set(there)
 
 
@@ -166,3 +184,15 @@ def _try(port: int) -> bool:
         return bool(scrape(port))
     except OSError:
         return False
+
+
+def test_what_the_operators_code_measures_is_served_at_the_same_port() -> None:
+    port = free_port()
+    server = Metrics(SETTINGS.changed(metrics_port=port)).serve(port)
+    assert server is not None
+    try:
+        found = scrape(port)
+    finally:
+        server.close()
+    assert found[GIVEN_TWICE._name, ""] == 0
+    assert ("kopf_ha_not_enforced", "") in found

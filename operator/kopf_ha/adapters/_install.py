@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from kopf_ha.adapters import kubernetes_client, pykube_client
+from kopf_ha.adapters import _children, kubernetes_client, pykube_client
 
 #: Clients that reach the API server past the fence, by the module that gives them away.
 _OTHERS = {
@@ -18,12 +18,13 @@ _OTHERS = {
 
 
 def install() -> None:
-    """Fence the `kubernetes` client and pykube-ng in this process; Kopf is fenced by its vault.
+    """Fence the `kubernetes` client and pykube-ng in this process and its children; Kopf is fenced by its vault.
 
-    To be called before the operator's code is loaded, which may make clients at its top level.
+    To be called before the operator's code is loaded, which may write at its top level.
     """
     kubernetes_client.install()
     pykube_client.install()
+    _children.install(kubernetes_client.installed)
 
 
 def uncovered() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -58,14 +59,33 @@ def headers_for(out: Request, asked: Request, given: Iterable[tuple[str, str]]) 
 
 
 _current: Wiring | None = None
+_is_child = False  #: this process is the child of one that was fenced
+
+
+def enter_child() -> None:
+    """Have this process, a child of a fenced one, refuse to write, unless it runs an operator of its own (I8).
+
+    It takes its parent's wiring from a forked one: nobody renews or closes the parent's grants here.
+    """
+    global _current, _is_child
+    _current, _is_child = None, True
+
+
+os.register_at_fork(after_in_child=enter_child)
 
 
 def wiring() -> Wiring:
     """Give the wiring of this process.
 
     Raises:
-        NoTerm: the adapters are installed and nothing runs yet: a write while the operator's code is loaded.
+        NoTerm: the adapters are installed and nothing runs: a write while the operator's code is loaded, or in a
+            child process.
     """
+    if _current is None and _is_child:
+        raise NoTerm(
+            "a write in a child process, which is in no term: give the result back and write it in the handler, or"
+            " run the job in a thread, wrapped with kopf_ha.current_term().bind(...)"
+        )
     if _current is None:
         raise NoTerm("a write while no operator runs: move it from the module's top level into a handler")
     return _current

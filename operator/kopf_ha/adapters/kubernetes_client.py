@@ -18,6 +18,9 @@ from urllib3.util.retry import Retry
 from kopf_ha.adapters._wiring import drive, headers_for
 from kopf_ha.core.wire import WRITES, Request, Response
 
+#: Set on a `RESTClientObject` whose pools were seen to: whether they are fenced.
+_FENCED = "_kopf_ha_fenced"
+
 
 class _Fenced(HTTPConnectionPool):
     """A pool that lets no write by."""
@@ -105,20 +108,41 @@ def fenced_pool(plain: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
 
 
 def install() -> None:
-    """Fence every `ApiClient` that is made from now on; without effect the second time."""
+    """Fence every `ApiClient`, those that exist included; without effect the second time."""
     from kubernetes.client import rest
 
-    made = rest.RESTClientObject.__init__
-    if getattr(made, "kopf_ha", False):
+    if installed():
         return
+    made, sent = rest.RESTClientObject.__init__, rest.RESTClientObject.request
 
-    def init(self: Any, configuration: Any) -> None:
-        made(self, configuration)
-        pools = self.pool_manager.pool_classes_by_scheme
-        self.pool_manager.pool_classes_by_scheme = {scheme: fenced_pool(pool) for scheme, pool in pools.items()}
+    @functools.wraps(made)
+    def init(self: Any, *args: Any, **options: Any) -> None:
+        made(self, *args, **options)
+        _fence(self)
 
-    init.kopf_ha = True  # type: ignore[attr-defined]
-    rest.RESTClientObject.__init__ = init
+    @functools.wraps(sent)
+    def request(self: Any, *args: Any, **options: Any) -> Any:
+        _fence(self)
+        return sent(self, *args, **options)
+
+    request.kopf_ha = True  # type: ignore[attr-defined]
+    rest.RESTClientObject.__init__, rest.RESTClientObject.request = init, request
+
+
+def installed() -> bool:
+    """Whether the clients of this process are fenced."""
+    from kubernetes.client import rest
+
+    return getattr(rest.RESTClientObject.request, "kopf_ha", False)
+
+
+def _fence(rest_client: Any) -> None:
+    if hasattr(rest_client, _FENCED):
+        return
+    manager = rest_client.pool_manager
+    manager.clear()
+    manager.pool_classes_by_scheme = {s: fenced_pool(pool) for s, pool in manager.pool_classes_by_scheme.items()}
+    setattr(rest_client, _FENCED, True)
 
 
 def exempt(api_client: Any) -> Any:
@@ -127,4 +151,5 @@ def exempt(api_client: Any) -> Any:
     manager.clear()
     pools = manager.pool_classes_by_scheme
     manager.pool_classes_by_scheme = {scheme: getattr(pool, "plain", pool) for scheme, pool in pools.items()}
+    setattr(api_client.rest_client, _FENCED, False)
     return api_client

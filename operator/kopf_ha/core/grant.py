@@ -15,7 +15,7 @@ class Grant:
     over from term 7 cannot write with the grant of term 9 of the same process.
 
     Fields are single assignments of immutable values, hence safe to read from any thread. The one writer is
-    the election, but for `close`, which anybody may call and nobody can undo.
+    the election, but for `set_aside`, which is the barrier's, and `close`, which anybody may call and nobody can undo.
 
     Args:
         stamp: what this term's writes carry.
@@ -26,7 +26,8 @@ class Grant:
     stamp: Stamp
     deadline: float
     closed: str = field(default="", init=False)  #: why it was closed; empty while open
-    set_aside: frozenset[str] = field(default=frozenset(), init=False)  #: uids that the barrier could not stamp
+    #: uids of the deciding objects that could not be stamped so far; the barrier and its later tries assign it anew
+    set_aside: frozenset[str] = field(default=frozenset(), init=False)
 
     def extend(self, deadline: float) -> None:
         """Move the deadline after a renewal; never backwards, and without effect once closed."""

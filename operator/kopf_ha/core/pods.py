@@ -38,8 +38,8 @@ class Pod:
         over: its phase is Failed or Succeeded: no container of it will run again.
         deleting: it has a deletionTimestamp, which is not death.
         ready: its condition Ready is true.
-        running: id of the operator's container that runs; empty while none does.
-        ended: ids of its containers that ended, and when, in seconds of its node's clock.
+        running: id of the operator's container that runs; empty while none does, or it is not known which it is.
+        ended: ids of its operator's containers that ended, and when, in seconds of its node's clock.
     """
 
     name: str
@@ -57,11 +57,15 @@ class Pod:
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> Pod:
-        """Read an API object. The operator's container is the default one by annotation, else the first."""
+        """Read an API object.
+
+        The operator's container is the default one by annotation, else the only one. Of several without the annotation
+        nobody knows, and none is judged by: a sidecar that crashes must not cost a healthy leader the Lease (I10).
+        """
         meta, spec, status = (body.get(k) or {} for k in ("metadata", "spec", "status"))
         labels, notes = meta.get("labels") or {}, meta.get("annotations") or {}
-        containers = spec.get("containers") or [{}]
-        name = notes.get(_DEFAULT_CONTAINER) or containers[0].get("name")
+        names = [c.get("name") for c in spec.get("containers") or ()]
+        name = notes.get(_DEFAULT_CONTAINER) or (names[0] if len(names) == 1 else "")
         found: Mapping[str, Any] = next((c for c in status.get("containerStatuses") or () if c.get("name") == name), {})
         states = [found.get("state") or {}, found.get("lastState") or {}]
         over = [s["terminated"] for s in states if s.get("terminated")]

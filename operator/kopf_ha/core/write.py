@@ -11,6 +11,7 @@ from kopf_ha.core.grant import Grant
 from kopf_ha.core.known import Seen, seen_of
 from kopf_ha.core.refusal import Refusal, refusal_of, sentence_of
 from kopf_ha.core.schema import Unanswered, ask_schema
+from kopf_ha.core.stamping import asks_for_stamp_alone, stamp_alone
 from kopf_ha.core.target import Target, api_root
 from kopf_ha.core.token import ANNOTATIONS, MalformedStamp, Verdict, judge
 from kopf_ha.core.wire import WRITES, Request, Response
@@ -20,6 +21,7 @@ from kopf_ha.errors import (
     ForeignStamp,
     GateClosed,
     Refused,
+    SetAside,
     StaleLeader,
     StampDropped,
     TermEnded,
@@ -113,6 +115,8 @@ class Write:
         request, target = self.request, self.target
         own, uid = change.caller_version(request, body), change.caller_uid(request, body)
         deciding = target.kind in self.fence.deciding
+        if self.stamped and target.subresource == "status" and asks_for_stamp_alone(request, body):
+            return (yield from self.only_stamp())
         if own is None and request.method == "PUT":
             raise Unfenced(f"PUT {target}: without metadata.resourceVersion it would overwrite what it never saw")
         if own is None and deciding and target.subresource == "status" and not self.saw:
@@ -132,6 +136,11 @@ class Write:
                 return (yield from self.create(change.only_create(body)))
             if self.answer is not None and seen.uid != uid:
                 return self.answer  # another object of that name: the change was not meant for it (I6)
+            if deciding and target.subresource == "status" and seen.uid in self.grant.set_aside:
+                raise SetAside(
+                    f"{request.method} {target}: the object is set aside; it could not be stamped in this term, so an"
+                    " earlier leader could still write it; it is tried again, and the log says why"
+                )
             uid = uid or seen.uid
             version = own or seen.version
             if version != seen.version and self.is_done(body):
@@ -213,6 +222,30 @@ class Write:
             yield from self.look_again()
             return None
         raise _HandBack(answer)
+
+    def only_stamp(self) -> Flow:
+        """Bring the stamp and nothing else, whatever others edit meanwhile (I4, I10)."""
+        path = f"{self.root}{self.target.path}/status"
+        seen = yield from self.look(None, None)
+        tried: Request | None = None
+        for _ in range(ATTEMPTS):
+            if seen is None:
+                break
+            # Of one without a stamp it is not noted whether it has a status; if it has, the answer will tell.
+            noted = {"fencing": seen.stamp.as_status()} if seen.stamp else None
+            request = stamp_alone(path, self.last.json.get("status") if self.last.ok else noted, self.mine)
+            if request == tried and self.answer is not None and self.answer.status == 422:
+                return self.answer  # no test failed: something else is refused
+            tried = request
+            answer = yield from self.send(request)
+            if answer.ok:
+                self.learn(answer, must_be_mine=True)
+                return answer
+            yield from self.heed(answer)
+            if answer.status not in (409, 422):
+                return answer
+            seen = yield from self.look_again()
+        return self.last if seen is None else self.answer or self.last
 
     # --- reading and judging
 

@@ -21,6 +21,8 @@ log = logging.getLogger("kopf_ha.election")
 
 #: Seconds until something is tried again without permission, which may come while this runs.
 REFUSED = 30.0
+#: Pods that a list asks for at a time, as client-go does.
+PAGE = 500
 
 
 class _Pods:
@@ -40,10 +42,13 @@ class _Pods:
         resource_version: str = "",
         watch: bool = False,
         allow_watch_bookmarks: bool = False,
+        after: str = "",
         **options: Any,
     ) -> Any:
         query = dict([selector])
-        if watch:
+        if not watch:
+            query |= {"limit": str(PAGE)} | ({"continue": after} if after else {})
+        else:
             query |= {"watch": "true", "resourceVersion": resource_version}
             query["allowWatchBookmarks"] = str(allow_watch_bookmarks).lower()
         return self._get({"namespace": namespace}, "", query, **options)
@@ -96,8 +101,14 @@ class PodClient(Client):
         Raises:
             Unreached: no usable answer.
         """
-        answer = self._call("list", self._pods.list_namespaced_pod, timeout, selector=selector)
-        return list(answer.get("items") or []), str(answer["metadata"]["resourceVersion"])
+        found: list[dict[str, Any]] = []
+        after = ""
+        while True:
+            answer = self._call("list", self._pods.list_namespaced_pod, timeout, selector=selector, after=after)
+            found += answer.get("items") or []
+            after = answer["metadata"].get("continue") or ""
+            if not after:
+                return found, str(answer["metadata"]["resourceVersion"])
 
     def watch(self, selector: tuple[str, str], version: str, timeout: float) -> Iterator[dict[str, Any]]:
         """Give the watch's events; as `Client._watch`."""

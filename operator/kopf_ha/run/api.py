@@ -74,7 +74,10 @@ class Api:
         call = self.client.param_serialize(
             method, path, header_params=headers, query_params=[], body=body, auth_settings=["BearerToken"]
         )
-        got = self.client.call_api(*call, _request_timeout=timeout)
+        try:
+            got = self.client.call_api(*call, _request_timeout=timeout)
+        except kubernetes.client.ApiException as error:  # what the client makes of a TLS error
+            raise urllib3.exceptions.SSLError(str(error.reason)) from error
         return Response(got.status, got.read(), got)
 
     def items(self, path: str) -> Iterator[dict[str, Any]]:

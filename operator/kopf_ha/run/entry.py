@@ -99,7 +99,7 @@ async def operator(
     It returns by itself when the Pod is being deleted, as `kopf.operator()` does at a SIGTERM.
 
     The terms run in threads and loops of their own, so that a blocked loop of the application does not cost
-    the Lease. Call it before clients of the `kubernetes` package are made, or they are not fenced.
+    the Lease.
 
     Args:
         settings: of the Lease and the fence; ``KOPF_HA_*`` by default.

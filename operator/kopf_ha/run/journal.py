@@ -19,6 +19,8 @@ logger = logging.getLogger("kopf_ha.run")
 
 #: Seconds to wait for events that were not sent yet, before the process ends.
 FLUSH = 1.0
+#: How many of the objects that are set aside are named.
+SHOWN = 10
 
 
 class Journal:
@@ -36,17 +38,19 @@ class Journal:
         self.report = Report()
         self._lease_uid = ""
         self._missing: list[str] = []  #: what the API server was found not to enforce in this term
+        self._aside = 0  #: how many objects are set aside in this term
         self._ended_at = 0.0
         self._pod = own_pod(settings)
 
     def watch(self, elector: Elector) -> None:
         """Have the metrics ask the election whenever they are asked."""
-        self.metrics.watch(lambda: grant.remaining(boottime()) if (grant := elector.grant) is not None else 0.0)
+        self.metrics.watch(lambda: elector.grant)
 
     def began(self, grant: Grant, lease_uid: str) -> None:
         """Tell that a term began, by the Lease of this uid."""
         token, holder = grant.stamp.token, grant.stamp.holder
-        self.report, self._lease_uid, self._missing = Report(grant, boottime()), lease_uid, []
+        self.report, self._lease_uid = Report(grant, boottime()), lease_uid
+        self._missing, self._aside = [], 0
         self.metrics.leads(token)
         self._post("Leading", "BecameLeader", f"{holder} became leader with token {token}")
 
@@ -56,6 +60,19 @@ class Journal:
         self.metrics.barrier_took(seconds)
         token = self.report.grant.stamp.token if self.report.grant else 0
         logger.info("barrier: %d deciding objects stamped with token %d in %.3f s", objects, token, seconds)
+
+    def set_aside(self, objects: Sequence[object]) -> None:
+        """Tell what is set aside in the present term: at its barrier, and when a later try stamped some of it."""
+        before, self._aside = self._aside, len(objects)
+        if not objects:
+            logger.info("all deciding objects that were set aside are stamped now")
+            return
+        shown = "; ".join(str(one) for one in objects[:SHOWN])
+        more = f"; and {len(objects) - SHOWN} more" if len(objects) > SHOWN else ""
+        line = f"{len(objects)} deciding objects are set aside, nothing is decided from them until they can be stamped"
+        logger.error("%s: %s%s", line, shown, more)
+        if not before:
+            self._post("SetAside", "SetAside", f"{line}: {shown}{more}", warning=True)
 
     def not_enforced(self, missing: Sequence[str]) -> None:
         """Tell what the API server would let through; in one term only when that has changed."""

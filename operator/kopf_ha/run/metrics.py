@@ -1,14 +1,17 @@
-"""What Prometheus is told. One registry for each runner, so that an application's own metrics stay its own."""
+"""What Prometheus is told: the layer's metrics, in a registry of each runner, and the operator's own beside them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.exposition import MetricsHandler
+from prometheus_client.registry import Collector
 
+from kopf_ha._context import boottime
 from kopf_ha.adapters import Outcome
+from kopf_ha.core.grant import Grant
 from kopf_ha.core.target import parse_path
 from kopf_ha.core.wire import WRITES
 from kopf_ha.election.signs import Observer
@@ -25,6 +28,14 @@ KINDS = 200
 OTHER = "other"
 
 _KIND = re.compile(r"[a-z0-9][a-z0-9.-]{0,252}(/[a-z]{1,63})?")
+
+
+class _OperatorsOwn(Collector):
+    """What the operator's code registered where prometheus_client puts everything, unless it is told otherwise."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Give them as they are at the scrape."""
+        yield from REGISTRY.collect()
 
 
 class Metrics(Observer):
@@ -82,27 +93,51 @@ class Metrics(Observer):
         self.missing = Gauge(
             "kopf_ha_not_enforced", "Protections that the API server lacks, as of the last term.", registry=registry
         )
+        self._aside = Gauge(
+            "kopf_ha_set_aside",
+            "Deciding objects that could not be stamped in the present term, so nothing is decided from them.",
+            registry=registry,
+        )
         self._kinds: set[str] = set()
 
     def _histogram(self, metric: str, text: str, name: str) -> Histogram:
         return Histogram(metric, text, ["name"], buckets=SECONDS, registry=self.registry).labels(name)
 
-    def watch(self, remaining: Callable[[], float]) -> None:
-        """Ask at each scrape for the seconds left of the open grant.
+    def watch(self, grant: Callable[[], Grant | None], now: Callable[[], float] = boottime) -> None:
+        """Ask at each scrape what is left of the present term's grant, and what is set aside in it.
 
         Asked then and not noted at a term's begin and end, so that a leader that was paused does not go on saying
         that it leads.
+
+        Args:
+            grant: gives the present term's; None between terms.
+            now: the machine's boot-time clock, in seconds.
         """
+
+        def remaining() -> float:
+            present = grant()
+            return present.remaining(now()) if present is not None else 0.0
+
+        def aside() -> float:
+            present = grant()
+            return len(present.set_aside) if present is not None and present.remaining(now()) else 0.0
+
         self._remaining.set_function(remaining)
         self._status.set_function(lambda: 1.0 if remaining() > 0 else 0.0)
+        self._aside.set_function(aside)
 
     def serve(self, port: int) -> Server | None:
-        """Serve them on all addresses; nowhere for port 0.
+        """Serve them on all addresses, with what the operator's code has in prometheus_client's default registry.
+
+        Nowhere for port 0.
 
         Raises:
             ConfigurationError: the port cannot be had.
         """
-        return Server("metrics", port, MetricsHandler.factory(self.registry)) if port else None
+        if not port:
+            return None
+        self.registry.register(_OperatorsOwn())
+        return Server("metrics", port, MetricsHandler.factory(self.registry))
 
     def leads(self, token: int) -> None:
         """Note a term's begin."""

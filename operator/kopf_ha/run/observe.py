@@ -15,7 +15,7 @@ from kopf_ha.adapters import Outcome, wiring
 from kopf_ha.core.target import Target
 from kopf_ha.core.token import ANNOTATIONS
 from kopf_ha.core.wire import Request
-from kopf_ha.errors import FloorLost, TermEnded
+from kopf_ha.errors import Denied, FloorLost, TermEnded
 
 HANDLER_ID = "kopf_ha.observe"
 STARTUP_ID = "kopf_ha.ignore_stamps"
@@ -86,8 +86,11 @@ def _not_signals(record: logging.LogRecord) -> bool:
 
 
 def _without_trace(record: logging.LogRecord) -> bool:
-    """A write that is refused since its term is over is no surprise, and its cause is not where it was sent."""
-    if record.exc_info and isinstance(record.exc_info[1], TermEnded):
+    """A write that is refused since its term is over is no surprise, and its cause is not where it was sent.
+
+    Nor is that of one that a policy refuses: its sentence says all.
+    """
+    if record.exc_info and isinstance(record.exc_info[1], TermEnded | Denied):
         record.exc_info = None
     return True
 

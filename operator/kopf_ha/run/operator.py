@@ -27,6 +27,7 @@ from kopf_ha.core.grant import Grant
 from kopf_ha.election import Elector, PodWatcher, RunLock
 from kopf_ha.errors import ConfigurationError, FloorLost, TermEnded
 from kopf_ha.run.api import Api, make_client
+from kopf_ha.run.aside import try_again
 from kopf_ha.run.barrier import raise_barrier
 from kopf_ha.run.everywhere import EXIT_EVERYWHERE, LINGER, Everywhere
 from kopf_ha.run.health import Health, Vitals
@@ -257,8 +258,12 @@ class Runner:
         else:
             asking.start()
         began = boottime()
-        stamped = raise_barrier(self.api, self.fence, grant)
-        self.journal.barrier_up(boottime() - began, stamped)
+        raised = raise_barrier(self.api, self.fence, grant)
+        self.journal.barrier_up(boottime() - began, raised.stamped)
+        if raised.aside:
+            self.journal.set_aside(raised.aside)
+            again = (self.api, self.fence, grant, raised.aside, self.journal.set_aside)
+            threading.Thread(target=try_again, args=again, name="kopf-ha-set-aside", daemon=True).start()
         if not self.settings.require_policies:
             asking.join()
 

@@ -1,46 +1,36 @@
-"""A small HTTP server in threads of its own, which answers whatever the operator's code does to its loop."""
+"""A small HTTP server in a thread of its own, which answers whatever the operator's code does to its loop.
+
+Any pod may connect to it, so it holds few connections, each for a short time, and prefers the newest: whoever keeps
+all of them open keeps no probe from being answered (I10). One loop for all; a thread for each would be one more
+thing to use up.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import io
 import logging
 import socket
-import socketserver
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
+from typing import Any
 
 from kopf_ha.errors import ConfigurationError
 
 logger = logging.getLogger("kopf_ha.run")
 
-#: Seconds after which a client that sends nothing is hung up on, so that no thread waits for ever.
+#: Seconds for a whole request, from the connection to the last byte of the answer.
 PATIENCE = 10.0
-
-
-class _Server(socketserver.ThreadingTCPServer):
-    """Not `http.server`'s own, which asks the DNS for its name before it serves."""
-
-    daemon_threads = True
-    block_on_close = False
-    allow_reuse_address = True
-    request_queue_size = 64
-
-    def server_bind(self) -> None:
-        if self.address_family == socket.AF_INET6:
-            # One socket for both: a pod's address may be of either family, and probes go to it.
-            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        super().server_bind()
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of a client that hung up."""
-        if not isinstance(sys.exception(), OSError):
-            logger.error("a request to %s failed", threading.current_thread().name, exc_info=True)
-
-
-class _Server6(_Server):
-    address_family = socket.AF_INET6
+#: Connections that are held at once. When one more comes, the oldest goes.
+SLOTS = 32
+#: Connections that are accepted in one turn of the loop, hence open beyond the slots for a moment.
+BATCH = 16
+#: Connections that the kernel keeps until then. Of one that it drops the client tries again a second later only.
+WAITING = 128
+#: Bytes of a request, its headers included.
+REQUEST = 16 * 1024
 
 
 class Server:
@@ -49,32 +39,100 @@ class Server:
     Args:
         what: is served, for the sentence when it cannot be.
         port: TCP port; 0 takes a free one, see `port`.
-        handler: answers the requests.
+        handler: answers requests without a body. It runs in the server's loop, so it must not wait.
+        patience: seconds for a whole request.
+        slots: connections that are held at once.
 
     Raises:
         ConfigurationError: the port cannot be had.
     """
 
-    def __init__(self, what: str, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
-        # A class of its own, since the time-out is an attribute of the class.
-        patient = type(handler.__name__, (handler,), {"timeout": PATIENCE})
+    def __init__(
+        self,
+        what: str,
+        port: int,
+        handler: type[BaseHTTPRequestHandler],
+        *,
+        patience: float = PATIENCE,
+        slots: int = SLOTS,
+    ) -> None:
         try:
-            if socket.has_dualstack_ipv6():
-                self._server: _Server = _Server6(("::", port), patient)
-            else:
-                self._server = _Server(("0.0.0.0", port), patient)  # noqa: S104  the kubelet asks from outside
+            self._socket = _listen(port)
         except OSError as error:
             raise ConfigurationError(f"{what} cannot be served at port {port}: {error}") from error
-        self.port = int(self._server.server_address[1])
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name=f"kopf-ha-{what}", daemon=True
-        )
+        self.port = int(self._socket.getsockname()[1])
+        self._handler = handler
+        self._patience = patience
+        self._slots = slots
+        self._open: dict[asyncio.StreamWriter, None] = {}  #: in the order of their coming
+        self._loop = asyncio.new_event_loop()
+        self._over = asyncio.Event()
+        self._thread = threading.Thread(target=self._main, name=f"kopf-ha-{what}", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Stop serving and give the port back."""
-        self._server.shutdown()
-        self._server.server_close()
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join()
+
+    def _main(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        server = await asyncio.start_server(self._connection, sock=self._socket, backlog=BATCH, limit=REQUEST)
+        self._socket.listen(WAITING)
+        await self._over.wait()
+        server.close()
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open[writer] = None
+        if len(self._open) > self._slots:
+            oldest = next(iter(self._open))
+            del self._open[oldest]
+            oldest.transport.abort()
+        try:
+            async with asyncio.timeout(self._patience):
+                asked = await reader.readuntil(b"\r\n\r\n")
+                writer.write(self._answer(asked, writer.get_extra_info("peername")))
+                writer.close()
+                await writer.wait_closed()
+        except (TimeoutError, OSError, EOFError, asyncio.LimitOverrunError):
+            pass  # a client that hung up, is too slow or is none
+        finally:
+            self._open.pop(writer, None)
+            writer.transport.abort()
+
+    def _answer(self, asked: bytes, peer: Any) -> bytes:
+        """Let the handler read from memory and write to it: it never waits for a client."""
+        exchange: Any = _Exchange(asked)
+        server: Any = self
+        try:
+            self._handler(exchange, peer, server)
+        except Exception:
+            logger.error("a request to %s failed", self._thread.name, exc_info=True)
+        return bytes(exchange.answered)
+
+
+class _Exchange:
+    """One request that was read whole, as the socket that a handler of `http.server` wants."""
+
+    def __init__(self, asked: bytes) -> None:
+        self._asked = asked
+        self.answered = bytearray()
+
+    def makefile(self, mode: str, size: int) -> io.BytesIO:
+        return io.BytesIO(self._asked)
+
+    def sendall(self, data: bytes) -> None:
+        self.answered += data
+
+
+def _listen(port: int) -> socket.socket:
+    """Listen on one socket for both families: a pod's address may be of either, and probes go to it."""
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", port))
 
 
 @contextlib.contextmanager

@@ -1,0 +1,177 @@
+"""The ConfigMap that a bound claim publishes.
+
+A creation is no compare-and-swap, and a paused leader can send it at any later time. So what it publishes stays true
+for as long as the claim exists: a pool frees an address only when its claim is gone (I5).
+
+The name can be computed by anybody, and whoever may write ConfigMaps in the claim's namespace can be there first. What
+is not this claim's is neither changed nor removed; the claim is told, and nobody else is touched by it (I10).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import kopf_ha
+from kopf_ha_ipam.model import GROUP, VERSION, Body, Claim, ClaimRef, PoolSpec
+from kopf_ha_ipam.pools import TRIES
+from kopf_ha_ipam.writes import ENDED, LABELS, Api, Conflict, Gone, NamespaceTerminating, Rejected, Unavailable
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """The ConfigMap cannot be made as it should be: one word for programs, a sentence for people."""
+
+    reason: str
+    message: str
+
+
+def child_name(ref: ClaimRef) -> str:
+    """Name the claim's ConfigMap: by the uid too, so that a late creation for another claim hits nothing."""
+    return f"{ref.name}-{ref.uid[:8]}"
+
+
+async def publish(api: Api, claim: Claim, address: str, spec: PoolSpec, *, fresh: bool) -> Blocked | None:
+    """Make the ConfigMap or correct it; give what keeps it from being right, None if it is.
+
+    Args:
+        api: the requests.
+        claim: that has the address, in its status already.
+        address: of the claim.
+        spec: of its pool.
+        fresh: whether there is none yet, for all that is known; that spares a look.
+
+    Raises:
+        Unavailable: the API server does not answer.
+        kopf_ha.TermEnded: the term is over.
+    """
+    ref, wish = claim.ref, _child(claim, address, spec)
+    name = child_name(ref)
+    try:
+        for number in range(TRIES):
+            if not (fresh and number == 0):
+                try:
+                    found = await api.child(ref.namespace, name)
+                except Gone:
+                    found = None
+            else:
+                found = None
+            try:
+                if found is None:
+                    await api.create_child(wish)
+                    return None
+                blocked = _obstacle(found, ref)
+                if blocked is not None:
+                    return blocked
+                patch = _correction(found, wish)
+                if "data" in patch and found.get("immutable"):
+                    await api.delete_child(ref.namespace, name, found["metadata"]["uid"])
+                    continue
+                if patch:
+                    log.warning("ConfigMap %s/%s is corrected", ref.namespace, name)
+                    await api.patch_child(ref.namespace, name, found["metadata"]["resourceVersion"], patch)
+                return None
+            except (Gone, Conflict):
+                continue  # it went, or somebody was faster: look again
+    except NamespaceTerminating:
+        return Blocked("NamespaceTerminating", "The namespace is being deleted, so no ConfigMap can be made.")
+    except Rejected as error:
+        return Blocked("ConfigMapRejected", f"ConfigMap {name} cannot be written: {error}"[:1000])
+    except ENDED:
+        raise
+    except kopf_ha.Refused as error:
+        return Blocked("ConfigMapRefused", f"ConfigMap {name} cannot be written: {error}"[:1000])
+    raise Unavailable(f"ConfigMap {ref.namespace}/{name} changes faster than it can be written")
+
+
+async def remove(api: Api, ref: ClaimRef) -> bool:
+    """Ask for the deletion of the ConfigMap, if it is the claim's; say whether nothing is left to wait for.
+
+    What cannot be deleted is no reason to wait: it belongs to the claim, and Kubernetes collects it when the claim is
+    gone. What a user keeps by a finalizer is the user's, and says nothing about who has the address.
+
+    Raises:
+        Unavailable: the API server does not answer.
+        kopf_ha.TermEnded: the term is over.
+    """
+    name = child_name(ref)
+    for _ in range(TRIES):
+        try:
+            found = await api.child(ref.namespace, name)
+            if not _ours(found, ref) or found["metadata"].get("deletionTimestamp"):
+                return True
+            await api.delete_child(ref.namespace, name, found["metadata"]["uid"])
+        except Gone:
+            return True
+        except Conflict:
+            continue  # it changed between the read and the deletion
+        except ENDED:
+            raise
+        except (kopf_ha.Refused, Rejected) as error:
+            log.warning("ConfigMap %s/%s stays: %s", ref.namespace, name, error)
+            return True
+    return False
+
+
+def _ours(found: Body, ref: ClaimRef) -> bool:
+    """Whether it is this claim's: it names the claim as its owner, or bears our label and has no owner at all."""
+    meta = found["metadata"]
+    owners = [owner.get("uid") for owner in meta.get("ownerReferences") or ()]
+    labelled = LABELS.items() <= (meta.get("labels") or {}).items()
+    return ref.uid in owners or (labelled and not owners)
+
+
+def _obstacle(found: Body, ref: ClaimRef) -> Blocked | None:
+    meta = found["metadata"]
+    if not _ours(found, ref):
+        text = f"There is a ConfigMap {meta['name']} that was not made for this claim. Delete it."
+        return Blocked("ConfigMapTaken", text)
+    if meta.get("deletionTimestamp"):
+        text = f"ConfigMap {meta['name']} is being deleted, and a finalizer keeps it. Remove the finalizer."
+        return Blocked("ConfigMapTerminating", text)
+    return None
+
+
+def _child(claim: Claim, address: str, spec: PoolSpec) -> dict[str, Any]:
+    ref = claim.ref
+    data = {
+        "ADDRESS": address,
+        "PREFIX_LENGTH": str(spec.prefix_length),
+        "CIDR": spec.cidr,
+        "POOL": claim.pool_name,
+    }
+    owner = {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "AddressClaim",
+        "name": ref.name,
+        "uid": ref.uid,
+        "controller": True,
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": child_name(ref),
+            "namespace": ref.namespace,
+            "labels": dict(LABELS),
+            "ownerReferences": [owner],
+        },
+        "data": data | ({"GATEWAY": spec.gateway} if spec.gateway else {}),
+    }
+
+
+def _correction(found: Body, wish: Body) -> dict[str, Any]:
+    patch: dict[str, Any] = {}
+    data = found.get("data") or {}
+    if data != wish["data"]:
+        patch["data"] = wish["data"] | {k: None for k in data if k not in wish["data"]}
+    meta = found["metadata"]
+    owners = [o.get("uid") for o in meta.get("ownerReferences") or ()]
+    if wish["metadata"]["ownerReferences"][0]["uid"] not in owners:
+        patch["metadata"] = {"ownerReferences": wish["metadata"]["ownerReferences"]}
+    if LABELS.items() - (meta.get("labels") or {}).items():
+        patch.setdefault("metadata", {})["labels"] = dict(LABELS)
+    return patch

@@ -1,0 +1,212 @@
+"""Doing again what waits or failed, whenever the world changed or its time has come; otherwise nothing (I7).
+
+Kopf's own retries are not used: Kopf writes each of them into the object's annotations. Here a failure costs no write,
+and concerns the object that it happened to (I10): only the end of the term ends this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Coroutine, Hashable
+from typing import Any, TypeVar
+
+from kopf_ha_ipam import claims, conflicts
+from kopf_ha_ipam.allocator import Allocator
+from kopf_ha_ipam.model import Claim, ClaimRef
+from kopf_ha_ipam.planning import Wait
+from kopf_ha_ipam.writes import ENDED
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+FAILED = object()
+#: ConfigMaps that are looked at at once, when nothing else is to be done.
+VERIFIED = 4
+#: Seconds between two looks for claims whose end no watch showed.
+SWEEP = 600.0
+
+
+async def settle(memory: Allocator, claim: Claim) -> str | None:
+    """Settle a claim as `claims.settle` does; what fails is tried again, ever more seldom.
+
+    Raises:
+        kopf_ha.TermEnded: the term is over.
+        kopf_ha.NoTerm: the caller runs in none.
+    """
+    try:
+        return await claims.settle(memory, claim)
+    except ENDED:
+        raise
+    except Exception as error:  # noqa: BLE001  whatever it is, it is this claim's
+        memory.block(claim.ref.uid)
+        log.warning("claim %s is tried again later: %s: %s", claim.ref.where, type(error).__name__, error)
+        return None
+
+
+async def settle_pool(memory: Allocator, name: str) -> None:
+    """Settle a pool as the memory does; what fails is tried again, ever more seldom.
+
+    Raises:
+        kopf_ha.TermEnded: the term is over.
+        kopf_ha.NoTerm: the caller runs in none.
+    """
+    keeper = memory.keepers.get(name)
+    try:
+        await memory.settle_pool(name)
+        if keeper is not None:
+            memory.backoff.forget((keeper.pool.uid, "pool"))
+    except ENDED:
+        raise
+    except Exception as error:  # noqa: BLE001  whatever it is, it is this pool's
+        log.warning("pool %s is tried again later: %s: %s", name, type(error).__name__, error)
+        if keeper is not None:
+            memory.inactive.setdefault(keeper.pool.uid, contextvars.copy_context())
+            memory.wake_at(memory.backoff.failed((keeper.pool.uid, "pool"), memory.clock()))
+
+
+class Retries:
+    """One term's.
+
+    Args:
+        memory: of the term.
+    """
+
+    def __init__(self, memory: Allocator) -> None:
+        self._memory = memory
+
+    async def run(self) -> None:
+        """Go on until the term ends.
+
+        Raises:
+            kopf_ha.TermEnded: it did.
+        """
+        memory = self._memory
+        sweep = memory.clock() + SWEEP
+        while True:
+            memory.wake_at(sweep)
+            await memory.until_changed()
+            await self.once()
+            if memory.clock() >= sweep:
+                await self._try("sweep", "the look for lost claims", memory.sweep())
+                sweep = memory.clock() + SWEEP
+
+    async def once(self) -> None:
+        """Do what can be done now."""
+        await self._bury()
+        await self._activate()
+        await self._settle()
+        await self._show()
+        await self._verify()
+
+    async def _bury(self) -> None:
+        memory = self._memory
+
+        async def one(uid: str, ref: ClaimRef) -> None:
+            gone = await self._try((uid, "goes"), f"claim {ref.where}", claims.bury(memory, ref))
+            if gone is True:
+                memory.leaving.pop(uid, None)
+                memory.backoff.forget((uid, "goes"))
+            elif gone is False:
+                memory.wake_at(memory.backoff.failed((uid, "goes"), memory.clock()))
+
+        await asyncio.gather(*(one(u, ref) for u, ref in list(memory.leaving.items()) if self._due((u, "goes"))))
+
+    async def _activate(self) -> None:
+        memory = self._memory
+        for uid, context in list(memory.inactive.items()):
+            keeper = next((k for k in memory.keepers.values() if k.pool.uid == uid), None)
+            if keeper is None:
+                memory.inactive.pop(uid, None)
+            elif self._due((uid, "pool")) and not memory.still_blocked(keeper):
+                await self._try(
+                    (uid, "pool"), f"pool {keeper.pool.name}", settle_pool(memory, keeper.pool.name), context
+                )
+
+    async def _settle(self) -> None:
+        memory = self._memory
+
+        async def one(claim: Claim, context: contextvars.Context) -> None:
+            address = await self._try(claim.ref.uid, f"claim {claim.ref.where}", settle(memory, claim), context)
+            if isinstance(address, str) and claim.noted != address:
+                noted = memory.api.note_address(claim.ref, address)
+                await self._try((claim.ref.uid, "note"), f"the annotation of claim {claim.ref.where}", noted)
+
+        await asyncio.gather(*(one(claim, memory.waiting[claim.ref.uid]) for claim in self.due()))
+
+    def due(self) -> list[Claim]:
+        """Give the claims for which something can be done now. That costs no request.
+
+        Freeing one address must not run all that wait for one: they are planned for as a whole, and only who gets
+        something, or has to be told something else, is handled.
+        """
+        memory = self._memory
+        by_pool: dict[str, list[Claim]] = {}
+        for uid in list(memory.waiting):
+            claim = memory.claims.get(uid)
+            if claim is None or claim.terminating:
+                memory.done(uid)
+            elif self._due(uid):
+                by_pool.setdefault(claim.pool_name, []).append(claim)
+        due = []
+        for name, found in by_pool.items():
+            keeper = memory.keepers.get(name)
+            answers = keeper.preview(found) if keeper is not None else {}
+            for claim in found:
+                answer = answers.get(claim.ref.uid) or memory.no_pool(claim)
+                if claim.ref.uid in memory.promised or not claims.told(claim, answer):
+                    due.append(claim)
+                elif isinstance(answer, Wait) and answer.retry_at is not None:
+                    memory.wake_at(answer.retry_at)
+        return due
+
+    async def _show(self) -> None:
+        memory = self._memory
+        if not memory.suspicious or memory.context is None or not self._due("conflicts"):
+            return
+        memory.suspicious = False
+        shown = await self._try("conflicts", "what was given twice", conflicts.show(memory), memory.context)
+        if shown is FAILED:
+            memory.suspicious = True
+        else:
+            memory.backoff.forget("conflicts")
+
+    async def _verify(self) -> None:
+        """Look at a few ConfigMaps; the rest comes with the next round, after what is more urgent."""
+        memory = self._memory
+        some = [(u, c) for u, c in memory.unverified.items() if self._due((u, "verify"))][:VERIFIED]
+
+        async def one(uid: str, claim: Claim) -> None:
+            verified = claims.verify(memory, memory.claims.get(uid, claim))
+            what = f"the ConfigMap of claim {claim.ref.where}"
+            if await self._try((uid, "verify"), what, verified) is not FAILED:
+                memory.unverified.pop(uid, None)
+                memory.backoff.forget((uid, "verify"))
+
+        await asyncio.gather(*(one(uid, claim) for uid, claim in some))
+        if some:
+            memory.changed()
+
+    def _due(self, key: Hashable) -> bool:
+        return not self._memory.backoff.waits(key, self._memory.clock())
+
+    async def _try(
+        self, key: Hashable, what: str, work: Coroutine[Any, Any, T], context: contextvars.Context | None = None
+    ) -> T | object:
+        """Do it, and give its result; `FAILED` if it failed, and then its time comes later and later.
+
+        Raises:
+            kopf_ha.TermEnded: the term is over, and with it this memory.
+        """
+        memory = self._memory
+        task = asyncio.create_task(work, context=context or contextvars.copy_context())
+        (result,) = await asyncio.gather(task, return_exceptions=True)
+        if isinstance(result, Exception) and not isinstance(result, ENDED):
+            at = memory.backoff.failed(key, memory.clock())
+            memory.wake_at(at)
+            log.warning("%s is tried again in %.0f s: %s: %s", what, at - memory.clock(), type(result).__name__, result)
+            return FAILED
+        if isinstance(result, BaseException):
+            raise result
+        return result

@@ -1,0 +1,146 @@
+"""A write that brings the stamp alone: nobody's edits keep it out (I10). And what is refused without one."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from kopf_ha.core.wire import Request, Response
+from kopf_ha.errors import FloorLost, Refused, SetAside, StaleLeader, TermEnded
+from tests.core.fake_api import CRDS, JSON_PATCH, MERGE, MINE, FakeApi, Process, patch, stamp, status
+
+POOL = "/apis/t.dev/v1/namespaces/a/pools/x"
+ALONE = {"status": {}}
+
+
+@pytest.fixture
+def api() -> FakeApi:
+    api = FakeApi()
+    api.put(f"{CRDS}/pools.t.dev", copy.deepcopy(api.get(f"{CRDS}/widgets.t.dev")))
+    return api
+
+
+@pytest.fixture
+def me(api: FakeApi) -> Process:
+    return Process(api, MINE, deciding=["pools.t.dev"])
+
+
+def busy(api: FakeApi) -> None:
+    """A user edits the spec between any two requests of ours: no revision that was read is the one at the write."""
+
+    def edit(request: Request) -> None:
+        if request.path.startswith(POOL):
+            api.edit(POOL, lambda o: o["spec"].update(n=o["spec"].get("n", 0) + 1))
+
+    api.intercept = edit
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize(
+    "there",
+    [{}, {"status": {"free": 3}}, {"status": {"fencing": stamp(6).as_status(), "free": 3}}, {"status": {}}],
+    ids=["no status", "no stamp", "an earlier stamp", "an empty status"],
+)
+def test_however_fast_others_edit(api: FakeApi, me: Process, there: dict[str, Any], known: bool) -> None:
+    api.put(POOL, {"spec": {}} | there)
+    if known:
+        me.fence.schemas["t.dev", "v1", "pools"] = True
+        me.watch(POOL)
+    busy(api)
+    answer = me.patch(POOL + "/status", ALONE)
+    assert answer.status == 200
+    assert api.recorded(POOL) == MINE
+    assert api.get(POOL)["status"].get("free") == there.get("status", {}).get("free")
+    # Of one that was listed without a stamp it is guessed that it has no status either.
+    guessed_wrong = known and "status" in there and "fencing" not in there["status"]
+    assert len(api.sent("PATCH")) == (2 if guessed_wrong else 1)
+    # What the next write stands on.
+    seen = me.fence.known.get(api.target(POOL).key)
+    assert seen is not None
+    assert (seen.stamp, seen.version) == (MINE, answer.json["metadata"]["resourceVersion"])
+
+
+def test_another_writer_of_the_status_costs_a_read(api: FakeApi, me: Process) -> None:
+    """A leader before us, late, between our read and our stamp."""
+    api.put(POOL, {"spec": {}})
+    attempt = me.attempt(patch(POOL + "/status", ALONE))
+    while attempt.pending is None or attempt.pending.method != "PATCH":
+        attempt.step()
+    api.edit(POOL, lambda o: o.update(status={"fencing": stamp(5).as_status(), "free": 2}))
+    assert attempt.finish().status == 200
+    assert api.recorded(POOL) == MINE
+    assert api.get(POOL)["status"]["free"] == 2
+
+
+def test_a_later_term_keeps_its_stamp(api: FakeApi, me: Process) -> None:
+    """I1."""
+    api.put(POOL, {"spec": {}}, stamp(6))
+    attempt = me.attempt(patch(POOL + "/status", ALONE))
+    while attempt.pending is None or attempt.pending.method != "PATCH":
+        attempt.step()
+    api.edit(POOL, lambda o: o["status"].update(fencing=stamp(8).as_status()))
+    api.elect(stamp(8))
+    with pytest.raises(StaleLeader):
+        attempt.finish()
+    assert api.recorded(POOL) == stamp(8)
+
+
+def test_a_floor_that_was_lost(api: FakeApi, me: Process) -> None:
+    api.put(POOL, {"spec": {}}, stamp(8))
+    with pytest.raises(FloorLost):
+        me.patch(POOL + "/status", ALONE)
+
+
+@pytest.mark.parametrize("code", [403, 409, 422, 429, 500])
+def test_an_answer_that_has_nothing_to_do_with_the_stamp(api: FakeApi, me: Process, code: int) -> None:
+    api.put(POOL, {"spec": {}}, stamp(6))
+
+    def refuse(request: Request) -> Response | None:
+        return status(code, "frozen by somebody's policy") if request.method == "PATCH" else None
+
+    api.intercept = refuse
+    assert me.patch(POOL + "/status", ALONE).status == code
+    # A conflict may be another's luck; what will not change is not asked again and again.
+    assert len(api.sent("PATCH")) == 1 or code == 409
+
+
+def test_one_that_is_gone(api: FakeApi, me: Process) -> None:
+    assert me.patch(POOL + "/status", ALONE).status == 404
+    assert api.sent("PATCH") == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        patch(POOL + "/status", {"status": {"free": 1}, "metadata": {"resourceVersion": "VERSION"}}),
+        patch(POOL + "/status", [{"op": "add", "path": "/status/free", "value": 1}], JSON_PATCH),
+        patch(POOL + "/status", {"status": {"free": 1}}),  # Kopf's, which decides from what its watch saw
+    ],
+    ids=["merge", "json patch", "Kopf's"],
+)
+def test_nothing_is_decided_from_what_is_set_aside(api: FakeApi, me: Process, body: Request) -> None:
+    made = api.put(POOL, {"spec": {}}, stamp(6))
+    me.saw = True
+    me.grant.set_aside = frozenset({made["metadata"]["uid"]})
+    version = made["metadata"]["resourceVersion"].encode()
+    request = Request(body.method, body.path, "", body.content_type, body.body.replace(b"VERSION", version))
+    with pytest.raises(SetAside, match=r"pools.t.dev/status a/x: the object is set aside") as caught:
+        me.send(request)
+    assert isinstance(caught.value, Refused)
+    assert not isinstance(caught.value, TermEnded)
+    assert api.sent("PATCH") == []
+    # Its labels and its end are no decision; and it is the object's matter, not that of others.
+    assert me.patch(POOL, {"metadata": {"labels": {"a": "b"}}}).status == 200
+    # When the barrier comes to it after all, it is an object as any other.
+    assert me.patch(POOL + "/status", ALONE).status == 200
+    me.grant.set_aside = frozenset()
+    assert me.patch(POOL + "/status", {"status": {"free": 1}}, MERGE).status == 200
+
+
+def test_what_is_set_aside_is_one_object_not_its_name(api: FakeApi, me: Process) -> None:
+    api.put(POOL, {"spec": {}}, stamp(6))
+    me.saw = True
+    me.grant.set_aside = frozenset({"another uid"})
+    assert me.patch(POOL + "/status", {"status": {"free": 1}}).status == 200

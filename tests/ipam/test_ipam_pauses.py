@@ -1,0 +1,115 @@
+"""A leader is paused before any of its writes, its successor before any of its own, and the first one wakes then (I5).
+
+A pause has no limit. So every pair of pauses is tried, with what users can do meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from kopf_ha_ipam import allocator, claims, conflicts
+from tests.ipam.pauses import HOLD, GivenTwice, Leader, World
+
+
+@pytest.fixture(autouse=True)
+def _no_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (allocator, claims, conflicts):
+        monkeypatch.setattr(module, "event", lambda *_, **__: None)
+
+
+def deleted(world: World) -> None:
+    world.delete("claim", "a")
+
+
+def removed_by_force(world: World) -> None:
+    world.force("claim", "a")
+
+
+def another_pool(world: World) -> None:
+    """The pool goes by force, and another one has its range."""
+    world.force("pool", "p")
+    world.pool("q")
+
+
+def the_pool_anew(world: World) -> None:
+    world.force("pool", "p")
+    world.pool("p")
+
+
+def both(world: World) -> None:
+    world.delete("claim", "a")
+    another_pool(world)
+
+
+def nothing(world: World) -> None:
+    pass
+
+
+USERS = [deleted, removed_by_force, another_pool, the_pool_anew, both, nothing]
+
+
+async def story(user: Callable[[World], None], first: int, second: int, finalizers: tuple[str, ...], gate: bool) -> str:
+    """Tell it once; give who was paused: "", "first", "both"."""
+    world = World()
+    world.pool("p")
+    world.claim("a", "p", *finalizers)
+    world.claim("b", "p")
+    old = Leader(world, 1, first)
+    if not await old.until_frozen():
+        return ""
+    user(world)
+    for name in ("v", "w"):
+        world.claim(name, "p")
+        world.claim(f"{name}-q", "q")
+    new = Leader(world, 2, second)
+    paused = await new.until_frozen()
+    await old.wake(gate_open=gate)
+    if paused:
+        await new.wake()
+    await settled(world, 3)
+    return "both" if paused else "first"
+
+
+async def settled(world: World, token: int) -> None:
+    """Everything is served in the end, and nothing stays recorded for nobody (I7)."""
+    world.collect()
+    last = Leader(world, token)
+    await last.lead()
+    world.release("claim", "a", HOLD)
+    for _ in range(6):
+        world.now += 400
+        await last.turn()
+    living = {b["metadata"]["uid"]: b for (k, _), b in world.objects.items() if k == "claim"}
+    for (kind, name), body in world.objects.items():
+        if kind != "pool" or body["status"].get("state") != "Active":
+            continue
+        held = body["status"]["allocations"]
+        owners = {owner.rpartition("/")[2] for owner in held.values()}
+        assert owners <= living.keys(), f"{name} records an address for a claim that is gone"
+        waiting = [c for c in living.values() if c["spec"]["poolName"] == name and c["metadata"]["uid"] not in owners]
+        assert len(held) == 2 or not waiting, f"{name} has free addresses, and claims wait"
+        bound = [c for c in living.values() if c["metadata"]["uid"] in owners]
+        assert all(c["status"]["conditions"][0]["reason"] == "Bound" for c in bound)
+
+
+@pytest.mark.parametrize("gate", [True, False], ids=["gate-open", "gate-closed"])
+@pytest.mark.parametrize("finalizers", [(), (HOLD,)], ids=["plain", "held"])
+@pytest.mark.parametrize("user", USERS)
+def test_every_pair_of_pauses(user: Callable[[World], None], finalizers: tuple[str, ...], gate: bool) -> None:
+    pairs = 0
+    for first in range(1, 100):
+        paused = ""
+        for second in range(1, 200):
+            try:
+                paused = asyncio.run(story(user, first, second, finalizers, gate))
+            except GivenTwice as error:
+                raise AssertionError(f"paused before writes {first} and {second}: {error}") from error
+            pairs += 1
+            if paused != "both":
+                break
+        if not paused:
+            break
+    assert pairs > 100

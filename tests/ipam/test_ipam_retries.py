@@ -1,0 +1,195 @@
+"""What is done again, and when. What can be done only, ever more seldom; one object's trouble is its own (I7, I10)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import kopf_ha
+from kopf_ha_ipam import allocator, claims, conflicts, retries
+from kopf_ha_ipam.backoff import FIRST, LONGEST, Backoff, delay
+from kopf_ha_ipam.model import Claim
+from kopf_ha_ipam.writes import Rejected, Unavailable
+from tests.ipam.pauses import Leader, World
+
+
+@pytest.fixture(autouse=True)
+def _no_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (allocator, claims, conflicts):
+        monkeypatch.setattr(module, "event", lambda *_, **__: None)
+
+
+def failing(leader: Leader, method: str, errors: Callable[..., Iterator[Exception | None]]) -> list[Any]:
+    """Have a request of a leader fail; give the list of its calls."""
+    calls: list[Any] = []
+    given = getattr(leader.view, method)
+
+    async def call(*args: Any) -> Any:
+        calls.append(args)
+        error = next(errors(*args), None)
+        if error is not None:
+            raise error
+        return await given(*args)
+
+    setattr(leader.view, method, call)
+    return calls
+
+
+def bound(world: World, name: str) -> bool:
+    conditions = world.status(name).get("conditions") or [{}]
+    return bool(conditions[0].get("reason") == "Bound")
+
+
+def test_delays_grow_and_have_an_end() -> None:
+    delays = [delay(n) for n in range(1, 50)]
+    assert delays[:3] == [FIRST, 2 * FIRST, 4 * FIRST]
+    assert delays == sorted(delays)
+    assert delays[-1] == LONGEST
+    backoff = Backoff()
+    assert not backoff.waits("a", 0.0)
+    until = backoff.failed("a", 100.0)
+    assert backoff.waits("a", until - 0.1)
+    assert not backoff.waits("a", until)
+    assert backoff.failed("a", until) == until + 2 * FIRST
+    backoff.forget("a")
+    assert not backoff.waits("a", until)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Rejected("quota"), Unavailable("no answer"), kopf_ha.Unfenced("annotations"), kopf_ha.Denied("no"), ValueError()],
+)
+def test_one_claims_trouble_is_its_own(error: Exception) -> None:
+    async def scenario() -> None:
+        world = World()
+        world.pool("p")
+        world.claim("a", "p")
+        world.claim("b", "p")
+        leader = Leader(world, 1)
+        broken = True
+
+        def errors(body: Any) -> Iterator[Exception | None]:
+            return iter([error if broken and body["metadata"]["name"].startswith("a-") else None])
+
+        calls = failing(leader, "create_child", errors)
+        await leader.turn()
+        assert bound(world, "b")
+        assert not bound(world, "a")
+        before = len(calls)
+        await leader.retries.once()  # the world has not changed, and its time has not come
+        assert len(calls) == before
+        broken = False
+        world.now += LONGEST
+        await leader.retries.once()
+        assert bound(world, "a")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("error", [kopf_ha.StaleLeader("newer"), kopf_ha.NoTerm("none")])
+def test_the_end_of_the_term_ends_it(error: Exception) -> None:
+    async def scenario() -> None:
+        world = World()
+        world.pool("p")
+        world.claim("a", "p")
+        leader = Leader(world, 1)
+        failing(leader, "create_child", lambda body: iter([error]))
+        with pytest.raises(type(error)):
+            await leader.lead()
+
+    asyncio.run(scenario())
+
+
+def test_freeing_one_address_runs_one_of_those_that_wait() -> None:
+    async def scenario() -> None:
+        world = World()
+        world.pool("p")  # gives two addresses
+        for name in ("a", "b", *(f"w{n}" for n in range(50))):
+            world.claim(name, "p")
+        leader = Leader(world, 1)
+        await leader.lead()
+        assert len(leader.memory.waiting) == 50
+        assert leader.retries.due() == []
+        writes = leader.view.count
+        claim = leader.memory.claims[world.objects["claim", "a"]["metadata"]["uid"]]
+        world.delete("claim", "a")
+        await leader.take_back(Claim.parse(world.objects["claim", "a"]))
+        leader.memory.claim_gone(world.ends[-1][1])
+        await leader.retries.once()
+        assert leader.memory.holder_of(claim.ref.uid) is None
+        assert leader.retries.due() == []  # it rests
+        world.now += 61
+        assert [c.ref.name for c in leader.retries.due()] == ["w0"]
+        await leader.retries.once()
+        assert bound(world, "w0")
+        assert leader.view.count - writes < 12
+
+    asyncio.run(scenario())
+
+
+def test_an_address_whose_write_may_still_arrive_keeps_a_new_pool_from_it() -> None:
+    """No answer is no "no": a pool of the same range waits until the claim was written anew."""
+
+    async def scenario() -> None:
+        world = World()
+        world.pool("p")
+        world.claim("a", "p")
+        leader = Leader(world, 1)
+        lost = True
+
+        def errors(ref: Any, version: str, status: Any) -> Iterator[Exception | None]:
+            return iter([Unavailable("no answer") if lost and status.get("address") else None])
+
+        failing(leader, "patch_claim_status", errors)
+        await leader.turn()
+        uid = world.objects["claim", "a"]["metadata"]["uid"]
+        assert leader.memory.promised == {uid: "10.0.0.1"}
+        world.force("pool", "p")
+        world.pool("q")
+        leader.memory.pool_gone(world.ends[-1][1])
+        leader.memory.pool_seen(world.objects["pool", "q"])
+        await leader.memory.settle_pool("q")
+        assert world.objects["pool", "q"]["status"].get("state") is None
+        lost = False
+        world.now += LONGEST
+        await leader.retries.once()  # the claim is told that its pool is gone, which no late write survives
+        assert leader.memory.promised == {}
+        await leader.retries.once()
+        assert world.objects["pool", "q"]["status"]["state"] == "Active"
+
+    asyncio.run(scenario())
+
+
+def test_a_claim_whose_end_no_watch_showed_is_found() -> None:
+    async def scenario() -> None:
+        world = World()
+        world.pool("p")
+        world.claim("a", "p")
+        leader = Leader(world, 1)
+        await leader.lead()
+        world.force("claim", "a")
+        leader.memory.context = contextvars.copy_context()
+        await leader.memory.sweep()
+        await leader.retries.once()
+        assert world.objects["pool", "p"]["status"]["allocations"] == {}
+
+    asyncio.run(scenario())
+
+
+def test_retries_of_a_claim_do_not_use_kopfs() -> None:
+    """Kopf would write down each retry of its own."""
+
+    async def scenario() -> None:
+        world = World()
+        world.claim("a", "p")
+        leader = Leader(world, 1)
+        failing(leader, "patch_claim_status", lambda *_: iter([Unavailable("no answer")]))
+        claim = leader.memory.claim_seen(world.objects["claim", "a"])
+        assert await retries.settle(leader.memory, claim) is None
+        assert claim.ref.uid in leader.memory.waiting
+
+    asyncio.run(scenario())
