@@ -48,7 +48,7 @@ def nodes(control_plane: ControlPlane) -> Iterator[None]:
 
 
 @pytest.mark.timeout(600)  # the scheduler may have to be built first
-@pytest.mark.usefixtures("deployed", "nodes")  # the priority class is in deploy/
+@pytest.mark.usefixtures("nodes")
 def test_a_replica_waits_for_its_zone(
     control_plane: ControlPlane, scheduler: Process, binaries: Binaries, namespace: str
 ) -> None:
@@ -57,6 +57,7 @@ def test_a_replica_waits_for_its_zone(
     deployment["metadata"]["namespace"] = namespace
     spec = deployment["spec"]["template"]["spec"]
     spec["serviceAccountName"] = "default"
+    del spec["priorityClassName"]  # which is for the operator's own pods only
     # of nodes without a kubelet
     missing = [{"key": f"node.kubernetes.io/{why}", "effect": "NoSchedule"} for why in ("not-ready", "unreachable")]
     spec["tolerations"] += [{"operator": "Exists", **taint} for taint in (TAINT, *missing)]

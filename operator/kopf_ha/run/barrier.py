@@ -255,7 +255,7 @@ def schema_of(api: Api, target: Target) -> bool | None:
             request = asking.send(api.request(request.method, request.path))
     except StopIteration as told:
         return None if told.value is None else bool(told.value)
-    except Unanswered as error:
+    except (Unanswered, urllib3.exceptions.HTTPError) as error:
         raise LookupError(f"cannot read the schema of {target.kind}: {error}") from error
 
 
