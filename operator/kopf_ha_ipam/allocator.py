@@ -61,6 +61,7 @@ class Allocator:
         self.inactive: dict[str, contextvars.Context] = {}
         self.backoff = Backoff()
         self._alarm: asyncio.TimerHandle | None = None
+        self._gone: set[str] = set()  #: uids of pools
         self._locks: dict[str, asyncio.Lock] = {}
         self._activation = asyncio.Lock()
         self._changed = asyncio.Event()
@@ -108,8 +109,10 @@ class Allocator:
     # What handlers tell.
 
     def pool_seen(self, body: Body) -> None:
-        """Take over a pool from a watch."""
+        """Take over a pool from a watch, which may be late: what a read did not find does not come back."""
         pool = Pool.parse(body)
+        if pool.uid in self._gone:
+            return
         keeper = self.keepers.get(pool.name)
         old = keeper.pool.spec if keeper is not None else None
         if keeper is None or keeper.pool.uid != pool.uid:
@@ -125,6 +128,7 @@ class Allocator:
         """Forget a pool; its claims wait for another one of the name, and pools that it blocked try again."""
         name, uid = body["metadata"]["name"], body["metadata"]["uid"]
         keeper = self.keepers.get(name)
+        self._gone.add(uid)
         self.inactive.pop(uid, None)
         if keeper is not None and keeper.pool.uid == uid:
             del self.keepers[name]

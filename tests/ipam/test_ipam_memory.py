@@ -232,3 +232,19 @@ def test_who_waits_longest_is_served_first_whoever_asks() -> None:
         assert len(server.writes) == 1
 
     asyncio.run(scenario())
+
+
+def test_a_pool_that_is_gone_is_not_brought_back_by_a_late_event() -> None:
+    """A read found out before the watch told; what the watch has still to tell is older."""
+
+    async def scenario() -> None:
+        server = Server()
+        server.put("p", allocations={"10.0.0.1": "ns/a/uid-a"}, fencing={"token": 7, "holder": "me"})
+        term = memory(server)
+        await term.load()
+        late = copy.deepcopy(server.objects["p"])
+        term.pool_gone(late)
+        term.pool_seen(late)
+        assert term.keepers == {}
+
+    asyncio.run(scenario())

@@ -1,4 +1,4 @@
-"""The Lease lost its count, and the pools are new: what claims record is the floor (I2, trap 7)."""
+"""The Lease lost its count, and the pools are new: what claims record is the floor (I2)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from tests.survival.support import BEFORE, Site, terms
 MINE = BEFORE + 1
 
 
-def pools_anew(site: Site, **spec: str) -> None:
-    """Take the pool away by force, and make it again: unstamped, with another uid."""
+def no_pools(site: Site) -> None:
+    """Take the pool away by force."""
     site.kubectl("delete", "addresspool", "p", "--wait=false")
     site.kubectl("patch", "addresspool", "p", "--type=merge", "-p", json.dumps({"metadata": {"finalizers": None}}))
     site.until_gone("addresspool", "p")
+
+
+def pools_anew(site: Site, **spec: str) -> None:
+    """Take the pool away by force, and make it again: unstamped, with another uid."""
+    no_pools(site)
     site.apply(site.pool("p", cidr="10.80.0.0/28", **spec))
 
 
@@ -39,14 +44,15 @@ def test_a_claim_has_a_token_that_the_lease_forgot(site: Site, number: int) -> N
 
 
 def test_a_token_that_is_only_seen_raises_the_floor(site: Site) -> None:
-    """A claim that is as it should be is not written, so no write meets its stamp."""
+    """A claim that waits, and was told so, is not written, so no write meets its stamp."""
     one = site.begin()
+    no_pools(site)
+    site.until_reason("addressclaim", "x", "PoolNotFound")
     site.kill(one)
     site.drop_lease()
-    pools_anew(site)
     site.operator("new")
-    site.apply(site.claim("after", "p"))
-    site.until_settled("after")
+    site.apply(site.claim("after", "nowhere"))
+    site.until_reason("addressclaim", "after", "PoolNotFound")
     site.until_quiet()
     assert site.token("addressclaim", "x") == MINE
     assert site.token("addressclaim", "after") > MINE, "the term before could write over this one"
