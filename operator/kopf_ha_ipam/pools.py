@@ -256,7 +256,7 @@ class PoolKeeper:
             raise Unavailable(f"pool {self.pool.name} is set aside in this term")
         await asyncio.sleep(0)  # all that were woken together come along
         for _ in range(TRIES):
-            waiting = {c.ref.uid: c for c in self._term.queue(self.pool.name)}
+            waiting = {c.ref.uid: c for c in self._term.queue(self.pool.name) if c.ref.uid not in self._held}
             asking, freeing = waiting | self._asking, set(self._freeing)
             planned = self._plan(asking, freeing)
             status = self._status(planned.record, self.pool.state if state is None else state)
