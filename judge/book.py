@@ -8,7 +8,17 @@ from __future__ import annotations
 from collections import defaultdict
 
 from judge.history import Change, Key, Object, uid_of
-from judge.shapes import CHILDREN, allocation, claim_address, is_claim, is_pool, published, recorded, stamp_of
+from judge.shapes import (
+    CHILDREN,
+    allocation,
+    claim_address,
+    is_claim,
+    is_pool,
+    published,
+    recorded,
+    stamp_of,
+    terminating,
+)
 
 Hold = tuple[str, str]  # address, uid of the claim
 
@@ -29,6 +39,7 @@ class Book:
         self.since: dict[Hold, Change] = {}
         self.dropped: dict[Hold, Change] = {}  # what nobody says since the last change, and who said it first
         self.users: dict[str, set[str]] = defaultdict(set)
+        self._going: set[Key] = set()  # ConfigMaps that are being deleted
 
     def turn(self, change: Change) -> tuple[set[Hold], set[Hold]]:
         """Take one change in; return what its record no longer says, and what it newly says."""
@@ -39,6 +50,10 @@ class Book:
             if change.after is not None:
                 self.claims[change.uid] = change.key
                 self.status[change.uid] = claim_address(change.after)
+        if change.key.resource == CHILDREN:
+            self._going.discard(change.key)
+            if terminating(change.after):
+                self._going.add(change.key)
         lost, gained = self._difference(change)
         self.dropped.clear()
         for hold in lost:
@@ -63,8 +78,9 @@ class Book:
         return {uid: key for uid, key in keys.items() if key}
 
     def children(self, hold: Hold) -> list[Key]:
-        """The ConfigMaps that say so."""
-        return sorted(key for key in self.records.get(hold, ()) if key.resource == CHILDREN)
+        """The ConfigMaps that say so, but for those that are being deleted: what a user keeps by a finalizer is his."""
+        found = (key for key in self.records.get(hold, ()) if key.resource == CHILDREN)
+        return sorted(key for key in found if key not in self._going)
 
     def name(self, uid: str) -> str:
         """A living claim, named."""

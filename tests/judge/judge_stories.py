@@ -94,11 +94,11 @@ class Story:
         body = {"metadata": {"uid": name, **meta}, "spec": spec or {"poolName": pool}, "status": status}
         return self.write(self.claim_key(name), body)
 
-    def child(self, claim: str, address: str, term: Term = None) -> int:
+    def child(self, claim: str, address: str, term: Term = None, **meta: Any) -> int:
         owner = {"kind": "AddressClaim", "name": claim, "uid": claim}
         notes = term[0].notes(term[1]) if term else {}
         body = {
-            "metadata": {"uid": f"child-{claim}", "ownerReferences": [owner], "annotations": notes},
+            "metadata": {"uid": f"child-{claim}", "ownerReferences": [owner], "annotations": notes, **meta},
             "data": {"ADDRESS": address},
         }
         return self.write(self.child_key(claim), body)

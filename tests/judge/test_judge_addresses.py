@@ -68,6 +68,15 @@ def test_an_address_that_comes_back_while_it_is_published():
     assert broken(story, early=True) == []
 
 
+def test_a_configmap_that_a_user_keeps_by_a_finalizer_is_the_users():
+    story = Story()
+    bound(story, "a", "10.20.0.7", (ZERO, 1))
+    story.child("a", "10.20.0.7", (ZERO, 1), deletionTimestamp="2030-01-01T00:00:00Z", finalizers=["example.com/hold"])
+    story.gone(story.claim_key("a"))
+    story.pool({}, (ZERO, 1))
+    assert broken(story, fenced=True) == []
+
+
 def test_an_administrator_may_edit_a_record():
     story = Story()
     bound(story, "a", "10.20.0.7", (ZERO, 1))
