@@ -5,11 +5,11 @@ With a new release of Kopf these tests say what moved. They run Kopf itself, aga
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import datetime
 import getpass
 import logging
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -397,10 +397,12 @@ def test_kopfs_formatters_are_recognised_and_can_be_extended() -> None:
 
 
 def test_kopfs_lines_about_signals_and_about_a_handler_are_told_from_others(
-    registry: kopf.OperatorRegistry, caplog: pytest.LogCaptureFixture
+    registry: kopf.OperatorRegistry, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the operator's log speaks of our handler for each event of each object."""
     caplog.set_level(logging.DEBUG)
+    for log in (_kopf.objects_log, _kopf.running_log):
+        monkeypatch.setattr(log, "filters", [])  # a runner of this process leaves its own
     seen = threading.Event()
     kopf.on.event("things", registry=registry, id="theirs")(lambda **_: seen.set())
     _kopf.watch_first(registry, lambda **_: None, "ours")
@@ -426,11 +428,7 @@ def test_no_other_file_touches_private_attributes_or_names_private_modules() -> 
     things = (registry, registry._activities, _kopf._logins(registry)[0], _kopf.WrappedVault(lambda info: info))
     private = {name for thing in things for name in vars(thing) if name.startswith("_")}
     assert {"_watching", "_handlers", "_fallback", "_current"} <= private
+    touched = re.compile(rf"(?<!\bself)\.({'|'.join(sorted(private))})\b|\bkopf\._")
     for path in HERE.rglob("*.py"):
-        if path == HERE / "_kopf.py":
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            where = f"{path}:{getattr(node, 'lineno', 0)}"
-            if isinstance(node, ast.Attribute) and not (isinstance(node.value, ast.Name) and node.value.id == "self"):
-                assert node.attr not in private, where
-            assert not (isinstance(node, ast.Constant) and str(node.value).startswith("kopf._")), where
+        found = touched.search(path.read_text())
+        assert found is None or path == HERE / "_kopf.py", f"{path}: {found[0]}"
