@@ -146,7 +146,7 @@ def test_a_kind_with_a_version_without_the_stamp_is_written_by_none(world: World
     world.create("Mixed", "x", a=1)
     for version in ("v1", "v1beta1"):
         with terms.term(7) as grant:
-            with pytest.raises(Unfenced, match="version v1beta1 is served and lacks status.fencing"):
+            with pytest.raises(Unfenced, match=r"version v1beta1 is served and lacks status\.fencing"):
                 send("PATCH", world.path("mixeds", "x", version), {"spec": {"a": 2}}, MERGE)
             assert not grant.closed
     assert world.get(f"mixeds.{GROUP}", "x")["spec"] == {"a": 1}
