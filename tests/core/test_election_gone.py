@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kopf_ha.core import election as el
 from kopf_ha.core.election import Phase
+from kopf_ha.core.election import events as el
 from tests.election.world import Replica, World
 
 
