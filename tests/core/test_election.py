@@ -80,7 +80,7 @@ def test_a_paused_leader_whose_timer_comes_first_gives_up_and_says_so(world: Wor
 
 
 def test_label_edits_keep_no_dead_leader_alive(world: World) -> None:
-    """Trap 9."""
+    """Only a change of the Lease's spec restarts the expiry."""
     a, b = world.replica("a"), world.replica("b")
     world.run(5)
     for n in range(160):
@@ -230,7 +230,7 @@ def test_a_floor_below_the_present_term_changes_nothing(world: World) -> None:
 
 
 def test_my_name_without_a_term_is_waited_out_and_taken_with_a_higher_token(world: World) -> None:
-    """Trap 9: a process that is restarted under one name has nothing of the old one's term."""
+    """A process that is restarted under the same name has no part in the old one's term."""
     old = world.replica("a")
     world.run(5)
     new = world.replica("a")
@@ -262,6 +262,21 @@ def test_an_acquisition_without_an_answer_that_was_not_done_is_tried_again(world
     world.run(3)
     assert a.leads()
     assert world.tokens == [1]
+
+
+def test_a_read_that_failed_is_repeated_after_a_retry_period(world: World) -> None:
+    """Without a watch that works, nothing else would tell whether the acquisition was done."""
+    a = world.replica("a")
+    a.serve()
+    a.lose_answer()
+    a.answer(el.ReadFailed("503"))
+    a.inbox.clear()
+    assert (a.request, a.due) == (None, pytest.approx(world.now + 2, abs=0.4))
+    world.now = a.due
+    a.tick()
+    assert isinstance(a.request, el.Read)
+    a.answer()
+    assert a.leads()
 
 
 def test_an_open_acquisition_is_not_taken_for_done_when_another_process_of_my_name_acquired(world: World) -> None:
