@@ -78,7 +78,7 @@ class Election:
             state: is not changed.
             event: what happened.
             now: seconds on this machine's boot-time clock, taken just before.
-            wall: the time for people, as MicroTime. It is written into the Lease; no decision is made by it.
+            wall: the time for people, as MicroTime. It is written into the Lease, and nothing is timed by it.
 
         Returns:
             The next state, and what to do, in order: a `Close` always comes first, a request last.
