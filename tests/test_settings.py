@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kopf_ha.core.election import JITTER_FACTOR
 from kopf_ha.errors import ConfigurationError
-from kopf_ha.settings import JITTER_FACTOR, Settings, new_identity
+from kopf_ha.settings import Settings, new_identity
 
 DURATIONS = ("lease_duration", "renew_deadline", "retry_period", "drain_timeout")
 anything = st.floats() | st.integers(-5, 100).map(float) | st.sampled_from([0.0, 0.5, 2.0, 2.4, 3.0])

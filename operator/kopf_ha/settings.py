@@ -11,13 +11,12 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from kopf_ha.core.election import JITTER_FACTOR, Timing
 from kopf_ha.errors import ConfigurationError
 
 FenceMode = Literal["full", "rv", "none"]
 AfterLoss = Literal["follow", "exit"]
 
-#: client-go's: renewals are jittered by up to this factor, so the deadline has to leave room for it.
-JITTER_FACTOR = 1.2
 #: A day; the API server itself would take an int32.
 DURATION_MAX = 86_400
 
@@ -126,6 +125,11 @@ class Settings:
     def lease(self) -> str:
         """``namespace/name``, as stamps record it."""
         return f"{self.lease_namespace}/{self.lease_name}"
+
+    @property
+    def timing(self) -> Timing:
+        """The durations of the election."""
+        return Timing(self.lease_duration, self.renew_deadline, self.retry_period)
 
     def _check_names(self) -> None:
         for what in ("lease_name", "lease_namespace"):
