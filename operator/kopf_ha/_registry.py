@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 
 import kopf
-from kopf._core.intents.registries import SmartOperatorRegistry  # the default registry's class: it has Kopf's logins
+
+from kopf_ha import _kopf
 
 
 @functools.cache
@@ -14,4 +15,4 @@ def everywhere() -> kopf.OperatorRegistry:
 
     Made when it is asked for, as Kopf's own: finding the logins imports all of the kubernetes client.
     """
-    return SmartOperatorRegistry()
+    return _kopf.new_registry()

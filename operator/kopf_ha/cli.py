@@ -171,13 +171,13 @@ def _leave() -> None:
 
 def _load(paths: tuple[str, ...], modules: tuple[str, ...]) -> None:
     """Load the operator as `kopf run` does; errors in its own code keep their tracebacks."""
-    from kopf._cogs.helpers import loaders  # what `kopf run` loads operators with
+    from kopf_ha import _kopf
 
     for path in paths:
         if not path.endswith(".py"):
             raise click.UsageError(f"{path} is no Python file; modules are named with -m")
     try:
-        loaders.preload(paths=paths, modules=modules)
+        _kopf.load(paths, modules)
     except ModuleNotFoundError as error:
         if error.name and any(f"{module}.".startswith(f"{error.name}.") for module in modules):
             raise click.UsageError(

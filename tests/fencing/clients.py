@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import kopf
 import kubernetes
 import pykube
 import urllib3
-from kopf._cogs.structs import credentials
 
 from kopf_ha.adapters.kopf_client import fenced_credentials
 
@@ -59,12 +59,12 @@ def by_pykube(target: str) -> Send:
     return send
 
 
-def connection(target: str) -> credentials.ConnectionInfo:
+def connection(target: str) -> kopf.ConnectionInfo:
     """Kopf's credentials, as its own login handlers make them."""
     if target.startswith("http"):
-        return credentials.ConnectionInfo(server=target)
+        return kopf.ConnectionInfo(server=target)
     config = pykube.KubeConfig.from_file(target)
-    return credentials.ConnectionInfo(
+    return kopf.ConnectionInfo(
         server=config.cluster["server"],
         ca_path=config.cluster["certificate-authority"].filename(),
         certificate_path=config.user["client-certificate"].filename(),
@@ -77,7 +77,7 @@ def own_session(target: str) -> Any:
     info = connection(target)
     context = info.as_ssl_context() or ssl.create_default_context()
     session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context))
-    return credentials.AiohttpSession(server=info.server, aiohttp_session=session)
+    return kopf.AiohttpSession(server=info.server, aiohttp_session=session)
 
 
 def by_aiohttp(target: str, make: Callable[[str], Any] = connection) -> Send:

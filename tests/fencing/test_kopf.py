@@ -10,13 +10,12 @@ from typing import Any
 
 import kopf
 import pytest
-from kopf._core.intents.registries import SmartOperatorRegistry
 
 from devcluster.waiting import until
-from kopf_ha import adapters
+from kopf_ha import _kopf, adapters
 from kopf_ha._context import entered
 from kopf_ha.adapters import Outcome, Wiring, wired
-from kopf_ha.adapters.kopf_client import FencedVault
+from kopf_ha.adapters.kopf_client import fenced_vault
 from kopf_ha.core.change import is_json_patch
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
@@ -52,7 +51,7 @@ class Operator:
     def __init__(self, world: World, fence: Meddled, grant: Grant) -> None:
         self.world, self.fence, self.grant = world, fence, grant
         self.outcomes: list[Outcome] = []
-        self.registry = SmartOperatorRegistry()
+        self.registry = _kopf.new_registry()
         self.calls: list[str] = []
         self.loop: asyncio.AbstractEventLoop | None = None
         self.stop = asyncio.Event()
@@ -76,7 +75,7 @@ class Operator:
             registry=self.registry,
             namespaces=[self.world.namespace],
             standalone=True,
-            vault=FencedVault(),
+            vault=fenced_vault(),
             stop_flag=self.stop,
         )
 

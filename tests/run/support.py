@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import kopf
-from kopf._core.intents.registries import SmartOperatorRegistry
 
 import kopf_ha
 from devcluster.waiting import until
+from kopf_ha._kopf import new_registry
 from kopf_ha.core.grant import Grant
 from kopf_ha.election import Elector
 from kopf_ha.run.api import Api, make_client
@@ -144,7 +144,7 @@ class World:
 
 def registry() -> kopf.OperatorRegistry:
     """Fresh handlers' registry, with Kopf's own logins."""
-    fresh = SmartOperatorRegistry()
+    fresh = new_registry()
 
     @kopf.on.startup(registry=fresh, id="settings")
     def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
@@ -184,7 +184,7 @@ class Running:
         everywhere: kopf.OperatorRegistry | None = None,
         **options: Any,
     ) -> None:
-        none = SmartOperatorRegistry()
+        none = new_registry()
         self.runner = Runner(settings, options_for(handlers, (namespace,), False, **options), everywhere or none)
         self.status: int | BaseException | None = None
         self._thread = threading.Thread(target=self._main, daemon=True)

@@ -14,7 +14,8 @@ import kopf_ha
 from devcluster.waiting import until
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.token import Stamp
-from kopf_ha.run.term import KopfOptions, Term, in_thread
+from kopf_ha.run.kopf_thread import KopfOptions
+from kopf_ha.run.term import Term, in_thread
 from tests.run.support import GROUP, LONG, Marks, Running, World, registry
 
 
@@ -95,9 +96,9 @@ def test_kopf_that_ends_by_itself_gives_the_lease_back_while_a_handler_hangs(
     marks.wait("handling")
     term = running.runner.term
     assert term is not None
-    assert term._loop is not None
-    task = next(t for t in asyncio.all_tasks(term._loop) if t.get_name() == "namespace observer")
-    term._loop.call_soon_threadsafe(task.cancel)
+    assert term.thread.loop is not None
+    task = next(t for t in asyncio.all_tasks(term.thread.loop) if t.get_name() == "namespace observer")
+    term.thread.loop.call_soon_threadsafe(task.cancel)
     try:
         until("the Lease to be free", lambda: not world.lease().get("holderIdentity"), LONG)
         assert not hangs.is_set()

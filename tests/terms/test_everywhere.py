@@ -15,12 +15,12 @@ import kubernetes
 import pykube
 import pytest
 import requests
-from kopf._core.intents.registries import SmartOperatorRegistry
 
 import kopf_ha
 from devcluster import Cluster
 from devcluster.ports import Ports
 from devcluster.waiting import until
+from kopf_ha._kopf import new_registry
 from kopf_ha.errors import NoTerm
 from kopf_ha.run.everywhere import EXIT_EVERYWHERE
 from tests.run.support import GROUP, LONG, Marks, Rival, Running, World, caught, registry
@@ -58,7 +58,7 @@ def webhook(cluster: Cluster, world: World, tmp_path: Path) -> Iterator[kopf.Web
 
 def reading(marks: Marks, server: kopf.WebhookServer, gate: threading.Event) -> kopf.OperatorRegistry:
     """Handlers for every replica that try all they must not do, too."""
-    made = SmartOperatorRegistry()
+    made = new_registry()
 
     @kopf.on.startup(registry=made)
     def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
@@ -196,7 +196,7 @@ def test_follower_and_leader_serve_and_cannot_write(
 
 def test_its_end_ends_the_process(run: Run, world: World, marks: Marks, caplog: pytest.LogCaptureFixture) -> None:
     """Else webhooks would be dead while the process looks alive."""
-    made = SmartOperatorRegistry()
+    made = new_registry()
 
     @kopf.index(GROUP, "v1", "things", registry=made, id="by_key")
     def index(**_: Any) -> None: ...

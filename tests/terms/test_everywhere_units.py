@@ -9,17 +9,17 @@ from typing import Any
 
 import kopf
 import pytest
-from kopf._core.intents.registries import SmartOperatorRegistry
 
 import kopf_ha
 from kopf_ha._context import boottime, entered, entered_everywhere, only_reads
+from kopf_ha._kopf import new_registry
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Request
 from kopf_ha.errors import ConfigurationError, NoTerm
-from kopf_ha.run.everywhere import Everywhere, _Server, has_handlers, name_unserved, with_logins
-from kopf_ha.run.term import KopfOptions
+from kopf_ha.run.everywhere import Everywhere, _Server, name_unserved
+from kopf_ha.run.kopf_thread import KopfOptions
 
 
 def make(registry: kopf.OperatorRegistry, failures: list[str]) -> tuple[Everywhere, threading.Event]:
@@ -29,7 +29,7 @@ def make(registry: kopf.OperatorRegistry, failures: list[str]) -> tuple[Everywhe
         failures.append(cause)
         ended.set()
 
-    return Everywhere(registry, KopfOptions(registry=SmartOperatorRegistry(), clusterwide=True), "me", failed), ended
+    return Everywhere(registry, KopfOptions(registry=new_registry(), clusterwide=True), "me", failed), ended
 
 
 async def nowhere(**_: Any) -> kopf.ConnectionInfo:
@@ -47,14 +47,14 @@ def wrong(registry: kopf.OperatorRegistry) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", ["create", "resume", "timer", "daemon"])
 def test_handlers_that_write_are_refused(kind: str) -> None:
-    registry = SmartOperatorRegistry()
+    registry = new_registry()
     wrong(registry)[kind](lambda **_: None)
     with pytest.raises(ConfigurationError, match="handler h is registered to run on every replica, and cannot"):
         make(registry, [])
 
 
 def test_nothing_to_run() -> None:
-    one, _ = make(SmartOperatorRegistry(), [])
+    one, _ = make(new_registry(), [])
     one.start()
     assert one.ready
     one.stop(1)
@@ -62,7 +62,7 @@ def test_nothing_to_run() -> None:
 
 
 def test_managed_webhook_configurations_are_refused(caplog: pytest.LogCaptureFixture) -> None:
-    registry, failures = SmartOperatorRegistry(), []
+    registry, failures = new_registry(), []
     # the second waits for its turn and comes after all the others
     calls = iter((kopf.TemporaryError("later", delay=0.01), None))
 
@@ -84,7 +84,7 @@ def test_managed_webhook_configurations_are_refused(caplog: pytest.LogCaptureFix
 
 
 def test_a_webhook_without_a_server_ends_it() -> None:
-    registry, failures = SmartOperatorRegistry(), []
+    registry, failures = new_registry(), []
     kopf.on.validate("things", registry=registry)(lambda **_: None)
     kopf.on.login(registry=registry)(nowhere)
     one, ended = make(registry, failures)
@@ -94,22 +94,8 @@ def test_a_webhook_without_a_server_ends_it() -> None:
     assert "no admission server" in failures[0]
 
 
-def test_logins_are_borrowed_unless_it_has_its_own() -> None:
-    mine, theirs = SmartOperatorRegistry(), SmartOperatorRegistry()
-    assert not has_handlers(mine)
-    kopf.on.login(registry=theirs, id="theirs")(lambda **_: None)
-    kopf.on.startup(registry=mine, id="begin")(lambda **_: None)
-    assert has_handlers(mine)
-    ids = [h.id for h in with_logins(mine, theirs)._activities.get_all_handlers()]
-    assert "theirs" in ids
-    assert "begin" in ids
-    assert "theirs" not in [h.id for h in mine._activities.get_all_handlers()]
-    kopf.on.login(registry=mine, id="mine")(lambda **_: None)
-    assert with_logins(mine, theirs) is mine
-
-
 def test_what_the_leader_alone_serves_is_named(caplog: pytest.LogCaptureFixture) -> None:
-    registry = SmartOperatorRegistry()
+    registry = new_registry()
     kopf.on.validate("things", registry=registry, id="check")(lambda **_: None)
     kopf.on.probe(registry=registry, id="alive")(lambda **_: None)
     caplog.set_level(logging.WARNING)

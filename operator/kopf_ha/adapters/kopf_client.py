@@ -2,49 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import aiohttp
-from kopf._cogs.structs import credentials  # the vault is a parameter of kopf.operator(), its class is not public
+import kopf
 from yarl import URL
 
+from kopf_ha._kopf import WrappedVault, with_session
 from kopf_ha.adapters._wiring import adrive, headers_for
 from kopf_ha.core.change import is_json_patch
 from kopf_ha.core.wire import WRITES, Request, Response
 
 
-class FencedVault(credentials.Vault):
-    """Kopf's store of credentials; what the operator's own login handlers return comes out fenced.
-
-    Wrapping the result keeps every login handler as it is. A second handler would not do: of two with one
-    priority Kopf takes one at random.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._made: list[aiohttp.ClientSession] = []
-
-    async def populate(self, src: dict[str, object]) -> None:
-        """Take the credentials of the login handlers, fenced."""
-        fenced = {key: fenced_credentials(info) for key, info in src.items()}
-        self._made += [
-            new.aiohttp_session
-            for key, new in fenced.items()
-            if new is not src[key] and isinstance(new, credentials.AiohttpSession)
-        ]
-        await super().populate(fenced)
-
-    async def close(self) -> None:
-        """Close the sessions, those included that Kopf never used, since it takes one of several logins."""
-        await super().close()
-        for session in self._made:
-            await session.close()
+def fenced_vault() -> WrappedVault:
+    """Make Kopf's store of credentials; what the operator's own login handlers return comes out fenced."""
+    return WrappedVault(fenced_credentials)
 
 
 def fenced_credentials(info: object) -> object:
     """Give credentials whose session passes the fence; what is none is handed on for Kopf to complain."""
-    if isinstance(info, credentials.ConnectionInfo):
+    if isinstance(info, kopf.ConnectionInfo):
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
             headers=info.as_http_headers(),
@@ -53,9 +30,8 @@ def fenced_credentials(info: object) -> object:
             middlewares=(fence_middleware,),
         )
         session._retry_connection = False
-        base = {f.name: getattr(info, f.name) for f in dataclasses.fields(credentials.KubeContext)}
-        return credentials.AiohttpSession(**base, aiohttp_session=session)
-    if isinstance(info, credentials.AiohttpSession):
+        return with_session(info, session)
+    if isinstance(info, kopf.AiohttpSession):
         session = info.aiohttp_session
         # aiohttp would send a PUT or DELETE again on a dropped connection, below the middlewares (I8).
         session._retry_connection = False

@@ -15,8 +15,9 @@ import kopf
 from kopf_ha import adapters
 from kopf_ha.errors import ConfigurationError, KopfHAError, TermEnded
 from kopf_ha.run.everywhere import EXIT_EVERYWHERE, name_unserved
+from kopf_ha.run.kopf_thread import KopfOptions
 from kopf_ha.run.operator import Runner
-from kopf_ha.run.term import KopfOptions, in_thread
+from kopf_ha.run.term import in_thread
 from kopf_ha.settings import Settings
 
 logger = logging.getLogger("kopf_ha.run")

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 
 import kopf
-from kopf._core.actions import loggers  # the formatters that `kopf run` writes with have no public name
 
+from kopf_ha import _kopf
 from kopf_ha._context import current_grant
 from kopf_ha.core.grant import Grant
 from kopf_ha.settings import Settings
@@ -48,7 +48,7 @@ class TermFields(logging.Filter):
         return True
 
 
-class _Text(loggers.ObjectTextFormatter):
+class _Text(_kopf.TextFormatter):
     """Kopf's text with the token in front, before the object's own prefix."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the name is the base class's
@@ -58,7 +58,7 @@ class _Text(loggers.ObjectTextFormatter):
         return super().formatMessage(record)
 
 
-class _PrefixingText(loggers.ObjectPrefixingMixin, _Text):
+class _PrefixingText(_kopf.ObjectPrefix, _Text):
     """The same with the object's prefix, as Kopf writes it by default."""
 
 
@@ -76,7 +76,7 @@ def configure(log_format: kopf.LogFormat, log_prefix: bool | None, **options: ob
     logging.captureWarnings(True)
     is_json = log_format is kopf.LogFormat.JSON
     for handler in logging.getLogger().handlers:
-        if not isinstance(handler.formatter, loggers.ObjectFormatter):
+        if not isinstance(handler.formatter, _kopf.Formatter):
             continue  # somebody else's
         handler.addFilter(TermFields())
         if not is_json:

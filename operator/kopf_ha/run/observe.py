@@ -7,9 +7,8 @@ import logging
 from typing import Any
 
 import kopf
-from kopf._cogs.structs import ids  # a handler for another handler's selector has no public constructor
-from kopf._core.intents import handlers
 
+from kopf_ha import _kopf
 from kopf_ha._context import current_grant
 from kopf_ha.adapters import Outcome, wiring
 from kopf_ha.core.target import Target
@@ -52,37 +51,19 @@ async def ignore_stamps(settings: kopf.OperatorSettings, **_: Any) -> None:
 
 
 def observe_all(registry: kopf.OperatorRegistry) -> None:
-    """Watch along with every handler of the registry; without effect the second time.
-
-    Kopf runs such handlers first in an object's cycle, with the body that the others will see.
-    """
-    watching = registry._watching
-    if any(h.id == HANDLER_ID for h in watching._handlers):
+    """Watch along with every handler of the registry; without effect the second time."""
+    if not _kopf.watch_first(registry, observe, HANDLER_ID):
         return
-    selectors = {
-        handler.selector: None
-        for part in (registry._watching, registry._spawning, registry._changing)
-        for handler in part.get_all_handlers()
-        if handler.selector is not None
-    }
-    watching._handlers[:0] = [
-        handlers.WatchingHandler(
-            fn=observe, id=ids.HandlerId(HANDLER_ID), param=None,
-            errors=None, timeout=None, retries=None, backoff=None,
-            selector=selector, labels=None, annotations=None, when=None, field=None, value=None,
-        )
-        for selector in selectors
-    ]  # fmt: skip
     # The last of them, since the operator's own may choose another storage.
     kopf.on.startup(registry=registry, id=STARTUP_ID)(ignore_stamps)
 
 
 def _not_ours(record: logging.LogRecord) -> bool:
-    return f"'{HANDLER_ID}'" not in record.getMessage()
+    return not _kopf.tells_of_handler(record, HANDLER_ID)
 
 
 def _not_signals(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith("OS signals are ignored")
+    return not _kopf.tells_of_signals(record)
 
 
 def _without_trace(record: logging.LogRecord) -> bool:
@@ -100,6 +81,6 @@ def hush() -> None:
 
     And tracebacks of a term's end.
     """
-    logging.getLogger("kopf.objects").addFilter(_not_ours)
-    logging.getLogger("kopf.objects").addFilter(_without_trace)
-    logging.getLogger("kopf._core.reactor.running").addFilter(_not_signals)
+    _kopf.objects_log.addFilter(_not_ours)
+    _kopf.objects_log.addFilter(_without_trace)
+    _kopf.running_log.addFilter(_not_signals)

@@ -32,11 +32,12 @@ from kopf_ha.run.barrier import raise_barrier
 from kopf_ha.run.everywhere import EXIT_EVERYWHERE, LINGER, Everywhere
 from kopf_ha.run.health import Health, Vitals
 from kopf_ha.run.journal import Journal
+from kopf_ha.run.kopf_thread import WAKE, KopfOptions
 from kopf_ha.run.logs import speaking_for
 from kopf_ha.run.observe import hush
 from kopf_ha.run.selftest import SelfTest
 from kopf_ha.run.serving import serving
-from kopf_ha.run.term import WAKE, KopfOptions, Term
+from kopf_ha.run.term import Term
 from kopf_ha.settings import Settings
 
 logger = logging.getLogger("kopf_ha.run")

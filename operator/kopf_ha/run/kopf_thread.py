@@ -1,0 +1,170 @@
+"""A thread and an event loop in which Kopf runs once, from its first task to its last handler."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import kopf
+
+from kopf_ha import _kopf
+from kopf_ha.adapters.kopf_client import fenced_vault
+
+#: Seconds between two looks at what goes on in the loop.
+LOOK = 0.05
+#: Seconds after which a thread that waits looks for signals.
+WAKE = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class KopfOptions:
+    """What `kopf.operator()` gets in each term.
+
+    Settings and memo are made anew for each: startup handlers change the settings, and what a memo holds was
+    decided in an earlier term.
+    """
+
+    registry: kopf.OperatorRegistry
+    namespaces: tuple[str, ...] = ()
+    clusterwide: bool = False
+    lifecycle: Any = None
+    make_settings: Callable[[], kopf.OperatorSettings] = kopf.OperatorSettings
+    make_memo: Callable[[], Any] = kopf.Memo
+
+
+@dataclass(eq=False, kw_only=True)
+class KopfThread:
+    """One Kopf in a thread of its own, so that neither its signal handlers nor its loop meet ours.
+
+    Args:
+        name: the thread's.
+        inside: gives the context of all that runs in the thread.
+        main: runs in the loop, and ends the thread with its end; calls `spawn` when Kopf may begin.
+        root_ended: called in the loop for each of Kopf's root tasks that ends, and for the one that logs in. Kopf
+            itself goes on until its handlers have ended, for ever if need be.
+        over: called in the thread when all of it ended: with the error, or None.
+    """
+
+    name: str
+    inside: Callable[[], AbstractContextManager[None]]
+    main: Callable[[], Coroutine[Any, Any, None]]
+    root_ended: Callable[[asyncio.Task[Any]], None]
+    over: Callable[[BaseException | None], None]
+    loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
+    _stop: asyncio.Event | None = field(default=None, init=False)  #: ends Kopf; made in the loop
+    _asked: threading.Event = field(default_factory=threading.Event, init=False)
+    _thread: threading.Thread | None = field(default=None, init=False)
+
+    @property
+    def started(self) -> bool:
+        """Whether the thread was started."""
+        return self._thread is not None
+
+    @property
+    def asked(self) -> bool:
+        """Whether it was asked to stop."""
+        return self._asked.is_set()
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._main, name=self.name, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask Kopf to stop: no new handlers; those that run may end. From any thread, without waiting."""
+        self._asked.set()
+        loop = self.loop
+        if loop is not None:
+            try:
+                loop.call_soon_threadsafe(self.stop_kopf)
+            except RuntimeError:
+                pass  # the loop is closed: it stopped already
+
+    def join(self, timeout: float) -> bool:
+        """Wait until everything in the thread ended, at most `timeout` seconds; say whether it did."""
+        end = time.monotonic() + timeout
+        while self._thread is not None and self._thread.is_alive() and (left := end - time.monotonic()) > 0:
+            # In short pieces: of two signals the kernel may hand the second to another thread, and Python runs its
+            # handler only when this one wakes.
+            self._thread.join(min(left, WAKE))
+        return self._thread is None or not self._thread.is_alive()
+
+    # --- in the loop
+
+    async def until_asked(self) -> None:
+        """Wait until it is asked to stop."""
+        assert self._stop is not None  # noqa: S101  it is there before anything runs in the loop
+        await self._stop.wait()
+
+    async def spawn(
+        self,
+        options: KopfOptions,
+        settings: kopf.OperatorSettings,
+        holder: str,
+        configured: Callable[[], None] | None = None,
+    ) -> _kopf.SpawnedOperator:
+        """Start Kopf, fenced; the caller runs what it gets.
+
+        Args:
+            options: for Kopf.
+            settings: made by the caller, since it may have to look at them.
+            holder: the holder identity.
+            configured: called after the last startup handler, before anything else of Kopf begins.
+        """
+        assert self._stop is not None  # noqa: S101  it is there before anything runs in the loop
+        operator = await _kopf.spawn(
+            registry=options.registry,
+            settings=settings,
+            memo=options.make_memo(),
+            lifecycle=options.lifecycle,
+            namespaces=options.namespaces,
+            clusterwide=options.clusterwide,
+            identity=holder,
+            vault=fenced_vault(),
+            stop=self._stop,
+            configured=configured,
+        )
+        for task in {*operator.tasks, *operator.login}:
+            task.add_done_callback(self.root_ended)
+        return operator
+
+    def stop_kopf(self) -> None:
+        """Stop Kopf, and see to it that it does not wait for what has nothing to drain; more than once is once."""
+        if self._stop is not None and not self._stop.is_set():
+            self._stop.set()
+            self._wake_sleepers()
+
+    def _wake_sleepers(self) -> None:
+        """Cancel what waits and has nothing to drain: retries whose time has not come, and Kopf's discovery.
+
+        Kopf would wait for the former until its patience ends, and 5 s for the latter.
+        """
+        for task in asyncio.all_tasks(self.loop):
+            if _kopf.discovers(task) or _kopf.sleeps_between_tries(task):
+                task.cancel()
+        if self.loop is not None:
+            # Again, since others may begin. A callback and no task: Kopf would wait for it.
+            self.loop.call_later(LOOK, self._wake_sleepers)
+
+    def _main(self) -> None:
+        error: BaseException | None = None
+        try:
+            with self.inside():
+                asyncio.run(self._run())
+        except asyncio.CancelledError:
+            pass  # Kopf cancels its own tasks when it stops
+        except BaseException as e:  # noqa: BLE001  it may end by anything; the caller decides what follows
+            error = e
+        self.over(error)
+
+    async def _run(self) -> None:
+        self._stop = asyncio.Event()
+        # From here on others can stop it in its loop; who did before has left word.
+        self.loop = asyncio.get_running_loop()
+        if not self._asked.is_set():
+            await self.main()

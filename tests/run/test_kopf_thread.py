@@ -1,0 +1,152 @@
+"""A Kopf in a thread of its own: how it begins and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import aiohttp
+import kopf
+import pytest
+
+from devcluster.waiting import until
+from kopf_ha._kopf import new_registry
+from kopf_ha.adapters.kopf_client import fence_middleware
+from kopf_ha.run.kopf_thread import KopfOptions, KopfThread
+from tests.kopf_api import LIST, KopfApi
+
+LONG = 30.0
+
+
+@pytest.fixture
+def api() -> Iterator[KopfApi]:
+    served = KopfApi("a")
+    yield served
+    served.close()
+
+
+class Seen:
+    """A thread, and what it told."""
+
+    def __init__(self, options: KopfOptions | None = None, error: Exception | None = None) -> None:
+        self.options, self.error = options, error
+        self.inside: list[str] = []
+        self.roots: list[asyncio.Task[Any]] = []
+        self.overs: list[BaseException | None] = []
+        self.thread = KopfThread(
+            name="kopf-thread-test",
+            inside=self._inside,
+            main=self._main,
+            root_ended=self.roots.append,
+            over=self.overs.append,
+        )
+
+    @contextlib.contextmanager
+    def _inside(self) -> Iterator[None]:
+        self.inside.append("entered")
+        yield
+        self.inside.append("left")
+
+    async def _main(self) -> None:
+        self.inside.append("main")
+        if self.error is not None:
+            raise self.error
+        if self.options is None:
+            return await self.thread.until_asked()
+        settings = self.options.make_settings()
+        settings.scanning.disabled = True
+        operator = await self.thread.spawn(self.options, settings, "me")
+        return await operator.run()
+
+
+def options(api: KopfApi, login: Any = None) -> KopfOptions:
+    registry = new_registry()
+    kopf.on.login(registry=registry)(login or (lambda **_: kopf.ConnectionInfo(server=api.url)))
+    kopf.on.event("things", registry=registry)(lambda **_: None)
+    return KopfOptions(registry=registry, clusterwide=True)
+
+
+def test_who_asks_before_it_begins_is_heard() -> None:
+    seen = Seen()
+    seen.thread.stop()
+    seen.thread.start()
+    assert seen.thread.join(LONG)
+    assert seen.inside == ["entered", "left"]
+    assert seen.overs == [None]
+    seen.thread.stop()  # once more, of a loop that is closed
+
+
+def test_main_runs_inside_and_ends_when_asked() -> None:
+    seen = Seen()
+    assert not seen.thread.started
+    assert seen.thread.join(0)
+    seen.thread.start()
+    until("main", lambda: "main" in seen.inside, LONG)
+    assert not seen.thread.join(0)
+    assert not seen.thread.asked
+    seen.thread.stop()
+    assert seen.thread.join(LONG)
+    assert seen.inside == ["entered", "main", "left"]
+    assert seen.overs == [None]
+
+
+def test_an_error_is_told() -> None:
+    error = ValueError("no")
+    seen = Seen(error=error)
+    seen.thread.start()
+    assert seen.thread.join(LONG)
+    assert seen.overs == [error]
+
+
+def test_it_stops_in_the_middle_of_discovery_without_waiting_for_it(
+    api: KopfApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Kopf waits 5 s for it and then says that it hangs."""
+    caplog.set_level("DEBUG", "kopf")
+    api.held.add("/apis")
+    seen = Seen(options(api))
+    seen.thread.start()
+    until("Kopf to discover", lambda: "/apis" in api.asked, LONG)
+    seen.thread.stop()
+    assert seen.thread.join(LONG)
+    assert seen.overs == [None]
+    assert len(seen.roots) > 5
+    assert "Hung tasks stopping is skipped" in caplog.text
+
+
+def test_a_login_that_fails_is_told_as_an_end(api: KopfApi) -> None:
+    """Kopf would wait for credentials for ever, and the Lease be renewed."""
+
+    def fail(**_: Any) -> None:
+        raise kopf.PermanentError("no credentials")
+
+    seen = Seen(options(api, fail))
+    seen.thread.start()
+
+    def causes() -> list[str]:
+        errors = [task.exception() for task in seen.roots if not task.cancelled()]
+        return [str(error.__cause__) for error in errors if error]
+
+    until("the login's end", lambda: "no credentials" in causes(), LONG)
+    assert seen.thread.loop is not None
+    seen.thread.loop.call_soon_threadsafe(seen.thread.stop_kopf)
+    assert seen.thread.join(LONG)
+    assert not seen.thread.asked
+
+
+def test_kopf_is_fenced(api: KopfApi) -> None:
+    """I8: the sessions that it uses have the fence's middleware."""
+    sessions: list[Any] = []
+
+    async def login(**_: Any) -> kopf.AiohttpSession:
+        sessions.append(aiohttp.ClientSession())
+        return kopf.AiohttpSession(server=api.url, aiohttp_session=sessions[0])
+
+    seen = Seen(options(api, login))
+    seen.thread.start()
+    until("Kopf to list", lambda: LIST in api.asked, LONG)
+    seen.thread.stop()
+    assert seen.thread.join(LONG)
+    assert fence_middleware in sessions[0]._middlewares

@@ -1,0 +1,436 @@
+"""What kopf_ha/_kopf.py relies on in Kopf's private parts: one assumption a test, and what breaks without it.
+
+With a new release of Kopf these tests say what moved. They run Kopf itself, against an API server of one kind.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import datetime
+import getpass
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import aiohttp
+import kopf
+import pytest
+
+import kopf_ha
+from devcluster.waiting import until
+from kopf_ha import _kopf
+from tests.kopf_api import GROUP, LIST, KopfApi
+
+T = TypeVar("T")
+LONG = 30.0
+HERE = Path(kopf_ha.__file__).parent
+
+
+class Kopf:
+    """An operator in a thread and loop of its own, as kopf-ha runs it."""
+
+    def __init__(self, registry: kopf.OperatorRegistry, configured: Callable[[], None] | None = None) -> None:
+        self.registry = registry
+        self.configured = configured
+        self.given: list[object] = []  #: the vault got
+        self.made: list[kopf.AiohttpSession] = []  #: and made of it
+        self.operator: _kopf.SpawnedOperator
+        self.error: BaseException | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._stop: asyncio.Event
+        self._spawned = threading.Event()
+        self._thread = threading.Thread(target=self._main, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._spawned.wait(LONG), self.error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(LONG)
+        assert not self._thread.is_alive()
+
+    def ask(self, fn: Callable[[], T]) -> T:
+        """Call a function in the loop."""
+
+        async def call() -> T:
+            return fn()
+
+        return asyncio.run_coroutine_threadsafe(call(), self._loop).result(LONG)
+
+    def tasks(self, which: Callable[[asyncio.Task[Any]], bool]) -> list[asyncio.Task[Any]]:
+        return self.ask(lambda: [task for task in asyncio.all_tasks() if which(task)])
+
+    def cancel(self, which: Callable[[asyncio.Task[Any]], bool]) -> None:
+        self.ask(lambda: [task.cancel() for task in asyncio.all_tasks() if which(task)])
+
+    def _main(self) -> None:
+        try:
+            asyncio.run(self._run())
+        except BaseException as error:
+            self.error = error
+        self._spawned.set()
+
+    async def _run(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        settings = kopf.OperatorSettings()
+        settings.posting.enabled = False
+        settings.scanning.disabled = True
+        settings.persistence.finalizer = f"{GROUP}/finalizer"
+        self.operator = await _kopf.spawn(
+            registry=self.registry,
+            settings=settings,
+            memo=kopf.Memo(),
+            lifecycle=None,
+            namespaces=(),
+            clusterwide=True,
+            identity="me",
+            vault=_kopf.WrappedVault(self._wrap),
+            stop=self._stop,
+            configured=self.configured,
+        )
+        for task in self.operator.tasks:
+            task.add_done_callback(self._end)
+        self._spawned.set()
+        await self.operator.run()
+
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        """Have Kopf wait for nothing when it stops."""
+        self._stop.set()
+        for other in asyncio.all_tasks():
+            if _kopf.discovers(other):
+                other.cancel()
+
+    def _wrap(self, info: object) -> object:
+        self.given.append(info)
+        assert isinstance(info, kopf.ConnectionInfo)
+        self.made.append(_kopf.with_session(info, aiohttp.ClientSession(headers={"User-Agent": "wrapped"})))
+        return self.made[-1]
+
+
+@pytest.fixture
+def api() -> Iterator[KopfApi]:
+    served = KopfApi("a")
+    yield served
+    served.close()
+
+
+@pytest.fixture
+def registry(api: KopfApi) -> kopf.OperatorRegistry:
+    """A registry that logs in at the API server."""
+    made = _kopf.new_registry()
+    kopf.on.login(registry=made, id="login")(lambda **_: kopf.ConnectionInfo(server=api.url))
+    return made
+
+
+# --- credentials
+
+
+def test_kopf_uses_the_credentials_that_the_vault_made_and_closes_the_vault(
+    api: KopfApi, registry: kopf.OperatorRegistry
+) -> None:
+    """Else Kopf's own writes pass no fence (I8), or a session stays open after each term."""
+    kopf.on.event("things", registry=registry)(lambda **_: None)
+    with Kopf(registry) as running:
+        until("Kopf to list", lambda: LIST in api.asked, LONG)
+    assert [type(info) for info in running.given] == [kopf.ConnectionInfo]
+    assert api.agents == {"wrapped"}
+    assert [one.aiohttp_session.closed for one in running.made] == [True]
+
+
+def test_a_connection_with_a_session_keeps_what_kopf_asks_a_connection_for() -> None:
+    """Else Kopf would prefer another login than before, or not log in again when it has to."""
+
+    async def main() -> None:
+        soon = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
+        info = kopf.ConnectionInfo(server="https://a", priority=7, default_namespace="ns", expiration=soon)
+        async with aiohttp.ClientSession() as session:
+            made = _kopf.with_session(info, session)
+            assert (made.server, made.priority, made.default_namespace, made.expiration) == ("https://a", 7, "ns", soon)
+            assert made.aiohttp_session is session
+
+    asyncio.run(main())
+
+
+# --- registries
+
+
+def test_a_new_registry_has_kopfs_logins() -> None:
+    """Else what runs on every replica cannot log in, unless the operator brings a login."""
+    given = [h.id for h in kopf.get_default_registry()._activities.get_all_handlers()]
+    assert _kopf._logins(_kopf.new_registry())
+    assert [h.id for h in _kopf._logins(_kopf.new_registry())] == [i for i in given if i.startswith("login")]
+
+
+@pytest.mark.parametrize(
+    ("decorator", "options", "storing", "webhook", "probe", "runs"),
+    [
+        ("create", {}, True, False, False, False),
+        ("update", {}, True, False, False, False),
+        ("resume", {}, True, False, False, False),
+        ("delete", {}, True, False, False, False),
+        ("field", {"field": "spec"}, True, False, False, False),
+        ("timer", {"interval": 1}, True, False, False, False),
+        ("daemon", {}, True, False, False, False),
+        ("validate", {}, False, True, False, True),
+        ("mutate", {}, False, True, False, True),
+        ("event", {}, False, False, False, True),
+        ("index", {}, False, False, False, True),
+        ("startup", {}, False, False, False, True),
+        ("cleanup", {}, False, False, False, True),
+        ("probe", {}, False, False, True, True),
+        ("login", {}, False, False, False, False),
+    ],
+)
+def test_each_decorator_registers_its_handler_where_we_look(
+    decorator: str, options: dict[str, Any], storing: bool, webhook: bool, probe: bool, runs: bool
+) -> None:
+    """Else a handler that writes is let into what runs on every replica, or one that reads is not run there."""
+    registry = _kopf.new_registry()
+    kinds = () if decorator in ("startup", "cleanup", "probe", "login") else ("things",)
+    getattr(kopf.on, decorator)(*kinds, registry=registry, id="h", **options)(lambda **_: None)
+    named = {"h", "h/spec"}  # Kopf adds the field's name
+    assert bool(named & set(_kopf.storing_handlers(registry))) == storing
+    assert bool(named & set(_kopf.webhooks(registry))) == webhook
+    assert bool(named & set(_kopf.probes(registry))) == probe
+    assert _kopf.only_logs_in(registry) != runs
+
+
+def test_logins_are_borrowed_unless_there_are_own_ones() -> None:
+    """Else what runs on every replica logs in otherwise than the terms do."""
+    mine, theirs = _kopf.new_registry(), _kopf.new_registry()
+    kopf.on.login(registry=theirs, id="theirs")(lambda **_: None)
+    kopf.on.startup(registry=mine, id="begin")(lambda **_: None)
+    kopf.on.validate("things", registry=mine, id="check")(lambda **_: None)
+    made = _kopf.with_logins_of(mine, theirs)
+    assert [h.id for h in _kopf._logins(made)] == [h.id for h in _kopf._logins(theirs)]
+    assert [h.id for h in _kopf._activities(made)] == ["begin"]
+    assert _kopf.webhooks(made) == ["check"]
+    assert "theirs" not in [h.id for h in _kopf._logins(mine)]
+    kopf.on.login(registry=mine, id="mine")(lambda **_: None)
+    assert _kopf.with_logins_of(mine, theirs) is mine
+
+
+def test_our_watching_handler_sees_each_object_first(api: KopfApi, registry: kopf.OperatorRegistry) -> None:
+    """Else handlers decide from bodies that the fence does not know, or begin in a term that is lost (I4)."""
+    calls: list[tuple[str, str]] = []
+
+    def note(who: str) -> Callable[..., None]:
+        return lambda body, resource, **_: calls.append((who, f"{resource.plural}/{body['metadata']['name']}"))
+
+    kopf.on.create("things", registry=registry, id="creation")(note("creation"))
+    kopf.on.event("things", registry=registry, id="event")(note("event"))
+    assert _kopf.watch_first(registry, note("ours"), "ours")
+    assert not _kopf.watch_first(registry, note("ours"), "ours")
+    with Kopf(registry):
+        until("the creation to be handled", lambda: ("creation", "things/a") in calls, LONG)
+    assert calls[:3] == [("ours", "things/a"), ("event", "things/a"), ("creation", "things/a")]
+
+
+def test_files_and_modules_are_loaded_as_kopf_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else `kopf-ha run` does not start."""
+    (tmp_path / "contract_file.py").write_text("import contract_beside\nloaded = True")
+    (tmp_path / "contract_beside.py").write_text("")
+    (tmp_path / "contract_module.py").write_text("")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    _kopf.load([str(tmp_path / "contract_file.py")], ["contract_module"])
+    assert {"contract_beside", "contract_module"} <= set(sys.modules)
+
+
+# --- a running operator
+
+
+def test_an_identity_spares_the_question_for_the_users_name(
+    registry: kopf.OperatorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else no term starts in a container whose uid has no name."""
+
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr(getpass, "getuser", nameless)
+    with Kopf(registry) as running:
+        assert running.operator.tasks
+    assert running.error is None
+
+
+def test_the_task_that_logs_in_is_found_and_its_end_is_seen(registry: kopf.OperatorRegistry) -> None:
+    """Else a leader whose login fails waits for ever, with the Lease renewed."""
+
+    def fail(**_: Any) -> None:
+        raise kopf.PermanentError("no credentials")
+
+    kopf.on.login(registry=registry, id="login")(fail)
+    with Kopf(registry) as running:
+        (login,) = running.operator.login
+        assert login not in running.operator.tasks
+        until("the login to fail", login.done, LONG)
+        assert str(login.exception().__cause__) == "no credentials"
+
+
+def test_the_first_root_task_to_end_ends_the_operator(registry: kopf.OperatorRegistry) -> None:
+    """Else a leader without a part of Kopf goes on leading."""
+    with Kopf(registry) as running:
+        running.cancel(lambda task: task.get_name() == "resource observer")
+        until("all root tasks to end", lambda: all(task.done() for task in running.operator.tasks), LONG)
+
+
+def test_configured_is_called_between_the_startup_handlers_and_all_else(registry: kopf.OperatorRegistry) -> None:
+    """Else what startup handlers decide cannot be corrected before Kopf acts upon it."""
+    calls: list[str] = []
+    kopf.on.startup(registry=registry, id="startup")(lambda **_: calls.append("startup"))
+    kopf.on.login(registry=registry, id="login")(lambda **_: calls.append("login"))
+    with Kopf(registry, lambda: calls.append("configured")):
+        until("the login", lambda: "login" in calls, LONG)
+    assert calls == ["startup", "configured", "login"]
+
+
+@pytest.mark.filterwarnings("ignore:coroutine 'authenticator' was never awaited")  # Kopf's
+def test_an_error_of_configured_ends_the_operator(registry: kopf.OperatorRegistry) -> None:
+    """Else what is refused there runs all the same."""
+
+    def refuse() -> None:
+        raise ValueError("refused")
+
+    with Kopf(registry, refuse) as running:
+        until("the operator's end", lambda: running.error, LONG)
+    assert str(running.error) == "refused"
+
+
+def test_discovery_is_told_from_other_tasks(api: KopfApi, registry: kopf.OperatorRegistry) -> None:
+    """Else each term that ends while the API server is slow takes Kopf 5 s to stop."""
+    api.held.add("/apis")
+    kopf.on.event("things", registry=registry)(lambda **_: None)
+    with Kopf(registry) as running:
+        until("discovery to be under way", lambda: running.tasks(_kopf.discovers), LONG)
+        assert not set(running.tasks(_kopf.discovers)) & set(running.operator.tasks)
+        api.release()
+        until("discovery to be over", lambda: not running.tasks(_kopf.discovers), LONG)
+
+
+def test_a_worker_that_waits_to_try_again_is_told_from_one_that_handles(
+    api: KopfApi, registry: kopf.OperatorRegistry
+) -> None:
+    """Else a term's end waits for retries that are minutes away, or cancels handlers that run."""
+    handling, handled = threading.Event(), asyncio.Event()
+
+    @kopf.on.create("things", registry=registry, id="creation")
+    async def creation(**_: Any) -> None:
+        handling.set()
+        await handled.wait()
+        raise kopf.TemporaryError("later", delay=3600)
+
+    with Kopf(registry) as running:
+        assert handling.wait(LONG)
+        assert running.tasks(lambda task: task.get_name().startswith("worker for "))
+        assert not running.tasks(_kopf.sleeps_between_tries)
+        running.ask(handled.set)
+        until("the worker to sleep", lambda: running.tasks(_kopf.sleeps_between_tries), LONG)
+        running.cancel(_kopf.sleeps_between_tries)
+    assert running.error is None
+
+
+def test_indices_are_filled_when_their_kinds_were_listed_and_indexed(
+    api: KopfApi, registry: kopf.OperatorRegistry
+) -> None:
+    """Else webhooks are answered from indices with half of the objects in them, or never."""
+    indexing, indexed = threading.Event(), asyncio.Event()
+
+    @kopf.index("things", registry=registry)
+    async def names(name: str, **_: Any) -> dict[str, int]:
+        indexing.set()
+        await indexed.wait()
+        return {name: 1}
+
+    api.held.add(LIST)
+    with Kopf(registry) as running:
+        until("Kopf to list", lambda: LIST in api.asked, LONG)
+        assert not running.ask(running.operator.has_filled_indices)
+        api.release()
+        assert indexing.wait(LONG)
+        assert not running.ask(running.operator.has_filled_indices)
+        running.ask(indexed.set)
+        until("the indices", lambda: running.ask(running.operator.has_filled_indices), LONG)
+
+
+def test_without_indices_they_are_filled_at_once(api: KopfApi, registry: kopf.OperatorRegistry) -> None:
+    """Else a replica that only serves webhooks never becomes ready."""
+    kopf.on.event("things", registry=registry)(lambda **_: None)
+    api.held.add(LIST)
+    with Kopf(registry) as running:
+        until("the indices", lambda: running.ask(running.operator.has_filled_indices), LONG)
+
+
+# --- the log
+
+
+def test_kopfs_formatters_are_recognised_and_can_be_extended() -> None:
+    """Else log lines name no term."""
+    record = logging.LogRecord("kopf.objects", logging.INFO, "", 0, "said", (), None)
+    record.k8s_ref = {"namespace": "ns", "name": "a"}
+
+    class Text(_kopf.TextFormatter):
+        def formatMessage(self, record: logging.LogRecord) -> str:
+            record.message = f"extended {record.message}"
+            return super().formatMessage(record)
+
+    class Prefixed(_kopf.ObjectPrefix, Text):
+        pass
+
+    assert Text("%(message)s").format(record) == "extended said"
+    assert Prefixed("%(message)s").format(record) == "extended [ns/a] said"
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    try:
+        for log_format in kopf.LogFormat:
+            kopf.configure(log_format=log_format)
+            assert [h for h in root.handlers if isinstance(h.formatter, _kopf.Formatter)]
+    finally:
+        root.handlers[:], level = before
+        root.setLevel(level)
+
+
+def test_kopfs_lines_about_signals_and_about_a_handler_are_told_from_others(
+    registry: kopf.OperatorRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else the operator's log speaks of our handler for each event of each object."""
+    caplog.set_level(logging.DEBUG)
+    seen = threading.Event()
+    kopf.on.event("things", registry=registry, id="theirs")(lambda **_: seen.set())
+    _kopf.watch_first(registry, lambda **_: None, "ours")
+    with Kopf(registry):
+        assert seen.wait(LONG)
+
+    def told(log: logging.Logger, which: Callable[[logging.LogRecord], bool]) -> list[str]:
+        return [r.getMessage() for r in caplog.records if r.name == log.name and which(r)]
+
+    assert len(told(_kopf.running_log, _kopf.tells_of_signals)) == 1
+    about = told(_kopf.objects_log, lambda record: _kopf.tells_of_handler(record, "ours"))
+    assert about
+    assert not any("theirs" in line for line in about)
+    assert not [r for r in caplog.records if "ours" in r.getMessage() and r.name != _kopf.objects_log.name]
+
+
+# --- and nobody else
+
+
+def test_no_other_file_touches_private_attributes_or_names_private_modules() -> None:
+    """The import contract does not see attributes, or names of modules in texts."""
+    registry = _kopf.new_registry()
+    things = (registry, registry._activities, _kopf._logins(registry)[0], _kopf.WrappedVault(lambda info: info))
+    private = {name for thing in things for name in vars(thing) if name.startswith("_")}
+    assert {"_watching", "_handlers", "_fallback", "_current"} <= private
+    for path in HERE.rglob("*.py"):
+        if path == HERE / "_kopf.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            where = f"{path}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.Attribute) and not (isinstance(node.value, ast.Name) and node.value.id == "self"):
+                assert node.attr not in private, where
+            assert not (isinstance(node, ast.Constant) and str(node.value).startswith("kopf._")), where
