@@ -154,6 +154,7 @@ class Runner:
         """
         self.api = Api(make_client(f"kopf-ha/{kopf_ha.__version__}", fenced=True))
         self.selftest = SelfTest(Api(make_client(f"kopf-ha/{kopf_ha.__version__}", fenced=False)), self.settings)
+        self.stepping = boottime()  # to start is a step, too: liveness sees when it hangs
         hush()
         with (
             wired(Wiring(self.fence, self.on_outcome)),
@@ -170,6 +171,7 @@ class Runner:
                 if self.settings.fast_failover and self.settings.fence == "full":
                     self.pods.start()
                     _later(self.settings.retry_period, self.look_ahead)
+                self.stepping = None
                 while True:
                     event = self.next()
                     self.stepping = boottime()
