@@ -87,8 +87,8 @@ class Elector:
 
     def start(self) -> None:
         """Begin to follow, and acquire as soon as the Lease can be had."""
-        self._turned = self._clock()
         self._thread.start()
+        self._turned = self._clock()  # not before: who asked in between would take it for a thread that ended
 
     def beat(self) -> None:
         """Say that the term's event loop is alive, about once a second.
