@@ -9,13 +9,14 @@
 PYTHON ?= python3
 FENCE ?= full
 MINUTES ?= 5
-# Most of a test's time is waiting for leases, so several run at once, each with a cluster of its own.
+# Most of a test's time is waiting for leases, so several run at once, each with a cluster of its own. Those that a busy
+# machine can fail run alone afterwards.
 WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test alone e2e chaos image units lint binaries picture clean help
+.PHONY: demo test e2e chaos image units lint binaries picture clean help
 
 help:
 	@sed -n 's/^# //p' Makefile | head -7
@@ -47,12 +48,7 @@ units: $(STAMP)
 	@scripts/units $(UNITS_PYTHONS)
 
 test: lint binaries units
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --ignore tests/e2e $(PYTEST_ARGS) || $(MAKE) alone
-
-# Leases of three seconds do not outlive a machine that is starved for as long, so what failed beside others has to
-# pass alone. What failed stays in the output above.
-alone:
-	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none --ignore tests/e2e $(PYTEST_ARGS)
+	@BIN=$(BIN) WORKERS=$(WORKERS) scripts/tests $(PYTEST_ARGS)
 
 # One cluster with two nodes for all of it, one test after the other.
 e2e: $(STAMP)

@@ -274,7 +274,7 @@ class FakeApi:
     def check_preconditions(self, place: Place, asked: Body, old: Body) -> None:
         metadata = asked.get("metadata") or {}
         version = int(metadata.get("resourceVersion") or 0)
-        if version == 0 and self.stamped(place):
+        if version == 0 and (self.stamped(place) or place.resource == "leases"):
             raise Invalid("metadata.resourceVersion: must be specified for an update")
         if version not in (0, int(old["metadata"]["resourceVersion"])):
             raise Conflict("the object has been modified")
