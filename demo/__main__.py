@@ -10,7 +10,7 @@ import click
 
 from demo.story import FENCES, tell
 from demo.timeline import Timeline
-from devcluster import DevclusterError
+from devcluster import Binaries, DevclusterError
 
 
 @click.command()
@@ -18,9 +18,16 @@ from devcluster import DevclusterError
 @click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Also write the output as an SVG.")
 def main(fence: str, picture: Path | None) -> None:
     """Tell the story; exit with 0 when every promise held, with 1 when one broke, with 2 when it got stuck."""
+    try:
+        binaries = Binaries.find()  # before there is a panel on the terminal: a build has a line of its own there
+    except DevclusterError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from error
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     with tempfile.TemporaryDirectory(prefix="kopf-ha-demo-") as folder, Timeline(picture) as timeline:
         try:
-            verdict = tell(timeline, Path(folder), fence)
+            verdict = tell(timeline, binaries, Path(folder), fence)
         except DevclusterError as error:
             timeline.say("bad", str(error))
             for log in sorted(Path(folder).glob("*.log")):

@@ -15,7 +15,7 @@ import judge
 from demo.replicas import NAMESPACE, ROOT, Replica, start_replicas
 from demo.timeline import Timeline
 from demo.world import LEASE, LEASE_DURATION, POOL, World, claim
-from devcluster import ControlPlane
+from devcluster import Binaries, ControlPlane
 from devcluster.waiting import until
 
 FENCES = {
@@ -269,12 +269,12 @@ def documents(objects: Any) -> str:
     return "\n---\n".join(json.dumps(o) for o in objects)
 
 
-def tell(timeline: Timeline, folder: Path, fence: str) -> judge.Verdict:
+def tell(timeline: Timeline, binaries: Binaries, folder: Path, fence: str) -> judge.Verdict:
     """Start a control plane, tell the story on it, take it down."""
     os.chdir(ROOT)
     # Ctrl-C ends the control plane by the context manager; so does a SIGTERM.
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     timeline.stage("0. A control plane: etcd, kube-apiserver, kube-controller-manager")
-    with ControlPlane(folder / "cluster") as plane:
+    with ControlPlane(folder / "cluster", binaries=binaries) as plane:
         timeline.say("detail", f"ready; kubeconfig {plane.kubeconfig}")
         return Story(plane, timeline, folder, fence).tell()

@@ -45,7 +45,7 @@ class Binaries:
 
     @classmethod
     def find(cls, names: Sequence[str] = PROGRAMS, progress: Progress | None = None) -> Binaries:
-        """Find them, building what is missing, which takes minutes the first time.
+        """Find them, building what is missing, which takes minutes the first time and is told on stderr.
 
         Raises NoBinariesError if some are missing and Go is, too; DevclusterError if a build fails.
         """

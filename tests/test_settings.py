@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kopf_ha.core.election import JITTER_FACTOR
+from kopf_ha.core.token import Stamp, stamp_of
 from kopf_ha.errors import ConfigurationError
-from kopf_ha.settings import JITTER_FACTOR, Settings, new_identity
+from kopf_ha.manifests.schema import schema_fragment
+from kopf_ha.settings import LONGEST, Settings, new_identity
 
 DURATIONS = ("lease_duration", "renew_deadline", "retry_period", "drain_timeout")
 anything = st.floats() | st.integers(-5, 100).map(float) | st.sampled_from([0.0, 0.5, 2.0, 2.4, 3.0])
@@ -86,3 +89,38 @@ def test_ports() -> None:
     }.items():
         with pytest.raises(ConfigurationError, match=sentence):
             Settings.from_env(dict(zip(("KOPF_HA_METRICS_PORT", "KOPF_HA_HEALTH_PORT"), ports, strict=True)))
+
+
+def test_an_identity_that_is_given_gets_what_a_stamp_needs_besides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stamp without a pod's uid is refused by the schema, so a term would end at its first one."""
+    monkeypatch.setenv("POD_NAME", "pod-1")
+    monkeypatch.setenv("POD_UID", "uid-1")
+    inside = Settings(identity="me")
+    assert (inside.identity, inside.pod_uid, inside.pod_name) == ("me", "uid-1", "pod-1")
+    assert Settings(identity="me", pod_uid="other").pod_uid == "other"
+    monkeypatch.delenv("POD_UID")
+    outside = Settings(identity="me")
+    assert outside.pod_uid
+    assert outside.changed(lease_name="other").pod_uid == outside.pod_uid
+    assert (outside.pod_name, Settings().pod_name) == ("", "")
+
+
+@given(
+    st.text(max_size=3) | st.sampled_from(["x" * 320, "x" * 321]),
+    st.text(max_size=3) | st.sampled_from(["x" * 64, "x" * 65]),
+)
+def test_every_identity_that_is_taken_makes_a_stamp_that_is_understood(identity: str, pod_uid: str) -> None:
+    try:
+        s = Settings(identity=identity, pod_uid=pod_uid)
+    except ConfigurationError:
+        assert (
+            not (identity + pod_uid).isprintable()
+            or len(identity) > LONGEST["identity"]
+            or len(pod_uid) > LONGEST["pod_uid"]
+        )
+        return
+    mine = Stamp(7, s.identity, s.lease, s.pod_uid)
+    assert stamp_of({"status": {"fencing": mine.as_status()}}, stamped=True) == mine
+    limits = schema_fragment()["properties"]["status"]["properties"]["fencing"]["properties"]
+    for name, value in mine.as_status().items():
+        assert name == "token" or limits[name]["minLength"] <= len(value) <= limits[name]["maxLength"], name

@@ -11,15 +11,16 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from kopf_ha.core.election import JITTER_FACTOR, Timing
 from kopf_ha.errors import ConfigurationError
 
 FenceMode = Literal["full", "rv", "none"]
 AfterLoss = Literal["follow", "exit"]
 
-#: client-go's: renewals are jittered by up to this factor, so the deadline has to leave room for it.
-JITTER_FACTOR = 1.2
 #: A day; the API server itself would take an int32.
 DURATION_MAX = 86_400
+#: The longest values that a stamp takes, in characters (`manifests/schema.py`).
+LONGEST = {"identity": 320, "pod_uid": 64}
 
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
@@ -73,9 +74,9 @@ class Settings:
             then: its writes are refused, but in effects outside of Kubernetes two leaders may overlap.
         run_dir: a directory that outlives this container, but not its pod: there a restarted process proves that
             the one before is dead; empty for none.
-        identity: the holder identity.
-        pod_uid: uid of this pod.
-        pod_name: name of this pod; empty outside of one.
+        identity: the holder identity; by default a new one per process.
+        pod_uid: uid of this pod; by default ``POD_UID``, outside of a pod a random one.
+        pod_name: name of this pod; by default ``POD_NAME``, empty outside of one.
         pod_namespace: namespace of this pod.
 
     Raises:
@@ -104,12 +105,12 @@ class Settings:
     pod_namespace: str = field(default_factory=_default_namespace)
 
     def __post_init__(self) -> None:
-        if not self.identity:
-            identity, uid = new_identity()
-            object.__setattr__(self, "identity", identity)
-            object.__setattr__(self, "pod_uid", self.pod_uid or uid)
-            if not self.pod_name and os.environ.get("POD_UID"):
-                object.__setattr__(self, "pod_name", os.environ.get("POD_NAME", ""))
+        # What was not given comes from the pod, each for itself: a stamp needs all of it (`core.token.Stamp`).
+        identity, uid = new_identity()
+        in_pod = bool(os.environ.get("POD_UID"))
+        found = {"identity": identity, "pod_uid": uid, "pod_name": os.environ.get("POD_NAME", "") if in_pod else ""}
+        for name, value in found.items():
+            object.__setattr__(self, name, getattr(self, name) or value)
         self._check_names()
         self._check_durations()
         self._check_ports()
@@ -127,11 +128,22 @@ class Settings:
         """``namespace/name``, as stamps record it."""
         return f"{self.lease_namespace}/{self.lease_name}"
 
+    @property
+    def timing(self) -> Timing:
+        """The durations of the election."""
+        return Timing(self.lease_duration, self.renew_deadline, self.retry_period)
+
     def _check_names(self) -> None:
         for what in ("lease_name", "lease_namespace"):
             value = getattr(self, what)
             if not _DNS_NAME.fullmatch(value) or len(value) > 253:
                 raise ConfigurationError(f"{what.replace('_', ' ')} {value!r} is no Kubernetes name")
+        for what, longest in LONGEST.items():
+            value = getattr(self, what)
+            if len(value) > longest or not value.isprintable():
+                raise ConfigurationError(
+                    f"{what.replace('_', ' ')} must be at most {longest} printable characters, not {value[:40]!r}"
+                )
         for kind in self.exempt:
             if not _EXEMPT.fullmatch(kind):
                 raise ConfigurationError(f"exempt kind {kind!r} must be written plural[.group][/subresource]")

@@ -2,6 +2,9 @@
 
 It behaves as the real one was seen to (tests/fencing/test_api_server_facts.py), and enforces nothing of the
 fence's: no rule, no policy, unless a test adds one with `intercept`.
+
+It takes paths apart and reads and writes stamps by code of its own, written from the API's documentation and from
+docs/fencing.md: with the fence's own code both would be wrong in the same way, and no test would see it.
 """
 
 from __future__ import annotations
@@ -9,17 +12,17 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 import jsonpatch
 import jsonpointer
 
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
-from kopf_ha.core.target import Target, parse_path
-from kopf_ha.core.token import Stamp, stamp_of
+from kopf_ha.core.target import Target
+from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Request, Response
 
 Body = dict[str, Any]
@@ -54,6 +57,70 @@ def crd(group: str = "t.dev", plural: str = "widgets", **versions: Any) -> Body:
         schema = {"openAPIV3Schema": {"type": "object", "properties": {"status": status}}}
         made.append({"name": name, "served": True, "subresources": {"status": {}}, "schema": schema})
     return {"metadata": {"name": f"{plural}.{group}"}, "spec": {"group": group, "versions": made}}
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a path is about, as the API server's RequestInfo has it."""
+
+    group: str
+    version: str
+    resource: str
+    namespace: str = ""
+    name: str = ""
+    subresource: str = ""
+
+    @classmethod
+    def of(cls, path: str) -> Place | None:
+        """Take a path apart, which is decoded first; None for what is no resource's."""
+        parts = unquote(path).strip("/").split("/")
+        while parts and parts[0] not in ("api", "apis", "openapi"):
+            del parts[0]  # a proxy's prefix
+        match parts:
+            case ["api", version, *rest]:
+                group = ""
+            case ["apis", group, version, *rest]:
+                pass
+            case _:
+                return None
+        namespace = ""
+        if rest[:1] == ["namespaces"] and len(rest) > 2 and rest[2] not in ("status", "finalize"):
+            namespace, rest = rest[1], rest[2:]
+        if not rest:
+            return None
+        resource, name, subresource = (*rest, "", "")[:3]
+        return cls(group, version, resource, namespace, name, subresource)
+
+    @property
+    def crd(self) -> str:
+        return f"{self.resource}.{self.group}" if self.group else self.resource
+
+    @property
+    def key(self) -> Key:
+        return self.crd, self.namespace, self.name
+
+
+def as_status(mine: Stamp) -> Body:
+    """Write `status.fencing`."""
+    return {"lease": mine.lease, "token": mine.token, "holder": mine.holder, "podUID": mine.pod_uid}
+
+
+def as_notes(mine: Stamp) -> dict[str, str]:
+    """Write the annotations of a child."""
+    texts = {"lease": mine.lease, "token": str(mine.token), "holder": mine.holder, "pod-uid": mine.pod_uid}
+    return {f"kopf-ha.dev/{name}": text for name, text in texts.items()}
+
+
+def recorded_in(body: Body, stamped: bool) -> Stamp | None:
+    """Read a stamp; None when there is none. One that is not whole is a KeyError."""
+    if stamped:
+        raw = (body.get("status") or {}).get("fencing")
+        return Stamp(raw["token"], raw["holder"], raw["lease"], raw["podUID"]) if raw is not None else None
+    raw = {k: v for k, v in (body["metadata"].get("annotations") or {}).items() if k.startswith("kopf-ha.dev/")}
+    if not raw:
+        return None
+    token, holder, lease, pod_uid = (raw[f"kopf-ha.dev/{name}"] for name in ("token", "holder", "lease", "pod-uid"))
+    return Stamp(int(token), holder, lease, pod_uid)
 
 
 class Conflict(Exception):
@@ -96,35 +163,35 @@ class FakeApi:
 
     def put(self, path: str, body: Body, recorded: Stamp | None = None) -> Body:
         """Make an object, or put another in its place, stamped as the test says."""
-        target = self.target(path)
+        place = self.place(path)
         body = copy.deepcopy(body)
         metadata = body.setdefault("metadata", {})
-        metadata["name"] = target.name
-        if target.namespace:
-            metadata["namespace"] = target.namespace
-        if recorded is not None and self.stamped(target):
-            body.setdefault("status", {})["fencing"] = recorded.as_status()
+        metadata["name"] = place.name
+        if place.namespace:
+            metadata["namespace"] = place.namespace
+        if recorded is not None and self.stamped(place):
+            body.setdefault("status", {})["fencing"] = as_status(recorded)
         elif recorded is not None:
-            metadata.setdefault("annotations", {}).update(recorded.as_annotations())
+            metadata.setdefault("annotations", {}).update(as_notes(recorded))
         self.uids += 1
         metadata["uid"] = f"u{self.uids}"
-        return self.store(target, body)
+        return self.store(place, body)
 
     def edit(self, path: str, change: Callable[[Body], Any]) -> None:
         """Change an object as a user does, conditions or not."""
-        target = self.target(path)
-        body = copy.deepcopy(self.objects[target.key])
+        place = self.place(path)
+        body = copy.deepcopy(self.objects[place.key])
         change(body)
-        self.store(target, body)
+        self.store(place, body)
 
     def delete(self, path: str) -> None:
-        del self.objects[self.target(path).key]
+        del self.objects[self.place(path).key]
 
     def get(self, path: str) -> Body:
-        return self.objects[self.target(path).key]
+        return self.objects[self.place(path).key]
 
     def recorded(self, path: str) -> Stamp | None:
-        return stamp_of(self.get(path), stamped=self.stamped(self.target(path)))
+        return recorded_in(self.get(path), self.stamped(self.place(path)))
 
     def sent(self, *methods: str) -> list[Request]:
         return [r for _, r in self.log if not methods or r.method in methods]
@@ -136,21 +203,21 @@ class FakeApi:
         answer = self.intercept(request)
         if answer is not None:
             return answer
-        target = parse_path(request.path)
-        if target is None or target.version == "openapi":
+        place = Place.of(request.path)
+        if place is None:
             return status(404, "the server could not find the requested resource")
         try:
-            return self.serve(target, request, who)
+            return self.serve(place, request, who)
         except Conflict as e:
             return status(409, f"Operation cannot be fulfilled: {e}", "Conflict")
         except (Invalid, jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as e:
             return status(422, f"the server rejected our request: {e}", "Invalid")
 
-    def serve(self, target: Target, request: Request, who: str) -> Response:
-        old = self.objects.get(target.key) if target.name else None
+    def serve(self, place: Place, request: Request, who: str) -> Response:
+        old = self.objects.get(place.key) if place.name else None
         if request.method == "POST":
             body = request.json
-            made = Target(target.group, target.version, target.resource, target.namespace, body["metadata"]["name"])
+            made = Place(place.group, place.version, place.resource, place.namespace, body["metadata"]["name"])
             if made.key in self.objects:
                 return status(409, "already exists", "AlreadyExists")
             if self.stamped(made):
@@ -158,28 +225,28 @@ class FakeApi:
             return self.create(made, body, request, who)
         applies = request.content_type == APPLY
         if old is None:
-            if applies and not target.subresource:
+            if applies and not place.subresource:
                 if request.json["metadata"].get("uid"):
                     raise Conflict("uid mismatch: no existing object was found")
-                return self.create(target, request.json, request, who)
+                return self.create(place, request.json, request, who)
             return status(404, "not found", "NotFound")
         if request.method == "GET":
             return json_of(200, old)
         if request.method == "DELETE":
-            return self.remove(target, old, request, who)
+            return self.remove(place, old, request, who)
         asked = self.changed(request, old)
-        self.check_preconditions(target, asked, old)
-        new = self.by_subresource(target, old, asked)
+        self.check_preconditions(place, asked, old)
+        new = self.by_subresource(place, old, asked)
         if "All" in parse_qs(request.query).get("dryRun", []):
             return json_of(200, new)
-        return json_of(200, self.accept(target, request, who, new))
+        return json_of(200, self.accept(place, request, who, new))
 
-    def create(self, target: Target, body: Body, request: Request, who: str) -> Response:
+    def create(self, place: Place, body: Body, request: Request, who: str) -> Response:
         self.uids += 1
-        body["metadata"] |= {"uid": f"u{self.uids}", "name": target.name}
-        return json_of(201, self.accept(target, request, who, body))
+        body["metadata"] |= {"uid": f"u{self.uids}", "name": place.name}
+        return json_of(201, self.accept(place, request, who, body))
 
-    def remove(self, target: Target, old: Body, request: Request, who: str) -> Response:
+    def remove(self, place: Place, old: Body, request: Request, who: str) -> Response:
         options = request.json or {}
         for name, value in (options.get("preconditions") or {}).items():
             if old["metadata"][name] != value:
@@ -187,9 +254,9 @@ class FakeApi:
         if options.get("dryRun") == ["All"]:
             return json_of(200, old)
         if old["metadata"].get("finalizers"):
-            return json_of(200, self.accept(target, request, who, self.by_finalizers(old)))
+            return json_of(200, self.accept(place, request, who, self.by_finalizers(old)))
         self.accepted.append(Accepted(who, request, old, None))
-        del self.objects[target.key]
+        del self.objects[place.key]
         return status(200, "")
 
     def by_finalizers(self, old: Body) -> Body:
@@ -204,23 +271,23 @@ class FakeApi:
             return dict(jsonpatch.apply_patch(copy.deepcopy(old), tested(old, request.json)))
         return dict(merged(copy.deepcopy(old), request.json, request.content_type == STRATEGIC))
 
-    def check_preconditions(self, target: Target, asked: Body, old: Body) -> None:
+    def check_preconditions(self, place: Place, asked: Body, old: Body) -> None:
         metadata = asked.get("metadata") or {}
         version = int(metadata.get("resourceVersion") or 0)
-        if version == 0 and self.stamped(target):
+        if version == 0 and (self.stamped(place) or place.resource == "leases"):
             raise Invalid("metadata.resourceVersion: must be specified for an update")
         if version not in (0, int(old["metadata"]["resourceVersion"])):
             raise Conflict("the object has been modified")
         if metadata.get("uid") not in (None, old["metadata"]["uid"]):
             raise Conflict("uid mismatch")
 
-    def by_subresource(self, target: Target, old: Body, asked: Body) -> Body:
-        new = copy.deepcopy(asked if not target.subresource else old)
-        if target.subresource:
+    def by_subresource(self, place: Place, old: Body, asked: Body) -> Body:
+        new = copy.deepcopy(asked if not place.subresource else old)
+        if place.subresource:
             new["status"] = asked.get("status")
-            if not self.stamped(target):
+            if not self.stamped(place):
                 new["metadata"]["annotations"] = (asked.get("metadata") or {}).get("annotations")
-        elif self.stamped(target) or "status" in old:
+        elif self.stamped(place) or "status" in old:
             new["status"] = copy.deepcopy(old.get("status"))
         new["metadata"] = {**(new.get("metadata") or {}), **{k: old["metadata"][k] for k in ("uid", "name")}}
         for part, name in ((new, "status"), (new["metadata"], "annotations")):
@@ -228,33 +295,33 @@ class FakeApi:
                 part.pop(name, None)
         return new
 
-    def accept(self, target: Target, request: Request, who: str, new: Body) -> Body:
-        old = copy.deepcopy(self.objects.get(target.key))
-        stored = self.store(target, new)
+    def accept(self, place: Place, request: Request, who: str, new: Body) -> Body:
+        old = copy.deepcopy(self.objects.get(place.key))
+        stored = self.store(place, new)
         self.accepted.append(Accepted(who, request, old, copy.deepcopy(stored)))
         return stored
 
-    def store(self, target: Target, body: Body) -> Body:
+    def store(self, place: Place, body: Body) -> Body:
         self.version += 1
         body["metadata"]["resourceVersion"] = str(self.version)
-        self.prune(target, body)
-        self.objects[target.key] = body
+        self.prune(place, body)
+        self.objects[place.key] = body
         return body
 
     # --- schemas
 
-    def versions(self, target: Target) -> Any:
-        made = self.objects.get(("customresourcedefinitions.apiextensions.k8s.io", "", target.kind))
+    def versions(self, place: Place) -> Any:
+        made = self.objects.get(("customresourcedefinitions.apiextensions.k8s.io", "", place.crd))
         return made["spec"]["versions"] if made else []
 
-    def stamped(self, target: Target) -> bool:
-        return "." in target.group and not target.group.endswith(".k8s.io")
+    def stamped(self, place: Place) -> bool:
+        return "." in place.group and not place.group.endswith(".k8s.io")
 
-    def prune(self, target: Target, body: Body) -> None:
+    def prune(self, place: Place, body: Body) -> None:
         """Drop from `status.fencing` what the version's schema does not have."""
-        for version in self.versions(target):
+        for version in self.versions(place):
             fencing = (body.get("status") or {}).get("fencing")
-            if version["name"] != target.version or fencing is None:
+            if version["name"] != place.version or fencing is None:
                 continue
             kept = version["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"].get("fencing")
             if kept is None:
@@ -263,10 +330,15 @@ class FakeApi:
                 body["status"]["fencing"] = {k: v for k, v in fencing.items() if k in kept["properties"]}
 
     @staticmethod
+    def place(path: str) -> Place:
+        place = Place.of(path)
+        assert place is not None
+        return place
+
+    @staticmethod
     def target(path: str) -> Target:
-        target = parse_path(path)
-        assert target is not None
-        return target
+        """Give the fence's own type, for tests that tell it of an object."""
+        return Target(**asdict(FakeApi.place(path)))
 
 
 def tested(old: Body, patch: list[Body]) -> list[Body]:

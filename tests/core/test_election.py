@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 from itertools import product
+from typing import get_args
 
 import pytest
 
-from kopf_ha.core import election as el
-from kopf_ha.core.election import TABLE, Election, IllegalMove, Phase, State
+from kopf_ha.core.election import IllegalMove, Phase
+from kopf_ha.core.election import events as el
+from kopf_ha.core.election.machine import RULES
 from kopf_ha.core.lease import LeaseRecord
 from kopf_ha.core.token import TOKEN_MAX
-from tests.election.world import World, settings
+from tests.election.phases import NEXT
+from tests.election.world import Replica, World
 
 
 @pytest.fixture
@@ -77,7 +80,7 @@ def test_a_paused_leader_whose_timer_comes_first_gives_up_and_says_so(world: Wor
 
 
 def test_label_edits_keep_no_dead_leader_alive(world: World) -> None:
-    """Trap 9."""
+    """Only a change of the Lease's spec restarts the expiry."""
     a, b = world.replica("a"), world.replica("b")
     world.run(5)
     for n in range(160):
@@ -227,7 +230,7 @@ def test_a_floor_below_the_present_term_changes_nothing(world: World) -> None:
 
 
 def test_my_name_without_a_term_is_waited_out_and_taken_with_a_higher_token(world: World) -> None:
-    """Trap 9: a process that is restarted under one name has nothing of the old one's term."""
+    """A process that is restarted under the same name has no part in the old one's term."""
     old = world.replica("a")
     world.run(5)
     new = world.replica("a")
@@ -259,6 +262,21 @@ def test_an_acquisition_without_an_answer_that_was_not_done_is_tried_again(world
     world.run(3)
     assert a.leads()
     assert world.tokens == [1]
+
+
+def test_a_read_that_failed_is_repeated_after_a_retry_period(world: World) -> None:
+    """Without a watch that works, nothing else would tell whether the acquisition was done."""
+    a = world.replica("a")
+    a.serve()
+    a.lose_answer()
+    a.answer(el.ReadFailed("503"))
+    a.inbox.clear()
+    assert (a.request, a.due) == (None, pytest.approx(world.now + 2, abs=0.4))
+    world.now = a.due
+    a.tick()
+    assert isinstance(a.request, el.Read)
+    a.answer()
+    assert a.leads()
 
 
 def test_an_open_acquisition_is_not_taken_for_done_when_another_process_of_my_name_acquired(world: World) -> None:
@@ -467,34 +485,121 @@ def test_a_lease_that_is_stored_otherwise_than_written_begins_no_term(world: Wor
     assert "mutating webhook" in a.warnings[0]
 
 
-def _events() -> list[el.Event]:
-    record = LeaseRecord("x", 3, 15, "t", "t", "7", "u1")
-    return [
-        el.Seen(record, "7"), el.Unusable("x"), el.ReadFailed("x"), el.Tick(), el.Written(record), el.Conflict(),
-        el.Failed("x"), el.Denied("x"), el.RaiseFloor(1), el.HolderGone("x"), el.HeadStart(1.0),
-        el.StepDown("x"), el.Resume(), el.Release(), el.Stop(),
-    ]  # fmt: skip
+# --- the table, cell by cell
 
 
-@pytest.mark.parametrize(("phase", "event"), list(product(Phase, _events())), ids=str)
-def test_what_has_no_place_in_the_table_raises_and_changes_nothing(phase: Phase, event: el.Event) -> None:
-    state = State(phase=phase)
-    if type(event) in TABLE[phase]:
-        return
-    with pytest.raises(IllegalMove, match=phase.value):
-        Election(settings("a")).step(state, event, 5.0)
-    assert state == State(phase=phase)
+def at(world: World, phase: Phase) -> Replica:
+    """A replica in this phase; the Lease is held by another one while it follows, and by itself in all others."""
+    if phase is Phase.FOLLOWING:
+        world.replica("other").flow()
+    replica = world.replica("a")
+    if phase not in (Phase.FOLLOWING, Phase.ACQUIRING):
+        replica.flow()
+    if phase is Phase.RENEWING:
+        world.now = replica.due
+        replica.tick()
+    if phase is Phase.RELEASING:
+        replica.step(el.Release())
+    if phase is Phase.LOST:
+        replica.step(el.RaiseFloor(replica.state.token))
+    if phase is Phase.STOPPED:
+        replica.step(el.Stop())
+    assert replica.phase is phase
+    return replica
 
 
-def test_every_event_has_a_place_and_every_phase_an_end() -> None:
-    used = {kind for moves in TABLE.values() for kind in moves}
-    assert used == {type(e) for e in _events()}
-    assert not TABLE[Phase.STOPPED]
-    for phase in set(Phase) - {Phase.STOPPED}:
-        reached, todo = set(), [phase]
-        while todo:
-            at = todo.pop()
-            if at not in reached:
-                reached.add(at)
-                todo += [p for to in TABLE[at].values() for p in to]
-        assert Phase.STOPPED in reached
+DELETED = el.LeaseSeen(None, read=True)
+DONE = el.Written(LeaseRecord("", 0))  #: stands for the server's own answer
+
+CELLS = [
+    (Phase.FOLLOWING, DELETED, Phase.ACQUIRING),
+    (Phase.FOLLOWING, el.LeaseUnusable("x", read=True), Phase.FOLLOWING),
+    (Phase.FOLLOWING, el.ReadFailed("x"), Phase.FOLLOWING),
+    (Phase.FOLLOWING, el.Tick(), Phase.FOLLOWING),
+    (Phase.FOLLOWING, el.RaiseFloor(1), Phase.FOLLOWING),
+    (Phase.FOLLOWING, el.HolderGone("other"), Phase.ACQUIRING),
+    (Phase.FOLLOWING, el.HeadStart(1.0), Phase.FOLLOWING),
+    (Phase.FOLLOWING, el.StepDown("x"), Phase.FOLLOWING),
+    (Phase.FOLLOWING, el.Release(), Phase.STOPPED),
+    (Phase.FOLLOWING, el.Stop(), Phase.STOPPED),
+    (Phase.ACQUIRING, DONE, Phase.LEADING),
+    (Phase.ACQUIRING, el.Conflict(), Phase.FOLLOWING),
+    (Phase.ACQUIRING, el.Failed("x"), Phase.FOLLOWING),
+    (Phase.ACQUIRING, el.Denied("x"), Phase.FOLLOWING),
+    (Phase.LEADING, DELETED, Phase.LOST),
+    (Phase.LEADING, el.LeaseUnusable("x", read=True), Phase.LOST),
+    (Phase.LEADING, el.Tick(), Phase.RENEWING),
+    (Phase.LEADING, el.RaiseFloor(1), Phase.LOST),
+    (Phase.LEADING, el.HolderGone("x"), Phase.LEADING),
+    (Phase.LEADING, el.HeadStart(1.0), Phase.LEADING),
+    (Phase.LEADING, el.StepDown("x"), Phase.RELEASING),
+    (Phase.LEADING, el.Release(), Phase.RELEASING),
+    (Phase.LEADING, el.Stop(), Phase.STOPPED),
+    (Phase.RENEWING, DONE, Phase.LEADING),
+    (Phase.RENEWING, el.Conflict(), Phase.RENEWING),
+    (Phase.RENEWING, el.Failed("x"), Phase.LEADING),
+    (Phase.RENEWING, el.Denied("x"), Phase.LEADING),
+    (Phase.RENEWING, DELETED, Phase.LOST),
+    (Phase.RENEWING, el.LeaseUnusable("x", read=True), Phase.LOST),
+    (Phase.RENEWING, el.ReadFailed("x"), Phase.LEADING),
+    (Phase.RELEASING, DONE, Phase.STOPPED),
+    (Phase.RELEASING, el.Conflict(), Phase.RELEASING),
+    (Phase.RELEASING, el.Failed("x"), Phase.STOPPED),
+    (Phase.RELEASING, el.Denied("x"), Phase.STOPPED),
+    (Phase.RELEASING, DELETED, Phase.STOPPED),
+    (Phase.RELEASING, el.LeaseUnusable("x", read=True), Phase.STOPPED),
+    (Phase.RELEASING, el.ReadFailed("x"), Phase.STOPPED),
+    (Phase.LOST, DELETED, Phase.LOST),
+    (Phase.LOST, el.LeaseUnusable("x", read=True), Phase.LOST),
+    (Phase.LOST, el.Tick(), Phase.LOST),
+    (Phase.LOST, el.RaiseFloor(1), Phase.LOST),
+    (Phase.LOST, el.HolderGone("x"), Phase.LOST),
+    (Phase.LOST, el.HeadStart(1.0), Phase.LOST),
+    (Phase.LOST, el.StepDown("x"), Phase.LOST),
+    (Phase.LOST, el.Resume(), Phase.ACQUIRING),
+    (Phase.LOST, el.Release(), Phase.RELEASING),
+    (Phase.LOST, el.Stop(), Phase.STOPPED),
+]
+EVENTS = {type(event): event for _, event, _ in CELLS}
+LEGAL = {(phase, type(event)) for phase, event, _ in CELLS}
+
+
+def name(value: object) -> str:
+    return value.value if isinstance(value, Phase) else type(value).__name__
+
+
+@pytest.mark.parametrize(("phase", "event", "then"), CELLS, ids=name)
+def test_what_can_come_in_a_phase_leads_on(world: World, phase: Phase, event: el.Event, then: Phase) -> None:
+    replica = at(world, phase)
+    if replica.request is None:
+        replica.step(event)
+    else:
+        replica.answer(None if event is DONE else event)
+    assert replica.phase is then
+
+
+ILLEGAL = [(p, e) for p, e in product(Phase, EVENTS.values()) if (p, type(e)) not in LEGAL]
+
+
+@pytest.mark.parametrize(("phase", "event"), ILLEGAL, ids=name)
+def test_what_cannot_come_in_a_phase_raises(world: World, phase: Phase, event: el.Event) -> None:
+    replica = at(world, phase)
+    with pytest.raises(IllegalMove, match=f"^{name(event)} cannot come while {phase.value}$"):
+        replica.rules.step(replica.state, event, world.now)
+
+
+def test_every_event_and_every_cell_was_tried() -> None:
+    assert set(EVENTS) == set(get_args(el.Event))
+    assert {(p, e) for p, cells in RULES.items() for e in cells} == LEGAL
+    assert {(p, e) for p, cells in NEXT.items() for e in cells} == LEGAL
+
+
+@pytest.mark.parametrize("phase", [p for p in Phase if p is not Phase.STOPPED], ids=name)
+def test_a_release_ends_every_phase(world: World, phase: Phase) -> None:
+    replica = at(world, phase)
+    replica.flow()  # the answer to its request comes first
+    if replica.phase is not Phase.STOPPED:
+        replica.step(el.Release())
+        replica.flow()
+    assert (replica.phase, replica.grant, replica.request) == (Phase.STOPPED, None, None)
+    assert (world.lease.spec["holderIdentity"] == "other") == (phase is Phase.FOLLOWING), "mine is given back"

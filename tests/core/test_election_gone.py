@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kopf_ha.core import election as el
 from kopf_ha.core.election import Phase
+from kopf_ha.core.election import events as el
 from tests.election.world import Replica, World
 
 
@@ -109,6 +109,22 @@ def test_news_while_a_lost_term_drains_counts_afterwards(world: World) -> None:
     assert world.tokens == [1, 2, 3]
 
 
+@pytest.mark.parametrize("when", ["leading", "lost"])
+def test_news_of_a_later_holder_counts_after_the_term(world: World, when: str) -> None:
+    """Its Pod may be seen to be gone before its last write to the Lease is."""
+    a, _ = two(world)
+    if when == "leading":
+        a.step(el.HolderGone("x"))
+    world.lease.edit(holderIdentity="x", leaseTransitions=5)
+    a.flow()
+    if when == "lost":
+        a.step(el.HolderGone("x"))
+    a.step(el.Resume())
+    a.flow()
+    assert a.leads()
+    assert world.tokens == [1, 6]
+
+
 def test_a_holder_that_is_gone_is_not_tried_in_a_hot_loop(world: World) -> None:
     _, b = two(world)
     b.step(el.HolderGone("a"))
@@ -176,3 +192,19 @@ def test_a_head_start_ends_no_term(world: World) -> None:
     world.run(60)
     assert world.leaders() == [a]
     assert world.tokens == [1]
+
+
+@pytest.mark.parametrize("when", ["leading", "lost"])
+def test_a_head_start_that_is_told_during_a_term_counts_after_it(world: World, when: str) -> None:
+    a, b = two(world)
+    if when == "leading":
+        a.step(el.HeadStart(2.0))
+    world.lease.edit(holderIdentity="")
+    a.flow()
+    if when == "lost":
+        a.step(el.HeadStart(2.0))
+    a.step(el.Resume())
+    a.flow()
+    assert a.phase is Phase.FOLLOWING
+    b.flow()
+    assert world.leaders() == [b]

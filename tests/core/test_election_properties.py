@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from kopf_ha.core import election as el
 from kopf_ha.core.election import Phase
+from kopf_ha.core.election import events as el
 from kopf_ha.core.lease import LeaseRecord
 from tests.election.world import Replica, World
 

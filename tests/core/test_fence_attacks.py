@@ -24,6 +24,8 @@ from tests.core.fake_api import (
     WIDGET,
     FakeApi,
     Process,
+    as_notes,
+    as_status,
     nothing_changed,
     patch,
     stamp,
@@ -139,7 +141,7 @@ def test_a_json_patch_that_takes_the_stamps_place_away_fails(
 
 @pytest.mark.parametrize("value", [None, "99", ""])
 def test_a_patch_of_a_child_cannot_say_what_the_stamp_is(api: FakeApi, me: Process, value: str | None) -> None:
-    notes = dict.fromkeys(MINE.as_annotations(), value)
+    notes = dict.fromkeys(as_notes(MINE), value)
     assert me.patch(CHILD, {"metadata": {"annotations": notes}}).status == 200
     assert api.recorded(CHILD) == MINE
     ops = [{"op": "remove", "path": "/metadata/annotations/kopf-ha.dev~1token"}]
@@ -175,6 +177,7 @@ def test_names_may_be_percent_encoded_and_paths_have_a_prefix(api: FakeApi, me: 
     assert me.patch(prefix + "/apis/t.dev/v1/namespaces/%61/widgets/%78/statu%73", {"status": {"a": 1}}).status == 200
     assert api2.recorded(WIDGET) == MINE
     assert me.patch(prefix + WIDGET.replace("widgets", "%77idgets"), EDIT).status == 200
+    assert api2.get(WIDGET)["metadata"]["annotations"] == {"theirs": "kept"}, "it is the same stamped kind"
     assert {r.path for r in api2.sent("GET")} >= {WIDGET}
 
 
@@ -197,7 +200,7 @@ def test_only_a_dry_run_is_one(api: FakeApi, me: Process, query: str) -> None:
 def test_a_dry_run_teaches_nothing(api: FakeApi, me: Process, query: str) -> None:
     before = copy.deepcopy(api.objects)
     assert me.patch(WIDGET, EDIT, query=query).status == 200
-    assert me.patch(WIDGET + "/status", {"status": {"fencing": MINE.as_status()}}, query=query).status == 200
+    assert me.patch(WIDGET + "/status", {"status": {"fencing": as_status(MINE)}}, query=query).status == 200
     assert len(me.fence.known) == 0
     assert api.objects == before
     assert [r.method for r in api.sent()] == ["PATCH", "PATCH"]

@@ -19,6 +19,7 @@ from tests.core.fake_api import (
     WIDGET,
     FakeApi,
     Process,
+    as_status,
     patch,
     stamp,
     status,
@@ -273,7 +274,7 @@ def test_a_stamp_that_loses_to_a_newer_leader_ends_the_term(api: FakeApi) -> Non
 
     def newer(api: FakeApi, path: str) -> None:
         api.elect(stamp(8))
-        api.edit(path, lambda o: o["status"].update(fencing=stamp(8).as_status()))
+        api.edit(path, lambda o: o["status"].update(fencing=as_status(stamp(8))))
 
     meddle_once(api, WIDGET, newer)
     with pytest.raises(StaleLeader):

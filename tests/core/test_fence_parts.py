@@ -35,7 +35,15 @@ def test_what_a_recorded_stamp_means(recorded: Stamp | None, verdict: Verdict) -
 
 @pytest.mark.parametrize("stamped", [True, False])
 def test_a_stamp_is_read_as_it_is_written(stamped: bool) -> None:
-    body: Any = {"status": {"fencing": MINE.as_status()}, "metadata": {"annotations": MINE.as_annotations()}}
+    """Word for word, since the CRD's schema, the policies and kopf-ha's own earlier versions have it so, too."""
+    assert Stamp(7, "pod7", "ns/op", "uid-pod7") == MINE
+    fencing = {"lease": "ns/op", "token": 7, "holder": "pod7", "podUID": "uid-pod7"}
+    notes = {
+        "kopf-ha.dev/lease": "ns/op", "kopf-ha.dev/token": "7",
+        "kopf-ha.dev/holder": "pod7", "kopf-ha.dev/pod-uid": "uid-pod7",
+    }  # fmt: skip
+    assert (MINE.as_status(), MINE.as_annotations()) == (fencing, notes)
+    body: Any = {"status": {"fencing": fencing}, "metadata": {"annotations": notes}}
     assert stamp_of(body, stamped=stamped) == MINE
 
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from kopf_ha.core.token import Stamp, stamp_of
+from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Request
 from kopf_ha.errors import Refused
 from tests.core.fake_api import (
@@ -28,6 +28,7 @@ from tests.core.fake_api import (
     FakeApi,
     Process,
     patch,
+    recorded_in,
     stamp,
     write,
 )
@@ -222,8 +223,8 @@ class Writers(RuleBasedStateMachine):
 
     def check_accepted(self, accepted: Accepted) -> None:
         path = WIDGET if "/t.dev/" in accepted.request.path else CHILD
-        before = accepted.before and stamp_of(accepted.before, stamped=path == WIDGET)
-        after = accepted.after and stamp_of(accepted.after, stamped=path == WIDGET)
+        before = accepted.before and recorded_in(accepted.before, stamped=path == WIDGET)
+        after = accepted.after and recorded_in(accepted.after, stamped=path == WIDGET)
         if accepted.after is None:
             assert before is not None, "deleted what the writer had not stamped"
             assert before.holder == accepted.who

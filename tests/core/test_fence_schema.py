@@ -19,6 +19,7 @@ from tests.core.fake_api import (
     WIDGET,
     FakeApi,
     Process,
+    as_notes,
     crd,
     json_of,
     nothing_changed,
@@ -144,7 +145,7 @@ def test_a_kind_without_stamps_in_any_version_is_a_child(api: FakeApi, me: Proce
     api.put(f"{CRDS}/widgets.t.dev", crd(v1=None))
     api.put(WIDGET, {"spec": {}})
     assert me.patch(WIDGET, EDIT).status == 200
-    assert api.get(WIDGET)["metadata"]["annotations"] == MINE.as_annotations()
+    assert api.get(WIDGET)["metadata"]["annotations"] == as_notes(MINE)
 
 
 def test_built_in_kinds_are_not_asked_for_and_learnt_from_watches(api: FakeApi, me: Process) -> None:

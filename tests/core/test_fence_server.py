@@ -30,6 +30,7 @@ from tests.core.fake_api import (
     WIDGET,
     FakeApi,
     Process,
+    as_status,
     crd,
     denied,
     invalid,
@@ -182,7 +183,7 @@ def test_a_refusal_stays_one_when_the_read_after_it_fails(api: FakeApi, me: Proc
 
 def test_a_refusal_may_be_a_lost_floor(api: FakeApi, me: Process) -> None:
     me.patch(WIDGET, EDIT)
-    fence = {"fencing": stamp(9).as_status()}
+    fence = {"fencing": as_status(stamp(9))}
     api.intercept = refuse(TOKENS[0], then=lambda: api.edit(WIDGET, lambda o: o["status"].update(fence)))
     with pytest.raises(FloorLost) as lost:
         me.patch(WIDGET, EDIT)
@@ -243,7 +244,7 @@ def test_floors_are_noted_from_stamped_kinds_of_our_lease_only(api: FakeApi, me:
 def test_a_field_called_fencing_is_no_floor_before_the_schema_says_so(api: FakeApi, me: Process) -> None:
     """I10: the status of somebody else's kind may be anybody's to write."""
     api.put(f"{CRDS}/widgets.t.dev", crd(v1=None))
-    api.objects[api.target(WIDGET).key]["status"] = {"fencing": stamp(TOKEN_MAX).as_status()}
+    api.objects[api.target(WIDGET).key]["status"] = {"fencing": as_status(stamp(TOKEN_MAX))}
     me.watch(WIDGET)
     assert me.fence.floor == 0
     assert me.patch(WIDGET, EDIT).ok
@@ -275,7 +276,7 @@ def test_who_sees_a_higher_token_and_does_not_hold_the_lease_is_stale(api: FakeA
 # --- stamps that are none
 
 
-BROKEN = [{}, [], "x", 5, {"token": 6}, {**stamp(6).as_status(), "token": "6"}, {**stamp(6).as_status(), "token": 0}]
+BROKEN = [{}, [], "x", 5, {"token": 6}, {**as_status(stamp(6)), "token": "6"}, {**as_status(stamp(6)), "token": 0}]
 
 
 @pytest.mark.parametrize("raw", BROKEN)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kopf_ha.core.token import ANNOTATION_TOKEN, Stamp
+from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Request
 from kopf_ha.errors import FloorLost, ForeignStamp, StaleLeader, Unfenced
 from tests.core.fake_api import (
@@ -269,6 +269,6 @@ def test_a_child_whose_stamp_a_user_removed_is_stamped_again() -> None:
 
 def test_a_child_with_half_a_stamp_is_no_child_without_one() -> None:
     api, me = world(CHILD, stamp(8))
-    api.edit(CHILD, lambda o: o["metadata"]["annotations"].pop(ANNOTATION_TOKEN))
+    api.edit(CHILD, lambda o: o["metadata"]["annotations"].pop("kopf-ha.dev/token"))
     with pytest.raises(Unfenced, match="repair it by hand"):
         me.send(merge(api, CHILD))

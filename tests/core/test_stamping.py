@@ -9,7 +9,7 @@ import pytest
 
 from kopf_ha.core.wire import Request, Response
 from kopf_ha.errors import FloorLost, Refused, SetAside, StaleLeader, TermEnded
-from tests.core.fake_api import CRDS, JSON_PATCH, MERGE, MINE, FakeApi, Process, patch, stamp, status
+from tests.core.fake_api import CRDS, JSON_PATCH, MERGE, MINE, FakeApi, Process, as_status, patch, stamp, status
 
 POOL = "/apis/t.dev/v1/namespaces/a/pools/x"
 ALONE = {"status": {}}
@@ -40,7 +40,7 @@ def busy(api: FakeApi) -> None:
 @pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize(
     "there",
-    [{}, {"status": {"free": 3}}, {"status": {"fencing": stamp(6).as_status(), "free": 3}}, {"status": {}}],
+    [{}, {"status": {"free": 3}}, {"status": {"fencing": as_status(stamp(6)), "free": 3}}, {"status": {}}],
     ids=["no status", "no stamp", "an earlier stamp", "an empty status"],
 )
 def test_however_fast_others_edit(api: FakeApi, me: Process, there: dict[str, Any], known: bool) -> None:
@@ -68,7 +68,7 @@ def test_another_writer_of_the_status_costs_a_read(api: FakeApi, me: Process) ->
     attempt = me.attempt(patch(POOL + "/status", ALONE))
     while attempt.pending is None or attempt.pending.method != "PATCH":
         attempt.step()
-    api.edit(POOL, lambda o: o.update(status={"fencing": stamp(5).as_status(), "free": 2}))
+    api.edit(POOL, lambda o: o.update(status={"fencing": as_status(stamp(5)), "free": 2}))
     assert attempt.finish().status == 200
     assert api.recorded(POOL) == MINE
     assert api.get(POOL)["status"]["free"] == 2
@@ -80,7 +80,7 @@ def test_a_later_term_keeps_its_stamp(api: FakeApi, me: Process) -> None:
     attempt = me.attempt(patch(POOL + "/status", ALONE))
     while attempt.pending is None or attempt.pending.method != "PATCH":
         attempt.step()
-    api.edit(POOL, lambda o: o["status"].update(fencing=stamp(8).as_status()))
+    api.edit(POOL, lambda o: o["status"].update(fencing=as_status(stamp(8))))
     api.elect(stamp(8))
     with pytest.raises(StaleLeader):
         attempt.finish()

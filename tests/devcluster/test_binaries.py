@@ -1,5 +1,6 @@
 """Programs come from KUBEBUILDER_ASSETS, else from Go; what is there is not built."""
 
+import io
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from devcluster import Binaries, DevclusterError, NoBinariesError, building, versions
+from devcluster import Binaries, DevclusterError, NoBinariesError, Progress, building, versions
 from devcluster.binaries import PROGRAMS
 
 ROOT = Path(__file__).parents[2]
@@ -152,6 +153,59 @@ def test_two_builds_at_once_build_once(machine: Machine) -> None:
     assert [first.returncode, second.returncode] == [0, 0]
     assert answers[0] == answers[1]
     assert len(machine.built) == len(PROGRAMS)
+
+
+SAID = f"building {len(PROGRAMS)} programs from Go modules: {', '.join(PROGRAMS)}"
+
+
+def test_who_waits_is_told_how_long_what_is_built_and_what_is_left(machine: Machine) -> None:
+    told = io.StringIO()
+    Binaries.find(progress=Progress(told, quiet_period=0))
+    lines = told.getvalue().splitlines()
+    assert lines[0].startswith(SAID)
+    assert "minutes" in lines[1]
+    for number, name in enumerate(PROGRAMS, 1):
+        left = len(PROGRAMS) - number
+        about = [line for line in lines if line.startswith(f"[{number}/{len(PROGRAMS)}] {name}: ")]
+        assert len(about) >= 3, lines  # when it begins, while it goes on, when it is done
+        assert all(f"{left} left" in line and " s in all" in line for line in about[1:-1]), about
+
+
+@pytest.mark.parametrize("command", [["demo"], ["benchmarks.takeover"]])
+def test_whatever_needs_a_control_plane_tells_while_it_is_built(machine: Machine, command: list[str]) -> None:
+    """Nobody asked it for a progress; a terminal that stays empty for ten minutes looks hung."""
+    machine.monkeypatch.setenv("FAKE_GO_GATE", str(machine.folder / "gate"))
+    argv = [sys.executable, "-m", *command]
+    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            told = [process.stderr.readline() for _ in range(3)]
+        finally:
+            process.kill()
+    assert told[0].startswith(SAID)
+    assert told[2].startswith(f"[1/{len(PROGRAMS)}] etcd: building")
+
+
+def test_on_a_terminal_the_demo_counts_the_seconds(machine: Machine) -> None:
+    """There the story has a panel that is kept up to date, which must not hide what is built."""
+    gate = machine.folder / "gate"
+    machine.monkeypatch.setenv("FAKE_GO_GATE", str(gate))
+    machine.monkeypatch.setenv("TERM", "xterm")
+    ours, theirs = os.openpty()
+    shown = b""
+    argv = [sys.executable, "-m", "demo"]
+    with subprocess.Popen(argv, cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        try:
+            # Reading ends by the test's own time limit at the latest, and each program takes until the gate is there.
+            while shown.count(b"3 left") < 2:
+                shown += os.read(ours, 10_000)
+        finally:
+            process.kill()
+            os.close(ours)
+    assert SAID.encode() in shown
+    assert b"\r\x1b[K[1/4] etcd: " in shown, "the line is rewritten in place"
+    assert b"now" not in shown, "no panel of a story that has not begun"
 
 
 def test_versions_are_those_of_go_mod(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from devcluster.waiting import until
-from kopf_ha.core import election as el
+from kopf_ha.core.election import events as el
 from kopf_ha.election.signs import Observer
 from tests.election.stage import LONG, PATIENCE, Stage
 from tests.election.world import Replica, World

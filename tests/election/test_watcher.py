@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kopf_ha.core.election import Seen, Unusable
+from kopf_ha.core.election.events import LeaseSeen, LeaseUnusable
 from kopf_ha.election import watcher as watching
 from kopf_ha.election.client import Unreached
 from kopf_ha.election.watcher import Watcher
@@ -81,7 +81,7 @@ def test_list_then_events_each_with_its_version() -> None:
 
 def test_no_lease_counts_from_the_lists_version() -> None:
     told, _, _ = run(((None, "7"), []))
-    assert told == [Seen(None, "7")]
+    assert told == [LeaseSeen(None, "7")]
 
 
 def test_a_version_that_is_too_old_lists_again_without_a_word() -> None:
@@ -100,5 +100,5 @@ def test_a_watch_that_fails_says_so_and_lists_again(error: Exception) -> None:
 
 def test_a_lease_that_cannot_be_understood_is_told_as_such() -> None:
     told, _, _ = run(((lease(5, leaseTransitions=None), "5"), []))
-    assert isinstance(told[0], Unusable)
+    assert isinstance(told[0], LeaseUnusable)
     assert told[0].version == "5"

@@ -12,13 +12,15 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from kopf_ha.core import election as el
-from kopf_ha.core.election import Election, Event, Phase, State
+from kopf_ha.core.election import Election, Phase, State
+from kopf_ha.core.election import events as el
+from kopf_ha.core.election.events import Event
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.lease import LeaseRecord
 from kopf_ha.core.token import Stamp
 from kopf_ha.errors import MalformedLease
 from kopf_ha.settings import Settings
+from tests.election.phases import NEXT
 
 NS, NAME = "ns", "op"
 
@@ -57,7 +59,7 @@ class FakeLease:
     def delete(self) -> None:
         self.body = None
         self.version += 1
-        self._tell(el.Seen(None, str(self.version)))
+        self._tell(el.LeaseSeen(None, str(self.version)))
 
     def edit(self, labels: dict[str, str] | None = None, **spec: Any) -> None:
         assert self.body is not None
@@ -71,7 +73,7 @@ class FakeLease:
         assert self.body is not None
         return el.Written(LeaseRecord.parse(self.body))
 
-    def seen(self, *, read: bool = True) -> el.Seen | el.Unusable:
+    def seen(self, *, read: bool = True) -> el.LeaseSeen | el.LeaseUnusable:
         return self._news(self.body, read=read)
 
     @property
@@ -85,14 +87,14 @@ class FakeLease:
         self.body["metadata"]["resourceVersion"] = str(self.version)
         self._tell(self._news(self.body, read=False))
 
-    def _news(self, body: dict[str, Any] | None, *, read: bool) -> el.Seen | el.Unusable:
+    def _news(self, body: dict[str, Any] | None, *, read: bool) -> el.LeaseSeen | el.LeaseUnusable:
         if body is None:
-            return el.Seen(None, "" if read else str(self.version), read=read)
+            return el.LeaseSeen(None, "" if read else str(self.version), read=read)
         version = body["metadata"]["resourceVersion"]
         try:
-            return el.Seen(LeaseRecord.parse(body), version, read=read)
+            return el.LeaseSeen(LeaseRecord.parse(body), version, read=read)
         except MalformedLease as e:
-            return el.Unusable(str(e), version, read=read)
+            return el.LeaseUnusable(str(e), version, read=read)
 
     def _tell(self, news: Event) -> None:
         for inbox in self.watchers:
@@ -124,7 +126,7 @@ class Replica:
     last_beat: float = -math.inf
 
     def __post_init__(self) -> None:
-        self.rules = Election(self.settings)
+        self.rules = Election(self.settings.identity, self.settings.lease, self.settings.timing)
 
     @property
     def phase(self) -> Phase:
@@ -136,7 +138,10 @@ class Replica:
     def step(self, event: Event) -> None:
         """Take one event in and do what comes out, all but the request."""
         wall = f"{self.world.now:.6f} {self.name}"
+        before = self.state.phase
         self.state, actions = self.rules.step(self.state, event, self.world.now, wall)
+        may, then = NEXT[before][type(event)], self.state.phase
+        assert then in may, f"{type(event).__name__} may not lead from {before.value} to {then.value}"
         closes = [i for i, a in enumerate(actions) if isinstance(a, el.Close)]
         assert closes in ([], [0]), "a grant is closed before anything else happens"
         for action in actions:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ from tests.fencing.clients import MERGE, Send, by_kubernetes
 from tests.fencing.conftest import Terms, World
 from tests.fencing.kinds import GROUP
 
+ROOT = Path(__file__).parents[2]
 APPLY = "application/apply-patch+yaml"
 STRATEGIC = "application/strategic-merge-patch+json"
 
@@ -45,6 +49,50 @@ def test_version_0_is_no_precondition(world: World, ask: Send, version: str | No
         ask("PATCH", world.maps("x"), {"metadata": {"resourceVersion": version}, "data": {"a": "2"}}, MERGE)[0] == 200
     )
     assert ask("PATCH", world.maps("x"), {"metadata": {"resourceVersion": "1"}, "data": {"a": "3"}}, MERGE)[0] == 409
+
+
+@pytest.mark.parametrize("version", ["0", "", None])
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("ConfigMap", {"PUT": 200, "PATCH": 200}),
+        ("Gadget", {"PUT": 422, "PATCH": 422}),
+        ("Lease", {"PUT": 422, "PATCH": 422}),
+    ],
+)
+def test_a_put_without_a_version_is_unconditional_only_where_the_kind_allows_it(
+    world: World, ask: Send, kind: str, expected: dict[str, int], version: str | None
+) -> None:
+    """Custom resources and Leases do not."""
+    collection, body = {
+        "ConfigMap": (world.maps(), child("x")),
+        "Gadget": (world.path("gadgets"), {"apiVersion": f"{GROUP}/v1", "kind": "Gadget", "metadata": {"name": "x"}}),
+        "Lease": (
+            f"/apis/coordination.k8s.io/v1/namespaces/{world.namespace}/leases",
+            {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "x"}, "spec": {}},
+        ),
+    }[kind]
+    assert ask("POST", collection, body)[0] == 201
+    body["metadata"] = {"name": "x", "resourceVersion": version, "labels": {"a": "1"}}
+    found = {
+        "PUT": ask("PUT", f"{collection}/x", body)[0],
+        "PATCH": ask(
+            "PATCH", f"{collection}/x", {"metadata": {"resourceVersion": version, "labels": {"a": "2"}}}, MERGE
+        )[0],
+    }
+    assert found == expected
+
+
+@pytest.mark.parametrize("wide", [(), ("-o", "wide")])
+def test_kubectl_does_not_show_a_lease_s_count_by_itself(world: World, ask: Send, wide: tuple[str, ...]) -> None:
+    """So docs/fencing.md names another command."""
+    leases = f"/apis/coordination.k8s.io/v1/namespaces/{world.namespace}/leases"
+    ask("POST", leases, {"metadata": {"name": "x"}, "spec": {"holderIdentity": "me", "leaseTransitions": 4711}})
+    lines = world.cluster.kubectl("get", "lease", "-n", world.namespace, *wide).stdout.splitlines()
+    assert lines[0].split() == ["NAME", "HOLDER", "AGE"]
+    (command,) = re.findall(r"(?m)^kubectl (get lease NAME .*)$", (ROOT / "docs/fencing.md").read_text())
+    named = shlex.split(command.replace("NAME", "x", 1))
+    assert "4711" in world.cluster.kubectl(*named, "-n", world.namespace).stdout
 
 
 def test_versions_are_compared_as_numbers(world: World, ask: Send) -> None:

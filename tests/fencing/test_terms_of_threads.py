@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -182,11 +185,27 @@ def test_a_refusal_is_none_of_kopfs_retried_errors(refusal: type[Refused]) -> No
 
 
 def test_clients_that_nothing_fences_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "kubernetes.aio", sys)
     monkeypatch.setitem(sys.modules, "lightkube", sys)
     assert {"kubernetes.aio", "lightkube"} <= set(adapters.uncovered())
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_an_operator_s_own_module_is_not_taken_for_a_client_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, published: bool
+) -> None:
+    """`k8s` is a client from PyPI, and what many operators call a module of their own."""
+    (tmp_path / "k8s").mkdir()
+    (tmp_path / "k8s" / "__init__.py").touch()
+    if published:
+        info = tmp_path / "k8s-0.28.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: k8s\nVersion: 0.28.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "k8s", sys)  # so that it is taken out again
+    del sys.modules["k8s"]
+    importlib.import_module("k8s")
+    assert ("k8s (fiaas)" in adapters.uncovered()) == published
 
 
 def test_one_process_has_one_wiring(terms: Terms) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from devcluster.waiting import until
 from judge import read_history
 from tests.ipam.support import Ipam, address, condition, message
 
@@ -64,7 +65,8 @@ def test_a_configmap_in_the_way_concerns_its_claim_alone(ipam: Ipam) -> None:
     ipam.kubectl("patch", "aclaim", "malformed", "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
     ipam.delete("addressclaim", "malformed")
     ipam.kubectl("delete", "configmap", child_name(ipam, "foreign"))
-    ipam.until_ready("foreign")
+    # its time comes: at a machine that is slow this may be the next minute
+    until("it to be bound", lambda: condition(ipam.get("aclaim", "foreign")) == "Bound", 150)
     ipam.until("the address to be free", lambda: ipam.get("addresspool", "small")["status"]["allocated"] == 4)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import queue
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -83,6 +85,39 @@ def test_a_server_that_is_away_costs_neither_memory_nor_time() -> None:
     events.flush(0.01)
     for _ in range(WAITING + 1):
         held.put(None)
+
+
+def test_two_threads_that_post_at_once_share_one_sender(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A term's end, the self-test and what is set aside post from threads of their own."""
+    server = Server()
+    events = Events(Settings(), server.make)
+    second = threading.Thread(target=events.post, args=(LEASE, "Leading", "second"))
+    make, made = threading.Thread, list[threading.Thread]()
+
+    def while_the_first_makes_the_sender(*args: Any, **options: Any) -> threading.Thread:
+        if second.ident is None:
+            second.start()
+            second.join(0.2)  # it gets done in that time, unless it has to wait for the first
+        made.append(make(*args, **options))
+        return made[-1]
+
+    monkeypatch.setattr(threading, "Thread", while_the_first_makes_the_sender)
+    events.post(LEASE, "Leading", "first")
+    second.join(LONG)
+    until("both to be sent", lambda: server.bodies.qsize() == 2, LONG)
+    assert [server.bodies.get_nowait()["message"] for _ in range(2)] == ["first", "second"]
+    assert len(made) == server.made == 1, "one client, in one thread"
+
+
+def test_no_two_have_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The API server answers 409 to the second, which is taken for the same one sent again."""
+    monkeypatch.setattr(time, "time_ns", lambda: 5)
+    server = Server()
+    events = Events(Settings(), server.make)
+    for _ in range(3):
+        events.post(LEASE, "Leading", "x")
+    events.flush(LONG)
+    assert len({server.bodies.get_nowait()["metadata"]["name"] for _ in range(3)}) == 3
 
 
 def test_the_pod_is_the_downward_apis(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import kopf
@@ -22,7 +23,9 @@ from kopf_ha.core.grant import Grant
 from kopf_ha.core.token import Stamp
 from kopf_ha.election import Elector
 from kopf_ha.election.signs import Signs
+from kopf_ha.errors import ConfigurationError
 from kopf_ha.run import health
+from kopf_ha.run.everywhere import Everywhere
 from kopf_ha.run.health import Health, Vitals, answer, liveness, readiness
 from kopf_ha.settings import Settings
 from tests.run.support import GROUP, LONG, Marks, Rival, Running, World, free_port, registry
@@ -57,6 +60,11 @@ STATES: dict[str, tuple[Vitals, str, str]] = {
     "leads": (leads(), "", ""),
     "renews": (dataclasses.replace(leads(), phase="renewing"), "", ""),
     "has just begun, without a beat": (leads(began=NOW, signs={"beat": -math.inf}), "", ""),
+    "was not started yet": (Vitals(Signs(), "following"), "Lease ns/op was not seen yet", ""),
+    "has a runner that hangs before it starts the election": (
+        Vitals(Signs(), "following", step=NOW - 86), "Lease ns/op was not seen yet",
+        "the runner stands still for 86 s, 80 s are allowed",
+    ),
     "was just started": (
         vitals(signs={"watching": False, "watch_turned": -math.inf, "heard": -math.inf}),
         "Lease ns/op was not seen yet", "",
@@ -167,6 +175,7 @@ def test_a_follower_without_an_api_server_is_not_killed() -> None:
 
     elector = Elector(fast, nowhere, on_started=lambda g: None, on_stopped=lambda g, cause: None)
     checks = Health(fast, lambda: Vitals(elector.signs, elector.state), boottime).checks
+    assert answer("/livez", checks("/livez") or (), verbose=False) == (200, "ok\n")  # the port answers before it starts
     elector.start()
     try:
         assert "was not seen yet" in dict(checks("/readyz") or ())["election"]
@@ -177,6 +186,41 @@ def test_a_follower_without_an_api_server_is_not_killed() -> None:
     finally:
         elector.stop()
     until("the thread's end to be noticed", lambda: dict(checks("/livez") or ())["election"], LONG)
+
+
+def test_an_election_is_not_taken_for_one_that_ended_while_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The port is served before; who asks in the middle of the start must not have the replica killed."""
+    elector = Elector(
+        SETTINGS, lambda: pytest.fail("no client"), on_started=lambda g: None, on_stopped=lambda g, cause: None
+    )
+    checks = Health(SETTINGS, lambda: Vitals(elector.signs, elector.state), boottime).checks
+    said: list[tuple[int, str]] = []
+    monkeypatch.setattr(
+        elector._thread, "start", lambda: said.append(answer("/livez", checks("/livez") or (), verbose=False))
+    )
+    elector.start()
+    assert said == [(200, "ok\n")]
+
+
+def test_probes_are_answered_while_the_runner_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config").write_text(
+        "current-context: c\ncontexts: [{name: c, context: {cluster: c, user: u}}]\n"
+        "clusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}]\nusers: [{name: u, user: {token: t}}]\n"
+    )
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    port = free_port()
+    said: list[Any] = []
+
+    def start(_: Everywhere) -> None:
+        said.extend([ask(port, "/livez"), running.runner.vitals().step])
+        raise ConfigurationError("enough")
+
+    monkeypatch.setattr(Everywhere, "start", start)
+    running = Running(SETTINGS.changed(health_port=port), idle(), "ns")
+    assert str(running.wait()) == "enough"
+    status, began = said
+    assert status == (200, "ok\n")
+    assert began is not None, "a start that hangs is noticed"
 
 
 # --- on a real API server
@@ -248,7 +292,11 @@ def test_what_stops_is_not_ready(run: Run, world: World, marks: Marks) -> None:
     assert ask(port, "/readyz") == (200, "ok\n")
     running.runner.quit("SIGTERM")
     try:
-        assert ask(port, "/readyz") == (503, "stopping: SIGTERM\n") or "stopping: SIGTERM" in ask(port, "/readyz")[1]
+        status, text = ask(port, "/readyz")
+        assert (status, text.splitlines()[0]) == (
+            503,
+            "stopping: SIGTERM",
+        )  # it may drain already, which is a line more
         assert ask(port, "/livez") == (200, "ok\n")
     finally:
         go_on.set()

@@ -292,3 +292,37 @@ def test_the_loop_gives_signs_of_life_often_enough(make: Any) -> None:
         runner = make(lease_duration=60, renew_deadline=30, retry_period=retry)
         runner.step(Started(grant(1)))
         assert runner.term.pulse <= min(1.0, retry)
+
+
+class Broken:
+    """A self-test that fails in a way that nobody thought of."""
+
+    clean = False
+
+    def ask(self, *_: Any, **__: Any) -> list[str]:
+        raise ValueError("a bug")
+
+
+def test_the_api_server_is_asked_again_after_any_exception(make: Any, timers: Any) -> None:
+    """Otherwise a policy that is taken out of force later would not be noticed."""
+    runner, one = make(), grant(7)
+    runner.selftest = Broken()
+    with pytest.raises(ValueError, match="a bug"):
+        runner.ask_the_server(one)
+    for number in range(1, 4):
+        assert len(timers) == number
+        with pytest.raises(ValueError, match="a bug"):
+            timers[-1][1]()
+    one.close("lost")
+    timers[-1][1]()
+    assert len(timers) == 4, "nobody asks for a term that is over"
+
+
+def test_a_follower_looks_ahead_again_after_any_exception(make: Any, timers: Any) -> None:
+    runner = make()
+    runner.elector.observed_token = 7
+    runner.selftest = Broken()
+    for number in range(1, 4):
+        with pytest.raises(ValueError, match="a bug"):
+            runner.look_ahead()
+        assert len(timers) == number

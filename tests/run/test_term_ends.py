@@ -29,15 +29,35 @@ def term(before: Callable[[], None], ends: list[Any]) -> Term:
 
 
 def test_a_barrier_that_hangs_is_not_waited_for() -> None:
-    """Nothing of the operator ran: there is nothing to drain, and its writes meet a closed gate."""
-    hangs, ends = threading.Event(), list[Any]()
-    one = term(lambda: hangs.wait(LONG) and None, ends)
+    """Nothing of the operator ran: there is nothing to drain, and what the barrier still writes meets a closed gate."""
+    hangs, runs, ends = threading.Event(), threading.Event(), list[Any]()
+
+    def hang() -> None:
+        runs.set()
+        hangs.wait(LONG)
+
+    one = term(hang, ends)
     one.start()
+    try:
+        assert runs.wait(LONG)
+        one.stop()
+        assert one.join(LONG)
+        assert ends == [None]
+        assert one.grant.closed
+        assert not one.kopf_ran
+    finally:
+        hangs.set()
+
+
+def test_a_term_that_is_stopped_before_its_barrier_begins_runs_nothing() -> None:
+    ends, before = list[Any](), list[str]()
+    one = term(lambda: before.append("barrier"), ends)
     one.stop()
+    one.start()
     assert one.join(LONG)
     assert ends == [None]
-    assert one.grant.closed or not one.kopf_ran
-    hangs.set()
+    assert before == []
+    assert not one.kopf_ran
 
 
 def test_a_barrier_that_fails_lets_no_handler_run() -> None:

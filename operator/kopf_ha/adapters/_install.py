@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
+from pathlib import Path
 
 from kopf_ha.adapters import _children, kubernetes_client, pykube_client
 
@@ -15,6 +17,8 @@ _OTHERS = {
     "easykube": "easykube",
     "k8s": "k8s (fiaas)",
 }
+#: Those whose module's name many operators give to a module of their own, with the distribution that it has to be of.
+_COMMON_NAMES = {"k8s": "k8s"}
 
 
 def install() -> None:
@@ -29,4 +33,17 @@ def install() -> None:
 
 def uncovered() -> list[str]:
     """Name the Kubernetes clients that the operator imported and that nothing fences."""
-    return [name for module, name in _OTHERS.items() if name and module in sys.modules]
+    return [name for module, name in _OTHERS.items() if module in sys.modules and _is_the_client(module)]
+
+
+def _is_the_client(module: str) -> bool:
+    if module not in _COMMON_NAMES:
+        return True
+    try:
+        published = importlib.metadata.distribution(_COMMON_NAMES[module])
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    file = getattr(sys.modules[module], "__file__", None)
+    return (
+        file is not None and Path(str(published.locate_file(f"{module}/__init__.py"))).resolve() == Path(file).resolve()
+    )

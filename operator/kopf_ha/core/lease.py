@@ -88,7 +88,7 @@ class LeaseRecord:
     def same_spec(self, other: LeaseRecord) -> bool:
         """Whether both revisions are of one Lease and hold the same spec, fields of others included.
 
-        Labels and annotations do not count: who edits those keeps no leader alive (trap 9).
+        Labels and annotations do not count: an edited label must not keep a dead leader alive.
         """
         return self.uid == other.uid and self.fields == other.fields and self._others == other._others
 

@@ -1,4 +1,4 @@
-"""The leader election at work: a thread that drives the table of `kopf_ha.core.election`.
+"""The leader election at work: a thread that drives the state machine of `kopf_ha.core.election`.
 
 Charter: everything between the Lease and the grant. `client` talks HTTP and turns what fails into sentences,
 `watcher` tells what happens to the Lease, `pods` what becomes of the replicas' Pods, `runlock` of earlier processes

@@ -1,8 +1,8 @@
-"""What becomes of a request to the Lease, as an event of the table."""
+"""What becomes of a request to the Lease, as an event of the election."""
 
 from __future__ import annotations
 
-from kopf_ha.core import election as table
+from kopf_ha.core.election import events
 from kopf_ha.core.lease import LeaseRecord
 from kopf_ha.election.client import LeaseClient, Unreached
 from kopf_ha.errors import MalformedLease
@@ -12,7 +12,7 @@ _PAUSED = "the process or the machine was paused before a request to the Lease"
 
 def write(
     client: LeaseClient, record: LeaseRecord, timeout: float
-) -> table.Written | table.Conflict | table.Failed | table.Denied:
+) -> events.Written | events.Conflict | events.Failed | events.Denied:
     """Send the record, unless its time is over already.
 
     Args:
@@ -21,25 +21,25 @@ def write(
         timeout: seconds for the answer.
     """
     if timeout <= 0:
-        return table.Denied(_PAUSED)
+        return events.Denied(_PAUSED)
     try:
-        return table.Written(client.write(record, timeout))
+        return events.Written(client.write(record, timeout))
     except MalformedLease as e:
-        return table.Failed(str(e))
+        return events.Failed(str(e))
     except Unreached as e:
         if e.status == 409 or (e.status == 404 and record.resource_version):
-            return table.Conflict()
-        return table.Denied(str(e)) if e.definite else table.Failed(str(e))
+            return events.Conflict()
+        return events.Denied(str(e)) if e.definite else events.Failed(str(e))
 
 
-def read(client: LeaseClient, timeout: float) -> table.Seen | table.Unusable | table.ReadFailed:
+def read(client: LeaseClient, timeout: float) -> events.LeaseSeen | events.LeaseUnusable | events.ReadFailed:
     """Ask for the Lease, unless the time is over already; at most `timeout` seconds."""
     if timeout <= 0:
-        return table.ReadFailed(_PAUSED)
+        return events.ReadFailed(_PAUSED)
     try:
         record = client.read(timeout)
     except MalformedLease as e:
-        return table.Unusable(str(e), read=True)
+        return events.LeaseUnusable(str(e), read=True)
     except Unreached as e:
-        return table.ReadFailed(str(e))
-    return table.Seen(record, record.resource_version if record else "", read=True)
+        return events.ReadFailed(str(e))
+    return events.LeaseSeen(record, record.resource_version if record else "", read=True)

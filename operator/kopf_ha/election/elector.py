@@ -1,4 +1,4 @@
-"""The elector: one thread that drives the table, sends its requests and keeps its timer."""
+"""The elector: one thread that drives the state machine, sends its requests and keeps its timer."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from collections.abc import Callable
 from kubernetes.client import ApiClient
 
 from kopf_ha._context import boottime
-from kopf_ha.core import election as table
-from kopf_ha.core.election import Action, Election, Event, Phase, State
+from kopf_ha.core.election import Election, IllegalMove, Phase, State, events
+from kopf_ha.core.election.events import Action, Event
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.lease import LeaseRecord
 from kopf_ha.core.token import Stamp
@@ -71,7 +71,7 @@ class Elector:
         self._floor = floor
         self._observer = observer or Observer()
         self._clock = clock
-        self._rules = Election(settings)
+        self._rules = Election(settings.identity, settings.lease, settings.timing)
         self._state = State()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._due = math.inf
@@ -87,8 +87,8 @@ class Elector:
 
     def start(self) -> None:
         """Begin to follow, and acquire as soon as the Lease can be had."""
-        self._turned = self._clock()
         self._thread.start()
+        self._turned = self._clock()  # not before: who asked in between would take it for a thread that ended
 
     def beat(self) -> None:
         """Say that the term's event loop is alive, about once a second.
@@ -99,7 +99,7 @@ class Elector:
 
     def resume(self) -> None:
         """Say that the term that was lost is drained: its Lease may be given back, and acquired again."""
-        self._events.put(table.Resume())
+        self._events.put(events.Resume())
 
     def step_down(self, cause: str, *, grant: Grant | None = None) -> None:
         """End the term now: close its grant before this returns, give the Lease back, wait for `resume`.
@@ -111,7 +111,7 @@ class Elector:
         present = self._grant
         if present is not None and grant in (None, present):
             present.close(cause)
-            self._events.put(table.StepDown(cause))
+            self._events.put(events.StepDown(cause))
 
     def raise_floor(self, floor: int) -> None:
         """Say that an object records token `floor` (I1, trap 7).
@@ -122,29 +122,29 @@ class Elector:
         present = self._grant
         if present is not None and floor >= present.stamp.token:
             present.close(f"floor: an object records token {floor}")
-        self._events.put(table.RaiseFloor(floor))
+        self._events.put(events.RaiseFloor(floor))
 
     def holder_gone(self, holder: str) -> None:
         """Say that the process of this holder identity cannot lead any more: its Lease is not waited for.
 
         Only for what is certain, or where a mistake is refused by the API server: tokens rise all the same.
         """
-        self._events.put(table.HolderGone(holder))
+        self._events.put(events.HolderGone(holder))
 
     def head_start(self, seconds: float) -> None:
         """Leave a Lease that can be had to others for so long, before it is acquired here; 0 for no longer."""
-        self._events.put(table.HeadStart(seconds))
+        self._events.put(events.HeadStart(seconds))
 
     def release(self, timeout: float) -> None:
         """Close the grant, give the Lease back if it is still mine, so that others lead at once, end the thread.
 
         The caller has drained the term. Waits up to `timeout` seconds for the end.
         """
-        self._end(table.Release(), "released", timeout)
+        self._end(events.Release(), "released", timeout)
 
     def stop(self) -> None:
         """Close the grant, end the thread, and leave the Lease as it is: others wait until it expires."""
-        self._end(table.Stop(), "stopped", self._settings.renew_deadline)
+        self._end(events.Stop(), "stopped", self._settings.renew_deadline)
 
     @property
     def state(self) -> str:
@@ -244,7 +244,7 @@ class Elector:
             left = self._due - self._turned
             if left <= 0:
                 self._due = math.inf
-                return table.Tick(self._beat)
+                return events.Tick(self._beat)
             try:
                 # The queue's clock stops while the machine sleeps, ours does not: look at least every period.
                 return self._events.get(timeout=min(left, self._settings.retry_period))
@@ -252,25 +252,25 @@ class Elector:
                 continue
 
     def _take(self, event: Event, client: LeaseClient) -> None:
-        """Step the table and do what it says; answers to its requests go in before anything else."""
+        """Step the state machine and do what it says; answers to its requests go in before anything else."""
         todo: deque[Event] = deque([event])
         if self._state.phase in (Phase.FOLLOWING, Phase.LOST):
             floor = self._floor()
             if floor > self._state.floor:
-                todo.appendleft(table.RaiseFloor(floor))
+                todo.appendleft(events.RaiseFloor(floor))
         while todo:
             event = todo.popleft()
             try:
                 self._state, actions = self._rules.step(self._state, event, self._clock(), _wall())
-            except table.IllegalMove as e:
+            except IllegalMove as e:
                 log.debug("ignored: %s", e)  # such as a resume() that the end overtook
                 continue
             self._note_vacancy()
-            if isinstance(event, table.Seen):
+            if isinstance(event, events.LeaseSeen):
                 self._trouble("read", "")
             for action in actions:
-                if isinstance(action, table.Warn):
-                    reading = isinstance(event, (table.Unusable, table.ReadFailed))
+                if isinstance(action, events.Warn):
+                    reading = isinstance(event, (events.LeaseUnusable, events.ReadFailed))
                     self._trouble("read" if reading else "write", action.cause)
                     continue
                 answer = self._do(action, client)
@@ -286,34 +286,34 @@ class Elector:
     def _do(self, action: Action, client: LeaseClient) -> Event | None:
         self._turned = self._clock()
         match action:
-            case table.Put():
+            case events.Put():
                 return self._put(action, client)
-            case table.Read():
+            case events.Read():
                 return answers.read(client, action.until - self._clock())
-            case table.Timer(at, spread):
+            case events.Timer(at, spread):
                 # The jitter keeps replicas that failed together from trying together, as in client-go.
                 self._due = at + spread * random.random()  # noqa: S311
-            case table.Open(token, deadline):
+            case events.Open(token, deadline):
                 return self._open(token, deadline)
-            case table.Extend(deadline):
+            case events.Extend(deadline):
                 if self._grant is not None:
                     self._grant.extend(deadline)
-            case table.Close(cause):
+            case events.Close(cause):
                 self._close(cause)
-            case table.NewLeader(holder, token):
+            case events.NewLeader(holder, token):
                 log.info("new leader: %s (token %d)", holder, token)
                 if holder != self._settings.identity:
                     self._trouble("write", "")  # whatever kept me from leading then, somebody leads now
                 self._call(self._on_new_leader, holder, token)
         return None
 
-    def _put(self, action: table.Put, client: LeaseClient) -> Event:
+    def _put(self, action: events.Put, client: LeaseClient) -> Event:
         began = self._clock()
         answer = answers.write(client, action.record, action.until - began)
-        written = isinstance(answer, table.Written)
+        written = isinstance(answer, events.Written)
         if written:
             self._trouble("write", "")
-        if self._state.phase is Phase.RENEWING and not isinstance(answer, table.Conflict):
+        if self._state.phase is Phase.RENEWING and not isinstance(answer, events.Conflict):
             if written:
                 self._call(self._observer.renewed, self._clock() - began)
             else:
@@ -331,7 +331,7 @@ class Elector:
         if vacant is not None:
             self._call(self._observer.took_over, self._clock() - vacant)
         if not self._call(self._on_started, grant):
-            return table.StepDown("on_started failed")
+            return events.StepDown("on_started failed")
         return None
 
     def _close(self, cause: str) -> None:

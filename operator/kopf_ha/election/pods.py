@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 from kubernetes.client import ApiClient, ApiException
@@ -183,7 +184,12 @@ class PodWatcher:
     # --- the watch
 
     def _run(self) -> None:
-        client = self._watch_client = PodClient(self._settings, self._make_client())
+        client = self._watch_client = self._connect()
+        if client is not None:
+            with closing(client):
+                self._watch_on(client)
+
+    def _watch_on(self, client: PodClient) -> None:
         selector: tuple[str, str] | None = None
         while not self._stopping.is_set():
             pause, begun = 0.0, time.monotonic()
@@ -203,7 +209,6 @@ class PodWatcher:
             if time.monotonic() - begun < self._settings.retry_period:  # never in a hot loop
                 pause = max(pause, self._settings.retry_period / 10)
             self._stopping.wait(pause * random.uniform(0.5, 1))  # noqa: S311
-        client.close()
 
     def _look_at_myself(self, client: PodClient) -> tuple[str, str] | None:
         s = self._settings
@@ -272,8 +277,14 @@ class PodWatcher:
     # --- the judge
 
     def _judge(self) -> None:
-        client = PodClient(self._settings, self._make_client())
+        client = self._connect()
+        if client is not None:
+            with closing(client):
+                self._judge_on(client)
+
+    def _judge_on(self, client: PodClient) -> None:
         again: float | None = None
+        bug = ""  # what was logged last
         try:
             self._confirm()
         except Exception as e:  # noqa: BLE001  it is asked again when it matters
@@ -284,16 +295,18 @@ class PodWatcher:
             if self._stopping.is_set():
                 break
             try:
-                again = None
                 self._judge_myself(client)
                 again = self._judge_holder(client)
+                bug = ""
             except Unreached as e:
                 again = REFUSED if e.status == 403 else self._settings.retry_period / 4
                 if e.status != 403:  # the watch has said so
                     log.debug("cannot judge the holder's Pod: %s", e)
-            except Exception:
-                log.exception("cannot judge the holder's Pod")
-        client.close()
+            except Exception as e:
+                again = self._settings.retry_period
+                if repr(e) != bug:
+                    log.exception("cannot judge the holder's Pod, trying again every %g s", again)
+                bug = repr(e)
 
     def _judge_myself(self, client: PodClient) -> None:
         s = self._settings
@@ -318,10 +331,10 @@ class PodWatcher:
         # A Pod that never was cannot be gone.
         if (shown and not cause) or (not known and uid in self._asked):
             return None
-        if me:
-            self._asked.add(uid)
         # The watch alone is no proof: it lags, and whoever changes labels leaves it.
         self._read(client, name, uid)
+        if me:
+            self._asked.add(uid)
         with self._lock:
             known, shown = self._siblings.known(uid), self._siblings.shown(uid)
             cause = self._siblings.gone(record.holder, record.acquire_time)
@@ -352,6 +365,16 @@ class PodWatcher:
                 uid, pod, name if self._settings.lease_namespace == self._settings.pod_namespace else ""
             )
         return pod if pod is not None and pod.uid == uid else None
+
+    def _connect(self) -> PodClient | None:
+        """Make a client, as often as it takes, since credentials may come late; None when told to stop."""
+        while not self._stopping.is_set():
+            try:
+                return PodClient(self._settings, self._make_client())
+            except Exception as e:  # noqa: BLE001  the Lease's expiry is always there
+                self._complain(f"no client can be made: {e}")
+            self._stopping.wait(self._settings.retry_period)
+        return None
 
     def _complain(self, trouble: str) -> None:
         if self._stopping.is_set() or trouble == self._trouble:

@@ -28,7 +28,7 @@ class Signs:
 
     Args:
         alive: the elector's thread runs.
-        turned: when that thread last began to wait, or a request.
+        turned: when that thread last began to wait, or a request; -inf before it was started.
         watching: the watch's thread runs.
         watch_turned: when the watch's thread last began something, or got something.
         heard: when the API server last told of the Lease: by a list, an event or a bookmark.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kopf_ha._context import boottime
-from kopf_ha.core.election import Seen, Unusable
+from kopf_ha.core.election.events import LeaseSeen, LeaseUnusable
 from kopf_ha.core.lease import LeaseRecord
 from kopf_ha.election.client import LeaseClient, Unreached
 from kopf_ha.errors import MalformedLease
@@ -36,7 +36,7 @@ class Watcher:
         self,
         settings: Settings,
         client: LeaseClient,
-        tell: Callable[[Seen | Unusable], None],
+        tell: Callable[[LeaseSeen | LeaseUnusable], None],
         trouble: Callable[[str], None],
         clock: Callable[[], float] = boottime,
     ) -> None:
@@ -109,7 +109,7 @@ class Watcher:
         try:
             record = LeaseRecord.parse(body) if body is not None else None
         except MalformedLease as e:
-            self._tell(Unusable(str(e), str((body or {}).get("metadata", {}).get("resourceVersion") or "")))
+            self._tell(LeaseUnusable(str(e), str((body or {}).get("metadata", {}).get("resourceVersion") or "")))
             return
         # With a Lease its own version counts, not the list's: that one may be newer than my own next write.
-        self._tell(Seen(record, record.resource_version if record else version))
+        self._tell(LeaseSeen(record, record.resource_version if record else version))

@@ -62,11 +62,20 @@ class Events:
         self._instance = settings.identity.split("_")[0]
         self._make = make
         self._api: Api | None = None
+        self._lock = threading.Lock()  #: of posting
+        self._named = 0  #: the number in the newest one's name
         self._queue: queue.Queue[tuple[str, dict[str, object]]] = queue.Queue(WAITING)
         self._thread: threading.Thread | None = None
 
     def post(self, about: About, reason: str, message: str, *, warning: bool = False) -> None:
-        """Send one, without waiting. Not from two threads at once."""
+        """Send one, without waiting for the API server. From any thread; in the order of the calls."""
+        with self._lock:
+            self._post(about, reason, message, warning)
+
+    def _post(self, about: About, reason: str, message: str, warning: bool) -> None:
+        # A name of ours, as client-go makes them, so that one that is sent again is not there twice. Two of one
+        # moment need two names: the second would get the 409 of one that is sent again.
+        self._named = max(time.time_ns(), self._named + 1)
         wall = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         involved = {
             "apiVersion": about.api_version,
@@ -75,8 +84,7 @@ class Events:
             "name": about.name,
         }
         body: dict[str, object] = {
-            # A name of ours, as client-go makes them, so that one that is sent again is not there twice.
-            "metadata": {"name": f"{about.name}.{time.time_ns():x}", "namespace": about.namespace},
+            "metadata": {"name": f"{about.name}.{self._named:x}", "namespace": about.namespace},
             "involvedObject": involved | ({"uid": about.uid} if about.uid else {}),
             "type": "Warning" if warning else "Normal",
             "reason": reason,

@@ -40,7 +40,7 @@ class Vitals:
         phase: of the election.
         grant: of the present term; None between terms.
         began: when the present term did.
-        step: when the runner began what it is at; None while it waits for news.
+        step: when the runner began what it is at, its own start included; None while it waits for news.
         draining: since when a term is drained; None when none is.
         stopping: why the process stops; empty while it does not.
         everywhere: whether webhooks and indices of every replica are there; True when none are wanted.
@@ -101,8 +101,8 @@ def _between_terms(v: Vitals) -> str:
 
 
 def _election(v: Vitals, s: Settings, now: float) -> str:
-    if v.stopping:
-        return ""  # its threads end
+    if v.stopping or math.isinf(v.signs.turned):
+        return ""  # its threads end, or are not started yet
     if not v.signs.alive:
         return "the election's thread ended"
     if now - v.signs.turned > HUNG + s.renew_deadline:

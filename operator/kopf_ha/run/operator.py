@@ -155,6 +155,7 @@ class Runner:
         """
         self.api = Api(make_client(f"kopf-ha/{kopf_ha.__version__}", fenced=True))
         self.selftest = SelfTest(Api(make_client(f"kopf-ha/{kopf_ha.__version__}", fenced=False)), self.settings)
+        self.stepping = boottime()  # to start is a step, too: liveness sees when it hangs
         hush()
         with (
             wired(Wiring(self.fence, self.on_outcome)),
@@ -171,6 +172,7 @@ class Runner:
                 if self.settings.fast_failover and self.settings.fence == "full":
                     self.pods.start()
                     _later(self.settings.retry_period, self.look_ahead)
+                self.stepping = None
                 while True:
                     event = self.next()
                     self.stepping = boottime()
@@ -287,18 +289,20 @@ class Runner:
         else:
             if missing and required:
                 raise ConfigurationError(f"the API server does not enforce the fence: {'; '.join(missing)}")
-        _later(ASK_AGAIN, lambda: self.ask_again(grant))
+        finally:
+            _later(ASK_AGAIN, lambda: self.ask_again(grant))
 
     def ask_again(self, grant: Grant) -> None:
         """Do so once more while the term lasts. What is missing by now ends none: it is taken out for repairs, too."""
+        if grant.closed:
+            return
         with entered(grant):
-            if grant.closed:
-                return
             try:
                 self.look_at_the_server(grant)
             except (ConfigurationError, LookupError, urllib3.exceptions.HTTPError) as error:
                 logger.warning("unknown whether the API server enforces the fence: %s", error)
-        _later(ASK_AGAIN, lambda: self.ask_again(grant))
+            finally:
+                _later(ASK_AGAIN, lambda: self.ask_again(grant))
 
     def look_at_the_server(self, grant: Grant) -> list[str]:
         """Ask everything, take note of kinds that are unfit, and tell."""
@@ -313,12 +317,13 @@ class Runner:
         """Ask everything while another replica leads, so that a takeover need not."""
         if self.stopping or self.elector.state == "stopped":
             return
-        if self.grant is None:
-            try:
+        try:
+            if self.grant is None:
                 self.selftest.ask(self.elector.observed_token)
-            except (ConfigurationError, LookupError, urllib3.exceptions.HTTPError) as error:
-                logger.debug("unknown whether the API server enforces the fence: %s", error)
-        _later(ASK_AGAIN, self.look_ahead)
+        except (ConfigurationError, LookupError, urllib3.exceptions.HTTPError) as error:
+            logger.debug("unknown whether the API server enforces the fence: %s", error)
+        finally:
+            _later(ASK_AGAIN, self.look_ahead)
 
     def not_enforced(self) -> str:
         """Say why a stale leader might get its writes accepted, or why that is unknown; empty if it cannot be.
