@@ -169,6 +169,8 @@ class Replica:
                     self.leaders.append((holder, token))
                 case el.Warn(cause):
                     self.warnings.append(cause)
+        waiting = then in (Phase.ACQUIRING, Phase.RENEWING, Phase.RELEASING)
+        assert self.request is not None or not waiting, f"{then.value} without a request: nothing would end it"
 
     # --- what the world does to it
 
