@@ -432,6 +432,17 @@ def test_a_release_outlasts_a_label_edit(world: World) -> None:
     assert world.lease.spec["holderIdentity"] == ""
 
 
+def test_a_release_gives_up_when_the_lease_is_edited_for_ever(world: World) -> None:
+    a = world.replica("a")
+    a.flow()
+    a.step(el.Release())
+    for n in range(20):
+        world.lease.edit(labels={"n": str(n)})
+        if a.request is not None:
+            a.answer()
+    assert (a.phase, a.request) == (Phase.STOPPED, None)
+
+
 @pytest.mark.parametrize("transitions", [None, -1, True, "7", TOKEN_MAX + 1])
 def test_a_malformed_counter_ends_the_term_and_nobody_guesses(world: World, transitions: object) -> None:
     a, b = world.replica("a"), world.replica("b")
