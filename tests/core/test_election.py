@@ -306,6 +306,22 @@ def test_an_acquisition_that_is_done_late_is_recognised_when_the_second_one_conf
     assert (world.tokens, a.grants[0].deadline) == ([5], 1015.0)
 
 
+def test_an_acquisition_that_is_done_late_is_recognised_after_its_second_sending_was_denied(world: World) -> None:
+    world.lease.create({"spec": {"leaseTransitions": 4}})
+    a = world.replica("a")
+    assert isinstance(a.request, el.Put)
+    first = a.request.record
+    a.lose_answer()
+    a.answer()
+    world.now = a.due
+    a.tick()
+    a.answer(el.Denied("503"))
+    world.lease.put(first)  # now the first one arrives
+    a.flow()
+    assert a.leads()
+    assert (world.tokens, a.grants[0].deadline) == ([5], 1015.0)
+
+
 def test_a_floor_told_while_the_outcome_is_open_is_passed_all_the_same(world: World) -> None:
     """Found by hypothesis: token 1 was written, then 3 was found on an object, then 1 was seen to be mine."""
     a = world.replica("a")
@@ -390,6 +406,10 @@ def test_after_a_loss_the_others_get_their_chance_first(world: World) -> None:
     a.step(el.Resume())
     world.run(1)
     assert world.leaders() == [b]
+    assert a.phase is Phase.FOLLOWING
+    b.step(el.Release())
+    world.run(3)
+    assert world.leaders() == [a]
 
 
 def test_a_release_does_not_touch_a_lease_that_is_no_longer_mine(world: World) -> None:
@@ -410,6 +430,17 @@ def test_a_release_outlasts_a_label_edit(world: World) -> None:
     a.flow()
     assert a.phase is Phase.STOPPED
     assert world.lease.spec["holderIdentity"] == ""
+
+
+def test_a_release_gives_up_when_the_lease_is_edited_for_ever(world: World) -> None:
+    a = world.replica("a")
+    a.flow()
+    a.step(el.Release())
+    for n in range(20):
+        world.lease.edit(labels={"n": str(n)})
+        if a.request is not None:
+            a.answer()
+    assert (a.phase, a.request) == (Phase.STOPPED, None)
 
 
 @pytest.mark.parametrize("transitions", [None, -1, True, "7", TOKEN_MAX + 1])

@@ -169,6 +169,10 @@ class Replica:
                     self.leaders.append((holder, token))
                 case el.Warn(cause):
                     self.warnings.append(cause)
+        leading = then in (Phase.LEADING, Phase.RENEWING)
+        assert (self.grant is not None) == leading, f"{then.value}, and the grant is {self.grant}"
+        waiting = then in (Phase.ACQUIRING, Phase.RENEWING, Phase.RELEASING)
+        assert self.request is not None or not waiting, f"{then.value} without a request: nothing would end it"
 
     # --- what the world does to it
 
