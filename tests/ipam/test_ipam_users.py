@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from devcluster.waiting import until
@@ -204,6 +205,9 @@ def test_a_full_pool_and_leaders_that_die(ipam: Ipam) -> None:
     for name in waits:  # by their names they would be served the other way round
         ipam.apply(ipam.claim(name, "small"))
         ipam.until_reason("addressclaim", name, "PoolExhausted")
+        # Kubernetes notes the age in whole seconds; of one second, names decide.
+        made = datetime.fromisoformat(ipam.get("aclaim", "z")["metadata"]["creationTimestamp"])
+        until("a second to be over", lambda made=made: datetime.now(UTC) >= made + timedelta(seconds=1), 10, 0.05)
     for number in range(1, 11):
         leader.kill()
         ipam.operators.remove(leader)
