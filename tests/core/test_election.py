@@ -373,6 +373,25 @@ def test_a_leader_without_answers_gives_up_before_its_lease_ends(world: World) -
     assert a.warnings == ["timeout"] * len(a.warnings)
 
 
+def test_no_attempt_to_renew_outlasts_the_renew_deadline(world: World) -> None:
+    a = world.replica("a")
+    a.flow()
+    deadline = world.now + 10
+    world.now = a.last_beat = deadline - 1
+    a.tick()
+    assert isinstance(a.request, el.Put)
+    assert a.request.until == deadline
+    a.answer(el.Conflict())
+    assert isinstance(a.request, el.Read)
+    assert a.request.until == deadline
+
+
+def test_a_leader_is_announced_once(world: World) -> None:
+    a, b = world.replica("a"), world.replica("b")
+    world.run(30)
+    assert a.leaders == b.leaders == [("a", 1)]
+
+
 def test_a_leader_whose_loop_gives_no_sign_of_life_does_not_renew(world: World) -> None:
     a, b = world.replica("a"), world.replica("b")
     a.flow()
