@@ -109,9 +109,12 @@ def cluster(
         yield plane
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def control_plane(cluster: Cluster) -> ControlPlane:
-    """The same cluster, for tests that use its processes, its etcd or its audit log."""
+    """The same cluster, for tests that use its processes, its etcd or its audit log.
+
+    Not of the session: a folder may have a cluster of its own, and pytest would keep the one that was asked for first.
+    """
     if not isinstance(cluster, ControlPlane):
         pytest.skip("needs the processes of a cluster of our own, and --kubeconfig names another")
     return cluster

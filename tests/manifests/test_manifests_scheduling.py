@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from devcluster import Binaries, ControlPlane, Process, components
+from devcluster import Binaries, Cluster, ControlPlane, Process, components
 from devcluster.waiting import until
 from tests.manifests.support import NAME, ROOT, built, get, one
 
@@ -45,6 +45,11 @@ def nodes(control_plane: ControlPlane) -> Iterator[None]:
         yield
     finally:
         control_plane.kubectl("delete", "-f", "-", input=listed)
+
+
+def test_the_processes_are_those_of_this_folder_s_cluster(cluster: Cluster, control_plane: ControlPlane) -> None:
+    """Also after tests of other folders, whose cluster is another one."""
+    assert control_plane is cluster
 
 
 @pytest.mark.timeout(600)  # the scheduler may have to be built first
