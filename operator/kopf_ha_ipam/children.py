@@ -52,13 +52,7 @@ async def publish(api: Api, claim: Claim, address: str, spec: PoolSpec, *, fresh
     name = child_name(ref)
     try:
         for number in range(TRIES):
-            if not (fresh and number == 0):
-                try:
-                    found = await api.child(ref.namespace, name)
-                except Gone:
-                    found = None
-            else:
-                found = None
+            found = None if fresh and number == 0 else await _find(api, ref)
             try:
                 if found is None:
                     await api.create_child(wish)
@@ -116,12 +110,25 @@ async def remove(api: Api, ref: ClaimRef) -> bool:
     return False
 
 
+async def _find(api: Api, ref: ClaimRef) -> Body | None:
+    try:
+        return await api.child(ref.namespace, child_name(ref))
+    except Gone:
+        return None
+
+
 def _ours(found: Body, ref: ClaimRef) -> bool:
     """Whether it is this claim's: it names the claim as its owner, or bears our label and has no owner at all."""
-    meta = found["metadata"]
-    owners = [owner.get("uid") for owner in meta.get("ownerReferences") or ()]
-    labelled = LABELS.items() <= (meta.get("labels") or {}).items()
-    return ref.uid in owners or (labelled and not owners)
+    owners = _owners(found)
+    return ref.uid in owners or (_labelled(found) and not owners)
+
+
+def _owners(found: Body) -> list[str | None]:
+    return [owner.get("uid") for owner in found["metadata"].get("ownerReferences") or ()]
+
+
+def _labelled(found: Body) -> bool:
+    return LABELS.items() <= (found["metadata"].get("labels") or {}).items()
 
 
 def _obstacle(found: Body, ref: ClaimRef) -> Blocked | None:
@@ -168,10 +175,8 @@ def _correction(found: Body, wish: Body) -> dict[str, Any]:
     data = found.get("data") or {}
     if data != wish["data"]:
         patch["data"] = wish["data"] | {k: None for k in data if k not in wish["data"]}
-    meta = found["metadata"]
-    owners = [o.get("uid") for o in meta.get("ownerReferences") or ()]
-    if wish["metadata"]["ownerReferences"][0]["uid"] not in owners:
+    if wish["metadata"]["ownerReferences"][0]["uid"] not in _owners(found):
         patch["metadata"] = {"ownerReferences": wish["metadata"]["ownerReferences"]}
-    if LABELS.items() - (meta.get("labels") or {}).items():
+    if not _labelled(found):
         patch.setdefault("metadata", {})["labels"] = dict(LABELS)
     return patch

@@ -11,13 +11,12 @@ import logging
 from prometheus_client import Gauge
 
 from kopf_ha_ipam.allocator import Allocator
-from kopf_ha_ipam.model import Claim, condition_of, with_condition, without_condition
+from kopf_ha_ipam.model import ADDRESS_CONFLICT, Claim, condition_of, with_condition, without_condition
 from kopf_ha_ipam.pools import timestamp
 from kopf_ha_ipam.writes import Conflict, Gone, event
 
 log = logging.getLogger(__name__)
 
-CONDITION = "AddressConflict"
 GIVEN_TWICE = Gauge(
     "kopf_ha_ipam_addresses_given_twice", "Addresses that more than one claim has, as the leader knows; 0 elsewhere."
 )
@@ -31,7 +30,7 @@ async def show(memory: Allocator) -> None:
     having = {ref.uid: address for address, refs in memory.twice.items() for ref in refs}
     for claim in list(memory.claims.values()):
         address = having.get(claim.ref.uid)
-        if bool(condition_of(claim.status, CONDITION)) != (address is not None):
+        if bool(condition_of(claim.status, ADDRESS_CONFLICT)) != (address is not None):
             await _tell(memory, claim, address)
     for address in memory.twice.keys() - before.keys():
         log.error(
@@ -41,9 +40,9 @@ async def show(memory: Allocator) -> None:
     for keeper in list(memory.keepers.values()):
         if keeper.set_aside or not keeper.mine:
             continue
-        told = condition_of(keeper.pool.status, CONDITION)
+        told = condition_of(keeper.pool.status, ADDRESS_CONFLICT)
         await keeper.refresh()
-        now = condition_of(keeper.pool.status, CONDITION)
+        now = condition_of(keeper.pool.status, ADDRESS_CONFLICT)
         if now and now.get("message") != told.get("message"):
             event(keeper.pool.body, type="Warning", reason="GivenTwice", message=str(now["message"]))
 
@@ -51,11 +50,11 @@ async def show(memory: Allocator) -> None:
 async def _tell(memory: Allocator, claim: Claim, address: str | None) -> None:
     async with memory.lock(claim.ref.uid):
         claim = memory.claims.get(claim.ref.uid, claim)
-        conditions = without_condition(claim.status, CONDITION)
+        conditions = without_condition(claim.status, ADDRESS_CONFLICT)
         message = f"Another claim has the address {address}, too. Delete one of the two; the pool names both."
         if address is not None:
             conditions = with_condition(
-                claim.status, CONDITION, "True",
+                claim.status, ADDRESS_CONFLICT, "True",
                 reason="GivenTwice", message=message, generation=claim.generation, now=timestamp(),
             )  # fmt: skip
         try:

@@ -15,6 +15,8 @@ from typing import Any
 GROUP = "ipam.kopf-ha.dev"
 VERSION = "v1"
 CLAIMING, ACTIVE = "Claiming", "Active"
+#: The condition of claims and pools while two claims have one address.
+ADDRESS_CONFLICT = "AddressConflict"
 #: Kopf removes it from a claim when the operator has taken back what the claim had.
 FINALIZER = f"{GROUP}/finalizer"
 #: Says on a claim which address it has. Unlike the status it survives a backup, and the claim gets that address again

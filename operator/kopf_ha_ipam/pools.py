@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from kopf_ha_ipam.model import (
     ACTIVE,
+    ADDRESS_CONFLICT,
     CLAIMING,
     Claim,
     ClaimRef,
@@ -338,7 +339,7 @@ class PoolKeeper:
                 pool.status, ok=ok, reason=reason, message=message, generation=pool.generation, now=timestamp()
             ),
         }
-        for kind, told in (("SpecConflict", self._misplaced(record)), ("AddressConflict", self._twice(record))):
+        for kind, told in (("SpecConflict", self._misplaced(record)), (ADDRESS_CONFLICT, self._twice(record))):
             wish["conditions"] = _told(wish, kind, *told, generation=pool.generation)
         patch = {k: v for k, v in wish.items() if pool.status.get(k) != v}
         changes = _changes(pool.allocations, record.allocations)
