@@ -62,7 +62,7 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> N
     except (Unavailable, Rejected) as error:
         raise kopf.TemporaryError(str(error), delay=2) from error
     memo.memory = memory
-    # Kopf cancels it when the term ends.
+    # `stop` cancels it when the term ends.
     task = asyncio.create_task(Retries(memory).run(), name="ipam-retries")
     task.add_done_callback(_ended)
     memo.retries = task
@@ -76,9 +76,11 @@ def _ended(task: asyncio.Task[None]) -> None:
 
 @kopf.on.cleanup()
 async def stop(memo: kopf.Memo, **_: Any) -> None:
-    """End a term."""
+    """End a term: what a pool is being told is told to its end, as Kopf lets handlers end; nothing new begins."""
     conflicts.GIVEN_TWICE.set(0)
     if "retries" in memo:
+        memory: Allocator = memo.memory
+        await asyncio.gather(*(keeper.rest() for keeper in memory.keepers.values()))
         memo.retries.cancel()
 
 

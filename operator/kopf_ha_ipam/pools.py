@@ -193,6 +193,10 @@ class PoolKeeper:
         finally:
             self._freeing.discard(uid)
 
+    async def rest(self) -> None:
+        """Wait until the write under way has its answer, and begin no other one."""
+        await self._lock.acquire()
+
     async def emptied(self, within: float) -> bool:
         """Wait some seconds until nobody has an address of it, and say whether it is so."""
         try:

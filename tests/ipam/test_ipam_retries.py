@@ -7,10 +7,11 @@ import contextvars
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import kopf
 import pytest
 
 import kopf_ha
-from kopf_ha_ipam import allocator, claims, conflicts, retries
+from kopf_ha_ipam import allocator, claims, conflicts, handlers, retries
 from kopf_ha_ipam.backoff import FIRST, LONGEST, Backoff, delay
 from kopf_ha_ipam.model import Claim
 from kopf_ha_ipam.writes import Rejected, Unavailable
@@ -191,5 +192,42 @@ def test_retries_of_a_claim_do_not_use_kopfs() -> None:
         claim = leader.memory.claim_seen(world.objects["claim", "a"])
         assert await retries.settle(leader.memory, claim) is None
         assert claim.ref.uid in leader.memory.waiting
+
+    asyncio.run(scenario())
+
+
+def test_a_term_ends_after_the_answers_to_what_its_pools_are_being_told() -> None:
+    """A retry's write is let end, as a handler's is: whoever follows finds the whole of it, or the fence refused it."""
+
+    async def scenario() -> None:
+        world = World()
+        world.pool("p")
+        world.claim("a", "p")
+        leader = Leader(world, 1)
+        await leader.lead()
+        world.claim("b", "p")
+        leader.memory.claim_seen(world.objects["claim", "b"])
+        under_way, answered = asyncio.Event(), asyncio.Event()
+        send = leader.view.patch_pool_status
+
+        async def slow(*args: Any) -> Any:
+            under_way.set()
+            await answered.wait()
+            return await send(*args)
+
+        leader.view.patch_pool_status = slow  # type: ignore[method-assign]
+        leader.memory.waiting[world.objects["claim", "b"]["metadata"]["uid"]] = contextvars.copy_context()
+        leader.memory.changed()
+        task = asyncio.create_task(leader.retries.run())
+        await under_way.wait()
+        ending = asyncio.create_task(handlers.stop(memo=kopf.Memo(memory=leader.memory, retries=task)))
+        await asyncio.sleep(0.01)
+        assert not ending.done()
+        answered.set()
+        await ending
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
+        owners = world.objects["pool", "p"]["status"]["allocations"].values()
+        assert {owner.split("/")[1] for owner in owners} == {"a", "b"}
 
     asyncio.run(scenario())
