@@ -52,6 +52,7 @@ class Allocator:
         self.promised: dict[str, str] = {}  #: addresses on their way into a claim's status, by uid
         self.shown: Mapping[str, str] = {}  #: addresses that claims show and no pool recorded, with the claim's uid
         self.twice: dict[str, frozenset[ClaimRef]] = {}  #: addresses that more than one claim has
+        self.said_twice: frozenset[str] = frozenset()  #: those of them that the log of this term has told of
         self.suspicious = True  #: whether addresses may be given twice that were not, or not any more
         self.context: contextvars.Context | None = None  #: of any handler, for events about other objects
         self.unverified: dict[str, Claim] = {}  #: bound by an earlier term; their ConfigMaps were not looked at

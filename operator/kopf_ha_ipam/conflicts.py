@@ -24,7 +24,6 @@ GIVEN_TWICE = Gauge(
 
 async def show(memory: Allocator) -> None:
     """Tell claims and pools of it, and take back what was told and is not so any more."""
-    before = memory.twice
     memory.compare()
     GIVEN_TWICE.set(len(memory.twice))
     having = {ref.uid: address for address, refs in memory.twice.items() for ref in refs}
@@ -32,7 +31,8 @@ async def show(memory: Allocator) -> None:
         address = having.get(claim.ref.uid)
         if bool(condition_of(claim.status, ADDRESS_CONFLICT)) != (address is not None):
             await _tell(memory, claim, address)
-    for address in memory.twice.keys() - before.keys():
+    said, memory.said_twice = memory.said_twice, frozenset(memory.twice)
+    for address in sorted(memory.said_twice - said):
         log.error(
             "address %s is given twice: to claims %s",
             address, " and ".join(sorted(ref.where for ref in memory.twice[address])),

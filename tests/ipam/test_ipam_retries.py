@@ -231,3 +231,36 @@ def test_a_term_ends_after_the_answers_to_what_its_pools_are_being_told() -> Non
         assert {owner.split("/")[1] for owner in owners} == {"a", "b"}
 
     asyncio.run(scenario())
+
+
+class Broken(World):
+    """One in which an address may be given twice, as a status edited by hand can have it."""
+
+    def check(self) -> None:
+        pass
+
+
+def test_what_was_given_twice_is_logged_once_a_term_whenever_it_happened(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        world = Broken()
+        world.pool("p", "10.0.0.0/29")
+        for name in ("a", "b", "c", "d"):
+            world.claim(name, "p")
+        await Leader(world, 1).lead()
+        world.force("pool", "p")  # with the record, so that nothing tells whose the address is
+
+        def same(name: str, as_of: str) -> None:
+            world.objects["claim", name]["status"]["address"] = world.status(as_of)["address"]
+            world.changed(world.objects["claim", name])
+
+        same("b", "a")
+        leader = Leader(world, 2)
+        leader.memory.context = contextvars.copy_context()
+        await leader.lead()
+        assert caplog.text.count("is given twice: to claims ns/a and ns/b") == 1
+        same("d", "c")
+        await leader.turn()
+        assert caplog.text.count("is given twice: to claims ns/c and ns/d") == 1
+        assert caplog.text.count("is given twice") == 2
+
+    asyncio.run(scenario())
