@@ -30,6 +30,10 @@ class Stamp:
         return f"token {self.token} of {self.holder}"
 
 
+#: The most digits that a token in an annotation is read with; an int64 has 19.
+DIGITS = 19
+
+
 @dataclass(frozen=True)
 class LeaseState:
     """What a Lease says: its number (None when it has none) and who holds it ('' for nobody)."""
@@ -45,7 +49,10 @@ def stamp_of(obj: Object | None) -> Stamp | None:
         return _stamp(fields.get("lease"), fields.get("token"), fields.get("holder"), fields.get("podUID"))
     notes = section(section(obj, "metadata"), "annotations")
     token = notes.get(f"{ANNOTATION}token")
-    number = int(token) if isinstance(token, str) and token.isascii() and token.isdecimal() else None
+    # Anybody may annotate: Python refuses to read thousands of digits, and no leaseTransitions has more than ten.
+    number = None
+    if isinstance(token, str) and token.isascii() and token.isdecimal() and len(token) <= DIGITS:
+        number = int(token)
     lease, holder, pod_uid = (notes.get(ANNOTATION + name) for name in ("lease", "holder", "pod-uid"))
     return _stamp(lease, number, holder, pod_uid)
 

@@ -1,7 +1,9 @@
 """I6: what users wrote stays theirs; I7: writes stop."""
 
+import pytest
 from judge_stories import ONE, USER, ZERO, Story
 
+from judge.shapes import stamp_of
 from judge.users import only_users_change_specs, unknown_editors, writes_stop
 from judge.writers import Writers
 
@@ -56,3 +58,11 @@ def test_writes_stop():
     assert not list(writes_stop(story.history, None))
     bad = story.child("a", "10.20.0.1", (ZERO, 1))
     assert [f.revision for f in writes_stop(story.history, last)] == [bad]
+
+
+@pytest.mark.parametrize("token", ["9" * 5000, "0" * 5000 + "7", "9" * 20, "-1", "1.5", "\u0661", ""])
+def test_an_annotation_that_no_number_can_be_read_from_is_no_stamp(token):
+    """Anybody may write one, so it must not keep the judge from reading the rest (I10)."""
+    notes = {"kopf-ha.dev/lease": "ns/op", "kopf-ha.dev/token": token, "kopf-ha.dev/holder": "me"}
+    assert stamp_of({"metadata": {"annotations": notes}}) is None
+    assert stamp_of({"metadata": {"annotations": {**notes, "kopf-ha.dev/token": "7"}}}).token == 7
