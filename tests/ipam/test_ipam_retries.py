@@ -206,7 +206,7 @@ def test_a_term_ends_after_the_answers_to_what_its_pools_are_being_told() -> Non
         leader = Leader(world, 1)
         await leader.lead()
         world.claim("b", "p")
-        leader.memory.claim_seen(world.objects["claim", "b"])
+        claim = leader.memory.claim_seen(world.objects["claim", "b"])
         under_way, answered = asyncio.Event(), asyncio.Event()
         send = leader.view.patch_pool_status
 
@@ -216,7 +216,7 @@ def test_a_term_ends_after_the_answers_to_what_its_pools_are_being_told() -> Non
             return await send(*args)
 
         leader.view.patch_pool_status = slow  # type: ignore[method-assign]
-        leader.memory.waiting[world.objects["claim", "b"]["metadata"]["uid"]] = contextvars.copy_context()
+        leader.memory.wait(claim.ref.uid, None)
         leader.memory.changed()
         task = asyncio.create_task(leader.retries.run())
         await under_way.wait()
