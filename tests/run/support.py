@@ -23,9 +23,10 @@ import kopf
 import kopf_ha
 from devcluster.waiting import until
 from kopf_ha._kopf import new_registry
+from kopf_ha.api import Api
 from kopf_ha.core.grant import Grant
 from kopf_ha.election import Elector
-from kopf_ha.run.api import Api, make_client
+from kopf_ha.run.credentials import make_client
 from kopf_ha.run.entry import options_for
 from kopf_ha.run.operator import Runner
 from kopf_ha.settings import Settings

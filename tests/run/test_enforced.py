@@ -12,6 +12,7 @@ import kopf
 import pytest
 
 from devcluster.waiting import until
+from kopf_ha.errors import ApiRefused
 from kopf_ha.run.operator import Runner
 from kopf_ha.run.selftest import SelfTest
 from tests.run.support import GROUP, LONG, MERGE, Marks, Running, World, crd, free_port, registry
@@ -52,11 +53,11 @@ def test_policies_that_are_applied_again_are_noticed(
 ) -> None:
     """The administrator who took one out of force for a repair puts it back while the same leader leads."""
     caplog.set_level(logging.INFO)
-    answers: list[list[str] | LookupError] = [[], ["it can be lowered"], ["it can be lowered"], LookupError("busy")]
+    answers: list[list[str] | ApiRefused] = [[], ["it can be lowered"], ["it can be lowered"], ApiRefused("busy", 429)]
 
     def ask(*_: object, **__: object) -> list[str]:
         answer = answers.pop(0) if answers else []
-        if isinstance(answer, LookupError):
+        if isinstance(answer, ApiRefused):
             raise answer
         return answer
 

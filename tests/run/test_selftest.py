@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from kopf_ha.api import Api
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Response
+from kopf_ha.errors import ApiRefused
 from kopf_ha.manifests import Child, Description, Kind
 from kopf_ha.manifests.cel import QUESTION
 from kopf_ha.manifests.policies import all_policies
-from kopf_ha.run.api import Api
 from kopf_ha.run.selftest import SelfTest, kind_missing
 from kopf_ha.settings import Settings
 
@@ -115,7 +116,7 @@ def test_a_rule_that_says_nothing_is_named(ask: Any, policy: str, rule: str) -> 
     ],
 )
 def test_nothing_else_is_taken_for_its_refusal(ask: Any, answer: Response) -> None:
-    with pytest.raises(LookupError, match="cannot find out whether kopf-ha-s-stamp is in force"):
+    with pytest.raises(ApiRefused, match="cannot find out whether kopf-ha-s-stamp is in force"):
         ask({f"{QUESTION}kopf-ha-s-stamp/stamp": answer})
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from kopf_ha.api import Api
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.errors import ConfigurationError, TermEnded
-from kopf_ha.run.api import Api
 from kopf_ha.run.barrier import Object, stamp_all
 
 #: Seconds between tries: the first, and the longest.

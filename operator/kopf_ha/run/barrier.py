@@ -13,9 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-import urllib3
-
 from kopf_ha._context import CurrentTerm
+from kopf_ha.api import Api, refusal
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.refusal import outline
@@ -24,8 +23,7 @@ from kopf_ha.core.stamping import ALONE
 from kopf_ha.core.target import Target
 from kopf_ha.core.token import MalformedStamp, stamp_of
 from kopf_ha.core.wire import Response
-from kopf_ha.errors import ConfigurationError, FloorLost, Refused, TermEnded, Unfenced
-from kopf_ha.run.api import Api
+from kopf_ha.errors import ConfigurationError, FloorLost, Refused, TermEnded, Unfenced, Unreached
 
 #: Stamps under way at once. More would starve the renewal's priority level of a small API server.
 PARALLEL = 8
@@ -97,7 +95,8 @@ def raise_barrier(api: Api, fence: Fence, grant: Grant, pause: Callable[[float],
     Raises:
         ConfigurationError: a deciding kind is not installed, or has no `status.fencing`.
         FloorLost: an object records a token at or above mine; the Lease has to be raised above it first.
-        LookupError: a kind cannot be listed, or nothing at all is answered: another replica may do better.
+        ApiRefused: a kind cannot be listed: another replica may do better.
+        Unreached: nothing at all is answered: as above.
         TermEnded: the term ended meanwhile.
     """
     objects: list[Object] = []
@@ -163,7 +162,7 @@ def stamp_one(api: Api, fence: Fence, one: Object) -> Object | None:
         raise
     except Refused as error:
         refused, trouble = True, str(error)
-    except urllib3.exceptions.HTTPError as error:
+    except Unreached as error:
         trouble = f"{UNANSWERED}{error}"
     if fence.schemas.get((kind.group, kind.version, kind.plural)) is False:
         raise ConfigurationError(_NO_STAMP.format(f"{kind.plural}.{kind.group}"))
@@ -210,7 +209,7 @@ def find_kind(api: Api, kind: str) -> Kind:
 
     Raises:
         ConfigurationError: it is not installed, or a served version of it has no `status.fencing` (I1).
-        LookupError: the cluster did not say.
+        ApiError: the cluster did not say.
     """
     found = locate(api, kind)
     try:
@@ -228,7 +227,7 @@ def locate(api: Api, kind: str) -> Kind:
 
     Raises:
         ConfigurationError: it is not installed.
-        LookupError: the cluster did not say.
+        ApiError: the cluster did not say.
     """
     plural, _, group = kind.partition(".")
     found = _get(api, f"/apis/{group}")
@@ -246,7 +245,7 @@ def schema_of(api: Api, target: Target) -> bool | None:
 
     Raises:
         Unfenced: some of its served versions are and some are not.
-        LookupError: the cluster did not say.
+        ApiError: the cluster did not say.
     """
     asking = ask_schema(target)
     try:
@@ -255,17 +254,14 @@ def schema_of(api: Api, target: Target) -> bool | None:
             request = asking.send(api.request(request.method, request.path))
     except StopIteration as told:
         return None if told.value is None else bool(told.value)
-    except (Unanswered, urllib3.exceptions.HTTPError) as error:
-        raise LookupError(f"cannot read the schema of {target.kind}: {error}") from error
+    except Unanswered as error:
+        raise refusal(f"cannot read the schema of {target.kind}", error.answer) from error
 
 
 def _get(api: Api, path: str) -> Any:
-    try:
-        answer = api.request("GET", path)
-    except urllib3.exceptions.HTTPError as error:
-        raise LookupError(f"cannot read {path}: {UNANSWERED}{error}") from error
+    answer = api.request("GET", path)
     if not answer.ok and answer.status != 404:
-        raise LookupError(f"cannot read {path}: {answer.status} {answer.message}")
+        raise refusal(f"cannot read {path}", answer)
     return answer.json if answer.ok else None
 
 

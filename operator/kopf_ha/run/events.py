@@ -14,10 +14,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import urllib3
-
-from kopf_ha.errors import ConfigurationError
-from kopf_ha.run.api import Api
+from kopf_ha.api import Api
+from kopf_ha.errors import ConfigurationError, Unreached
 from kopf_ha.settings import Settings
 
 logger = logging.getLogger("kopf_ha.run")
@@ -115,7 +113,7 @@ class Events:
             path, body = self._queue.get()
             try:
                 self._send(path, body)
-            except (urllib3.exceptions.HTTPError, ConfigurationError, OSError) as error:
+            except (Unreached, ConfigurationError, OSError) as error:
                 logger.debug("no event: %s", error)
             except Exception:
                 logger.debug("no event", exc_info=True)
@@ -127,7 +125,7 @@ class Events:
             self._api = self._make()
         try:
             answer = self._api.request("POST", path, body, timeout=TIMEOUT)
-        except urllib3.exceptions.HTTPError:
+        except Unreached:
             # Between two terms lie hours: the connection of the last one may be gone without a word.
             answer = self._api.request("POST", path, body, timeout=TIMEOUT)
         if not answer.ok and answer.status != 409:

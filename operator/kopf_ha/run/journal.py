@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 from kopf_ha._context import boottime
 from kopf_ha.adapters import Outcome
+from kopf_ha.api import Api
 from kopf_ha.core.grant import Grant
 from kopf_ha.election import Elector
-from kopf_ha.run.api import Api
 from kopf_ha.run.events import About, Events, own_pod
 from kopf_ha.run.metrics import Metrics
 from kopf_ha.run.report import Report, log_refusal

@@ -16,19 +16,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import kopf
-import urllib3
 
 import kopf_ha
 from kopf_ha import _registry
 from kopf_ha._context import boottime, entered
 from kopf_ha.adapters import Outcome, Wiring, wired
+from kopf_ha.api import Api
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.election import Elector, PodWatcher, RunLock
-from kopf_ha.errors import ConfigurationError, FloorLost, TermEnded
-from kopf_ha.run.api import Api, make_client
+from kopf_ha.errors import ApiError, ConfigurationError, FloorLost, MalformedLease, TermEnded
 from kopf_ha.run.aside import try_again
 from kopf_ha.run.barrier import raise_barrier
+from kopf_ha.run.credentials import make_client
 from kopf_ha.run.everywhere import EXIT_EVERYWHERE, LINGER, Everywhere
 from kopf_ha.run.health import Health, Vitals
 from kopf_ha.run.journal import Journal
@@ -277,12 +277,12 @@ class Runner:
 
         Raises:
             ConfigurationError: something is missing, or a deciding kind is not there, and `require_policies` is set.
-            LookupError: it cannot be found out, and `require_policies` is set.
+            ApiError, MalformedLease: it cannot be found out, and `require_policies` is set.
         """
         required = self.settings.require_policies
         try:
             missing = self.look_at_the_server(grant)
-        except (ConfigurationError, LookupError, urllib3.exceptions.HTTPError) as error:
+        except (ConfigurationError, MalformedLease, ApiError) as error:
             if required:
                 raise
             logger.warning("unknown whether the API server enforces the fence: %s", error)
@@ -299,7 +299,7 @@ class Runner:
         with entered(grant):
             try:
                 self.look_at_the_server(grant)
-            except (ConfigurationError, LookupError, urllib3.exceptions.HTTPError) as error:
+            except (ConfigurationError, MalformedLease, ApiError) as error:
                 logger.warning("unknown whether the API server enforces the fence: %s", error)
             finally:
                 _later(ASK_AGAIN, lambda: self.ask_again(grant))
@@ -320,7 +320,7 @@ class Runner:
         try:
             if self.grant is None:
                 self.selftest.ask(self.elector.observed_token)
-        except (ConfigurationError, LookupError, urllib3.exceptions.HTTPError) as error:
+        except (ConfigurationError, MalformedLease, ApiError) as error:
             logger.debug("unknown whether the API server enforces the fence: %s", error)
         finally:
             _later(ASK_AGAIN, self.look_ahead)
@@ -332,7 +332,7 @@ class Runner:
         """
         try:
             missing = self.selftest.ask(self.elector.observed_token, CONFIRM, whole=not self.selftest.clean)
-        except (ConfigurationError, LookupError, urllib3.exceptions.HTTPError) as error:
+        except (ConfigurationError, MalformedLease, ApiError) as error:
             return f"unknown whether the API server enforces the fence: {error}"
         return "; ".join(missing)
 
@@ -374,7 +374,7 @@ class Runner:
             self.elector.raise_floor(error.floor)
             return
         cause = f"{type(error).__name__}: {error}" if error else "Kopf stopped"
-        if isinstance(error, ConfigurationError | LookupError | TermEnded | urllib3.exceptions.HTTPError):
+        if isinstance(error, ConfigurationError | MalformedLease | ApiError | TermEnded):
             logger.error("term %d failed: %s", term.grant.stamp.token, error)
         else:
             logger.error("term %d failed", term.grant.stamp.token, exc_info=error)

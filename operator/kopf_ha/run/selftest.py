@@ -20,15 +20,15 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 
+from kopf_ha.api import Api, refusal
 from kopf_ha.core.refusal import PREFIX, by_rule, denial_of
 from kopf_ha.core.token import TOKEN_MAX, MalformedStamp, Stamp, stamp_of
 from kopf_ha.core.wire import Response
-from kopf_ha.errors import ConfigurationError, Unfenced
+from kopf_ha.errors import ConfigurationError, MalformedLease, Unfenced
 from kopf_ha.manifests.cel import QUESTION, Policy, Rule
 from kopf_ha.manifests.description import Description
 from kopf_ha.manifests.lease import DESCRIBE, DESCRIBED
 from kopf_ha.manifests.policies import all_policies
-from kopf_ha.run.api import Api
 from kopf_ha.run.barrier import locate, schema_of
 from kopf_ha.settings import Settings
 
@@ -77,8 +77,9 @@ class SelfTest:
 
         Raises:
             ConfigurationError: a deciding kind is not installed.
-            LookupError: the answer to a question is neither yes nor no.
-            urllib3.exceptions.HTTPError: no answer.
+            ApiRefused: the answer to a question is neither yes nor no.
+            Unreached: no answer.
+            MalformedLease: the Lease counts no terms yet.
         """
         if whole:
             self.clean = False
@@ -131,7 +132,7 @@ class SelfTest:
             if answer.ok:
                 return path, dict(answer.json)
             if answer.status != 404:
-                raise LookupError(f"cannot read {path}: {answer.status} {answer.message}")
+                raise refusal(f"cannot read {path}", answer)
         base = locate(api, kind)
         items = _read(api, base.collection + "?limit=1").get("items") or [{}]
         path = self._examples[kind] = base.path(items[0]) if items[0] else ""
@@ -183,7 +184,7 @@ class _Lease:
             return None
         denial = denial_of(answer)
         if answer.status != 403 or denial is None or not denial.message.startswith(DESCRIBED):
-            raise LookupError(f"cannot find out what protects Lease {self._name}: {answer.status} {answer.message}")
+            raise refusal(f"cannot find out what protects Lease {self._name}", answer)
         try:
             return Description.from_json(denial.message.removeprefix(DESCRIBED))
         except ConfigurationError:
@@ -193,7 +194,7 @@ class _Lease:
         """Say whether a rule is in force for this replica: that very policy has to say no, and nothing else counts.
 
         Raises:
-            LookupError: something else did.
+            ApiRefused: something else did.
         """
         answer = self._put(manager=rule.asked(policy.name))
         if answer.ok:
@@ -201,15 +202,13 @@ class _Lease:
         denial = denial_of(answer)
         if answer.status == 403 and denial is not None and denial.policy == policy.name:
             return True
-        raise LookupError(f"cannot find out whether {policy.name} is in force: {answer.status} {answer.message}")
+        raise refusal(f"cannot find out whether {policy.name} is in force", answer)
 
     def can_be_lowered(self) -> bool:
         """Try to lower the count of terms (I2)."""
         answer = self._put(lower=1)
         if not answer.ok and not _by_policy(answer):
-            raise LookupError(
-                f"cannot find out whether Lease {self._name} is protected: {answer.status} {answer.message}"
-            )
+            raise refusal(f"cannot find out whether Lease {self._name} is protected", answer)
         return answer.ok
 
     def _put(self, manager: str = "", lower: int = 0) -> Response:
@@ -219,7 +218,7 @@ class _Lease:
         for _ in range(ATTEMPTS):
             count = (body.get("spec") or {}).get("leaseTransitions")
             if not count:
-                raise LookupError(f"Lease {self._name} counts no terms: leaseTransitions is {count}")
+                raise MalformedLease(f"Lease {self._name} counts no terms: leaseTransitions is {count}")
             changed = body | {"spec": body["spec"] | {"leaseTransitions": count - lower}}
             answer = self._api.request("PUT", self._path + query, changed)
             if answer.status != 409:
@@ -286,7 +285,7 @@ def kind_missing(
     if foreign.status == 404:
         return None
     if not foreign.ok and not _by_policy(foreign):
-        raise LookupError(f"cannot find out whether {kind} is protected: {foreign.status} {foreign.message}")
+        raise refusal(f"cannot find out whether {kind} is protected", foreign)
     accepted = [f"{kind}: a status write is accepted without its writer's own stamp; {_HELP}"] if foreign.ok else []
     if token < 2:
         return accepted, []
@@ -298,7 +297,7 @@ def kind_missing(
     # The rule is asked before the policies: where one of these answers, it is not there.
     if lower.ok or _by_policy(lower):
         return accepted, [f"{kind}: a recorded token can be lowered; its CRD needs `kopf-ha manifests --only schema`"]
-    raise LookupError(f"cannot find out whether {kind} is protected: {lower.status} {lower.message}")
+    raise refusal(f"cannot find out whether {kind} is protected", lower)
 
 
 def _status(stamp: Stamp) -> dict[str, Any]:
@@ -308,7 +307,7 @@ def _status(stamp: Stamp) -> dict[str, Any]:
 def _read(api: Api, path: str) -> dict[str, Any]:
     answer = api.request("GET", path)
     if not answer.ok:
-        raise LookupError(f"cannot read {path}: {answer.status} {answer.message}")
+        raise refusal(f"cannot read {path}", answer)
     return dict(answer.json)
 
 
