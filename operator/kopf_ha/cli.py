@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -125,6 +124,7 @@ def run(
     import kopf
 
     from kopf_ha.run import run as run_operator
+    from kopf_ha.run.ending import end_by
     from kopf_ha.run.logs import configure
 
     configure(
@@ -144,7 +144,8 @@ def run(
             logging.getLogger("kopf_ha.run").critical("%s", error)
             raise SystemExit(1) from error
         raise click.ClickException(str(error)) from error
-    _end_by(settings.drain_timeout, status)
+    # Threads of the operator's code may not end, and the pod has to start again.
+    end_by(settings.drain_timeout, status)
     _ended_with.append(status)
     raise SystemExit(status)
 
@@ -171,10 +172,9 @@ def entry() -> None:
 
 def _leave() -> None:
     if _ended_with:
-        logging.shutdown()
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        os._exit(_ended_with[-1])
+        from kopf_ha.run.ending import end_quietly
+
+        end_quietly(_ended_with[-1])
 
 
 def _load(paths: tuple[str, ...], modules: tuple[str, ...]) -> None:
@@ -192,15 +192,3 @@ def _load(paths: tuple[str, ...], modules: tuple[str, ...]) -> None:
                 f"there is no module {error.name} in {os.getcwd()} or among those installed"
             ) from error
         raise
-
-
-def _end_by(seconds: float, status: int) -> None:
-    """End the process even if threads of the operator's own do not: the pod has to start again."""
-
-    def end() -> None:
-        logging.getLogger("kopf_ha.run").critical("threads of the operator still run; ending the process")
-        os._exit(status)
-
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()

@@ -46,7 +46,7 @@ def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
     monkeypatch.setattr("kopf_ha.cli.signal.signal", lambda number, handler: None)
     monkeypatch.setattr("kopf.configure", lambda **_: None)
     monkeypatch.setattr("logging.captureWarnings", lambda _: None)
-    monkeypatch.setattr("kopf_ha.cli._end_by", lambda seconds, status: None)
+    monkeypatch.setattr("kopf_ha.run.ending.end_by", lambda seconds, status: None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "op.py").write_text("")

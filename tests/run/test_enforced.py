@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import sys
 import urllib.request
 from collections.abc import Callable
 
@@ -13,7 +12,7 @@ import pytest
 
 from devcluster.waiting import until
 from kopf_ha.errors import ApiRefused
-from kopf_ha.run.operator import Runner
+from kopf_ha.run import enforcement
 from kopf_ha.run.selftest import SelfTest
 from tests.run.support import GROUP, LONG, MERGE, Marks, Running, World, crd, free_port, registry
 
@@ -61,7 +60,7 @@ def test_policies_that_are_applied_again_are_noticed(
             raise answer
         return answer
 
-    monkeypatch.setattr(sys.modules[Runner.__module__], "ASK_AGAIN", 0.1)
+    monkeypatch.setattr(enforcement, "ASK_AGAIN", 0.1)
     monkeypatch.setattr(SelfTest, "ask", ask)
     running = run(handlers_that_mark(marks), world.settings(deciding=DECIDING))
     marks.wait("startup")
@@ -76,7 +75,7 @@ def test_a_version_without_the_stamp_that_comes_while_it_leads(
     run: Run, world: World, marks: Marks, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kind is written no more, until the version is gone or mended; the term goes on (I1, I10)."""
-    monkeypatch.setattr(sys.modules[Runner.__module__], "ASK_AGAIN", 0.1)
+    monkeypatch.setattr(enforcement, "ASK_AGAIN", 0.1)
     world.create("Root", "a")
     kind, path = DECIDING[0], f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{DECIDING[0]}"
     running = run(handlers_that_mark(marks), world.settings(deciding=DECIDING))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from devcluster import Cluster
 from devcluster.waiting import until
-from kopf_ha.run.operator import EXIT_STUCK
+from kopf_ha.run.ending import EXIT_STUCK
 from tests.run.support import LONG, Replica, World
 
 Start = Callable[..., Replica]

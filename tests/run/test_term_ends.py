@@ -16,7 +16,8 @@ from kopf_ha.core.grant import Grant
 from kopf_ha.core.token import Stamp
 from kopf_ha.errors import Unreached
 from kopf_ha.run.kopf_thread import KopfOptions
-from kopf_ha.run.term import Term, in_thread
+from kopf_ha.run.term import Term
+from kopf_ha.run.threads import in_thread
 from tests.run.support import GROUP, LONG, Marks, Running, World, registry
 
 

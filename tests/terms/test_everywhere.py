@@ -22,7 +22,7 @@ from devcluster.ports import Ports
 from devcluster.waiting import until
 from kopf_ha._kopf import new_registry
 from kopf_ha.errors import NoTerm
-from kopf_ha.run.everywhere import EXIT_EVERYWHERE
+from kopf_ha.run.ending import EXIT_EVERYWHERE
 from tests.run.support import GROUP, LONG, Marks, Rival, Running, World, caught, registry
 from tests.terms.webhooks import Certificates, reject, until_rejected
 

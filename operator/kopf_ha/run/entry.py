@@ -14,10 +14,11 @@ import kopf
 
 from kopf_ha import adapters
 from kopf_ha.errors import ConfigurationError, KopfHAError, TermEnded
-from kopf_ha.run.everywhere import EXIT_EVERYWHERE, name_unserved
+from kopf_ha.run.build import build
+from kopf_ha.run.ending import EXIT_EVERYWHERE, EXIT_SIGNAL
+from kopf_ha.run.everywhere import name_unserved
 from kopf_ha.run.kopf_thread import KopfOptions
-from kopf_ha.run.operator import Runner
-from kopf_ha.run.term import in_thread
+from kopf_ha.run.threads import in_thread
 from kopf_ha.settings import Settings
 
 logger = logging.getLogger("kopf_ha.run")
@@ -68,13 +69,13 @@ def run(
     options = options_for(registry, namespaces, clusterwide)
     _name_uncovered()
     name_unserved(options.registry)
-    runner = Runner(settings, options)
+    runner = build(settings, options)
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if runner.asked:
             # In a thread: the log's lock may be held by the code that the signal interrupted.
-            threading.Thread(target=runner.abandon, args=(name, 128 + number), daemon=True).start()
+            threading.Thread(target=runner.abandon, args=(name, EXIT_SIGNAL + number), daemon=True).start()
         # Set by signals only: when the Pod's deletion was seen first, the kubelet's SIGTERM is the first one still.
         runner.asked = True
         runner.quit(name)
@@ -123,8 +124,9 @@ async def operator(
         registry, namespaces, clusterwide, lifecycle=lifecycle, make_settings=make_settings, make_memo=make_memo
     )
     name_unserved(options.registry)
-    runner = Runner(settings or Settings.from_env(), options, everywhere)
-    # Not in the loop's executor: it may have few threads, and they are the application's.
+    given = settings or Settings.from_env()
+    # Credentials may come from a program. Not in the loop's executor: its threads are the application's.
+    runner = await in_thread(lambda: build(given, options, everywhere), "kopf-ha-build")
     done = in_thread(runner.run, "kopf-ha-runner")
     try:
         status = await asyncio.shield(done)

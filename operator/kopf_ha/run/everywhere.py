@@ -24,8 +24,6 @@ from kopf_ha.run.kopf_thread import LOOK, KopfOptions, KopfThread
 
 logger = logging.getLogger("kopf_ha.everywhere")
 
-#: The exit status when it ended by itself; see docs/runbook.md.
-EXIT_EVERYWHERE = 5
 #: Seconds for which webhooks are served after SIGTERM: a Service names the pod for a moment longer.
 LINGER = 5.0
 #: Kopf removes its finalizer from objects that its registry has no need of it for. Those of the terms' Kopf carry

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import kopf
 
@@ -15,8 +13,7 @@ from kopf_ha._context import entered
 from kopf_ha.core.grant import Grant
 from kopf_ha.run.kopf_thread import KopfOptions, KopfThread
 from kopf_ha.run.observe import observe_all
-
-T = TypeVar("T")
+from kopf_ha.run.threads import in_thread
 
 _BY_ITSELF = "Kopf stopped by itself; its log has the reason"
 
@@ -105,32 +102,3 @@ class Term:
         # A callback and no task: Kopf cancels tasks that it does not know when it stops.
         self.beat()
         asyncio.get_running_loop().call_later(self.pulse, self._beat_on)
-
-
-def in_thread(fn: Callable[[], T], name: str) -> asyncio.Future[T]:
-    """Run `fn` in a daemon thread of its own, with the caller's context: what hangs there keeps nobody waiting."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-    context = contextvars.copy_context()
-
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if future.done():
-            return  # nobody waits any more
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]
-
-    def main() -> None:
-        result, error = None, None
-        try:
-            result = context.run(fn)
-        except BaseException as e:  # noqa: BLE001  the caller gets it
-            error = e
-        try:
-            loop.call_soon_threadsafe(settle, result, error)
-        except RuntimeError:
-            pass  # the loop is closed: nobody waits any more
-
-    threading.Thread(target=main, name=name, daemon=True).start()
-    return future
