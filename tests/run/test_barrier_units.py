@@ -16,8 +16,10 @@ from kopf_ha.core.wire import Response
 from kopf_ha.errors import ConfigurationError, ForeignStamp, StaleLeader, Unfenced, Unreached
 from kopf_ha.run import barrier
 from kopf_ha.run.aside import DELAYS, delays, try_again
-from kopf_ha.run.barrier import PAUSES, Kind, Object, raise_barrier
+from kopf_ha.run.barrier import PAUSES, raise_barrier
+from kopf_ha.run.deciding import Object, stamp_one
 from kopf_ha.run.journal import SHOWN, Journal
+from kopf_ha.run.kinds import Kind
 from kopf_ha.settings import Settings
 from tests.run.support import GROUP
 
@@ -141,7 +143,7 @@ def test_what_another_lease_stamped_is_refused_once(fence: Fence, grant: Grant) 
     # Somebody mended it: it is stamped again.
     api.answers["a"], api.status["a"] = [OK], {}
     aside = Object(KIND, "ns", "a", "uid-a", str(FOREIGN), refused=True)
-    assert barrier.stamp_one(api, fence, aside) is None  # type: ignore[arg-type]
+    assert stamp_one(api, fence, aside) is None  # type: ignore[arg-type]
 
 
 def test_a_kind_without_a_stamp_is_no_deciding_kind(

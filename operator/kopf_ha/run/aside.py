@@ -13,7 +13,7 @@ from kopf_ha.api import Api
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.errors import ConfigurationError, TermEnded
-from kopf_ha.run.barrier import Object, stamp_all
+from kopf_ha.run.deciding import Object, stamp_all
 
 #: Seconds between tries: the first, and the longest.
 DELAYS = (2.0, 60.0)
