@@ -12,7 +12,7 @@ from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.token import Stamp
 from kopf_ha.errors import ConfigurationError, Unreached
-from kopf_ha.run.enforcement import ASK_AGAIN, Enforcement
+from kopf_ha.run.enforcement import ASK_AGAIN, KNOWN, REST, Enforcement
 
 
 class SelfTest:
@@ -35,7 +35,7 @@ class World:
     def __init__(self, required: bool = False) -> None:
         self.selftest, self.fence, self.journal = SelfTest(), Fence("ns/op"), MagicMock()
         self.timers: list[tuple[float, Callable[[], None]]] = []
-        self.token = 7
+        self.token, self.now = 7, 1000.0
         self.enforcement = Enforcement(
             self.selftest,  # type: ignore[arg-type]
             self.fence,
@@ -43,6 +43,7 @@ class World:
             token=lambda: self.token,
             required=required,
             later=lambda seconds, fn: self.timers.append((seconds, fn)),
+            clock=lambda: self.now,
         )
 
 
@@ -121,3 +122,36 @@ def test_before_a_fast_takeover_few_questions_are_enough_where_all_were_right(wo
     world.selftest.answer = Unreached("away")
     assert world.enforcement.confirm() == "unknown whether the API server enforces the fence: away"
     assert [asked["whole"] for asked in world.selftest.asked] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("required", "clean", "passed", "whole"),
+    [
+        (False, True, KNOWN - 1, False),
+        (False, True, KNOWN, True),
+        (False, False, 0, True),
+        (True, True, 0, True),
+    ],
+)
+def test_what_a_follower_just_asked_is_not_asked_again_before_handlers_run(
+    required: bool, clean: bool, passed: float, whole: bool
+) -> None:
+    world, one = World(required), grant()
+    world.fence.schemas["a.b", "v1", "xs"] = True
+    world.enforcement.look_ahead()
+    world.selftest.clean = clean
+    world.now += passed
+    world.enforcement.begin(one)
+    assert [asked["whole"] for asked in world.selftest.asked] == [True, whole]
+    assert all(asked["kinds"] == {"xs.a.b"} for asked in world.selftest.asked)
+    seconds, again = world.timers[-1]
+    assert seconds == (ASK_AGAIN if whole else REST)
+    again()
+    assert world.selftest.asked[-1]["whole"]
+    assert world.timers[-1][0] == ASK_AGAIN
+
+
+def test_a_replica_that_never_asked_asks_everything_before_handlers_run(world: World) -> None:
+    world.selftest.clean = True
+    world.enforcement.begin(grant())
+    assert world.selftest.asked[0]["whole"]
