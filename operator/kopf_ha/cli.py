@@ -18,20 +18,20 @@ from kopf_ha.manifests.command import manifests
 from kopf_ha.options import Option, as_markdown, options_of
 from kopf_ha.settings import Settings
 
-# Options of `kopf run` that mean nothing here, and why.
+# Options of `kopf run` that are not supported, and why.
 _REFUSED = {
-    "--peering": "peering elects by wall clocks and priorities; the Lease elects here: use --lease-name",
-    "--priority": "priorities belong to peering; the Lease elects here, the first that acquires it leads",
-    "--dev": "it raises a peering priority; to take over for development scale the operator down first",
-    "--liveness": "Kopf's endpoint lives only while this replica leads, so that the kubelet would kill followers:"
-    " use --health-port, /livez and /readyz",
+    "--peering": "a Lease elects the leader; use --lease-name",
+    "--priority": "a Lease elects the leader, and it has no priorities: the first replica that acquires it leads",
+    "--dev": "it raises the priority in a peering, and a Lease has none; scale the deployed operator down first",
+    "--liveness": "Kopf serves that endpoint only on the leader, so the kubelet would kill followers; use"
+    " --health-port, which serves /livez and /readyz",
 }
 
 
 def _refuse(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     if value:
         option = param.opts[-1]
-        raise click.UsageError(f"{option} is not for kopf-ha: {_REFUSED[option]}")
+        raise click.UsageError(f"{option} is not supported: {_REFUSED[option]}")
 
 
 def _refused_options(command: Any) -> Any:
@@ -76,18 +76,18 @@ main.add_command(manifests)
 
 @main.command()
 @click.argument("paths", nargs=-1, type=click.Path(exists=True, dir_okay=False))
-@click.option("-m", "--module", "modules", multiple=True, help="A module to import; may be repeated.")
+@click.option("-m", "--module", "modules", multiple=True, help="A module of the operator. May be repeated.")
 @click.option("-A", "--all-namespaces", "clusterwide", is_flag=True, help="Serve all namespaces.")
-@click.option("-n", "--namespace", "namespaces", multiple=True, help="A namespace to serve; may be repeated.")
+@click.option("-n", "--namespace", "namespaces", multiple=True, help="A namespace to serve. May be repeated.")
 @click.option("--standalone", is_flag=True, hidden=True, expose_value=False, help="Always so: there is no peering.")
 @_settings_options
-@click.option("-v", "--verbose", is_flag=True)
-@click.option("-d", "--debug", is_flag=True)
-@click.option("-q", "--quiet", is_flag=True)
+@click.option("-v", "--verbose", is_flag=True, help="Log debug messages, too.")
+@click.option("-d", "--debug", is_flag=True, help="As --verbose, with messages of the event loop.")
+@click.option("-q", "--quiet", is_flag=True, help="Log warnings and errors only.")
 @click.option("--log-format", type=click.Choice(["plain", "full", "json"], case_sensitive=False), default="full",
-              show_default=True)  # fmt: skip
-@click.option("--log-prefix/--no-log-prefix", default=None)
-@click.option("--log-refkey", metavar="KEY")
+              show_default=True, help="How log lines look.")  # fmt: skip
+@click.option("--log-prefix/--no-log-prefix", default=None, help="Whether log lines begin with the object's name.")
+@click.option("--log-refkey", metavar="KEY", help="The key that names the object in JSON log lines.")
 @_refused_options
 def run(
     paths: tuple[str, ...],
@@ -102,12 +102,13 @@ def run(
     log_refkey: str | None,
     **given: Any,
 ) -> None:
-    """Run an operator, given as files or modules, as `kopf run` does, with one fenced leader among its replicas.
+    """Run an operator as `kopf run` does, with one fenced leader among its replicas.
 
-    Each setting can be given as KOPF_HA_* in the environment, too: KOPF_HA_LEASE_DURATION=15.
+    PATHS are the operator's Python files. Most options have an environment variable, too, such as
+    KOPF_HA_LEASE_DURATION=15 for --lease-duration.
     """
     if not paths and not modules:
-        raise click.UsageError("name the operator: a file, or a module with -m")
+        raise click.UsageError("name the operator's file, or its module with -m")
     # As in `kopf run`, so that a deployment's environment goes on to mean what it meant.
     if legacy := os.environ.get("KOPF_RUN_NAMESPACE"):
         namespaces = (*namespaces, legacy)
@@ -118,7 +119,7 @@ def run(
         settings = Settings.from_env(**{k: (v if v != () else None) for k, v in given.items()})
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from error
-    # Until the runner takes it over: process 1 of a container is not ended by a signal that it has no handler for.
+    # Until the runner sets its own handler: the kernel ignores signals for process 1 that it has no handler for.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
     import kopf
@@ -140,11 +141,11 @@ def run(
             settings, namespaces=namespaces, clusterwide=clusterwide, prepare=lambda: _load(paths, modules)
         )
     except ConfigurationError as error:
-        if log_format == "json":  # what reads the log cannot read anything else
+        if log_format == "json":  # whoever reads the log expects JSON only
             logging.getLogger("kopf_ha.run").critical("%s", error)
             raise SystemExit(1) from error
         raise click.ClickException(str(error)) from error
-    # Threads of the operator's code may not end, and the pod has to start again.
+    # Threads of the operator's code may never end, and the pod has to restart.
     end_by(settings.drain_timeout, status)
     _ended_with.append(status)
     raise SystemExit(status)
@@ -160,12 +161,12 @@ _ended_with: list[int] = []  #: the exit status of `run`, once it is decided
 
 
 def entry() -> None:
-    """Be the program `kopf-ha`, which ends without the interpreter's last steps.
+    """Run the program `kopf-ha`. It skips the interpreter's own shutdown.
 
-    Threads that still wait for an answer of an API server that is away would be ended there in the middle of C code,
-    and before Python 3.14 that aborts the process as often as not, with another exit status.
+    Before Python 3.14, that shutdown often aborts the process, with another exit status, when a thread still waits for
+    an API server that does not answer.
     """
-    # What is registered first runs last: threads that are no daemons have ended by then, and others' callbacks ran.
+    # The callback registered first runs last: by then the other callbacks ran, and non-daemon threads have ended.
     atexit.register(_leave)
     main(prog_name="kopf-ha")
 
@@ -178,17 +179,17 @@ def _leave() -> None:
 
 
 def _load(paths: tuple[str, ...], modules: tuple[str, ...]) -> None:
-    """Load the operator as `kopf run` does; errors in its own code keep their tracebacks."""
+    """Load the operator as `kopf run` does. Errors in its code keep their tracebacks."""
     from kopf_ha import _kopf
 
     for path in paths:
         if not path.endswith(".py"):
-            raise click.UsageError(f"{path} is no Python file; modules are named with -m")
+            raise click.UsageError(f"{path} is not a Python file; use -m to name a module")
     try:
         _kopf.load(paths, modules)
     except ModuleNotFoundError as error:
         if error.name and any(f"{module}.".startswith(f"{error.name}.") for module in modules):
             raise click.UsageError(
-                f"there is no module {error.name} in {os.getcwd()} or among those installed"
+                f"module {error.name} is neither in {os.getcwd()} nor installed; check the name after -m"
             ) from error
         raise

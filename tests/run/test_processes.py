@@ -157,7 +157,7 @@ def check_login(replica: Start, world: World, login: str, *args: str) -> None:
     assert world.stamp_of("things", "a")["token"] == 1, "all of them passed the fence"
     assert "OWN LOGIN" in one.log
     assert "login_via" not in one.log
-    assert "client lightkube is imported and not fenced" in one.log
+    assert "client lightkube is imported but not fenced" in one.log
     one.signal(signal.SIGTERM)
     assert one.wait() == 0
     for client in ("kopf", "kubernetes", "pykube"):
