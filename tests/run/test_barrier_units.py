@@ -239,9 +239,7 @@ def test_one_clear_line_whatever_their_number(
     caplog.clear()
     journal.set_aside(aside(*names))
     (line,) = [r.getMessage() for r in caplog.records]
-    assert line.startswith(
-        "15 deciding objects are set aside, nothing is decided from them until they can be stamped: "
-    )
+    assert line.startswith("15 deciding objects are set aside; nothing is decided from them until they are stamped: ")
     assert f"{NAME} ns/x0 (403); " in line
     assert line.endswith("; and 5 more")
     assert len(line) < 4000

@@ -1,8 +1,8 @@
 """The barrier: what a new leader does before any handler runs (I4).
 
-A token per object holds for that object, but not across objects: an old leader could still decide from a pool
-that the new one has not touched yet. So every object of the deciding kinds is stamped first. One that cannot be
-stamped is set aside; it never costs the term, and the others are served (I10).
+An object's token protects that object, but not others: an old leader could still decide from a pool that the new one
+has not written yet. So every object of the deciding kinds is stamped first. An object that cannot be stamped is set
+aside. It never ends the term, and the others are served (I10).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from kopf_ha.errors import FloorLost
 from kopf_ha.run.deciding import UNANSWERED, Object, stamp_all
 from kopf_ha.run.kinds import find_kind, read
 
-#: Seconds before each further try of what could not be stamped: a passing fault shall set nothing aside. All of them
-#: are tried at once, so that handlers wait as long for a thousand as for one.
+#: Seconds before each further try of what could not be stamped, so that a short fault sets nothing aside. All of these
+#: objects are tried at once, so that handlers wait as long for a thousand as for one.
 PAUSES = (0.2, 0.5, 1.0)
 
 
@@ -38,15 +38,15 @@ def raise_barrier(api: Api, fence: Fence, grant: Grant, pause: Callable[[float],
 
     Args:
         api: of a fenced client.
-        fence: what the objects are learnt by.
+        fence: of this process; it learns the objects.
         grant: of the term.
         pause: waits for so many seconds.
 
     Raises:
         ConfigurationError: a deciding kind is not installed, or has no `status.fencing`.
         FloorLost: an object records a token at or above mine; the Lease has to be raised above it first.
-        ApiRefused: a kind cannot be listed: another replica may do better.
-        Unreached: nothing at all is answered: as above.
+        ApiRefused: a kind cannot be listed; another replica may be able to.
+        Unreached: there is no answer at all; another replica may get one.
         TermEnded: the term ended meanwhile.
     """
     objects: list[Object] = []
@@ -55,7 +55,7 @@ def raise_barrier(api: Api, fence: Fence, grant: Grant, pause: Callable[[float],
         bodies = list(api.items(kind.collection))
         check_floor(bodies, grant)
         if kind.stamped:
-            # What was just read need not be asked for again, once an object: that would double the barrier.
+            # To read each object again before its stamp would take the barrier twice as long.
             fence.schemas[kind.group, kind.version, kind.plural] = True
             for body in bodies:
                 fence.learn(Object.of(kind, body).target, body)
@@ -67,14 +67,14 @@ def raise_barrier(api: Api, fence: Fence, grant: Grant, pause: Callable[[float],
         pause(seconds)
         left = stamp_all(api, fence, grant, left)
     if left and len(left) == len(objects) and all(one.trouble.startswith(UNANSWERED) for one in left):
-        # Either they hang, each of them, or there is no way to the API server. One more request tells.
+        # Either each of them hangs, or the API server cannot be reached. One more request tells which.
         read(api, left[0].kind.collection + "?limit=1")
     grant.set_aside = frozenset(one.uid for one in left)
     return Raised(len(objects) - len(left), tuple(left))
 
 
 def check_floor(objects: list[dict[str, Any]], grant: Grant) -> None:
-    """Make sure that my token is above every recorded one.
+    """Check that the term's token is above every recorded one.
 
     Raises:
         FloorLost: it is not: the Lease was edited or recreated, or an identity is used twice (I2).
@@ -85,7 +85,7 @@ def check_floor(objects: list[dict[str, Any]], grant: Grant) -> None:
             recorded = stamp_of(body, stamped=True)
         except MalformedStamp:
             continue  # stamping it will say so and set it aside
-        # Nothing was written in this term yet: even my own name and number are somebody else's, who had both.
+        # This term wrote nothing yet. So a stamp with its own token and holder comes from another process, too.
         if recorded is not None and recorded.lease == grant.stamp.lease and recorded.token >= grant.stamp.token:
             highest = max(highest, recorded.token)
     if highest:

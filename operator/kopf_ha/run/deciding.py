@@ -1,4 +1,4 @@
-"""Objects of the deciding kinds: each is stamped through the fence, or it is said why it could not be."""
+"""Stamps objects of the deciding kinds through the fence, each of them or with the reason why not."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Object:
         name: its name.
         uid: its uid.
         trouble: why it could not be stamped, in a sentence; empty while nothing is known.
-        refused: it was the fence that refused: for what the object records, which somebody has to mend.
+        refused: the fence refused it because of what the object records, which somebody has to repair.
     """
 
     kind: Kind
@@ -65,25 +65,25 @@ class Object:
 
 
 def stamp_all(api: Api, fence: Fence, grant: Grant, objects: list[Object]) -> list[Object]:
-    """Try each once; give those that could not be stamped, with their trouble.
+    """Try each object once; return those that could not be stamped, with their trouble.
 
     Raises:
-        ConfigurationError: a kind's schema has no stamp, so it cannot be fenced across objects.
-        TermEnded: the term is over; nothing is set aside for that.
+        ConfigurationError: a kind's schema has no stamp.
+        TermEnded: the term is over.
     """
     stamp = CurrentTerm(grant).bind(lambda one: stamp_one(api, fence, one))
     pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="kopf-ha-barrier")
     try:
         return [one for one in pool.map(stamp, objects) if one is not None]
     finally:
-        # One refusal ends the term: the rest need not be refused one by one.
+        # After a refusal that ends the term, the rest need not be refused one by one.
         pool.shutdown(cancel_futures=True)
 
 
 def stamp_one(api: Api, fence: Fence, one: Object) -> Object | None:
-    """Stamp one object through the fence; give it with its trouble, None when it is stamped or gone.
+    """Stamp one object through the fence; return it with its trouble, or None when it is stamped or gone.
 
-    Read and write follow each other at once, in the fence, and no edit of the object keeps the stamp out.
+    The fence reads the object right before it writes the stamp, and tries again when somebody edits it in between.
 
     Raises:
         ConfigurationError: the kind's schema has no stamp.
@@ -94,7 +94,7 @@ def stamp_one(api: Api, fence: Fence, one: Object) -> Object | None:
         if one.trouble:
             fence.known.forget(one.target.key)
         if one.refused and _records_the_same(api.request("GET", one.target.path, timeout=TIMEOUT), fence.lease):
-            return one  # not a refusal more in the log, each time
+            return one  # otherwise the log would show the same refusal each time
         path = one.target.path + "/status"
         answer = api.request("PATCH", path, ALONE, "application/merge-patch+json", timeout=TIMEOUT)
         if not answer.ok and not _is_gone(answer, one.name):
@@ -111,7 +111,7 @@ def stamp_one(api: Api, fence: Fence, one: Object) -> Object | None:
 
 
 def _records_the_same(answer: Response, lease: str) -> bool:
-    """Whether the object still records what the fence refuses: another Lease's stamp, or half of one."""
+    """Whether the object still records what the fence refuses: another Lease's stamp, or a malformed one."""
     try:
         recorded = stamp_of(answer.json, stamped=True) if answer.ok else None
     except MalformedStamp:
@@ -120,6 +120,6 @@ def _records_the_same(answer: Response, lease: str) -> bool:
 
 
 def _is_gone(answer: Response, name: str) -> bool:
-    """Whether the object does not exist. A 404 without its name means that the path is not served at the moment."""
+    """Whether the object does not exist. A 404 without its name means that its kind is not served at the moment."""
     details = (answer.json or {}).get("details") if answer.status == 404 else None
     return isinstance(details, Mapping) and details.get("name") == name

@@ -111,7 +111,11 @@ class Everywhere:
         if isinstance(error, ConfigurationError):
             cause = str(error)
         else:
-            cause = f"{type(error).__name__}: {error}" if error else "Kopf stopped by itself; its log has the reason"
+            cause = (
+                f"{type(error).__name__}: {error}"
+                if error
+                else "Kopf stopped by itself; its log lines before this one say why"
+            )
         logger.error("kopf_ha.everywhere ended: %s", cause)
         self._failed(f"kopf_ha.everywhere ended: {cause}")
 

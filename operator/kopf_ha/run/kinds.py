@@ -1,4 +1,4 @@
-"""Where the objects of a kind live, and whether they can be stamped, asked of the cluster."""
+"""What the cluster says of a kind: where its objects live, and whether they can be stamped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Kind:
     """Where the objects of one kind live.
 
     Args:
-        group: not the core group, which has no custom kinds.
+        group: its API group; never the core group.
         version: a served one.
         plural: the name in paths.
         namespaced: whether its objects live in namespaces.
@@ -31,7 +31,7 @@ class Kind:
 
     @property
     def any(self) -> Target:
-        """Give what the fence would call an object of it, whichever."""
+        """The target of some object of this kind, for questions about the kind."""
         return Target(self.group, self.version, self.plural, "any" if self.namespaced else "", "any")
 
     def path(self, body: dict[str, Any]) -> str:
@@ -55,7 +55,7 @@ def find_kind(api: Api, kind: str) -> Kind:
         raise ConfigurationError(f"deciding kind {error}") from error
     if stamped is False:
         raise ConfigurationError(NO_STAMP.format(kind))
-    found.stamped = bool(stamped)  # if nothing told, the first stamp finds out
+    found.stamped = bool(stamped)  # if this is unknown, the first stamp finds out
     return found
 
 
@@ -78,10 +78,10 @@ def locate(api: Api, kind: str) -> Kind:
 
 
 def schema_of(api: Api, target: Target) -> bool | None:
-    """Ask the cluster whether a kind is stamped; None when nothing tells.
+    """Ask the cluster whether a kind's schema has a stamp; None when it publishes no schema.
 
     Raises:
-        Unfenced: some of its served versions are and some are not.
+        Unfenced: some of its served versions have one, and some have not.
         ApiError: the cluster did not say.
     """
     asking = ask_schema(target)

@@ -27,7 +27,7 @@ from kopf_ha.run.inbox import Ended, Event, Inbox, Quit, Started, Stopped
 from kopf_ha.run.journal import Journal
 from kopf_ha.run.kopf_thread import WAKE
 from kopf_ha.run.logs import speaking_for
-from kopf_ha.run.observe import hush
+from kopf_ha.run.quiet import hush
 from kopf_ha.run.serving import serving
 from kopf_ha.run.term import Term
 from kopf_ha.run.threads import later
