@@ -102,7 +102,7 @@ def option(default: Any, kind: Kind, text: str, *, flags: tuple[str, ...] = (), 
 
 
 def options_of(settings: Any) -> list[Option]:
-    """Give the options that a dataclass declares, in its order."""
+    """Return the options that a dataclass declares, in its order."""
     return [
         dataclasses.replace(found, name=f.name, flags=found.flags or (f"--{f.name.replace('_', '-')}",))
         for f in dataclasses.fields(settings)
@@ -111,7 +111,7 @@ def options_of(settings: Any) -> list[Option]:
 
 
 def as_markdown(options: Iterable[Option]) -> str:
-    """Give the table of options for the documentation."""
+    """Return the table of options for the documentation."""
     lines = ["| option | environment variable | default | meaning |", "|---|---|---|---|"]
     for one in options:
         metavar = f" {one.kind.metavar}" if one.kind.metavar else ""

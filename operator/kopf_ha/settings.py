@@ -259,5 +259,5 @@ class Settings:
         return cls(**values)
 
     def changed(self, **values: Any) -> Settings:
-        """Give a copy with other values, checked again."""
+        """Return a copy with other values, checked again."""
         return replace(self, **values)

@@ -20,7 +20,7 @@ DELAYS = (2.0, 60.0)
 
 
 def delays() -> Iterator[float]:
-    """Give the seconds before each try."""
+    """Return the seconds before each try."""
     seconds, longest = DELAYS
     while True:
         yield seconds

@@ -17,14 +17,14 @@ logger = logging.getLogger("kopf_ha.run")
 EXIT_LOST = 3
 #: Handlers of a term that ended did not end in time.
 EXIT_STUCK = 4
-#: What runs on every replica ended by itself.
+#: `kopf_ha.everywhere` ended by itself.
 EXIT_EVERYWHERE = 5
-#: A second signal: this and the signal's number.
+#: After a second signal: this plus the signal's number.
 EXIT_SIGNAL = 128
 
 
 def end_hard(status: int, message: str, *args: object) -> None:
-    """End the process now, after one line in the log. Nothing else can stop a thread."""
+    """Log one line and end the process now: no other way stops a thread."""
     later(1.0, lambda: os._exit(status))  # the thread that hangs may hold the log's lock
     logger.critical(message, *args)
     logging.shutdown()
@@ -42,7 +42,7 @@ def end_by(seconds: float, status: int) -> None:
 
 
 def end_quietly(status: int) -> None:
-    """End the process without the interpreter's last steps, which abort it when they meet a thread in C code."""
+    """End the process without the interpreter's shutdown, which may abort it while threads run."""
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

@@ -1,4 +1,4 @@
-"""What the runner is told: the events of the election and of terms, and requests to stop."""
+"""The events that the runner deals with: of the election, of terms, and requests to stop."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A term ended by itself, or its thread is at its end."""
+    """A term ended by itself, or its thread ended."""
 
     term: Term
     error: BaseException | None

@@ -35,7 +35,7 @@ class Kind:
         return Target(self.group, self.version, self.plural, "any" if self.namespaced else "", "any")
 
     def path(self, body: dict[str, Any]) -> str:
-        """Give the path of one object."""
+        """Return the path of an object of this kind."""
         metadata = body["metadata"]
         middle = f"/namespaces/{metadata['namespace']}" if self.namespaced else ""
         return f"/apis/{self.group}/{self.version}{middle}/{self.plural}/{metadata['name']}"

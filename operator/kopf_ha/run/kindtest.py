@@ -1,4 +1,4 @@
-"""Whether the objects of a kind are protected: some of what a stale leader would write is tried, by dry runs."""
+"""Whether the objects of a kind are protected: tries some writes of a stale leader, by dry runs."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ NOBODY = "00000000-0000-0000-0000-000000000000"
 _MERGE = "application/merge-patch+json"
 _SCHEMA = "its CRD needs `kopf-ha manifests --only schema`"
 
-#: Sentences about what the policies let through, and about what the CRD's rule does.
+#: Sentences about what the policies do not refuse, and about what the CRD's rule does not refuse.
 Missing = tuple[list[str], list[str]]
 
 
 class KindTest:
     """Tries kinds, and remembers one object of each.
 
-    That spares a list when it matters, and the list costs more than itself: the API server lets a consistent list of a
-    kind wait for up to 0.1 s when there was another one just before, and the barrier's comes next.
+    That saves a list in a takeover. A list would also delay the barrier: the API server delays a consistent list of a
+    kind by up to 0.1 s if there was another one just before.
 
     Args:
         deciding: kinds, ``plural.group``, that have to be installed.
@@ -37,7 +37,7 @@ class KindTest:
         self._examples: dict[str, str] = {}
 
     def missing(self, api: Api, kind: str, mine: Stamp) -> Missing:
-        """Try to stamp an object wrongly, if there is one; give what is let through.
+        """Try to stamp an object wrongly, if there is one; return what the API server accepts.
 
         Raises:
             ConfigurationError: the kind is not installed.
@@ -54,7 +54,7 @@ class KindTest:
         return [], []
 
     def unfit(self, api: Api, kind: str) -> str:
-        """Say why a kind must not be written (I1); empty if it may.
+        """Return why a kind must not be written (I1); empty if it may be.
 
         Raises:
             ConfigurationError: a deciding kind is not installed.
@@ -71,7 +71,7 @@ class KindTest:
         return f"{kind}: no served version has status.fencing; {_SCHEMA}" if stamped is False else ""
 
     def _example(self, api: Api, kind: str) -> tuple[str, dict[str, Any]]:
-        """Give an object and its path; nothing if there is none."""
+        """Return the path of some object, and the object; both are empty if there is none."""
         if path := self._examples.get(kind):
             answer = api.request("GET", path)
             if answer.ok:

@@ -1,8 +1,9 @@
 """Which policies are in force, asked by dry-run updates of the Lease, which the replica may send anyway.
 
-The policies of one Lease were written from one description, which the Lease's own policy tells. So the code that wrote
-them makes the questions, one for each rule. The field manager of a dry run that changes nothing names the rule, and to
-that the rule's policy says no: by that it shows that it, its binding and the rule are in force for this replica.
+All policies of a Lease are generated from one description, and the Lease's own policy reveals that description. So the
+code that generates policies also generates the questions, one for each rule. A question is a dry run that changes
+nothing, and whose field manager names a rule. The rule's policy refuses it. That shows that the policy, its binding and
+the rule are in force for this replica.
 """
 
 from __future__ import annotations
@@ -47,10 +48,10 @@ class LeaseTest:
         self._known: dict[str, Any] = {}
 
     def description(self) -> Description | None:
-        """Give what the policies were written from; None when no policies of this version answer this replica.
+        """Return what the policies were generated from; None if no policies of this version answer this replica.
 
         Raises:
-            ApiRefused: the answer is neither.
+            ApiRefused: it cannot be found out.
         """
         answer = self._put(manager=QUESTION + DESCRIBE)
         if answer.ok:
@@ -64,10 +65,10 @@ class LeaseTest:
             return None
 
     def has(self, policy: Policy, rule: Rule) -> bool:
-        """Say whether a rule is in force for this replica: that very policy has to say no, and nothing else counts.
+        """Return whether a rule is in force for this replica. Only a refusal by its own policy counts.
 
         Raises:
-            ApiRefused: something else said no.
+            ApiRefused: something else refused.
         """
         answer = self._put(manager=rule.asked(policy.name))
         if answer.ok:
@@ -78,10 +79,10 @@ class LeaseTest:
         raise refusal(f"cannot find out whether {policy.name} is in force", answer)
 
     def can_be_lowered(self) -> bool:
-        """Say whether the count of terms can be lowered (I2).
+        """Return whether the count of terms can be lowered (I2).
 
         Raises:
-            ApiRefused: something else than a policy said no.
+            ApiRefused: something else than a policy refused.
         """
         answer = self._put(lower=1)
         if not answer.ok and not by_policy(answer):
@@ -89,7 +90,7 @@ class LeaseTest:
         return answer.ok
 
     def _put(self, manager: str = "", lower: int = 0) -> Response:
-        """Update it by a dry run, on the revision read; again if a renewal came in between."""
+        """Update the Lease by a dry run; again on the new revision if a renewal came in between."""
         query = DRY_RUN + (f"&fieldManager={quote(manager, safe='')}" if manager else "")
         body = self._read()
         for _ in range(ATTEMPTS):
@@ -111,12 +112,12 @@ class LeaseTest:
 
 
 def missing_policies(pool: Executor, lease: LeaseTest, described: Description, whole: bool) -> dict[str, list[str]]:
-    """Ask about each policy; give sentences by the policy's name.
+    """Ask about each policy; return what is missing, in sentences, by the policy's name.
 
     Args:
         pool: asks several questions at once.
         lease: asks.
-        described: what the policies were written from.
+        described: what the policies were generated from.
         whole: ask about each rule; otherwise about one rule of each policy.
     """
     asking: list[tuple[Policy, Rule, Future[bool]]] = [
@@ -135,7 +136,7 @@ def missing_policies(pool: Executor, lease: LeaseTest, described: Description, w
     return {
         name: [f"policy {name} lacks its rule {r.name} ({r.message}); {HELP}" for r in rules]
         if name in answered
-        else [f"policy {name} is not in force, or its binding; {HELP}"]
+        else [f"policy {name} is not in force, or its binding is not; {HELP}"]
         for name, rules in lacking.items()
     }
 
@@ -143,26 +144,26 @@ def missing_policies(pool: Executor, lease: LeaseTest, described: Description, w
 def missing_of_lease(
     lowered: bool, described: Description | None, missing: dict[str, list[str]], settings: Settings
 ) -> Iterator[str]:
-    """Give sentences about the Lease itself, and about deciding kinds that its policies do not name.
+    """Yield sentences about the Lease itself, and about deciding kinds that its policies do not cover.
 
     Args:
-        lowered: its count of terms can be lowered.
-        described: what its policies were written from; None when none answer.
-        missing: by the policy's name; what is among these is not said twice.
+        lowered: whether its count of terms can be lowered.
+        described: what its policies were generated from; None if none answer.
+        missing: what is missing already, by the policy's name, so that nothing is said twice.
         settings: name the Lease and the deciding kinds.
     """
     if lowered and (described is None or f"{described.prefix}-lease" not in missing):
         yield f"leaseTransitions of Lease {settings.lease} can be lowered, so tokens could be given twice; {HELP}"
     elif described is None:
-        yield f"the policies of Lease {settings.lease} do not answer: of another version, or about others; {HELP}"
+        yield f"the policies of Lease {settings.lease} do not answer: other version, account or Lease; {HELP}"
     if described is not None:
         kinds = {f"{k.plural}.{described.group}" for k in described.kinds}
         for kind in settings.deciding:
             if kind not in kinds:
-                yield f"{kind}: a deciding kind that policy {described.prefix}-stamped is not about; {HELP}"
+                yield f"{kind}: a deciding kind that policy {described.prefix}-stamped does not cover; {HELP}"
 
 
 def by_policy(answer: Response) -> bool:
-    """Say whether a policy of ours refused; RBAC answers 403 as well."""
+    """Return whether a policy of ours refused; RBAC answers 403 as well."""
     denial = denial_of(answer)
     return answer.status == 403 and denial is not None and denial.policy.startswith(PREFIX)

@@ -1,6 +1,6 @@
-"""What a new leader does before any handler runs: it raises the barrier, while it asks the API server.
+"""Prepares a term before any handler runs: raises the barrier, while it asks whether the fence is enforced.
 
-Where the policies are required, it asks first: nothing is written under a token that nothing checks.
+Where the policies are required, it asks first, so that nothing is written under a token that the API server ignores.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class Preparation:
     policies_first: bool
 
     def before_kopf(self, grant: Grant) -> None:
-        """Do all of it for one term. A fence that is there for comparison only needs none.
+        """Prepare one term. Without the full fence there is nothing to prepare.
 
         Raises:
             ConfigurationError: a deciding kind cannot be stamped, or policies are required and missing.
             FloorLost: an object records a token at or above mine.
-            ApiError, MalformedLease: the API server could not tell.
+            ApiError, MalformedLease: an answer of the API server is needed and missing.
             TermEnded: the term ended meanwhile.
         """
         if self.fence.mode != "full":

@@ -76,7 +76,7 @@ class Runner:
     grant: Grant | None = field(default=None, init=False)  #: of the present term
     term: Term | None = field(default=None, init=False)  #: the present one
     began: float = field(default=0.0, init=False)  #: when the present term did
-    failures: int = field(default=0, init=False)  #: short terms in a row
+    failures: int = field(default=0, init=False)  #: how many short terms there were in a series
     floor_lost: Grant | None = field(default=None, init=False)  #: of the term that met a higher token than its own
     leaving: int | None = field(default=None, init=False)  #: the exit status, once it is decided
     asked: bool = field(default=False, init=False)  #: a signal asked the process to stop
@@ -99,7 +99,7 @@ class Runner:
         end_hard(status, "%s again: ending without waiting for handlers; the Lease is not released", cause)
 
     def vitals(self) -> Vitals:
-        """Give what probes are answered from."""
+        """Return what the probes look at."""
         elector, ready = self.elector, self.everywhere.ready
         return Vitals(
             elector.signs, elector.state, self.grant, self.began, self.stepping, self.draining, self.stopping, ready
@@ -120,10 +120,10 @@ class Runner:
     # --- the loop
 
     def run(self) -> int:
-        """Run until asked to stop; give the exit status.
+        """Run until asked to stop; return the exit status.
 
         Raises:
-            ConfigurationError: a port cannot be had.
+            ConfigurationError: a port is not available.
         """
         self.stepping = self.clock()  # to start is a step, too: liveness sees when it hangs
         hush()
@@ -153,7 +153,7 @@ class Runner:
                 self.enforcement.stop()
                 self.pods.stop()
                 self.run_lock.stop()
-                # The last to go, since webhooks are asked while others take over.
+                # Last, since webhooks are still called while another replica takes over.
                 self.everywhere.stop(self.settings.drain_timeout, LINGER if self.stopping else 0)
 
     def start(self) -> None:
@@ -178,7 +178,7 @@ class Runner:
                     return Quit(f"the election ended: {self.elector.last_error}")
 
     def step(self, event: Event) -> int | None:
-        """Deal with one event; give an exit status when it was the last."""
+        """Deal with one event; return the exit status when it was the last one."""
         match event:
             case Started():
                 if self.leaving is not None:
@@ -191,7 +191,7 @@ class Runner:
                 with entered(term.grant):
                     self.failed(term, error)
             case Ended():
-                pass  # it was asked to, or its end is known already
+                pass  # it was asked to end, or its end is known already
             case Quit(cause, status):
                 return self.leave(cause, status)
         return None
@@ -228,15 +228,15 @@ class Runner:
         """Stop a term whose grant is closed already, then follow again or exit."""
         term = self.term
         if term is None or term.grant is not grant:
-            return None  # another term's, or none: nothing of it is left to stop
-        # A term that lived long ends a row of failures; one that did not is one, whatever ended it.
+            return None  # this term never began here, or is stopped already
+        # A short term counts as a failure, whatever ended it. A long one ends the series.
         lived = self.clock() - self.began
         self.failures = self.failures + 1 if lived < self.settings.lease_duration else 0
         self.journal.ended(grant, cause, lost=True)
         self.drain(term, f"term {grant.stamp.token} lost: {cause}")
         self.term = self.grant = None
         self.journal.over(grant, cause)
-        # Before Kopf ran, no code of the operator did: there is no state that an exit would clear.
+        # Until Kopf runs, no code of the operator runs, so there is no state that a restart would clear.
         if self.settings.after_loss == "exit" and term.kopf_ran:
             return self.exit_after_loss(cause, floor_lost=grant is self.floor_lost)
         if grant is self.floor_lost and self.failures <= 1:
@@ -252,7 +252,7 @@ class Runner:
             self.elector.release(self.settings.renew_deadline)
             self.journal.flush()
             return EXIT_LOST
-        # The process that follows knows no floor and would meet the same object.
+        # The next process would not know the floor, and would meet the same object.
         self.leaving = EXIT_LOST
         self.later(self.settings.lease_duration, lambda: self.inbox.put(Quit("the Lease is not raised")))
         self.elector.resume()

@@ -1,8 +1,8 @@
-"""What the API server would let through, asked by dry runs.
+"""Whether the API server enforces the fence, asked by dry runs.
 
-The server's part of the fence can be switched off without anybody noticing: a binding that was removed for a repair,
-a namespace overlay that leaves the service account's name in the policies, a CRD without the rule. So a replica asks
-for what must be refused, and names what is not: `leasetest` asks about policies, `kindtest` about kinds.
+Enforcement can be lost unnoticed: somebody removes a binding for a repair, a namespace overlay does not change the
+service account's name inside the policies, or a CRD lacks the rule. So a replica asks for what must be refused, and
+names what is accepted. `leasetest` asks about policies, `kindtest` about kinds.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ PARALLEL = 8
 
 
 class SelfTest:
-    """Asks for what must be refused. A follower may ask, too: no replica is allowed what is asked for.
+    """Asks for what must be refused to any replica, so followers can ask, too.
 
     Args:
-        api: of an unfenced client with the replica's own credentials: the fence lets nobody write the Lease.
+        api: of an unfenced client with the replica's own credentials, since the fence refuses writes of the Lease.
         settings: the Lease and the deciding kinds.
     """
 
@@ -35,20 +35,20 @@ class SelfTest:
         self._api = api
         self._settings = settings
         self._kinds = KindTest(settings.deciding)
-        #: Whether nothing was missing in the last whole answer.
+        #: Whether nothing was missing when everything was asked last.
         self.clean = False
-        #: Kinds that a served version makes unfit to be written (I1), and why: as of the last whole answer.
+        #: Kinds that must not be written because of one of their served versions (I1), and why; as of the same time.
         self.unfit: dict[str, str] = {}
 
     def ask(self, token: int, timeout: float = 30.0, *, kinds: Iterable[str] = (), whole: bool = True) -> list[str]:
-        """Give a sentence for each protection that is missing.
+        """Return a sentence for each protection that is missing.
 
-        A kind without objects is asked about by its policies and its definition only: there is nothing to write to.
+        Of a kind without objects, only the policies and the definition are checked: there is nothing to write to.
 
         Args:
             token: of the term that is about to begin, or the highest known.
             timeout: seconds for each answer.
-            kinds: that are known to be stamped, beside those that are deciding and those that the policies are about.
+            kinds: further kinds that have a stamp, beside the deciding ones and those that the policies cover.
             whole: ask about each rule; otherwise only about each policy and the deciding kinds, which is quicker.
 
         Raises:
@@ -81,7 +81,7 @@ class SelfTest:
             stamped = described is not None and f"{described.prefix}-stamped" in policies
             for kind, future in tried.items():
                 by_policies, by_rule = future.result()
-                # A policy that is not in force is named already, and so is a kind without the rule.
+                # A policy that is not in force is named already, and so is a kind that must not be written.
                 found += [] if stamped else by_policies
                 found += [] if kind in self.unfit else by_rule
         found += self.unfit.values()
@@ -91,14 +91,14 @@ class SelfTest:
 
 
 class _Asking(Api):
-    """The same client with less patience."""
+    """The same client with a shorter timeout."""
 
     def __init__(self, api: Api, timeout: float) -> None:
         super().__init__(api.client)
-        self._patience = timeout
+        self._longest = timeout
 
     def request(
         self, method: str, path: str, body: Any = None, content_type: str = "", timeout: float = math.inf
     ) -> Response:
         """Send one request; see `Api.request`."""
-        return super().request(method, path, body, content_type, min(timeout, self._patience))
+        return super().request(method, path, body, content_type, min(timeout, self._longest))

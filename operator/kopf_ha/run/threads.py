@@ -1,4 +1,4 @@
-"""Daemon threads: what hangs in one keeps neither its caller nor the end of the process waiting."""
+"""Daemon threads, for calls that may hang: neither their caller nor the end of the process waits for them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def later(seconds: float, fn: Callable[[], None]) -> None:
 
 
 def in_thread(fn: Callable[[], T], name: str) -> asyncio.Future[T]:
-    """Run `fn` in its own thread, with the caller's context; the future gets its result, or its error.
+    """Run `fn` in its own thread, with the caller's context; the future gets its result or its error.
 
-    An executor would be waited for when the process ends, and may be the application's.
+    The loop's executor is not used: the end of the process waits for it, and an application may need its threads.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -44,7 +44,7 @@ def in_thread(fn: Callable[[], T], name: str) -> asyncio.Future[T]:
         try:
             loop.call_soon_threadsafe(settle, result, error)
         except RuntimeError:
-            pass  # the loop is closed: nobody waits any more
+            pass  # the loop is closed, so nothing waits for the result
 
     threading.Thread(target=main, name=name, daemon=True).start()
     return future
