@@ -18,29 +18,47 @@ from kopf_ha.manifests.command import manifests
 from kopf_ha.options import Option, as_markdown, options_of
 from kopf_ha.settings import Settings
 
-# Options of `kopf run` that are not supported, and why.
-_REFUSED = {
-    "--peering": "a Lease elects the leader; use --lease-name",
-    "--priority": "a Lease elects the leader, and it has no priorities: the first replica that acquires it leads",
-    "--dev": "it raises the priority in a peering, and a Lease has none; scale the deployed operator down first",
-    "--liveness": "Kopf serves that endpoint only on the leader, so the kubelet would kill followers; use"
-    " --health-port, which serves /livez and /readyz",
-}
-
-
-def _refuse(ctx: click.Context, param: click.Parameter, value: Any) -> None:
-    if value:
-        option = param.opts[-1]
-        raise click.UsageError(f"{option} is not supported: {_REFUSED[option]}")
+#: Options of `kopf run` that are not supported: how they are given, whether with a value, and why they are not.
+_REFUSED = (
+    (("-P", "--peering"), True, "a Lease elects the leader; use --lease-name"),
+    (
+        ("-p", "--priority"),
+        True,
+        "a Lease elects the leader, and it has no priorities: the first replica that acquires it leads",
+    ),
+    (
+        ("--dev",),
+        False,
+        "it raises the priority in a peering, and a Lease has none; scale the deployed operator down first",
+    ),
+    (
+        ("-L", "--liveness"),
+        True,
+        "Kopf serves that endpoint only on the leader, so the kubelet would kill followers; use --health-port, which"
+        " serves /livez and /readyz",
+    ),
+)
 
 
 def _refused_options(command: Any) -> Any:
-    for names, flag in ((("-P", "--peering"), False), (("-p", "--priority"), False), (("--dev",), True),
-                        (("-L", "--liveness"), False)):  # fmt: skip
-        command = click.option(*names, is_flag=flag, hidden=True, expose_value=False, callback=_refuse, is_eager=True)(
-            command
-        )
+    for flags, with_value, why in _REFUSED:
+        command = click.option(
+            *flags,
+            is_flag=not with_value,
+            hidden=True,
+            expose_value=False,
+            is_eager=True,
+            callback=_refuser(flags[-1], why),
+        )(command)
     return command
+
+
+def _refuser(flag: str, why: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def refuse(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+        if value:
+            raise click.UsageError(f"{flag} is not supported: {why}", ctx)
+
+    return refuse
 
 
 def _settings_options(command: Any) -> Any:
@@ -79,7 +97,9 @@ main.add_command(manifests)
 @click.option("-m", "--module", "modules", multiple=True, help="A module of the operator. May be repeated.")
 @click.option("-A", "--all-namespaces", "clusterwide", is_flag=True, help="Serve all namespaces.")
 @click.option("-n", "--namespace", "namespaces", multiple=True, help="A namespace to serve. May be repeated.")
-@click.option("--standalone", is_flag=True, hidden=True, expose_value=False, help="Always so: there is no peering.")
+@click.option(
+    "--standalone", is_flag=True, hidden=True, expose_value=False, help="Accepted and not needed: there is no peering."
+)
 @_settings_options
 @click.option("-v", "--verbose", is_flag=True, help="Log debug messages, too.")
 @click.option("-d", "--debug", is_flag=True, help="As --verbose, with messages of the event loop.")
@@ -109,7 +129,7 @@ def run(
     """
     if not paths and not modules:
         raise click.UsageError("name the operator's file, or its module with -m")
-    # As in `kopf run`, so that a deployment's environment goes on to mean what it meant.
+    # As `kopf run` does, so that a Deployment's environment keeps its meaning.
     if legacy := os.environ.get("KOPF_RUN_NAMESPACE"):
         namespaces = (*namespaces, legacy)
     if namespaces and clusterwide:
