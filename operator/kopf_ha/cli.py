@@ -65,11 +65,11 @@ def _settings_options(command: Any) -> Any:
     """Add the options that `Settings` declares. What is not given stays None, so that the environment counts."""
     for one in reversed(options_of(Settings)):
         text = f"{one.help.replace('`', '')}  [default: {one.default.replace('`', '')}]"
-        if not one.kind.metavar:
+        if not one.values.metavar:
             command = click.option("/".join(one.flags), one.name, is_flag=True, default=None, help=text)(command)
             continue
-        kind: Any = {"multiple": True} if one.kind.many else {"callback": _reader(one)}
-        command = click.option(*one.flags, one.name, metavar=one.kind.metavar, help=text, **kind)(command)
+        more: Any = {"multiple": True} if one.values.many else {"callback": _reader(one)}
+        command = click.option(*one.flags, one.name, metavar=one.values.metavar, help=text, **more)(command)
     return command
 
 

@@ -16,7 +16,7 @@ _METADATA = "kopf_ha.option"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class Values:
     """The values that an option takes.
 
     Args:
@@ -41,14 +41,14 @@ class Option:
     """One option of `kopf-ha run`.
 
     Args:
-        kind: the values that it takes.
+        values: those that it takes.
         help: one or two sentences for people.
         default: how people read the default.
         flags: as given on the command line; the first one names the option in errors.
         name: the field of the settings.
     """
 
-    kind: Kind
+    values: Values
     help: str
     default: str
     flags: tuple[str, ...] = ()
@@ -70,9 +70,9 @@ class Option:
             ConfigurationError: it cannot be read.
         """
         try:
-            return self.kind.read(text)
+            return self.values.read(text)
         except ValueError:
-            raise ConfigurationError(f"{source} must be {self.kind.must_be}, not {text!r}") from None
+            raise ConfigurationError(f"{source} must be {self.values.must_be}, not {text!r}") from None
 
     def check(self, value: Any) -> None:
         """Check a value, wherever it came from.
@@ -80,22 +80,22 @@ class Option:
         Raises:
             ConfigurationError: it is not allowed.
         """
-        for one in value if self.kind.many else (value,):
-            if not self.kind.takes(one):
-                raise ConfigurationError(f"{self.flags[0]} must be {self.kind.must_be}, not {one!r}")
+        for one in value if self.values.many else (value,):
+            if not self.values.takes(one):
+                raise ConfigurationError(f"{self.flags[0]} must be {self.values.must_be}, not {one!r}")
 
 
-def option(default: Any, kind: Kind, text: str, *, flags: tuple[str, ...] = (), shown: str = "") -> Any:
+def option(default: Any, values: Values, text: str, *, flags: tuple[str, ...] = (), shown: str = "") -> Any:
     """Declare a dataclass field that is an option.
 
     Args:
         default: the value, or a function that makes it.
-        kind: the values that it takes.
+        values: those that it takes.
         text: the help.
         flags: when they do not follow from the field's name.
         shown: how people read the default, when it does not follow from the value.
     """
-    found = Option(kind=kind, help=text, default=shown or kind.show(default), flags=flags)
+    found = Option(values=values, help=text, default=shown or values.show(default), flags=flags)
     if callable(default):
         return dataclasses.field(default_factory=default, metadata={_METADATA: found})
     return dataclasses.field(default=default, metadata={_METADATA: found})
@@ -114,9 +114,9 @@ def as_markdown(options: Iterable[Option]) -> str:
     """Return the table of options for the documentation."""
     lines = ["| option | environment variable | default | meaning |", "|---|---|---|---|"]
     for one in options:
-        metavar = f" {one.kind.metavar}" if one.kind.metavar else ""
+        metavar = f" {one.values.metavar}" if one.values.metavar else ""
         flags = ", ".join(f"`{flag}{metavar}`" for flag in one.flags)
-        text = one.help + (" The variable separates values by commas." if one.kind.many else "")
+        text = one.help + (" The variable separates values by commas." if one.values.many else "")
         cells = (flags, f"`{one.variable}`", one.default, text)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"

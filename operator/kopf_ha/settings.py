@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from kopf_ha.core.election import JITTER_FACTOR, Timing
 from kopf_ha.errors import ConfigurationError
-from kopf_ha.options import Kind, option, options_of
+from kopf_ha.options import Values, option, options_of
 
 #: A day; the API server itself would take an int32.
 DURATION_MAX = 86_400
@@ -43,11 +43,11 @@ def _default_namespace() -> str:
         return "default"
 
 
-# --- the kinds of values
+# --- what values are allowed
 
 
-def _seconds(must_be: str, takes: Any) -> Kind:
-    return Kind(
+def _seconds(must_be: str, takes: Any) -> Values:
+    return Values(
         must_be=must_be,
         read=lambda text: float(text.removesuffix("s")),
         takes=lambda value: math.isfinite(value) and takes(value),
@@ -56,8 +56,8 @@ def _seconds(must_be: str, takes: Any) -> Kind:
     )
 
 
-def _choice(*names: str) -> Kind:
-    return Kind(
+def _choice(*names: str) -> Values:
+    return Values(
         must_be=f"{', '.join(names[:-1])} or {names[-1]}",
         takes=lambda value: value in names,
         show=lambda value: f"`{value}`",
@@ -65,8 +65,8 @@ def _choice(*names: str) -> Kind:
     )
 
 
-def _kinds(must_be: str, form: str, pattern: str) -> Kind:
-    return Kind(
+def _kinds(must_be: str, form: str, pattern: str) -> Values:
+    return Values(
         must_be=must_be,
         read=lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
         takes=lambda value: re.fullmatch(pattern, value) is not None,
@@ -82,21 +82,21 @@ def _read_switch(text: str) -> bool:
     return text.lower() in ("1", "true", "yes")
 
 
-_NAME = Kind(
+_NAME = Values(
     must_be="a Kubernetes name: at most 253 lower-case letters, digits, '-' and '.'",
     takes=lambda value: len(value) <= 253 and re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", value) is not None,
     show=lambda value: f"`{value}`",
     metavar="NAME",
 )
-_PORT = Kind(
+_PORT = Values(
     must_be="a port from 1 to 65535, or 0 for none",
     read=int,
     takes=lambda value: 0 <= value <= 65535,
     show=lambda value: str(value or "none"),
     metavar="PORT",
 )
-_DIRECTORY = Kind(must_be="a directory", show=lambda value: value or "none", metavar="DIR")
-_SWITCH = Kind(must_be="true or false", read=_read_switch, show=lambda value: "on" if value else "off", metavar="")
+_DIRECTORY = Values(must_be="a directory", show=lambda value: value or "none", metavar="DIR")
+_SWITCH = Values(must_be="true or false", read=_read_switch, show=lambda value: "on" if value else "off", metavar="")
 
 
 @dataclass(frozen=True, kw_only=True)

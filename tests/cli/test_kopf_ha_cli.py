@@ -107,7 +107,7 @@ def test_each_option_means_the_same_on_the_command_line_and_in_the_environment(
         monkeypatch.setenv("KOPF_HA_UNSAFE", "false" if one.name == "unsafe" else "true")
         if one.name == "lease_duration":
             monkeypatch.setenv("KOPF_HA_RENEW_DEADLINE", "4")
-        flag, text = one.flags[-1], texts.get(one.kind.metavar, "")
+        flag, text = one.flags[-1], texts.get(one.values.metavar, "")
         assert invoke("op.py", flag, *([text] if text else [])).exit_code == 0, one
         by_flag = call.settings
         monkeypatch.setenv(one.variable, text or str(not flag.startswith("--no-")))

@@ -17,13 +17,13 @@ from kopf_ha.errors import ConfigurationError, ForeignStamp, StaleLeader, Unfenc
 from kopf_ha.run import barrier
 from kopf_ha.run.aside import DELAYS, delays, try_again
 from kopf_ha.run.barrier import PAUSES, raise_barrier
-from kopf_ha.run.deciding import Object, stamp_one
+from kopf_ha.run.deciding import DecidingObject, stamp_one
 from kopf_ha.run.journal import SHOWN, Journal
-from kopf_ha.run.kinds import Kind
+from kopf_ha.run.kinds import ServedKind
 from kopf_ha.settings import Settings
 from tests.run.support import GROUP
 
-KIND = Kind(GROUP, "v1", "roots", namespaced=True, stamped=True)
+KIND = ServedKind(GROUP, "v1", "roots", namespaced=True, stamped=True)
 NAME = f"roots.{GROUP}"
 NO_ANSWER = Unreached("the API server gave no answer")
 OK = 200
@@ -142,14 +142,14 @@ def test_what_another_lease_stamped_is_refused_once(fence: Fence, grant: Grant) 
     assert api.stamps == ["a"]
     # Somebody mended it: it is stamped again.
     api.answers["a"], api.status["a"] = [OK], {}
-    aside = Object(KIND, "ns", "a", "uid-a", str(FOREIGN), refused=True)
+    aside = DecidingObject(KIND, "ns", "a", "uid-a", str(FOREIGN), refused=True)
     assert stamp_one(api, fence, aside) is None  # type: ignore[arg-type]
 
 
 def test_a_kind_without_a_stamp_is_no_deciding_kind(
     fence: Fence, grant: Grant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(barrier, "find_kind", lambda api, kind: Kind(GROUP, "v1", "roots", namespaced=True))
+    monkeypatch.setattr(barrier, "find_kind", lambda api, kind: ServedKind(GROUP, "v1", "roots", namespaced=True))
     fence.schemas[GROUP, "v1", "roots"] = False
     for answer in (200, Unfenced("no resourceVersion")):
         with pytest.raises(ConfigurationError, match=r"has no status\.fencing"):
@@ -167,8 +167,8 @@ def test_one_refusal_for_the_token_s_sake_ends_the_barrier(fence: Fence, grant: 
 # --- later tries
 
 
-def aside(*names: str) -> list[Object]:
-    return [Object(KIND, "ns", name, f"uid-{name}", "403") for name in names]
+def aside(*names: str) -> list[DecidingObject]:
+    return [DecidingObject(KIND, "ns", name, f"uid-{name}", "403") for name in names]
 
 
 def test_delays_grow() -> None:

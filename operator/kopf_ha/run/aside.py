@@ -13,7 +13,7 @@ from kopf_ha.api import Api
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.errors import ConfigurationError, TermEnded
-from kopf_ha.run.deciding import Object, stamp_all
+from kopf_ha.run.deciding import DecidingObject, stamp_all
 
 #: Seconds between tries: the first, and the longest.
 DELAYS = (2.0, 60.0)
@@ -31,8 +31,8 @@ def try_again(
     api: Api,
     fence: Fence,
     grant: Grant,
-    aside: Sequence[Object],
-    tell: Callable[[Sequence[Object]], None],
+    aside: Sequence[DecidingObject],
+    tell: Callable[[Sequence[DecidingObject]], None],
     wait: Callable[[float], None] = time.sleep,
 ) -> None:
     """Stamp the objects that are set aside, until none is left or the term is over.

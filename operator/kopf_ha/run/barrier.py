@@ -17,7 +17,7 @@ from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.token import MalformedStamp, stamp_of
 from kopf_ha.errors import FloorLost
-from kopf_ha.run.deciding import UNANSWERED, Object, stamp_all
+from kopf_ha.run.deciding import UNANSWERED, DecidingObject, stamp_all
 from kopf_ha.run.kinds import find_kind, read
 
 #: Seconds before each further try of what could not be stamped, so that a short fault sets nothing aside. All of these
@@ -30,7 +30,7 @@ class Raised:
     """A barrier that is up: how many objects were stamped, and those that are set aside."""
 
     stamped: int
-    aside: tuple[Object, ...]
+    aside: tuple[DecidingObject, ...]
 
 
 def raise_barrier(api: Api, fence: Fence, grant: Grant, pause: Callable[[float], None] = time.sleep) -> Raised:
@@ -49,7 +49,7 @@ def raise_barrier(api: Api, fence: Fence, grant: Grant, pause: Callable[[float],
         Unreached: there is no answer at all; another replica may get one.
         TermEnded: the term ended meanwhile.
     """
-    objects: list[Object] = []
+    objects: list[DecidingObject] = []
     for name in sorted(fence.deciding):
         kind = find_kind(api, name)
         bodies = list(api.items(kind.collection))
@@ -58,8 +58,8 @@ def raise_barrier(api: Api, fence: Fence, grant: Grant, pause: Callable[[float],
             # To read each object again before its stamp would take the barrier twice as long.
             fence.schemas[kind.group, kind.version, kind.plural] = True
             for body in bodies:
-                fence.learn(Object.of(kind, body).target, body)
-        objects += [Object.of(kind, body) for body in bodies]
+                fence.learn(DecidingObject.of(kind, body).target, body)
+        objects += [DecidingObject.of(kind, body) for body in bodies]
     left = stamp_all(api, fence, grant, objects)
     for seconds in PAUSES:
         if not left:

@@ -17,7 +17,7 @@ from kopf_ha.core.target import Target
 from kopf_ha.core.token import MalformedStamp, stamp_of
 from kopf_ha.core.wire import Response
 from kopf_ha.errors import ConfigurationError, Refused, TermEnded, Unreached
-from kopf_ha.run.kinds import NO_STAMP, Kind
+from kopf_ha.run.kinds import NO_STAMP, ServedKind
 
 #: Stamps under way at once. More would starve the renewal's priority level of a small API server.
 PARALLEL = 8
@@ -30,7 +30,7 @@ UNANSWERED = "no answer: "
 
 
 @dataclass(frozen=True, slots=True)
-class Object:
+class DecidingObject:
     """One object of a deciding kind.
 
     Args:
@@ -42,7 +42,7 @@ class Object:
         refused: the fence refused it because of what the object records, which somebody has to repair.
     """
 
-    kind: Kind
+    kind: ServedKind
     namespace: str
     name: str
     uid: str
@@ -50,7 +50,7 @@ class Object:
     refused: bool = False
 
     @classmethod
-    def of(cls, kind: Kind, body: Mapping[str, Any]) -> Object:
+    def of(cls, kind: ServedKind, body: Mapping[str, Any]) -> DecidingObject:
         """Take it from a list."""
         metadata = body["metadata"]
         return cls(kind, metadata.get("namespace") or "", metadata["name"], str(metadata["uid"]))
@@ -64,7 +64,7 @@ class Object:
         return f"{self.target}" + (f" ({' '.join(self.trouble.split())[:SHOWN]})" if self.trouble else "")
 
 
-def stamp_all(api: Api, fence: Fence, grant: Grant, objects: list[Object]) -> list[Object]:
+def stamp_all(api: Api, fence: Fence, grant: Grant, objects: list[DecidingObject]) -> list[DecidingObject]:
     """Try each object once; return those that could not be stamped, with their trouble.
 
     Raises:
@@ -80,7 +80,7 @@ def stamp_all(api: Api, fence: Fence, grant: Grant, objects: list[Object]) -> li
         pool.shutdown(cancel_futures=True)
 
 
-def stamp_one(api: Api, fence: Fence, one: Object) -> Object | None:
+def stamp_one(api: Api, fence: Fence, one: DecidingObject) -> DecidingObject | None:
     """Stamp one object through the fence; return it with its trouble, or None when it is stamped or gone.
 
     The fence reads the object right before it writes the stamp, and tries again when somebody edits it in between.

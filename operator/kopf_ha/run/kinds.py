@@ -13,7 +13,7 @@ from kopf_ha.errors import ConfigurationError, Unfenced
 NO_STAMP = "deciding kind {} has no status.fencing in its schema; add it, or a new leader cannot stamp its objects"
 
 
-class Kind:
+class ServedKind:
     """Where the objects of one kind live.
 
     Args:
@@ -41,7 +41,7 @@ class Kind:
         return f"/apis/{self.group}/{self.version}{middle}/{self.plural}/{metadata['name']}"
 
 
-def find_kind(api: Api, kind: str) -> Kind:
+def find_kind(api: Api, kind: str) -> ServedKind:
     """Ask the cluster where the objects of deciding kind ``plural.group`` are, and whether they can be stamped.
 
     Raises:
@@ -59,7 +59,7 @@ def find_kind(api: Api, kind: str) -> Kind:
     return found
 
 
-def locate(api: Api, kind: str) -> Kind:
+def locate(api: Api, kind: str) -> ServedKind:
     """Ask the cluster for the served version and the scope of ``plural.group``.
 
     Raises:
@@ -73,7 +73,7 @@ def locate(api: Api, kind: str) -> Kind:
     for version in sorted(versions, key=lambda v: v != preferred):
         for resource in (read(api, f"/apis/{group}/{version}") or {}).get("resources") or ():
             if resource["name"] == plural:
-                return Kind(group, version, plural, bool(resource["namespaced"]))
+                return ServedKind(group, version, plural, bool(resource["namespaced"]))
     raise ConfigurationError(f"deciding kind {kind} is not installed in the cluster; apply its CRD first")
 
 
