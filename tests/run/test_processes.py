@@ -186,7 +186,7 @@ def test_no_permission_on_the_lease(kinds: Cluster, replica: Start, world: World
     config = kinds.kubeconfig_for(token)
     one = replica("", env={"KUBECONFIG": str(config)})
     line = one.see("no permission")
-    assert f"leases.coordination.k8s.io {world.namespace}/op" in line
+    assert f"no permission to list leases.coordination.k8s.io in namespace {world.namespace}" in line
     assert f"system:serviceaccount:{world.namespace}:default" in line
     assert "Traceback" not in one.log
     # Permission comes while it runs.
