@@ -17,11 +17,12 @@ from rich.table import Table
 from devcluster import ControlPlane
 from kopf_ha._context import boottime, entered
 from kopf_ha.adapters import Wiring, install, wired
+from kopf_ha.api import Api
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.token import Stamp
-from kopf_ha.run.api import Api, make_client
 from kopf_ha.run.barrier import raise_barrier
+from kopf_ha.run.credentials import make_client
 
 PATH = "/apis/ipam.kopf-ha.dev/v1/addresspools"
 KIND = "addresspools.ipam.kopf-ha.dev"

@@ -12,6 +12,8 @@ import kopf_ha
 from kopf_ha import errors
 
 NAMES = [
+    "ApiError",
+    "ApiRefused",
     "ConfigurationError",
     "CurrentTerm",
     "Denied",
@@ -29,6 +31,7 @@ NAMES = [
     "StampDropped",
     "TermEnded",
     "Unfenced",
+    "Unreached",
     "current_term",
     "everywhere",
     "operator",

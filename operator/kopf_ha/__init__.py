@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from kopf_ha._context import CurrentTerm, current_term
 from kopf_ha.errors import (
+    ApiError,
+    ApiRefused,
     ConfigurationError,
     Denied,
     ElectionError,
@@ -27,6 +29,7 @@ from kopf_ha.errors import (
     StampDropped,
     TermEnded,
     Unfenced,
+    Unreached,
 )
 from kopf_ha.settings import Settings
 
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ApiError",
+    "ApiRefused",
     "ConfigurationError",
     "CurrentTerm",
     "Denied",
@@ -58,6 +63,7 @@ __all__ = [
     "StampDropped",
     "TermEnded",
     "Unfenced",
+    "Unreached",
     "current_term",
     "everywhere",
     "operator",

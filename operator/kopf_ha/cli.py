@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-import threading
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -15,31 +15,72 @@ import click
 from kopf_ha import __version__
 from kopf_ha.errors import ConfigurationError
 from kopf_ha.manifests.command import manifests
+from kopf_ha.options import Option, as_markdown, options_of
 from kopf_ha.settings import Settings
 
-# Options of `kopf run` that mean nothing here, and why.
-_REFUSED = {
-    "--peering": "peering elects by wall clocks and priorities; the Lease elects here: use --lease-name",
-    "--priority": "priorities belong to peering; the Lease elects here, the first that acquires it leads",
-    "--dev": "it raises a peering priority; to take over for development scale the operator down first",
-    "--liveness": "Kopf's endpoint lives only while this replica leads, so that the kubelet would kill followers:"
-    " use --health-port, /livez and /readyz",
-}
-
-
-def _refuse(ctx: click.Context, param: click.Parameter, value: Any) -> None:
-    if value:
-        option = param.opts[-1]
-        raise click.UsageError(f"{option} is not for kopf-ha: {_REFUSED[option]}")
+#: Options of `kopf run` that are not supported: how they are given, whether with a value, and why they are not.
+_REFUSED = (
+    (("-P", "--peering"), True, "a Lease elects the leader; use --lease-name"),
+    (
+        ("-p", "--priority"),
+        True,
+        "a Lease elects the leader, and it has no priorities: the first replica that acquires it leads",
+    ),
+    (
+        ("--dev",),
+        False,
+        "it raises the priority in a peering, and a Lease has none; scale the deployed operator down first",
+    ),
+    (
+        ("-L", "--liveness"),
+        True,
+        "Kopf serves that endpoint only on the leader, so the kubelet would kill followers; use --health-port, which"
+        " serves /livez and /readyz",
+    ),
+)
 
 
 def _refused_options(command: Any) -> Any:
-    for names, flag in ((("-P", "--peering"), False), (("-p", "--priority"), False), (("--dev",), True),
-                        (("-L", "--liveness"), False)):  # fmt: skip
-        command = click.option(*names, is_flag=flag, hidden=True, expose_value=False, callback=_refuse, is_eager=True)(
-            command
-        )
+    for flags, with_value, why in _REFUSED:
+        command = click.option(
+            *flags,
+            is_flag=not with_value,
+            hidden=True,
+            expose_value=False,
+            is_eager=True,
+            callback=_refuser(flags[-1], why),
+        )(command)
     return command
+
+
+def _refuser(flag: str, why: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def refuse(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+        if value:
+            raise click.UsageError(f"{flag} is not supported: {why}", ctx)
+
+    return refuse
+
+
+def _settings_options(command: Any) -> Any:
+    """Add the options that `Settings` declares. What is not given stays None, so that the environment counts."""
+    for one in reversed(options_of(Settings)):
+        text = f"{one.help.replace('`', '')}  [default: {one.default.replace('`', '')}]"
+        if not one.values.metavar:
+            command = click.option("/".join(one.flags), one.name, is_flag=True, default=None, help=text)(command)
+            continue
+        more: Any = {"multiple": True} if one.values.many else {"callback": _reader(one)}
+        command = click.option(*one.flags, one.name, metavar=one.values.metavar, help=text, **more)(command)
+    return command
+
+
+def _reader(one: Option) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    def read(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
+        try:
+            return None if text is None else one.read(text, one.flags[0])
+        except ConfigurationError as error:
+            raise click.UsageError(str(error), ctx) from error
+
+    return read
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -53,40 +94,20 @@ main.add_command(manifests)
 
 @main.command()
 @click.argument("paths", nargs=-1, type=click.Path(exists=True, dir_okay=False))
-@click.option("-m", "--module", "modules", multiple=True, help="A module to import; may be repeated.")
+@click.option("-m", "--module", "modules", multiple=True, help="A module of the operator. May be repeated.")
 @click.option("-A", "--all-namespaces", "clusterwide", is_flag=True, help="Serve all namespaces.")
-@click.option("-n", "--namespace", "namespaces", multiple=True, help="A namespace to serve; may be repeated.")
-@click.option("--standalone", is_flag=True, hidden=True, expose_value=False, help="Always so: there is no peering.")
-@click.option("--lease-name", help="Name of the Lease; one per operator.  [default: kopf-ha]")
-@click.option("--lease-namespace", help="Namespace of the Lease.  [default: the pod's]")
-@click.option("--lease-duration", type=float, metavar="SECONDS", help="How long followers wait.  [default: 15]")
-@click.option("--renew-deadline", type=float, metavar="SECONDS", help="When a leader gives up.  [default: 10]")
-@click.option("--retry-period", type=float, metavar="SECONDS", help="Between two attempts.  [default: 2]")
-@click.option("--deciding", multiple=True, metavar="PLURAL.GROUP",
-              help="A kind that others are decided from; a new leader stamps all of its objects first.")  # fmt: skip
-@click.option("--exempt", multiple=True, metavar="PLURAL[.GROUP][/SUB]", help="Writes that need no fence.")
-@click.option("--after-loss", type=click.Choice(["follow", "exit"]),
-              help="Follow again in this process, or exit.  [default: exit]")  # fmt: skip
-@click.option("--drain-timeout", type=float, metavar="SECONDS", help="For handlers to end.  [default: 10]")
-@click.option("--fence", type=click.Choice(["full", "rv", "none"]), help="For comparison only.  [default: full]")
-@click.option("--unsafe-fence", "unsafe", is_flag=True, default=None, help="Allow another fence than full.")
-@click.option("--require-policies", is_flag=True, default=None,
-              help="Do not lead while the API server would take a stale leader's writes.")  # fmt: skip
-@click.option("--metrics-port", type=int, metavar="PORT", help="Serve metrics for Prometheus at this port.")
-@click.option("--health-port", type=int, metavar="PORT", help="Serve /readyz and /livez for the kubelet at this port.")
-@click.option("--fast-failover/--no-fast-failover", default=None,
-              help="Take over at once when the leader's Pod is gone, although its process may still run: its writes"
-              " are refused, but what it does outside of Kubernetes is not.  [default: on]")  # fmt: skip
-@click.option("--run-dir", metavar="DIR",
-              help="A directory that outlives the container, not the pod (an emptyDir): by a lock in it a restarted"
-              " leader leads again at once.  [default: none]")  # fmt: skip
-@click.option("-v", "--verbose", is_flag=True)
-@click.option("-d", "--debug", is_flag=True)
-@click.option("-q", "--quiet", is_flag=True)
+@click.option("-n", "--namespace", "namespaces", multiple=True, help="A namespace to serve. May be repeated.")
+@click.option(
+    "--standalone", is_flag=True, hidden=True, expose_value=False, help="Accepted and not needed: there is no peering."
+)
+@_settings_options
+@click.option("-v", "--verbose", is_flag=True, help="Log debug messages, too.")
+@click.option("-d", "--debug", is_flag=True, help="As --verbose, with messages of the event loop.")
+@click.option("-q", "--quiet", is_flag=True, help="Log warnings and errors only.")
 @click.option("--log-format", type=click.Choice(["plain", "full", "json"], case_sensitive=False), default="full",
-              show_default=True)  # fmt: skip
-@click.option("--log-prefix/--no-log-prefix", default=None)
-@click.option("--log-refkey", metavar="KEY")
+              show_default=True, help="How log lines look.")  # fmt: skip
+@click.option("--log-prefix/--no-log-prefix", default=None, help="Whether log lines begin with the object's name.")
+@click.option("--log-refkey", metavar="KEY", help="The key that names the object in JSON log lines.")
 @_refused_options
 def run(
     paths: tuple[str, ...],
@@ -101,13 +122,14 @@ def run(
     log_refkey: str | None,
     **given: Any,
 ) -> None:
-    """Run an operator, given as files or modules, as `kopf run` does, with one fenced leader among its replicas.
+    """Run an operator as `kopf run` does, with one fenced leader among its replicas.
 
-    Each setting can be given as KOPF_HA_* in the environment, too: KOPF_HA_LEASE_DURATION=15.
+    PATHS are the operator's Python files. Most options have an environment variable, too, such as
+    KOPF_HA_LEASE_DURATION=15 for --lease-duration.
     """
     if not paths and not modules:
-        raise click.UsageError("name the operator: a file, or a module with -m")
-    # As in `kopf run`, so that a deployment's environment goes on to mean what it meant.
+        raise click.UsageError("name the operator's file, or its module with -m")
+    # As `kopf run` does, so that a Deployment's environment keeps its meaning.
     if legacy := os.environ.get("KOPF_RUN_NAMESPACE"):
         namespaces = (*namespaces, legacy)
     if namespaces and clusterwide:
@@ -117,12 +139,13 @@ def run(
         settings = Settings.from_env(**{k: (v if v != () else None) for k, v in given.items()})
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from error
-    # Until the runner takes it over: process 1 of a container is not ended by a signal that it has no handler for.
+    # Until the runner sets its own handler: the kernel ignores signals for process 1 that it has no handler for.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
     import kopf
 
     from kopf_ha.run import run as run_operator
+    from kopf_ha.run.ending import end_by
     from kopf_ha.run.logs import configure
 
     configure(
@@ -138,61 +161,55 @@ def run(
             settings, namespaces=namespaces, clusterwide=clusterwide, prepare=lambda: _load(paths, modules)
         )
     except ConfigurationError as error:
-        if log_format == "json":  # what reads the log cannot read anything else
+        if log_format == "json":  # whoever reads the log expects JSON only
             logging.getLogger("kopf_ha.run").critical("%s", error)
             raise SystemExit(1) from error
         raise click.ClickException(str(error)) from error
-    _end_by(settings.drain_timeout, status)
+    # Threads of the operator's code may never end, and the pod has to restart.
+    end_by(settings.drain_timeout, status)
     _ended_with.append(status)
     raise SystemExit(status)
+
+
+@main.command(hidden=True)
+def options() -> None:
+    """Print the options of `kopf-ha run` as the table that the documentation shows."""
+    click.echo(as_markdown(options_of(Settings)), nl=False)
 
 
 _ended_with: list[int] = []  #: the exit status of `run`, once it is decided
 
 
 def entry() -> None:
-    """Be the program `kopf-ha`, which ends without the interpreter's last steps.
+    """Run the program `kopf-ha`. It skips the interpreter's own shutdown.
 
-    Threads that still wait for an answer of an API server that is away would be ended there in the middle of C code,
-    and before Python 3.14 that aborts the process as often as not, with another exit status.
+    Before Python 3.14, that shutdown often aborts the process, with another exit status, when a thread still waits for
+    an API server that does not answer.
     """
-    # What is registered first runs last: threads that are no daemons have ended by then, and others' callbacks ran.
+    # The callback registered first runs last: by then the other callbacks ran, and non-daemon threads have ended.
     atexit.register(_leave)
     main(prog_name="kopf-ha")
 
 
 def _leave() -> None:
     if _ended_with:
-        logging.shutdown()
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        os._exit(_ended_with[-1])
+        from kopf_ha.run.ending import end_quietly
+
+        end_quietly(_ended_with[-1])
 
 
 def _load(paths: tuple[str, ...], modules: tuple[str, ...]) -> None:
-    """Load the operator as `kopf run` does; errors in its own code keep their tracebacks."""
+    """Load the operator as `kopf run` does. Errors in its code keep their tracebacks."""
     from kopf_ha import _kopf
 
     for path in paths:
         if not path.endswith(".py"):
-            raise click.UsageError(f"{path} is no Python file; modules are named with -m")
+            raise click.UsageError(f"{path} is not a Python file; use -m to name a module")
     try:
         _kopf.load(paths, modules)
     except ModuleNotFoundError as error:
         if error.name and any(f"{module}.".startswith(f"{error.name}.") for module in modules):
             raise click.UsageError(
-                f"there is no module {error.name} in {os.getcwd()} or among those installed"
+                f"module {error.name} is neither in {os.getcwd()} nor installed; check the name after -m"
             ) from error
         raise
-
-
-def _end_by(seconds: float, status: int) -> None:
-    """End the process even if threads of the operator's own do not: the pod has to start again."""
-
-    def end() -> None:
-        logging.getLogger("kopf_ha.run").critical("threads of the operator still run; ending the process")
-        os._exit(status)
-
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()

@@ -4,7 +4,10 @@
 
     KopfHAError
     ├── ConfigurationError      an option or a duration that cannot be meant so
-    ├── ElectionError           the Lease cannot be read, written or understood
+    ├── ApiError                a request to the API server did not get what it asked for
+    │   ├── Unreached           there was no answer, or none of an API server
+    │   └── ApiRefused          the answer was an error status
+    ├── ElectionError           the Lease cannot be understood
     │   └── MalformedLease      a Lease whose number of transitions is missing or no number
     └── Refused                 a write that did not happen; never retried
         ├── NoTerm              the caller has no term: a thread, an executor, code outside of a handler
@@ -35,8 +38,53 @@ class ConfigurationError(KopfHAError):
     """An option, a duration or a name that cannot be meant so; the message says what would be right."""
 
 
+class ApiError(KopfHAError):
+    """A request to the API server did not get what it asked for; the message says why, and what to do about it.
+
+    Attributes:
+        status: the HTTP status; 0 without an answer.
+        definite: the request certainly changed nothing: it never left, or was refused. Otherwise it may have been
+            done, or be done later: an API server goes on for up to 34 s after its client gave up.
+    """
+
+    def __init__(self, cause: str, *, status: int = 0, definite: bool = False) -> None:
+        super().__init__(cause)
+        self.status = status
+        self.definite = definite
+
+
+class Unreached(ApiError):
+    """There was no answer in time, or what answered is no API server.
+
+    Args:
+        cause: a sentence.
+        definite: the request never left.
+    """
+
+    def __init__(self, cause: str, *, definite: bool = False) -> None:
+        super().__init__(cause, definite=definite)
+
+
+class ApiRefused(ApiError):
+    """The API server answered with an error status.
+
+    Args:
+        cause: a sentence.
+        status: the HTTP status.
+        reason: the `reason` of the `Status` object in the answer, such as ``Forbidden``; empty without one.
+        message: its `message`, which may quote what users wrote: nothing is recognised by it.
+        body: the answer's bytes.
+    """
+
+    def __init__(self, cause: str, status: int, *, reason: str = "", message: str = "", body: bytes = b"") -> None:
+        super().__init__(cause, status=status, definite=400 <= status < 500 and status != 408)
+        self.reason = reason
+        self.message = message
+        self.body = body
+
+
 class ElectionError(KopfHAError):
-    """The Lease cannot be read, written or understood."""
+    """The Lease cannot be understood."""
 
 
 class MalformedLease(ElectionError):

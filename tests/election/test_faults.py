@@ -28,7 +28,9 @@ def test_without_permission_the_sentence_says_which_and_is_logged_once(
     caplog.set_level(logging.INFO, "kopf_ha.election")
     a = stage.replica("a", kubeconfig=nobody(stage))
     user = f"system:serviceaccount:{stage.namespace}:nobody"
-    sentence = f"no permission to list leases.coordination.k8s.io {stage.namespace}/op as {user}: apply the RBAC"
+    sentence = (
+        f"no permission to list leases.coordination.k8s.io in namespace {stage.namespace} as {user}: apply the RBAC"
+    )
     a.fails(sentence)
     stage.kubectl("create", "role", "op", "--verb=get,list,watch,create,update", "--resource=leases")
     stage.kubectl("create", "rolebinding", "leases", "--role=op", f"--serviceaccount={stage.namespace}:nobody")
@@ -201,7 +203,7 @@ def test_no_request_is_sent_again_by_the_client(stage: Stage) -> None:
         pool.pool_classes_by_scheme = {"https": Pool}
 
     a = stage.replica("a", client=breaking, **LONG)
-    a.fails("broke in create of the Lease")
+    a.fails("broke in POST /apis/coordination.k8s.io/v1/namespaces/")
     assert attempts == ["POST"]
 
 

@@ -19,9 +19,9 @@ from kubernetes.client import ApiClient
 
 from devcluster import Cluster
 from devcluster.waiting import until
+from kopf_ha.api import Api
 from kopf_ha.core.lease import LeaseRecord
 from kopf_ha.election import PodWatcher
-from kopf_ha.run.api import Api
 from tests.election.stage import LONG, PATIENCE, Replica, Stage
 
 MERGE = "application/merge-patch+json"

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 from kubernetes.client import ApiClient
@@ -13,8 +14,7 @@ from kubernetes.client import ApiClient
 from kopf_ha.core.lease import LeaseRecord
 from kopf_ha.core.pods import Pod
 from kopf_ha.election import PodWatcher, pods
-from kopf_ha.election.http import Unreached
-from kopf_ha.errors import ConfigurationError
+from kopf_ha.errors import ApiRefused, ConfigurationError, Unreached
 from tests.election.world import settings
 
 
@@ -77,7 +77,7 @@ def watcher_of(
 @pytest.mark.parametrize(
     ("error", "pause"),
     [
-        (Unreached("no", status=403, definite=True), pods.REFUSED),
+        (ApiRefused("no", 403), pods.REFUSED),
         (Unreached("away"), 0.5),
         (ValueError("a bug"), 2),
         (KeyError("uid"), 2),
@@ -164,15 +164,17 @@ class _Found:
 
 def test_a_list_is_read_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
     client = pods.PodClient(settings("me_uid_1").changed(pod_name="me", pod_namespace="ns"), ApiClient())
-    pages = {"": (["a", "b"], "next"), "next": (["c"], "")}
-    asked: list[str] = []
+    pages = {None: (["a", "b"], "next"), "next": (["c"], "")}
+    asked: list[dict[str, str]] = []
 
-    def page(verb: str, method: Any, timeout: float, *, selector: tuple[str, str], after: str) -> dict[str, Any]:
-        asked.append(after)
-        names, more = pages[after]
+    def call(method: str, path: str, *, timeout: float) -> dict[str, Any]:
+        assert (method, path.partition("?")[0]) == ("GET", "/api/v1/namespaces/ns/pods")
+        asked.append(dict(parse_qsl(path.partition("?")[2])))
+        names, more = pages[asked[-1].get("continue")]
         return {"items": [{"name": n} for n in names], "metadata": {"resourceVersion": "7", "continue": more}}
 
-    monkeypatch.setattr(client, "_call", page)
+    monkeypatch.setattr(client._api, "call", call)
     found, version = client.list(("labelSelector", "app=x"), 1.0)
     assert [pod["name"] for pod in found] == ["a", "b", "c"]
-    assert (version, asked) == ("7", ["", "next"])
+    first = {"labelSelector": "app=x", "limit": "500"}
+    assert (version, asked) == ("7", [first, first | {"continue": "next"}])

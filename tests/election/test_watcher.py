@@ -10,8 +10,8 @@ import pytest
 
 from kopf_ha.core.election.events import LeaseSeen, LeaseUnusable
 from kopf_ha.election import watcher as watching
-from kopf_ha.election.client import Unreached
 from kopf_ha.election.watcher import Watcher
+from kopf_ha.errors import ApiRefused, Unreached
 from tests.election.world import settings
 
 
@@ -85,7 +85,7 @@ def test_no_lease_counts_from_the_lists_version() -> None:
 
 
 def test_a_version_that_is_too_old_lists_again_without_a_word() -> None:
-    told, troubles, _ = run(((lease(5), "5"), [Unreached("too old", status=410)]), ((lease(9), "9"), []))
+    told, troubles, _ = run(((lease(5), "5"), [ApiRefused("too old", 410)]), ((lease(9), "9"), []))
     assert [s.version for s in told] == ["5", "9"]
     assert troubles == ["", ""]
 

@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 from devcluster.waiting import until
+from kopf_ha.api import Api
 from kopf_ha.core.grant import Grant
-from kopf_ha.errors import ConfigurationError
+from kopf_ha.errors import ApiRefused, ConfigurationError
 from kopf_ha.manifests import policies, render
 from kopf_ha.manifests.lease import DESCRIBE
 from kopf_ha.manifests.policies import all_policies
-from kopf_ha.run.api import Api
 from kopf_ha.run.selftest import SelfTest
 from kopf_ha.settings import Settings
 from tests.policies.fenced import GROUP, MERGE, POOLS, Client, Fenced, crds, described
@@ -95,7 +95,7 @@ def test_permission_is_no_protection(fenced: Fenced, settings: Settings) -> None
     token = fenced.cluster.kubectl("create", "token", "default", "-n", fenced.namespace).stdout.strip()
     file = str(fenced.cluster.kubeconfig_for(token))
     kubernetes.config.load_kube_config(file, client_configuration=configuration)
-    with kubernetes.client.ApiClient(configuration) as client, pytest.raises(LookupError, match="cannot "):
+    with kubernetes.client.ApiClient(configuration) as client, pytest.raises(ApiRefused, match="cannot "):
         SelfTest(Api(client), settings).ask(lead(fenced, fenced.new))
 
 
@@ -176,7 +176,7 @@ def test_policies_for_another_account_are_named(fenced: Fenced, api: Api, settin
 
 def test_a_deciding_kind_that_no_policy_is_about(fenced: Fenced, api: Api, settings: Settings) -> None:
     both = settings.changed(deciding=(KIND, "validatingadmissionpolicies.admissionregistration.k8s.io"))
-    (found,) = [f for f in SelfTest(api, both).ask(lead(fenced, fenced.new), whole=False) if "is not about" in f]
+    (found,) = [f for f in SelfTest(api, both).ask(lead(fenced, fenced.new), whole=False) if "does not cover" in f]
     assert found.startswith("validatingadmissionpolicies.admissionregistration.k8s.io: a deciding kind that policy ")
 
 

@@ -23,11 +23,12 @@ import kopf
 import kopf_ha
 from devcluster.waiting import until
 from kopf_ha._kopf import new_registry
+from kopf_ha.api import Api
 from kopf_ha.core.grant import Grant
 from kopf_ha.election import Elector
-from kopf_ha.run.api import Api, make_client
+from kopf_ha.run.build import build
+from kopf_ha.run.credentials import make_client
 from kopf_ha.run.entry import options_for
-from kopf_ha.run.operator import Runner
 from kopf_ha.settings import Settings
 
 #: Where the package under test is.
@@ -185,7 +186,7 @@ class Running:
         **options: Any,
     ) -> None:
         none = new_registry()
-        self.runner = Runner(settings, options_for(handlers, (namespace,), False, **options), everywhere or none)
+        self.runner = build(settings, options_for(handlers, (namespace,), False, **options), everywhere or none)
         self.status: int | BaseException | None = None
         self._thread = threading.Thread(target=self._main, daemon=True)
         self._thread.start()

@@ -13,9 +13,10 @@ import pytest
 
 import kopf_ha
 from devcluster.waiting import until
+from kopf_ha.api import Api
 from kopf_ha.run import aside
-from kopf_ha.run.api import Api, make_client
-from kopf_ha.run.operator import EXIT_LOST
+from kopf_ha.run.credentials import make_client
+from kopf_ha.run.ending import EXIT_LOST
 from tests.run.support import GROUP, LONG, MERGE, Marks, Policy, Running, World, caught, registry
 
 Run = Callable[..., Running]

@@ -8,23 +8,24 @@ import threading
 from typing import Any
 
 import pytest
-import urllib3
 
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Response
-from kopf_ha.errors import ConfigurationError, ForeignStamp, StaleLeader, Unfenced
+from kopf_ha.errors import ConfigurationError, ForeignStamp, StaleLeader, Unfenced, Unreached
 from kopf_ha.run import barrier
 from kopf_ha.run.aside import DELAYS, delays, try_again
-from kopf_ha.run.barrier import PAUSES, Kind, Object, raise_barrier
+from kopf_ha.run.barrier import PAUSES, raise_barrier
+from kopf_ha.run.deciding import DecidingObject, stamp_one
 from kopf_ha.run.journal import SHOWN, Journal
+from kopf_ha.run.kinds import ServedKind
 from kopf_ha.settings import Settings
 from tests.run.support import GROUP
 
-KIND = Kind(GROUP, "v1", "roots", namespaced=True, stamped=True)
+KIND = ServedKind(GROUP, "v1", "roots", namespaced=True, stamped=True)
 NAME = f"roots.{GROUP}"
-NO_ANSWER = urllib3.exceptions.ReadTimeoutError(None, "/", "slow")  # type: ignore[arg-type]
+NO_ANSWER = Unreached("the API server gave no answer")
 OK = 200
 GONE = Response(404, b'{"message": "not found", "details": {"name": "a"}}')
 NOT_SERVED = Response(404, b"404 page not found")
@@ -129,7 +130,7 @@ def test_many_cost_no_more_pauses_than_one(fence: Fence, grant: Grant) -> None:
 def test_without_a_way_to_the_api_server_another_replica_may_do_better(fence: Fence, grant: Grant) -> None:
     api = Api(a=NO_ANSWER, b=NO_ANSWER)
     api.away = True
-    with pytest.raises(LookupError, match="no answer"):
+    with pytest.raises(Unreached, match="no answer"):
         raise_barrier(api, fence, grant, lambda _: None)  # type: ignore[arg-type]
 
 
@@ -141,14 +142,14 @@ def test_what_another_lease_stamped_is_refused_once(fence: Fence, grant: Grant) 
     assert api.stamps == ["a"]
     # Somebody mended it: it is stamped again.
     api.answers["a"], api.status["a"] = [OK], {}
-    aside = Object(KIND, "ns", "a", "uid-a", str(FOREIGN), refused=True)
-    assert barrier.stamp_one(api, fence, aside) is None  # type: ignore[arg-type]
+    aside = DecidingObject(KIND, "ns", "a", "uid-a", str(FOREIGN), refused=True)
+    assert stamp_one(api, fence, aside) is None  # type: ignore[arg-type]
 
 
 def test_a_kind_without_a_stamp_is_no_deciding_kind(
     fence: Fence, grant: Grant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(barrier, "find_kind", lambda api, kind: Kind(GROUP, "v1", "roots", namespaced=True))
+    monkeypatch.setattr(barrier, "find_kind", lambda api, kind: ServedKind(GROUP, "v1", "roots", namespaced=True))
     fence.schemas[GROUP, "v1", "roots"] = False
     for answer in (200, Unfenced("no resourceVersion")):
         with pytest.raises(ConfigurationError, match=r"has no status\.fencing"):
@@ -166,8 +167,8 @@ def test_one_refusal_for_the_token_s_sake_ends_the_barrier(fence: Fence, grant: 
 # --- later tries
 
 
-def aside(*names: str) -> list[Object]:
-    return [Object(KIND, "ns", name, f"uid-{name}", "403") for name in names]
+def aside(*names: str) -> list[DecidingObject]:
+    return [DecidingObject(KIND, "ns", name, f"uid-{name}", "403") for name in names]
 
 
 def test_delays_grow() -> None:
@@ -217,7 +218,7 @@ def test_a_refusal_ends_it(fence: Fence, grant: Grant, end: Exception) -> None:
 @pytest.fixture
 def journal(grant: Grant, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Journal:
     def no_client() -> Any:
-        raise urllib3.exceptions.HTTPError("none")
+        raise Unreached("none")
 
     caplog.set_level(logging.INFO)
     made = Journal(Settings(lease_namespace="ns", lease_name="op"), no_client)
@@ -238,9 +239,7 @@ def test_one_clear_line_whatever_their_number(
     caplog.clear()
     journal.set_aside(aside(*names))
     (line,) = [r.getMessage() for r in caplog.records]
-    assert line.startswith(
-        "15 deciding objects are set aside, nothing is decided from them until they can be stamped: "
-    )
+    assert line.startswith("15 deciding objects are set aside; nothing is decided from them until they are stamped: ")
     assert f"{NAME} ns/x0 (403); " in line
     assert line.endswith("; and 5 more")
     assert len(line) < 4000

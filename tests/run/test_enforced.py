@@ -1,10 +1,9 @@
-"""What a new leader says, and does, when the API server does not enforce the fence (trap 13)."""
+"""What a new leader says, and does, when the API server does not enforce the fence."""
 
 from __future__ import annotations
 
 import logging
 import socket
-import sys
 import urllib.request
 from collections.abc import Callable
 
@@ -12,7 +11,8 @@ import kopf
 import pytest
 
 from devcluster.waiting import until
-from kopf_ha.run.operator import Runner
+from kopf_ha.errors import ApiRefused
+from kopf_ha.run import enforcement
 from kopf_ha.run.selftest import SelfTest
 from tests.run.support import GROUP, LONG, MERGE, Marks, Running, World, crd, free_port, registry
 
@@ -52,15 +52,15 @@ def test_policies_that_are_applied_again_are_noticed(
 ) -> None:
     """The administrator who took one out of force for a repair puts it back while the same leader leads."""
     caplog.set_level(logging.INFO)
-    answers: list[list[str] | LookupError] = [[], ["it can be lowered"], ["it can be lowered"], LookupError("busy")]
+    answers: list[list[str] | ApiRefused] = [[], ["it can be lowered"], ["it can be lowered"], ApiRefused("busy", 429)]
 
     def ask(*_: object, **__: object) -> list[str]:
         answer = answers.pop(0) if answers else []
-        if isinstance(answer, LookupError):
+        if isinstance(answer, ApiRefused):
             raise answer
         return answer
 
-    monkeypatch.setattr(sys.modules[Runner.__module__], "ASK_AGAIN", 0.1)
+    monkeypatch.setattr(enforcement, "ASK_AGAIN", 0.1)
     monkeypatch.setattr(SelfTest, "ask", ask)
     running = run(handlers_that_mark(marks), world.settings(deciding=DECIDING))
     marks.wait("startup")
@@ -75,7 +75,7 @@ def test_a_version_without_the_stamp_that_comes_while_it_leads(
     run: Run, world: World, marks: Marks, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kind is written no more, until the version is gone or mended; the term goes on (I1, I10)."""
-    monkeypatch.setattr(sys.modules[Runner.__module__], "ASK_AGAIN", 0.1)
+    monkeypatch.setattr(enforcement, "ASK_AGAIN", 0.1)
     world.create("Root", "a")
     kind, path = DECIDING[0], f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{DECIDING[0]}"
     running = run(handlers_that_mark(marks), world.settings(deciding=DECIDING))

@@ -10,11 +10,11 @@ from typing import Any
 
 import kopf
 import pytest
-import urllib3
 
 from devcluster import Cluster
 from devcluster.waiting import until
 from kopf_ha.core.wire import Response
+from kopf_ha.errors import Unreached
 from kopf_ha.run.events import WAITING, About, Events, own_pod
 from kopf_ha.settings import Settings
 from tests.run.support import LONG, Marks, Running, World, registry
@@ -60,7 +60,7 @@ def test_in_order_by_one_client() -> None:
 
 
 def test_one_that_fails_does_not_keep_back_the_next() -> None:
-    gone = urllib3.exceptions.ProtocolError("the connection of the last term")
+    gone = Unreached("the connection of the last term")
     server = Server(gone, 409, RuntimeError("a bug"), 403)
     events = Events(Settings(), server.make)
     for message in ("twice", "never", "forbidden", "last"):

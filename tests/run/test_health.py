@@ -60,25 +60,25 @@ STATES: dict[str, tuple[Vitals, str, str]] = {
     "leads": (leads(), "", ""),
     "renews": (dataclasses.replace(leads(), phase="renewing"), "", ""),
     "has just begun, without a beat": (leads(began=NOW, signs={"beat": -math.inf}), "", ""),
-    "was not started yet": (Vitals(Signs(), "following"), "Lease ns/op was not seen yet", ""),
+    "was not started yet": (Vitals(Signs(), "following"), "Lease ns/op has not been seen yet", ""),
     "has a runner that hangs before it starts the election": (
-        Vitals(Signs(), "following", step=NOW - 86), "Lease ns/op was not seen yet",
-        "the runner stands still for 86 s, 80 s are allowed",
+        Vitals(Signs(), "following", step=NOW - 86), "Lease ns/op has not been seen yet",
+        "the runner has been busy with one event for 86 s; 80 s are allowed",
     ),
     "was just started": (
         vitals(signs={"watching": False, "watch_turned": -math.inf, "heard": -math.inf}),
-        "Lease ns/op was not seen yet", "",
+        "Lease ns/op has not been seen yet", "",
     ),
     "cannot reach the API server": (
         vitals(signs={"trouble": "cannot reach the API server", "heard": NOW - 86_400, "watch_turned": NOW - 2}),
         "cannot reach the API server", "",
     ),
     "hears nothing, and does not know why": (
-        vitals(signs={"heard": NOW - 120}), "the watch of Lease ns/op brought nothing for 120 s", "",
+        vitals(signs={"heard": NOW - 120}), "the watch of Lease ns/op has been silent for 120 s", "",
     ),
     "is asked to stop": (leads(stopping="SIGTERM"), "stopping: SIGTERM", ""),
     "has no webhooks yet": (
-        vitals(everywhere=False), "webhooks or indices of every replica are not there yet", "",
+        vitals(everywhere=False), "kopf_ha.everywhere is not ready: its webhooks or indices", "",
     ),
     "stopped": (vitals("stopped", {"alive": False}, stopping="SIGTERM"), "stopping: SIGTERM; the election ended", ""),
     "stopped, and serves webhooks for a moment more": (
@@ -86,34 +86,36 @@ STATES: dict[str, tuple[Vitals, str, str]] = {
         "stopping: SIGTERM", "",
     ),
     "lost the Lease and drains": (
-        leads(grant=grant(closed="lost"), draining=NOW - 9), "a term that ended is drained", "",
+        leads(grant=grant(closed="lost"), draining=NOW - 9), "handlers of a term that ended are still running", "",
     ),
     "waits after failed terms": (
-        vitals("lost"), "waits before it takes part again, after a term that ended", "",
+        vitals("lost"), "waiting after a term that ended, before taking part in the election again", "",
     ),
     "drains for too long": (
-        leads(grant=grant(closed="lost"), draining=NOW - 16), "a term that ended is drained",
-        "handlers of a term that ended run on for 16 s, 10 s are allowed",
+        leads(grant=grant(closed="lost"), draining=NOW - 16), "handlers of a term that ended are still running",
+        "handlers of a term that ended have run for 16 s; 10 s are allowed",
     ),
     "was not renewed, and the election closed it": (leads(grant=grant(NOW - 60, "overdue")), "", ""),
     "cannot renew and keeps its grant": (
-        leads(grant=grant(NOW - 6)), "", "leads by a Lease that ran out 6 s ago",
+        leads(grant=grant(NOW - 6)), "", "leads by a Lease that expired 6 s ago",
     ),
     "blocks its loop": (
         leads(signs={"beat": NOW - 16}), "",
-        "the event loop is blocked for 16 s; call blocking code in a sync handler or a thread",
+        "the event loop has been blocked for 16 s; move blocking code to a sync handler or a thread",
     ),
     "blocked its loop in an earlier term": (vitals(signs={"beat": NOW - 500}), "", ""),
     "lost its election": (vitals(signs={"alive": False}), "", "the election's thread ended"),
     "has an election that hangs": (
-        vitals(signs={"turned": NOW - 71}), "", "the election's thread stands still for 71 s",
+        vitals(signs={"turned": NOW - 71}), "", "the election's thread has hung for 71 s",
     ),
     "waits for a name to be resolved": (vitals(signs={"turned": NOW - 40}), "", ""),
     "lost its watch": (vitals(signs={"watching": False}), "", "the thread of the Lease's watch ended"),
     "has a watch that hangs": (
-        vitals(signs={"watch_turned": NOW - 161}), "", "the thread of the Lease's watch stands still for 161 s",
+        vitals(signs={"watch_turned": NOW - 161}), "", "the thread of the Lease's watch has hung for 161 s",
     ),
-    "has a runner that hangs": (vitals(step=NOW - 86), "", "the runner stands still for 86 s, 80 s are allowed"),
+    "has a runner that hangs": (
+        vitals(step=NOW - 86), "", "the runner has been busy with one event for 86 s; 80 s are allowed",
+    ),
 }  # fmt: skip
 
 
@@ -151,7 +153,7 @@ def test_paths_and_methods() -> None:
         assert ask(port, "/livez") == ask(port, "/livez/") == ask(port, "/healthz") == (200, "ok\n")
         assert ask(port, "/livez?verbose")[1].endswith("livez check passed\n")
         assert ask(port, "/readyz")[0] == 503
-        assert "[+]election ok\n[-]term failed: waits" in ask(port, "/readyz?verbose")[1]
+        assert "[+]election ok\n[-]term failed: waiting" in ask(port, "/readyz?verbose")[1]
         assert ask(port, "/readyz", "HEAD") == (503, "")
         assert ask(port, "/metrics")[0] == 404
         assert ask(port, "/livez", "POST")[0] == 501
@@ -178,7 +180,7 @@ def test_a_follower_without_an_api_server_is_not_killed() -> None:
     assert answer("/livez", checks("/livez") or (), verbose=False) == (200, "ok\n")  # the port answers before it starts
     elector.start()
     try:
-        assert "was not seen yet" in dict(checks("/readyz") or ())["election"]
+        assert "has not been seen yet" in dict(checks("/readyz") or ())["election"]
         until("the trouble", lambda: "connection refused" in dict(checks("/readyz") or ())["election"], LONG)
         turned = elector.signs.watch_turned
         until("another attempt", lambda: elector.signs.watch_turned > turned, LONG)
@@ -270,8 +272,12 @@ def test_a_blocked_loop_keeps_nobody_from_answering(
     run(handlers, settings)
     marks.wait("blocked")
     try:
-        until("livez to say so", lambda: "the event loop is blocked" in ask(port, "/livez")[1], LONG)
-        until("it to be unready", lambda: "a term that ended is drained" in ask(port, "/readyz")[1], LONG)
+        until("livez to say so", lambda: "the event loop has been blocked" in ask(port, "/livez")[1], LONG)
+        until(
+            "it to be unready",
+            lambda: "handlers of a term that ended are still running" in ask(port, "/readyz")[1],
+            LONG,
+        )
         assert "leader_election_master_status" in ask(metrics, "/metrics")[1]
     finally:
         go_on.set()

@@ -21,7 +21,7 @@ from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Request
 from kopf_ha.errors import StaleLeader
 from kopf_ha.run.logs import TermFields, configure, speaking_for
-from kopf_ha.run.observe import hush
+from kopf_ha.run.quiet import hush
 from kopf_ha.run.report import Report
 from kopf_ha.settings import Settings
 from tests.run.support import LONG, Replica, World

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from devcluster import Cluster
 from devcluster.waiting import until
-from kopf_ha.run.operator import EXIT_STUCK
+from kopf_ha.run.ending import EXIT_STUCK
 from tests.run.support import LONG, Replica, World
 
 Start = Callable[..., Replica]
@@ -157,7 +157,7 @@ def check_login(replica: Start, world: World, login: str, *args: str) -> None:
     assert world.stamp_of("things", "a")["token"] == 1, "all of them passed the fence"
     assert "OWN LOGIN" in one.log
     assert "login_via" not in one.log
-    assert "client lightkube is imported and not fenced" in one.log
+    assert "client lightkube is imported but not fenced" in one.log
     one.signal(signal.SIGTERM)
     assert one.wait() == 0
     for client in ("kopf", "kubernetes", "pykube"):
@@ -186,7 +186,7 @@ def test_no_permission_on_the_lease(kinds: Cluster, replica: Start, world: World
     config = kinds.kubeconfig_for(token)
     one = replica("", env={"KUBECONFIG": str(config)})
     line = one.see("no permission")
-    assert f"leases.coordination.k8s.io {world.namespace}/op" in line
+    assert f"no permission to list leases.coordination.k8s.io in namespace {world.namespace}" in line
     assert f"system:serviceaccount:{world.namespace}:default" in line
     assert "Traceback" not in one.log
     # Permission comes while it runs.

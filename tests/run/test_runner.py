@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import os
+import queue
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -13,17 +13,19 @@ from unittest.mock import MagicMock
 import pytest
 
 from kopf_ha.adapters import Outcome
+from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Request
 from kopf_ha.errors import ConfigurationError, FloorLost, GateClosed, NoTerm, StaleLeader
+from kopf_ha.run.build import build
+from kopf_ha.run.ending import EXIT_LOST, EXIT_STUCK
 from kopf_ha.run.entry import options_for
-from kopf_ha.run.operator import EXIT_LOST, EXIT_STUCK, Ended, Quit, Runner, Started, Stopped
+from kopf_ha.run.inbox import Ended, Inbox, Quit, Started, Stopped
+from kopf_ha.run.journal import Journal
+from kopf_ha.run.runner import Runner
 from kopf_ha.run.term import Term
 from kopf_ha.settings import Settings
-
-#: The package has a function of the module's name.
-module = importlib.import_module("kopf_ha.run.operator")
 
 
 class Elector:
@@ -64,31 +66,44 @@ class Exit(Exception):
 
 
 @pytest.fixture
-def timers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, Callable[[], None]]]:
-    made: list[tuple[float, Callable[[], None]]] = []
-    monkeypatch.setattr(module, "_later", lambda seconds, fn: made.append((seconds, fn)))
-    return made
+def timers() -> list[tuple[float, Callable[[], None]]]:
+    return []
 
 
 @pytest.fixture
-def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    clock = [100.0]
-    monkeypatch.setattr(module, "boottime", lambda: clock[0])
-    return clock
+def now() -> list[float]:
+    return [100.0]
 
 
 @pytest.fixture
-def make(monkeypatch: pytest.MonkeyPatch, timers: Any, now: Any) -> Callable[..., Runner]:
-    monkeypatch.setattr(module, "Elector", Elector)
-    monkeypatch.setattr(module, "Term", Stub)
-    monkeypatch.setattr("kopf_ha.run.journal.Events", MagicMock())
-
+def make(monkeypatch: pytest.MonkeyPatch, timers: Any, now: list[float]) -> Callable[..., Runner]:
     def exit_(status: int) -> None:
         raise Exit(status)
 
     monkeypatch.setattr(os, "_exit", exit_)
+    monkeypatch.setattr("kopf_ha.run.ending.later", lambda seconds, fn: None)  # would end the tests' process
     monkeypatch.setattr("logging.shutdown", lambda: None)
-    return lambda **given: Runner(Settings(**{"after_loss": "follow", **given}), options_for(None, (), True))
+    monkeypatch.setattr("kopf_ha.run.journal.Events", MagicMock())
+
+    def runner(**given: Any) -> Runner:
+        settings = Settings(**{"after_loss": "follow", **given})
+        inbox: Inbox = queue.SimpleQueue()
+        return Runner(
+            settings=settings,
+            inbox=inbox,
+            elector=Elector(),  # type: ignore[arg-type]
+            fence=Fence(settings.lease),
+            journal=Journal(settings, MagicMock()),
+            enforcement=MagicMock(),
+            make_term=lambda grant: Stub(grant, options_for(None, (), True), MagicMock(), MagicMock(), MagicMock()),
+            pods=MagicMock(),
+            run_lock=MagicMock(),
+            everywhere=MagicMock(),
+            later=lambda seconds, fn: timers.append((seconds, fn)),
+            clock=lambda: now[0],
+        )
+
+    return runner
 
 
 def grant(token: int) -> Grant:
@@ -287,42 +302,27 @@ def test_the_election_s_own_end_ends_the_runner(make: Any) -> None:
     assert runner.step(event) == EXIT_LOST
 
 
-def test_the_loop_gives_signs_of_life_often_enough(make: Any) -> None:
+def test_the_loop_gives_signs_of_life_often_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kopf_ha.run.build.make_client", MagicMock())
     for retry in (0.1, 0.5, 2.0):
-        runner = make(lease_duration=60, renew_deadline=30, retry_period=retry)
-        runner.step(Started(grant(1)))
-        assert runner.term.pulse <= min(1.0, retry)
+        settings = Settings(lease_duration=60, renew_deadline=30, retry_period=retry)
+        assert build(settings, options_for(None, (), True)).make_term(grant(1)).pulse <= min(1.0, retry)
 
 
-class Broken:
-    """A self-test that fails in a way that nobody thought of."""
-
-    clean = False
-
-    def ask(self, *_: Any, **__: Any) -> list[str]:
-        raise ValueError("a bug")
-
-
-def test_the_api_server_is_asked_again_after_any_exception(make: Any, timers: Any) -> None:
-    """Otherwise a policy that is taken out of force later would not be noticed."""
-    runner, one = make(), grant(7)
-    runner.selftest = Broken()
-    with pytest.raises(ValueError, match="a bug"):
-        runner.ask_the_server(one)
-    for number in range(1, 4):
-        assert len(timers) == number
-        with pytest.raises(ValueError, match="a bug"):
-            timers[-1][1]()
-    one.close("lost")
-    timers[-1][1]()
-    assert len(timers) == 4, "nobody asks for a term that is over"
-
-
-def test_a_follower_looks_ahead_again_after_any_exception(make: Any, timers: Any) -> None:
-    runner = make()
-    runner.elector.observed_token = 7
-    runner.selftest = Broken()
-    for number in range(1, 4):
-        with pytest.raises(ValueError, match="a bug"):
-            runner.look_ahead()
-        assert len(timers) == number
+def test_what_runs_beside_the_terms_ends_with_the_runner(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when a step fails: then nobody is left to end the term, so its gate is closed before anything else."""
+    for step, status in ((lambda event: 3, 3), (MagicMock(side_effect=ValueError("a bug")), ValueError("a bug"))):
+        runner = make()
+        runner.grant = one = grant(7)
+        monkeypatch.setattr(runner, "next", lambda: Quit("x"))
+        monkeypatch.setattr(runner, "step", step)
+        if status == 3:
+            assert runner.run() == 3
+            assert ("stop",) not in told(runner)
+        else:
+            with pytest.raises(ValueError, match="a bug"):
+                runner.run()
+            assert one.closed == "the runner failed"
+            assert told(runner)[-1] == ("stop",)
+        for part in (runner.pods, runner.run_lock, runner.everywhere, runner.enforcement):
+            part.stop.assert_called()

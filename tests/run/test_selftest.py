@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
+from kopf_ha.api import Api
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Response
+from kopf_ha.errors import ApiRefused
 from kopf_ha.manifests import Child, Description, Kind
 from kopf_ha.manifests.cel import QUESTION
 from kopf_ha.manifests.policies import all_policies
-from kopf_ha.run.api import Api
-from kopf_ha.run.selftest import SelfTest, kind_missing
+from kopf_ha.run.kindtest import KindTest, wrong_stamps
+from kopf_ha.run.selftest import SelfTest
 from kopf_ha.settings import Settings
 
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/n/leases/l"
@@ -70,8 +72,8 @@ def ask(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Any:
     def asking(answers: dict[str, Response], **more: Any) -> list[str]:
         api = FakeApi(answers)
         monkeypatch.setattr("kopf_ha.run.selftest._Asking", lambda *_: api)
-        monkeypatch.setattr(SelfTest, "_unfit", lambda *_: "")
-        monkeypatch.setattr(SelfTest, "_try", lambda *_: ([], []))
+        monkeypatch.setattr(KindTest, "unfit", lambda *_: "")
+        monkeypatch.setattr(KindTest, "missing", lambda *_: ([], []))
         test = SelfTest(api, settings)
         found = test.ask(7, **more)
         asking.asked = api.asked  # type: ignore[attr-defined]
@@ -115,7 +117,7 @@ def test_a_rule_that_says_nothing_is_named(ask: Any, policy: str, rule: str) -> 
     ],
 )
 def test_nothing_else_is_taken_for_its_refusal(ask: Any, answer: Response) -> None:
-    with pytest.raises(LookupError, match="cannot find out whether kopf-ha-s-stamp is in force"):
+    with pytest.raises(ApiRefused, match="cannot find out whether kopf-ha-s-stamp is in force"):
         ask({f"{QUESTION}kopf-ha-s-stamp/stamp": answer})
 
 
@@ -133,7 +135,7 @@ def test_an_object_that_is_gone_is_no_refusal() -> None:
         def request(self, *_: Any, **__: Any) -> Response:
             return status(404, "xs.a.b not found")
 
-    assert kind_missing(Gone(), "xs.a.b", "/apis/a.b/v1/xs/x", {}, MINE) is None
+    assert wrong_stamps(Gone(), "xs.a.b", "/apis/a.b/v1/xs/x", {}, MINE) is None
 
 
 def test_the_questions_fit_and_are_each_another() -> None:

@@ -14,8 +14,10 @@ import kopf_ha
 from devcluster.waiting import until
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.token import Stamp
+from kopf_ha.errors import Unreached
 from kopf_ha.run.kopf_thread import KopfOptions
-from kopf_ha.run.term import Term, in_thread
+from kopf_ha.run.term import Term
+from kopf_ha.run.threads import in_thread
 from tests.run.support import GROUP, LONG, Marks, Running, World, registry
 
 
@@ -64,7 +66,7 @@ def test_a_barrier_that_fails_lets_no_handler_run() -> None:
     ends: list[Any] = []
 
     def fail() -> None:
-        raise LookupError("no answer")
+        raise Unreached("no answer")
 
     one = term(fail, ends)
     one.start()

@@ -16,7 +16,7 @@ import pytest
 import kopf_ha
 from devcluster.waiting import until
 from kopf_ha.errors import GateClosed, NoTerm
-from kopf_ha.run.operator import EXIT_LOST
+from kopf_ha.run.ending import EXIT_LOST
 from tests.run.support import GROUP, LONG, Marks, Rival, Running, World, caught, registry
 
 Run = Callable[..., Running]

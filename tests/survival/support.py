@@ -13,9 +13,9 @@ from kubernetes import config
 from devcluster import ControlPlane
 from judge import Expectations, History, Verdict, judge, read_history
 from kopf_ha._context import boottime
+from kopf_ha.api import Api
 from kopf_ha.core.grant import Grant
 from kopf_ha.election import Elector
-from kopf_ha.run.api import Api
 from kopf_ha.settings import Settings
 from tests.ipam.support import ROOT, Ipam, Operator
 

@@ -22,7 +22,7 @@ from devcluster.ports import Ports
 from devcluster.waiting import until
 from kopf_ha._kopf import new_registry
 from kopf_ha.errors import NoTerm
-from kopf_ha.run.everywhere import EXIT_EVERYWHERE
+from kopf_ha.run.ending import EXIT_EVERYWHERE
 from tests.run.support import GROUP, LONG, Marks, Rival, Running, World, caught, registry
 from tests.terms.webhooks import Certificates, reject, until_rejected
 
@@ -213,6 +213,6 @@ def test_its_end_ends_the_process(run: Run, world: World, marks: Marks, caplog: 
     kopf.on.cleanup(registry=handlers, id="end")(lambda **_: marks.put("end", kopf_ha.current_term().remaining() > 0))
     running = run(handlers, everywhere=made)
     assert running.wait() == EXIT_EVERYWHERE
-    assert "what runs on every replica (kopf_ha.everywhere) ended: PermanentError: no password" in caplog.text
+    assert "kopf_ha.everywhere ended: PermanentError: no password" in caplog.text
     assert marks.all("end") == [True], "the term is drained"
     assert world.lease().get("holderIdentity", "") == "", "and another replica leads at once"

@@ -49,7 +49,7 @@ def wrong(registry: kopf.OperatorRegistry) -> dict[str, Any]:
 def test_handlers_that_write_are_refused(kind: str) -> None:
     registry = new_registry()
     wrong(registry)[kind](lambda **_: None)
-    with pytest.raises(ConfigurationError, match="handler h is registered to run on every replica, and cannot"):
+    with pytest.raises(ConfigurationError, match="handler h cannot run on every replica: Kopf writes the progress"):
         make(registry, [])
 
 
@@ -80,7 +80,7 @@ def test_managed_webhook_configurations_are_refused(caplog: pytest.LogCaptureFix
     assert "settings.admission.managed is set" in failures[0]
     assert "cert-manager" in failures[0]
     assert not one.ready
-    assert "(kopf_ha.everywhere) ended: settings.admission.managed is set" in caplog.text
+    assert "kopf_ha.everywhere ended: settings.admission.managed is set" in caplog.text
 
 
 def test_a_webhook_without_a_server_ends_it() -> None:
@@ -100,8 +100,8 @@ def test_what_the_leader_alone_serves_is_named(caplog: pytest.LogCaptureFixture)
     kopf.on.probe(registry=registry, id="alive")(lambda **_: None)
     caplog.set_level(logging.WARNING)
     name_unserved(registry)
-    assert "webhook check is served by the leader alone" in caplog.text
-    assert "probe alive is never asked" in caplog.text
+    assert "webhook check is served by the leader only" in caplog.text
+    assert "probe alive is never called" in caplog.text
     assert "--health-port" in caplog.text
 
 

@@ -72,7 +72,7 @@ def test_the_example(cluster: Cluster, namespace: str, tmp_path: Path, start: Ca
     until("the kind", lambda: cluster.kubectl("get", SITES, "-A", check=False).returncode == 0, LONG)
     one, two = start(), start()
     for site in (one, two):
-        site.see("what runs on every replica is up")
+        site.see("kopf_ha.everywhere is up")
         site.see("new leader")
     leader, follower = (one, two) if "leading: token 1" in one.log.read_text() else (two, one)
 

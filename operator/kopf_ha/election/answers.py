@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from kopf_ha.core.election import events
 from kopf_ha.core.lease import LeaseRecord
-from kopf_ha.election.client import LeaseClient, Unreached
-from kopf_ha.errors import MalformedLease
+from kopf_ha.election.client import LeaseClient
+from kopf_ha.errors import ApiError, MalformedLease
 
 _PAUSED = "the process or the machine was paused before a request to the Lease"
 
@@ -26,7 +26,7 @@ def write(
         return events.Written(client.write(record, timeout))
     except MalformedLease as e:
         return events.Failed(str(e))
-    except Unreached as e:
+    except ApiError as e:
         if e.status == 409 or (e.status == 404 and record.resource_version):
             return events.Conflict()
         return events.Denied(str(e)) if e.definite else events.Failed(str(e))
@@ -40,6 +40,6 @@ def read(client: LeaseClient, timeout: float) -> events.LeaseSeen | events.Lease
         record = client.read(timeout)
     except MalformedLease as e:
         return events.LeaseUnusable(str(e), read=True)
-    except Unreached as e:
+    except ApiError as e:
         return events.ReadFailed(str(e))
     return events.LeaseSeen(record, record.resource_version if record else "", read=True)

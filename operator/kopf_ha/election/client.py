@@ -1,71 +1,71 @@
-"""One Lease over HTTP: read, write, list, watch."""
+"""One Lease at the API server: read, write, list, watch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
-from kubernetes.client import ApiClient, CoordinationV1Api
+from kubernetes.client import ApiClient
 
+from kopf_ha.api import Api, single_attempts
 from kopf_ha.core.lease import LeaseRecord
-from kopf_ha.election.http import Client, Unreached
+from kopf_ha.errors import ApiRefused
 from kopf_ha.settings import Settings
 
-__all__ = ["LeaseClient", "Unreached"]
 
-
-class LeaseClient(Client):
+class LeaseClient:
     """The Lease of `settings`. Not for two threads at once, but for `interrupt`.
 
     Args:
         settings: where the Lease is.
-        api: an `ApiClient` of one's own.
+        client: an `ApiClient` for this object alone; its retries are switched off.
     """
 
-    def __init__(self, settings: Settings, api: ApiClient) -> None:
-        super().__init__(api, settings.lease_namespace, "the Lease", f"leases.coordination.k8s.io {settings.lease}")
-        self._leases = CoordinationV1Api(api)
+    def __init__(self, settings: Settings, client: ApiClient) -> None:
         self._settings = settings
+        self._api = Api(single_attempts(client), rbac="deploy/")
+        self._collection = f"/apis/coordination.k8s.io/v1/namespaces/{quote(settings.lease_namespace, safe='')}/leases"
+        self._path = f"{self._collection}/{quote(settings.lease_name, safe='')}"
+        self._selector = {"fieldSelector": f"metadata.name={settings.lease_name}"}
 
     def read(self, timeout: float) -> LeaseRecord | None:
         """GET the Lease from the quorum; None when there is none.
 
         Raises:
+            ApiRefused: the request was refused.
             Unreached: no usable answer within `timeout` seconds.
-            MalformedLease: it cannot be understood.
+            MalformedLease: the Lease cannot be understood.
         """
         try:
-            body = self._call("get", self._leases.read_namespaced_lease, timeout, self._settings.lease_name)
-        except Unreached as e:
+            return LeaseRecord.parse(self._api.call("GET", self._path, timeout=timeout))
+        except ApiRefused as e:
             if e.status == 404:
                 return None
             raise
-        return LeaseRecord.parse(body)
 
     def write(self, record: LeaseRecord, timeout: float) -> LeaseRecord:
         """PUT the record on its resourceVersion, or POST it when it has none.
 
         Raises:
-            Unreached: `status` 409 is a conflict; a PUT answers 404 when the Lease is gone.
+            ApiRefused: `status` 409 is a conflict; a PUT answers 404 when the Lease is gone.
+            Unreached: no usable answer within `timeout` seconds.
             MalformedLease: the answer cannot be understood.
         """
-        s = self._settings
-        body = record.as_object(s.lease_namespace, s.lease_name)
-        if record.resource_version:
-            answer = self._call("update", self._leases.replace_namespaced_lease, timeout, s.lease_name, body=body)
-        else:
-            answer = self._call("create", self._leases.create_namespaced_lease, timeout, body=body)
-        return LeaseRecord.parse(answer)
+        body = record.as_object(self._settings.lease_namespace, self._settings.lease_name)
+        method, path = ("PUT", self._path) if record.resource_version else ("POST", self._collection)
+        return LeaseRecord.parse(self._api.call(method, path, body, timeout=timeout))
 
     def list(self, timeout: float) -> tuple[dict[str, Any] | None, str]:
         """LIST the one Lease from the quorum: its object or None, and the resourceVersion to watch from.
 
         Raises:
-            Unreached: no usable answer.
+            ApiRefused: the request was refused.
+            Unreached: no usable answer within `timeout` seconds.
         """
-        answer = self._call("list", self._leases.list_namespaced_lease, timeout, field_selector=self._selector)
-        items = answer.get("items") or []
-        return (items[0] if items else None), str(answer["metadata"]["resourceVersion"])
+        page = next(self._api.pages(self._collection, self._selector, timeout=timeout))
+        items = page.get("items") or []
+        return (items[0] if items else None), str(page["metadata"]["resourceVersion"])
 
     def watch(self, version: str, timeout: float, silence: float) -> Iterator[dict[str, Any]]:
         """Give the watch's events, bookmarks too, until the server ends it.
@@ -76,10 +76,16 @@ class LeaseClient(Client):
             silence: seconds without a byte after which the connection is taken for dead.
 
         Raises:
-            Unreached: refused, broken, or silent for too long; `status` 410 when `version` is too old.
+            ApiRefused: refused; `status` 410 when `version` is too old.
+            Unreached: not connected, broken, or silent for too long.
         """
-        return self._watch(self._leases.list_namespaced_lease, version, timeout, silence, field_selector=self._selector)
+        query = {**self._selector, "resourceVersion": version}
+        return self._api.stream(self._collection, query, timeout=timeout, silence=silence)
 
-    @property
-    def _selector(self) -> str:
-        return f"metadata.name={self._settings.lease_name}"
+    def interrupt(self) -> None:
+        """End a `watch` that another thread is blocked in, and any later one."""
+        self._api.interrupt()
+
+    def close(self) -> None:
+        """Drop the connections."""
+        self._api.close()

@@ -9,87 +9,48 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
+from urllib.parse import quote
 
-from kubernetes.client import ApiClient, ApiException
+from kubernetes.client import ApiClient
 
+from kopf_ha.api import Api, single_attempts
 from kopf_ha.core.lease import LeaseRecord
 from kopf_ha.core.pods import Pod, Siblings, pod_of, sibling_labels
-from kopf_ha.election.http import Client, Unreached
 from kopf_ha.election.watcher import SILENCE
+from kopf_ha.errors import ApiError, ApiRefused
 from kopf_ha.settings import Settings
 
 log = logging.getLogger("kopf_ha.election")
 
 #: Seconds until something is tried again without permission, which may come while this runs.
 REFUSED = 30.0
-#: Pods that a list asks for at a time, as client-go does.
-PAGE = 500
 
 
-class _Pods:
-    """Two methods of `CoreV1Api`, which itself takes 240 models of all kinds along: 0.3 s of a start, and 20 MB."""
+class PodClient:
+    """The Pods of the replica's own namespace. Not for two threads at once, but for `interrupt`.
 
-    def __init__(self, api: ApiClient) -> None:
-        self._api = api
+    Args:
+        settings: the namespace.
+        client: an `ApiClient` for this object alone; its retries are switched off.
+    """
 
-    def read_namespaced_pod(self, name: str, namespace: str, **options: Any) -> Any:
-        return self._get({"namespace": namespace, "name": name}, "/{name}", {}, **options)
-
-    def list_namespaced_pod(
-        self,
-        namespace: str,
-        *,
-        selector: tuple[str, str],
-        resource_version: str = "",
-        watch: bool = False,
-        allow_watch_bookmarks: bool = False,
-        after: str = "",
-        **options: Any,
-    ) -> Any:
-        query = dict([selector])
-        if not watch:
-            query |= {"limit": str(PAGE)} | ({"continue": after} if after else {})
-        else:
-            query |= {"watch": "true", "resourceVersion": resource_version}
-            query["allowWatchBookmarks"] = str(allow_watch_bookmarks).lower()
-        return self._get({"namespace": namespace}, "", query, **options)
-
-    def _get(
-        self, names: dict[str, str], under: str, query: dict[str, str], *, _request_timeout: Any, _preload_content: bool
-    ) -> Any:
-        request = self._api.param_serialize(
-            "GET",
-            f"/api/v1/namespaces/{{namespace}}/pods{under}",
-            path_params=names,
-            query_params=list(query.items()),
-            header_params={"Accept": "application/json"},
-            auth_settings=["BearerToken"],
-        )
-        answer = self._api.call_api(*request, _request_timeout=_request_timeout)
-        if not 200 <= answer.status <= 299:
-            answer.read()
-            raise ApiException.from_response(http_resp=answer, body=None, data=None)
-        return answer.response
-
-
-class PodClient(Client):
-    """The Pods of the replica's own namespace. Not for two threads at once, but for `interrupt`."""
-
-    def __init__(self, settings: Settings, api: ApiClient) -> None:
+    def __init__(self, settings: Settings, client: ApiClient) -> None:
         namespace = settings.pod_namespace
-        rule = f" (a Role in namespace {namespace}: pods: get, list, watch)"
-        super().__init__(api, namespace, "Pods", f"pods in namespace {namespace}", rule)
-        self._pods = _Pods(api)
+        self._api = Api(
+            single_attempts(client), rbac=f"deploy/ (a Role in namespace {namespace}: pods: get, list, watch)"
+        )
+        self._collection = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods"
 
     def read(self, name: str, timeout: float) -> dict[str, Any] | None:
         """GET one from the quorum; None when there is none.
 
         Raises:
+            ApiRefused: the request was refused.
             Unreached: no usable answer within `timeout` seconds.
         """
         try:
-            return self._call("get", self._pods.read_namespaced_pod, timeout, name)
-        except Unreached as e:
+            return self._api.call("GET", f"{self._collection}/{quote(name, safe='')}", timeout=timeout)
+        except ApiRefused as e:
             if e.status == 404:
                 return None
             raise
@@ -100,20 +61,28 @@ class PodClient(Client):
         Gives the resourceVersion to watch from, too.
 
         Raises:
-            Unreached: no usable answer.
+            ApiRefused: the request was refused.
+            Unreached: no usable answer within `timeout` seconds.
         """
         found: list[dict[str, Any]] = []
-        after = ""
-        while True:
-            answer = self._call("list", self._pods.list_namespaced_pod, timeout, selector=selector, after=after)
-            found += answer.get("items") or []
-            after = answer["metadata"].get("continue") or ""
-            if not after:
-                return found, str(answer["metadata"]["resourceVersion"])
+        version = ""
+        for page in self._api.pages(self._collection, dict([selector]), timeout=timeout):
+            found += page.get("items") or []
+            version = str(page["metadata"]["resourceVersion"])
+        return found, version
 
     def watch(self, selector: tuple[str, str], version: str, timeout: float) -> Iterator[dict[str, Any]]:
-        """Give the watch's events; as `Client._watch`."""
-        return self._watch(self._pods.list_namespaced_pod, version, timeout, SILENCE, selector=selector)
+        """Give the watch's events; see `Api.stream`."""
+        query = {**dict([selector]), "resourceVersion": version}
+        return self._api.stream(self._collection, query, timeout=timeout, silence=SILENCE)
+
+    def interrupt(self) -> None:
+        """End a `watch` that another thread is blocked in, and any later one."""
+        self._api.interrupt()
+
+    def close(self) -> None:
+        """Drop the connections."""
+        self._api.close()
 
 
 class PodWatcher:
@@ -199,7 +168,7 @@ class PodWatcher:
                     if selector is None:
                         return
                 self._watch_once(client, selector)
-            except Unreached as e:
+            except ApiError as e:
                 if e.status != 410:
                     pause = REFUSED if e.status == 403 else self._settings.retry_period
                     self._complain(str(e))
@@ -298,7 +267,7 @@ class PodWatcher:
                 self._judge_myself(client)
                 again = self._judge_holder(client)
                 bug = ""
-            except Unreached as e:
+            except ApiError as e:
                 again = REFUSED if e.status == 403 else self._settings.retry_period / 4
                 if e.status != 403:  # the watch has said so
                     log.debug("cannot judge the holder's Pod: %s", e)

@@ -12,8 +12,8 @@ from typing import Any
 from kopf_ha._context import boottime
 from kopf_ha.core.election.events import LeaseSeen, LeaseUnusable
 from kopf_ha.core.lease import LeaseRecord
-from kopf_ha.election.client import LeaseClient, Unreached
-from kopf_ha.errors import MalformedLease
+from kopf_ha.election.client import LeaseClient
+from kopf_ha.errors import ApiError, MalformedLease
 from kopf_ha.settings import Settings
 
 #: Bookmarks come about once a minute. After this silence the watch is taken for dead, and the LIST with
@@ -71,7 +71,7 @@ class Watcher:
             try:
                 self._watch_once()
                 pause = 0.0
-            except Unreached as e:
+            except ApiError as e:
                 # 410 is no trouble: the next LIST begins anew.
                 pause = 0.0 if e.status == 410 else self._settings.retry_period
                 if pause and not self._stopping.is_set():

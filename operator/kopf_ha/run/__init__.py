@@ -1,8 +1,8 @@
-"""Running an operator in terms: follower, leader, follower, in one process.
+"""Runs an operator in terms: a replica follows, leads and follows again in one process.
 
-Joins what must not know each other: the election hands out a grant, the adapters put it to use, and Kopf runs
-once per term in a thread and loop of its own. Signals are the runner's, the gate closes first, and what an
-old term left behind is refused for good.
+It joins two parts that know nothing of each other: the election, which creates a grant, and the adapters, which let
+writes pass by it. In each term, Kopf runs once, in its own thread and event loop. `build` joins the parts, and `runner`
+is where to begin to read.
 """
 
 from kopf_ha.run.entry import operator, run

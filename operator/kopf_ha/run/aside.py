@@ -1,7 +1,7 @@
-"""What a barrier set aside, tried again as long as its term lasts.
+"""Tries the objects that a barrier set aside again, as long as the term lasts.
 
-A role that was missing for a moment or a policy that somebody took back must not cost an object the whole term
-(I7), and nobody has to restart anything for it.
+A role that is missing for a moment, or a policy that somebody withdraws, must not keep an object out for the whole
+term (I7), and no restart is needed.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from kopf_ha.api import Api
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.errors import ConfigurationError, TermEnded
-from kopf_ha.run.api import Api
-from kopf_ha.run.barrier import Object, stamp_all
+from kopf_ha.run.deciding import DecidingObject, stamp_all
 
 #: Seconds between tries: the first, and the longest.
 DELAYS = (2.0, 60.0)
 
 
 def delays() -> Iterator[float]:
-    """Give the seconds before each try."""
+    """Return the seconds before each try."""
     seconds, longest = DELAYS
     while True:
         yield seconds
@@ -31,20 +31,20 @@ def try_again(
     api: Api,
     fence: Fence,
     grant: Grant,
-    aside: Sequence[Object],
-    tell: Callable[[Sequence[Object]], None],
+    aside: Sequence[DecidingObject],
+    tell: Callable[[Sequence[DecidingObject]], None],
     wait: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Stamp what is set aside, until nothing is or the term is over.
+    """Stamp the objects that are set aside, until none is left or the term is over.
 
-    What got its stamp leaves `grant.set_aside`; from then on the fence lets its status be written.
+    An object that got its stamp leaves `grant.set_aside`, and the fence lets its status be written from then on.
 
     Args:
         api: of a fenced client.
         fence: of this process.
         grant: of the term.
-        aside: what its barrier set aside.
-        tell: is told of what is still set aside, whenever some of it was stamped.
+        aside: the objects that its barrier set aside.
+        tell: takes the objects that are still set aside, whenever some were stamped.
         wait: waits for so many seconds.
     """
     left = list(aside)
@@ -57,7 +57,7 @@ def try_again(
         try:
             still = stamp_all(api, fence, grant, left)
         except (TermEnded, ConfigurationError):
-            return  # whoever was refused has told, and the term ends; a kind without a stamp needs a new one
+            return  # the term ends, and the fence logged why; a kind that lost its stamp needs a new term
         grant.set_aside = frozenset(one.uid for one in still)
         fewer, left = len(still) < len(left), still
         if fewer:

@@ -1,4 +1,4 @@
-"""The two ways in: a command's main thread, and a coroutine of an application."""
+"""The two ways to run an operator: in a command's main thread, and as a coroutine of an application."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import kopf
 
 from kopf_ha import adapters
 from kopf_ha.errors import ConfigurationError, KopfHAError, TermEnded
-from kopf_ha.run.everywhere import EXIT_EVERYWHERE, name_unserved
+from kopf_ha.run.build import build
+from kopf_ha.run.ending import EXIT_EVERYWHERE, EXIT_SIGNAL
+from kopf_ha.run.everywhere import name_unserved
 from kopf_ha.run.kopf_thread import KopfOptions
-from kopf_ha.run.operator import Runner
-from kopf_ha.run.term import in_thread
+from kopf_ha.run.threads import in_thread
 from kopf_ha.settings import Settings
 
 logger = logging.getLogger("kopf_ha.run")
@@ -26,13 +27,13 @@ logger = logging.getLogger("kopf_ha.run")
 def options_for(
     registry: kopf.OperatorRegistry | None, namespaces: tuple[str, ...], clusterwide: bool, **more: Any
 ) -> KopfOptions:
-    """Give what Kopf gets in each term.
+    """Return the options for the Kopf of each term.
 
     Raises:
-        ConfigurationError: namespaces and all namespaces.
+        ConfigurationError: both `namespaces` and `clusterwide` are given.
     """
     if namespaces and clusterwide:
-        raise ConfigurationError("either namespaces or cluster-wide, not both")
+        raise ConfigurationError("give either namespaces or clusterwide=True, not both")
     return KopfOptions(
         registry=registry if registry is not None else kopf.get_default_registry(),
         namespaces=namespaces,
@@ -49,32 +50,32 @@ def run(
     clusterwide: bool = False,
     prepare: Callable[[], None] = lambda: None,
 ) -> int:
-    """Run an operator in the main thread until SIGTERM or SIGINT; give the exit status.
+    """Run an operator in the main thread until SIGTERM or SIGINT; return the exit status.
 
     A second signal ends the process without waiting for handlers.
 
     Args:
         settings: of the Lease and the fence.
         registry: the handlers; Kopf's default registry by default.
-        namespaces: those served; all when empty.
-        clusterwide: all namespaces.
-        prepare: loads the operator's code; it runs when the clients are fenced already.
+        namespaces: those to serve; all if empty.
+        clusterwide: serve all namespaces.
+        prepare: loads the operator's code; called after the clients are fenced.
 
     Raises:
-        ConfigurationError: an option or a handler that cannot be meant so, or no credentials.
+        ConfigurationError: an option or a handler is not allowed, or there are no credentials.
     """
     adapters.install()
     prepare()
     options = options_for(registry, namespaces, clusterwide)
     _name_uncovered()
     name_unserved(options.registry)
-    runner = Runner(settings, options)
+    runner = build(settings, options)
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if runner.asked:
             # In a thread: the log's lock may be held by the code that the signal interrupted.
-            threading.Thread(target=runner.abandon, args=(name, 128 + number), daemon=True).start()
+            threading.Thread(target=runner.abandon, args=(name, EXIT_SIGNAL + number), daemon=True).start()
         # Set by signals only: when the Pod's deletion was seen first, the kubelet's SIGTERM is the first one still.
         runner.asked = True
         runner.quit(name)
@@ -95,27 +96,27 @@ async def operator(
     make_memo: Callable[[], Any] | None = None,
     everywhere: kopf.OperatorRegistry | None = None,
 ) -> None:
-    """Run a fenced operator inside of an application, as `kopf.operator()` does; cancel it to stop.
+    """Run a fenced operator inside an application, as `kopf.operator()` does; cancel it to stop.
 
     It returns by itself when the Pod is being deleted, as `kopf.operator()` does at a SIGTERM.
 
-    The terms run in threads and loops of their own, so that a blocked loop of the application does not cost
-    the Lease.
+    Each term runs in its own thread and event loop, so that the Lease is not lost when the application's loop is
+    blocked.
 
     Args:
-        settings: of the Lease and the fence; ``KOPF_HA_*`` by default.
+        settings: of the Lease and the fence; read from ``KOPF_HA_*`` by default.
         registry: the handlers; Kopf's default registry by default.
-        namespaces: those served; all when empty.
-        clusterwide: all namespaces.
+        namespaces: those to serve; all if empty.
+        clusterwide: serve all namespaces.
         lifecycle: Kopf's order of handlers.
         make_settings: makes Kopf's settings for a term.
         make_memo: makes the memo for a term.
         everywhere: handlers that run on every replica and only read; `kopf_ha.everywhere` by default.
 
     Raises:
-        ConfigurationError: an option or a handler that cannot be meant so, or no credentials.
+        ConfigurationError: an option or a handler is not allowed, or there are no credentials.
         TermEnded: the Lease was lost and `after_loss` is `exit`.
-        KopfHAError: what runs on every replica ended.
+        KopfHAError: the handlers that run on every replica ended.
     """
     adapters.install()
     _name_uncovered()
@@ -123,8 +124,9 @@ async def operator(
         registry, namespaces, clusterwide, lifecycle=lifecycle, make_settings=make_settings, make_memo=make_memo
     )
     name_unserved(options.registry)
-    runner = Runner(settings or Settings.from_env(), options, everywhere)
-    # Not in the loop's executor: it may have few threads, and they are the application's.
+    given = settings or Settings.from_env()
+    # Credentials may come from a program. Not in the loop's executor: its threads are the application's.
+    runner = await in_thread(lambda: build(given, options, everywhere), "kopf-ha-build")
     done = in_thread(runner.run, "kopf-ha-runner")
     try:
         status = await asyncio.shield(done)
@@ -133,15 +135,15 @@ async def operator(
         await asyncio.shield(done)
         raise
     if status == EXIT_EVERYWHERE:
-        raise KopfHAError("what runs on every replica ended; the log has the cause")
+        raise KopfHAError("kopf_ha.everywhere ended; the log names the cause")
     if status:
-        raise TermEnded("the Lease was lost; the log has the cause")
+        raise TermEnded("the Lease was lost; the log names the cause")
 
 
 def _name_uncovered() -> None:
     for name in adapters.uncovered():
         logger.warning(
-            "client %s is imported and not fenced: what it writes, a stale leader writes, too; use kubernetes,"
+            "client %s is imported but not fenced: a stale leader's writes through it may be accepted; use kubernetes,"
             " pykube-ng or Kopf's patch for writes",
             name,
         )

@@ -1,7 +1,7 @@
-"""Terms as Kubernetes events: on the Lease, and on this replica's own Pod, where `kubectl describe` shows them.
+"""Sends Kubernetes events about terms: on the Lease, and on this replica's Pod.
 
-`kubectl describe` looks for events by name, namespace, kind and uid of the object: one without the uid is stored and
-never shown there.
+`kubectl describe` shows them. It looks for events by name, namespace, kind and uid of the object, so an event without
+the uid is stored but not shown there.
 """
 
 from __future__ import annotations
@@ -14,21 +14,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import urllib3
-
-from kopf_ha.errors import ConfigurationError
-from kopf_ha.run.api import Api
+from kopf_ha.api import Api
+from kopf_ha.errors import ConfigurationError, Unreached
 from kopf_ha.settings import Settings
 
 logger = logging.getLogger("kopf_ha.run")
 
-#: Seconds to wait for one at most. It is news, and nothing depends on it.
+#: Seconds to wait for an answer. Nothing depends on an event.
 TIMEOUT = 5.0
 #: The API server's limit for a note.
 SHOWN = 1000
-#: Events that may wait, while the API server is away, before more are dropped.
+#: Events that may wait while the API server does not answer. Further ones are dropped.
 WAITING = 100
-#: As `kubectl describe` names the source.
+#: The source, in the words of `kubectl describe`.
 COMPONENT = "kopf-ha"
 
 
@@ -44,18 +42,18 @@ class About:
 
 
 def own_pod(settings: Settings) -> About | None:
-    """Give this replica's Pod, as the downward API names it, if it does."""
+    """Return this replica's Pod; None if the downward API does not name it."""
     if not settings.pod_name or not settings.pod_uid:
         return None
     return About("v1", "Pod", settings.pod_namespace, settings.pod_name, settings.pod_uid)
 
 
 class Events:
-    """Sends events in one thread, in order, by one client; one that cannot be sent is dropped.
+    """Sends events in one thread, in order, by one client. An event that cannot be sent is dropped.
 
     Args:
-        settings: who tells.
-        make: gives the client; an unfenced one, since a term that is over has something to tell, too.
+        settings: of the replica that reports.
+        make: makes an unfenced client, since the end of a term is reported, too.
     """
 
     def __init__(self, settings: Settings, make: Callable[[], Api]) -> None:
@@ -68,13 +66,13 @@ class Events:
         self._thread: threading.Thread | None = None
 
     def post(self, about: About, reason: str, message: str, *, warning: bool = False) -> None:
-        """Send one, without waiting for the API server. From any thread; in the order of the calls."""
+        """Send one, without waiting for the API server. From any thread; events are sent in the order of the calls."""
         with self._lock:
             self._post(about, reason, message, warning)
 
     def _post(self, about: About, reason: str, message: str, warning: bool) -> None:
-        # A name of ours, as client-go makes them, so that one that is sent again is not there twice. Two of one
-        # moment need two names: the second would get the 409 of one that is sent again.
+        # Named here, as client-go does, so that an event that is sent again is not stored twice. Two events of the same
+        # moment need two names, or the second would get the 409 of one that is sent again.
         self._named = max(time.time_ns(), self._named + 1)
         wall = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         involved = {
@@ -99,14 +97,14 @@ class Events:
         try:
             self._queue.put_nowait((f"/api/v1/namespaces/{about.namespace}/events", body))
         except queue.Full:
-            logger.debug("no event: %d wait already", WAITING)
+            logger.debug("event dropped: %d wait already", WAITING)
             return
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="kopf-ha-events", daemon=True)
             self._thread.start()
 
     def flush(self, timeout: float) -> None:
-        """Wait for those that wait, since the process is about to end; at most `timeout` seconds."""
+        """Wait until all events are sent, at most `timeout` seconds; for the end of the process."""
         with self._queue.all_tasks_done:
             self._queue.all_tasks_done.wait_for(lambda: not self._queue.unfinished_tasks, timeout)
 
@@ -115,10 +113,10 @@ class Events:
             path, body = self._queue.get()
             try:
                 self._send(path, body)
-            except (urllib3.exceptions.HTTPError, ConfigurationError, OSError) as error:
-                logger.debug("no event: %s", error)
+            except (Unreached, ConfigurationError, OSError) as error:
+                logger.debug("event dropped: %s", error)
             except Exception:
-                logger.debug("no event", exc_info=True)
+                logger.debug("event dropped", exc_info=True)
             finally:
                 self._queue.task_done()
 
@@ -127,8 +125,8 @@ class Events:
             self._api = self._make()
         try:
             answer = self._api.request("POST", path, body, timeout=TIMEOUT)
-        except urllib3.exceptions.HTTPError:
-            # Between two terms lie hours: the connection of the last one may be gone without a word.
+        except Unreached:
+            # Hours may pass between two events, and the connection may be dead by now.
             answer = self._api.request("POST", path, body, timeout=TIMEOUT)
         if not answer.ok and answer.status != 409:
-            logger.debug("no event: %s %s", answer.status, answer.message)
+            logger.debug("event dropped: %s %s", answer.status, answer.message)

@@ -1,9 +1,9 @@
-"""What runs on every replica, leader or not: a second Kopf for the whole life of the process, in no term.
+"""`kopf_ha.everywhere`: a second Kopf that runs on every replica, leader or not, and belongs to no term.
 
-Webhooks have to answer while nobody leads, and there must be more than one to ask; indices serve them. It
-cannot write: no term means no grant, so the fence refuses whatever leaves it (I8), whichever client is used.
-What Kopf would write there by itself is kept from arising: no handlers that store their progress, no webhook
-configurations of Kopf's own, no finalizers.
+Webhooks have to answer while no replica leads, and on more than one replica; indices serve them. This Kopf cannot
+write: without a term there is no grant, so the fence refuses every write, whichever client sends it (I8). It does not
+try to write by itself either: handlers that store their progress are not allowed in it, and it manages no webhook
+configurations and adds no finalizers.
 """
 
 from __future__ import annotations
@@ -24,32 +24,30 @@ from kopf_ha.run.kopf_thread import LOOK, KopfOptions, KopfThread
 
 logger = logging.getLogger("kopf_ha.everywhere")
 
-#: The exit status when it ended by itself; see docs/runbook.md.
-EXIT_EVERYWHERE = 5
-#: Seconds for which webhooks are served after SIGTERM: a Service names the pod for a moment longer.
+#: Seconds for which webhooks are served after SIGTERM: a Service routes requests to the pod for a moment longer.
 LINGER = 5.0
-#: Kopf removes its finalizer from objects that its registry has no need of it for. Those of the terms' Kopf carry
-#: that one's; no object carries this.
+#: Kopf removes its finalizer from objects that its handlers do not need it for. So this Kopf gets another finalizer
+#: than the Kopf of the terms, and no object carries it.
 FINALIZER = "everywhere.kopf-ha.dev/none"
 
 _MANAGED = (
-    "settings.admission.managed is set for what runs on every replica: Kopf would write the webhook configuration from"
-    " each of them, and remove the webhooks when one stops; leave it unset, apply a ValidatingWebhookConfiguration or"
-    " MutatingWebhookConfiguration of your own, and have its caBundle filled in by cert-manager or from your own CA"
+    "settings.admission.managed is set for kopf_ha.everywhere: each replica would write the webhook configuration, and"
+    " the first that stops would remove the webhooks; leave it unset, apply your own ValidatingWebhookConfiguration or"
+    " MutatingWebhookConfiguration, and have cert-manager fill in its caBundle, or fill it in from your own CA"
 )
 
 
 class Everywhere:
-    """One replica's Kopf for what only reads. Nothing at all when the registry has no handlers.
+    """One replica's Kopf for handlers that only read. It does nothing if there are none.
 
     Args:
-        registry: the handlers. Without a login of its own it logs in as the terms do.
-        options: of the terms: the same namespaces, and their registry's logins.
+        registry: the handlers. If it has no login handlers, those of the terms log in.
+        options: of the terms: the same namespaces, and their registry's login handlers.
         holder: the holder identity.
-        failed: called with the cause, from its thread, when it ended without having been asked to.
+        failed: called with the cause, from its thread, when it ends without having been asked to.
 
     Raises:
-        ConfigurationError: a handler that has to write; the sentence names it.
+        ConfigurationError: a handler has to write; the message names it.
     """
 
     def __init__(
@@ -78,11 +76,11 @@ class Everywhere:
 
     @property
     def ready(self) -> bool:
-        """Whether webhooks are listened for and indices filled; for a readiness probe. True if nothing is to run."""
+        """Whether the webhook server listens and the indices are filled. True if there are no handlers."""
         return not self.wanted or (self._ready and not self._ended.is_set())
 
     def start(self) -> None:
-        """Run it in a thread and loop of its own."""
+        """Run it in its own thread and event loop."""
         if self.wanted:
             self._thread.start()
 
@@ -91,19 +89,19 @@ class Everywhere:
 
         Args:
             timeout: seconds to wait; what hangs longer ends with the process.
-            linger: seconds to serve webhooks before that, since a Service leads here for a moment longer.
+            linger: seconds to serve webhooks before that, since a Service routes requests here for a moment longer.
         """
         if not self._thread.started:
             return
         if linger and self._serves and not self._ended.is_set():
-            logger.info("webhooks are served for %g s more, while Services may still lead here", linger)
+            logger.info("webhooks are served for %g s more, since Services may still route requests here", linger)
             self._ended.wait(linger)
         self._thread.stop()
         if not self._thread.join(timeout):
-            logger.warning("what runs on every replica still does %g s after it was asked to stop", timeout)
+            logger.warning("kopf_ha.everywhere still runs %g s after it was asked to stop", timeout)
 
     def _end(self, error: BaseException | None) -> None:
-        """Tell about the first end, unless it was asked for."""
+        """Report that it ended, once, unless it was asked to."""
         if self._ended.is_set():
             return
         self._ended.set()
@@ -113,9 +111,13 @@ class Everywhere:
         if isinstance(error, ConfigurationError):
             cause = str(error)
         else:
-            cause = f"{type(error).__name__}: {error}" if error else "Kopf stopped by itself; its log has the reason"
-        logger.error("what runs on every replica (kopf_ha.everywhere) ended: %s", cause)
-        self._failed(f"what runs on every replica ended: {cause}")
+            cause = (
+                f"{type(error).__name__}: {error}"
+                if error
+                else "Kopf stopped by itself; its log lines before this one say why"
+            )
+        logger.error("kopf_ha.everywhere ended: %s", cause)
+        self._failed(f"kopf_ha.everywhere ended: {cause}")
 
     async def _main(self) -> None:
         settings, server = self._options.make_settings(), _Server()
@@ -133,25 +135,25 @@ class Everywhere:
             raise
 
     def _root_ended(self, task: asyncio.Task[Any]) -> None:
-        if not task.cancelled():  # those are what Kopf ends because of another
+        if not task.cancelled():  # Kopf cancels the others when one ends
             self._end(task.exception())
         self._thread.stop_kopf()
 
     def _look(self, server: _Server, operator: _kopf.SpawnedOperator) -> None:
-        """Look until all is there. A callback and no task: Kopf would wait for it when it stops."""
+        """Look until it is ready. A callback and not a task: Kopf would wait for a task when it stops."""
         if self._thread.asked or self._ended.is_set():
             return
         if not server.indexed.is_set() and operator.has_filled_indices():
             server.indexed.set()
         if server.indexed.is_set() and (server.listening or not self._serves):
             self._ready = True
-            logger.info("what runs on every replica is up")
+            logger.info("kopf_ha.everywhere is up")
             return
         asyncio.get_running_loop().call_later(LOOK, self._look, server, operator)
 
 
 class _Server:
-    """The operator's own webhook server, seen from outside."""
+    """Wraps the operator's webhook server, to see when it listens and to let requests wait for the indices."""
 
     def __init__(self) -> None:
         self.listening = False
@@ -159,10 +161,10 @@ class _Server:
         self._server: Any = None
 
     def configure(self, settings: kopf.OperatorSettings) -> None:
-        """Settle what startup handlers may not decide.
+        """Overrule the settings that startup handlers may not choose here.
 
         Raises:
-            ConfigurationError: they want Kopf to write webhook configurations.
+            ConfigurationError: Kopf is to write webhook configurations.
         """
         if settings.admission.managed is not None:
             raise ConfigurationError(_MANAGED)
@@ -189,26 +191,28 @@ class _Server:
 
 
 def check(registry: kopf.OperatorRegistry) -> None:
-    """Refuse handlers that cannot do without writing.
+    """Refuse handlers that have to write.
 
     Raises:
-        ConfigurationError: there is one; the sentence names it.
+        ConfigurationError: there is one; the message names it.
     """
     for handler in _kopf.storing_handlers(registry):
         raise ConfigurationError(
-            f"handler {handler} is registered to run on every replica, and cannot: Kopf writes the progress of"
-            " handlers for changes, timers and daemons into their objects, which the leader alone may do; leave"
-            " out registry=kopf_ha.everywhere, which is for webhooks, indices and event handlers that only read"
+            f"handler {handler} cannot run on every replica: Kopf writes the progress of change handlers, timers and"
+            " daemons into their objects, and only the leader may write; remove registry=kopf_ha.everywhere, which is"
+            " for webhooks, indices and event handlers that only read"
         )
 
 
 def name_unserved(registry: kopf.OperatorRegistry) -> None:
-    """Say in the log which handlers of the terms' registry are not what they seem to be."""
+    """Log a warning for each handler of the terms' registry that does not do what its author may expect."""
     for webhook in _kopf.webhooks(registry):
         logger.warning(
-            "webhook %s is served by the leader alone, and by nobody between two terms; register it with"
-            " registry=kopf_ha.everywhere to have every replica serve it",
+            "webhook %s is served by the leader only, so it is not served between two terms; register it with"
+            " registry=kopf_ha.everywhere, and every replica serves it",
             webhook,
         )
     for probe in _kopf.probes(registry):
-        logger.warning("probe %s is never asked: Kopf's liveness endpoint is not served; use --health-port", probe)
+        logger.warning(
+            "probe %s is never called, since Kopf's liveness endpoint is not served; use --health-port", probe
+        )

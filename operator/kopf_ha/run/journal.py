@@ -1,4 +1,4 @@
-"""What a replica tells the world of its terms, in one place: metrics, events, and the line at a term's end."""
+"""Reports what happens to a replica's terms: in metrics, in events and in the log."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 from kopf_ha._context import boottime
 from kopf_ha.adapters import Outcome
+from kopf_ha.api import Api
 from kopf_ha.core.grant import Grant
 from kopf_ha.election import Elector
-from kopf_ha.run.api import Api
 from kopf_ha.run.events import About, Events, own_pod
 from kopf_ha.run.metrics import Metrics
 from kopf_ha.run.report import Report, log_refusal
@@ -24,11 +24,11 @@ SHOWN = 10
 
 
 class Journal:
-    """Tells of one runner's terms. Nothing here may keep a term from beginning or ending.
+    """Reports about the terms of one runner. Nothing here may keep a term from beginning or ending.
 
     Args:
         settings: the replica's.
-        make_api: gives an unfenced client, for events.
+        make_api: makes an unfenced client, for events.
     """
 
     def __init__(self, settings: Settings, make_api: Callable[[], Api]) -> None:
@@ -37,17 +37,17 @@ class Journal:
         self.events = Events(settings, make_api)
         self.report = Report()
         self._lease_uid = ""
-        self._missing: list[str] = []  #: what the API server was found not to enforce in this term
+        self._missing: list[str] = []  #: what the API server does not enforce, as found in this term
         self._aside = 0  #: how many objects are set aside in this term
         self._ended_at = 0.0
         self._pod = own_pod(settings)
 
     def watch(self, elector: Elector) -> None:
-        """Have the metrics ask the election whenever they are asked."""
+        """Let the metrics ask the election at each scrape."""
         self.metrics.watch(lambda: elector.grant)
 
     def began(self, grant: Grant, lease_uid: str) -> None:
-        """Tell that a term began, by the Lease of this uid."""
+        """Report that a term began, by the Lease with this uid."""
         token, holder = grant.stamp.token, grant.stamp.holder
         self.report, self._lease_uid = Report(grant, boottime()), lease_uid
         self._missing, self._aside = [], 0
@@ -55,27 +55,27 @@ class Journal:
         self._post("Leading", "BecameLeader", f"{holder} became leader with token {token}")
 
     def barrier_up(self, seconds: float, objects: int) -> None:
-        """Tell that the present term's barrier is up."""
+        """Report that the present term's barrier is up: how long it took, and how many objects it stamped."""
         self.report.barrier = (seconds, objects)
         self.metrics.barrier_took(seconds)
         token = self.report.grant.stamp.token if self.report.grant else 0
         logger.info("barrier: %d deciding objects stamped with token %d in %.3f s", objects, token, seconds)
 
     def set_aside(self, objects: Sequence[object]) -> None:
-        """Tell what is set aside in the present term: at its barrier, and when a later try stamped some of it."""
+        """Report what is set aside in the present term: after its barrier, and when a later try stamped some of it."""
         before, self._aside = self._aside, len(objects)
         if not objects:
             logger.info("all deciding objects that were set aside are stamped now")
             return
         shown = "; ".join(str(one) for one in objects[:SHOWN])
         more = f"; and {len(objects) - SHOWN} more" if len(objects) > SHOWN else ""
-        line = f"{len(objects)} deciding objects are set aside, nothing is decided from them until they can be stamped"
+        line = f"{len(objects)} deciding objects are set aside; nothing is decided from them until they are stamped"
         logger.error("%s: %s%s", line, shown, more)
         if not before:
             self._post("SetAside", "SetAside", f"{line}: {shown}{more}", warning=True)
 
     def not_enforced(self, missing: Sequence[str]) -> None:
-        """Tell what the API server would let through; in one term only when that has changed."""
+        """Report what the API server does not enforce; within a term only when that changed."""
         self.metrics.missing.set(len(missing))
         before, self._missing = self._missing, list(missing)
         if before and not missing:
@@ -88,33 +88,33 @@ class Journal:
             self._post("NotEnforced", "NotEnforced", "; ".join(missing), warning=True)
 
     def wrote(self, outcome: Outcome) -> None:
-        """Tell how one attempt to write ended. In the writer's thread."""
+        """Report how one attempt to write ended. Called in the writer's thread."""
         self.metrics.count(outcome)
         if outcome.grant is None or outcome.grant is self.report.grant:
             self.report.add(outcome)
         log_refusal(outcome)
 
     def ended(self, grant: Grant, cause: str, *, lost: bool) -> None:
-        """Tell that a term's grant is closed; its handlers may still run.
+        """Report that a term's grant is closed; its handlers may still run.
 
         Args:
             grant: of the term.
-            cause: in a sentence.
-            lost: it was not by choice.
+            cause: why it ended, in a sentence.
+            lost: whether it ended against the replica's will.
         """
         self._ended_at = boottime()
         stopped = f"{grant.stamp.holder} stopped leading, token {grant.stamp.token}: {cause}"
         self._post("Lost" if lost else "Stopped", "StoppedLeading", stopped, warning=lost)
 
     def over(self, grant: Grant, cause: str) -> None:
-        """Tell in one line what the term was, when its last handler ended."""
+        """Log one line that sums the term up, after its last handler ended."""
         now, report, stamp = self._ended_at, self.report, grant.stamp
         line = "term %d of %s is over: %s"
         extra = {"term": report.fields(cause, now)}
         logger.info(line, stamp.token, stamp.holder, report.summary(cause, now), extra=extra)
 
     def flush(self) -> None:
-        """Wait for the events that were not sent yet, a moment at most."""
+        """Wait for the events that are not sent yet, at most `FLUSH` seconds."""
         self.events.flush(FLUSH)
 
     def _post(self, on_lease: str, on_pod: str, message: str, *, warning: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""A thread and an event loop in which Kopf runs once, from its first task to its last handler."""
+"""One thread with an event loop in which Kopf runs once, from its first task to its last handler."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import kopf
 from kopf_ha import _kopf
 from kopf_ha.adapters.kopf_client import fenced_vault
 
-#: Seconds between two looks at what goes on in the loop.
+#: Seconds between two looks at the tasks in the loop.
 LOOK = 0.05
-#: Seconds after which a thread that waits looks for signals.
+#: Seconds after which a waiting thread wakes, so that Python can run signal handlers.
 WAKE = 0.5
 
 
@@ -25,8 +25,8 @@ WAKE = 0.5
 class KopfOptions:
     """What `kopf.operator()` gets in each term.
 
-    Settings and memo are made anew for each: startup handlers change the settings, and what a memo holds was
-    decided in an earlier term.
+    Each term gets new settings and a new memo: startup handlers change the settings, and a memo holds decisions of an
+    earlier term.
     """
 
     registry: kopf.OperatorRegistry
@@ -39,15 +39,15 @@ class KopfOptions:
 
 @dataclass(eq=False, kw_only=True)
 class KopfThread:
-    """One Kopf in a thread of its own, so that neither its signal handlers nor its loop meet ours.
+    """One Kopf in its own thread, so that it sets no signal handlers and has its own event loop.
 
     Args:
         name: the thread's.
-        inside: gives the context of all that runs in the thread.
-        main: runs in the loop, and ends the thread with its end; calls `spawn` when Kopf may begin.
-        root_ended: called in the loop for each of Kopf's root tasks that ends, and for the one that logs in. Kopf
-            itself goes on until its handlers have ended, for ever if need be.
-        over: called in the thread when all of it ended: with the error, or None.
+        inside: makes the context manager that everything in the thread runs in.
+        main: runs in the loop, and calls `spawn` when Kopf may begin; the thread ends when it returns.
+        root_ended: called in the loop when one of Kopf's root tasks ends, or the task that logs in. Kopf itself waits
+            until its handlers have ended, however long that takes.
+        over: called in the thread when everything in it ended: with the error, or with None.
     """
 
     name: str
@@ -86,11 +86,11 @@ class KopfThread:
                 pass  # the loop is closed: it stopped already
 
     def join(self, timeout: float) -> bool:
-        """Wait until everything in the thread ended, at most `timeout` seconds; say whether it did."""
+        """Wait until everything in the thread ended, at most `timeout` seconds; return whether it did."""
         end = time.monotonic() + timeout
         while self._thread is not None and self._thread.is_alive() and (left := end - time.monotonic()) > 0:
-            # In short pieces: of two signals the kernel may hand the second to another thread, and Python runs its
-            # handler only when this one wakes.
+            # In short pieces: the kernel may deliver a second signal to another thread, and Python runs its handler
+            # only when this thread wakes.
             self._thread.join(min(left, WAKE))
         return self._thread is None or not self._thread.is_alive()
 
@@ -108,11 +108,11 @@ class KopfThread:
         holder: str,
         configured: Callable[[], None] | None = None,
     ) -> _kopf.SpawnedOperator:
-        """Start Kopf, fenced; the caller runs what it gets.
+        """Start Kopf, fenced; the caller runs the operator that is returned.
 
         Args:
             options: for Kopf.
-            settings: made by the caller, since it may have to look at them.
+            settings: made by the caller, which may have to change them later.
             holder: the holder identity.
             configured: called after the last startup handler, before anything else of Kopf begins.
         """
@@ -134,21 +134,21 @@ class KopfThread:
         return operator
 
     def stop_kopf(self) -> None:
-        """Stop Kopf, and see to it that it does not wait for what has nothing to drain; more than once is once."""
+        """Stop Kopf, without waiting for tasks that have nothing to finish. A second call does nothing."""
         if self._stop is not None and not self._stop.is_set():
             self._stop.set()
             self._wake_sleepers()
 
     def _wake_sleepers(self) -> None:
-        """Cancel what waits and has nothing to drain: retries whose time has not come, and Kopf's discovery.
+        """Cancel tasks that only wait: handlers between two tries, and Kopf's discovery.
 
-        Kopf would wait for the former until its patience ends, and 5 s for the latter.
+        Kopf would wait for the former until its own timeout, and 5 s for the latter.
         """
         for task in asyncio.all_tasks(self.loop):
             if _kopf.discovers(task) or _kopf.sleeps_between_tries(task):
                 task.cancel()
         if self.loop is not None:
-            # Again, since others may begin. A callback and no task: Kopf would wait for it.
+            # Again, since others may begin. A callback and not a task: Kopf would wait for a task.
             self.loop.call_later(LOOK, self._wake_sleepers)
 
     def _main(self) -> None:
@@ -158,13 +158,13 @@ class KopfThread:
                 asyncio.run(self._run())
         except asyncio.CancelledError:
             pass  # Kopf cancels its own tasks when it stops
-        except BaseException as e:  # noqa: BLE001  it may end by anything; the caller decides what follows
+        except BaseException as e:  # noqa: BLE001  whatever ends it, the caller decides what follows
             error = e
         self.over(error)
 
     async def _run(self) -> None:
         self._stop = asyncio.Event()
-        # From here on others can stop it in its loop; who did before has left word.
+        # From here on `stop` reaches the loop; an earlier call has left its mark.
         self.loop = asyncio.get_running_loop()
         if not self._asked.is_set():
             await self.main()

@@ -1,7 +1,7 @@
-"""Log records that say in which term they were made: `token`, `holder` and `lease`, in Kopf's own formats.
+"""Adds the term to log records: `token`, `holder` and `lease`, in Kopf's own formats.
 
-A filter of handlers and no factory of records: a record that is born with a `token` makes every
-`logger.info(…, extra={"token": …})` of the operator's code fail.
+It filters in handlers instead of making the records: if records had a `token` from the start, every
+`logger.info(…, extra={"token": …})` in the operator's code would fail.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from kopf_ha.settings import Settings
 
 logger = logging.getLogger("kopf_ha.run")
 
-#: What the layer's own threads, which belong to no term, say of themselves.
+#: For records of the layer's own threads, which belong to no term: the replica's settings, and its present grant.
 _speaker: tuple[Settings, Callable[[], Grant | None]] | None = None
 
 
 class TermFields(logging.Filter):
-    """Adds `token`, `holder` and `lease` to records made in a term, and to the layer's own ones in any thread.
+    """Adds `token`, `holder` and `lease` to records made in a term, and to kopf-ha's own records in any thread.
 
-    What a record has already stays. Records of others outside of a term stay as they are. For an application's own
-    handlers: `handler.addFilter(kopf_ha.run.TermFields())`.
+    Fields that a record has already are kept. Other records outside a term are not changed. An application adds it to
+    its own handlers: `handler.addFilter(kopf_ha.run.TermFields())`.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Add the fields; every record passes."""
+        """Add the fields; return True, since every record passes."""
         grant = current_grant()
         fields: dict[str, object] = {}
         if grant is None and _speaker is not None and record.name.partition(".")[0] == "kopf_ha":
@@ -54,22 +54,22 @@ class _Text(_kopf.TextFormatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the name is the base class's
         token = getattr(record, "token", None)
         if token is not None:
-            record.message = f"[token {token}] {record.message}"  # made anew by each formatter
+            record.message = f"[token {token}] {record.message}"  # each formatter makes it again
         return super().formatMessage(record)
 
 
 class _PrefixingText(_kopf.ObjectPrefix, _Text):
-    """The same with the object's prefix, as Kopf writes it by default."""
+    """The same with the object's prefix, which Kopf writes by default."""
 
 
 def configure(log_format: kopf.LogFormat, log_prefix: bool | None, **options: object) -> None:
-    """Configure the log as `kopf run` does, with the term's fields in it.
+    """Configure the log as `kopf run` does, with the term's fields.
 
-    In the JSON format all that is logged or raised is one object per line, uncaught errors included.
+    In the JSON format each line is one object, also for errors that nothing catches.
 
     Args:
         log_format: plain, full or json.
-        log_prefix: whether texts name the object that they are about; None for Kopf's choice.
+        log_prefix: whether lines of text begin with the object's name; None for Kopf's choice.
         options: for `kopf.configure`.
     """
     kopf.configure(log_format=log_format, log_prefix=log_prefix, **options)  # type: ignore[arg-type]
@@ -77,7 +77,7 @@ def configure(log_format: kopf.LogFormat, log_prefix: bool | None, **options: ob
     is_json = log_format is kopf.LogFormat.JSON
     for handler in logging.getLogger().handlers:
         if not isinstance(handler.formatter, _kopf.Formatter):
-            continue  # somebody else's
+            continue  # not Kopf's
         handler.addFilter(TermFields())
         if not is_json:
             text = _Text if log_prefix is False else _PrefixingText
@@ -92,7 +92,7 @@ def configure(log_format: kopf.LogFormat, log_prefix: bool | None, **options: ob
 def _log_uncaught(
     kind: type[BaseException], error: BaseException | None, trace: TracebackType | None, thread: str = "MainThread"
 ) -> None:
-    """Log what nobody caught, as Python would print it."""
+    """Log an error that nothing caught, as Python would print it."""
     if issubclass(kind, KeyboardInterrupt | SystemExit):
         return
     logger.critical("uncaught in thread %s: %s", thread, kind.__name__, exc_info=(kind, error or kind(), trace))
@@ -100,11 +100,11 @@ def _log_uncaught(
 
 @contextlib.contextmanager
 def speaking_for(settings: Settings, present: Callable[[], Grant | None]) -> Iterator[None]:
-    """Have the layer's own records name this replica, and its present term, for the body.
+    """Add this replica and its present term to kopf-ha's own records while the body runs.
 
     Args:
         settings: the replica's.
-        present: gives the grant of the present term; None between terms.
+        present: returns the grant of the present term; None between terms.
     """
     global _speaker
     _speaker = (settings, present)

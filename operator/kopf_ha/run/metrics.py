@@ -1,4 +1,4 @@
-"""What Prometheus is told: the layer's metrics, in a registry of each runner, and the operator's own beside them."""
+"""The metrics for Prometheus: those of kopf-ha, in a registry of each runner, with the operator's own."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from kopf_ha.errors import TermEnded
 from kopf_ha.run.serving import Server
 from kopf_ha.settings import Settings
 
-#: From an answer of a near API server to a takeover that had to wait out a lease and a barrier.
+#: Buckets: from an answer of a near API server to a takeover that waited for a lease to expire and for a barrier.
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0)
-#: The lines of the fence, docs/promises.md.
+#: The lines of the fence, in the words of docs/promises.md.
 LINES = ("gate", "precondition", "server")
-#: How many kinds are told apart. Code that makes paths out of its data must not fill Prometheus.
+#: How many kinds get their own label. Code that builds paths from its data must not fill Prometheus.
 KINDS = 200
 OTHER = "other"
 
@@ -31,17 +31,17 @@ _KIND = re.compile(r"[a-z0-9][a-z0-9.-]{0,252}(/[a-z]{1,63})?")
 
 
 class _OperatorsOwn(Collector):
-    """What the operator's code registered where prometheus_client puts everything, unless it is told otherwise."""
+    """The metrics that the operator's code registered in prometheus_client's default registry."""
 
     def collect(self) -> Iterator[Metric]:
-        """Give them as they are at the scrape."""
+        """Collect them at each scrape."""
         yield from REGISTRY.collect()
 
 
 class Metrics(Observer):
-    """The metrics of one replica; all but `kopf_ha_writes_total` are there from the start.
+    """The metrics of one replica. All but `kopf_ha_writes_total` have a value from the start.
 
-    `leader_election_master_status` is named as Kubernetes' own components name it.
+    `leader_election_master_status` has the name that Kubernetes' own components use.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -62,20 +62,20 @@ class Metrics(Observer):
             ["name"],
             registry=registry,
         ).labels(name)
-        self._renew = self._histogram("kopf_ha_renew_seconds", "Latency of the Lease's renewals that were done.", name)
+        self._renew = self._histogram("kopf_ha_renew_seconds", "Latency of successful renewals of the Lease.", name)
         self._renew_failures = Counter(
             "kopf_ha_renew_failures",
-            "Attempts to renew the Lease that were refused, or had no answer.",
+            "Attempts to renew the Lease that were refused or got no answer.",
             ["name"],
             registry=registry,
         ).labels(name)
         self._takeover = self._histogram(
             "kopf_ha_takeover_seconds",
-            "From the moment when the Lease could be had (released, expired, its holder gone) to this term's begin.",
+            "From the moment when the Lease was free (released, expired, its holder gone) to the begin of this term.",
             name,
         )
         self._barrier = self._histogram(
-            "kopf_ha_barrier_seconds", "Time that stamping all objects of the deciding kinds took.", name
+            "kopf_ha_barrier_seconds", "Time to stamp all objects of the deciding kinds.", name
         )
         self._writes = Counter(
             "kopf_ha_writes",
@@ -85,17 +85,17 @@ class Metrics(Observer):
         )
         refused = Counter(
             "kopf_ha_refused_writes",
-            "Writes refused since their writer's term was over or had to end, by the line of the fence that refused.",
+            "Writes refused because their writer's term was over or had to end, by the line of the fence that refused.",
             ["line"],
             registry=registry,
         )
         self._refused = {line: refused.labels(line) for line in LINES}
         self.missing = Gauge(
-            "kopf_ha_not_enforced", "Protections that the API server lacks, as of the last term.", registry=registry
+            "kopf_ha_not_enforced", "Protections that the API server lacks, as of the last answer.", registry=registry
         )
         self._aside = Gauge(
             "kopf_ha_set_aside",
-            "Deciding objects that could not be stamped in the present term, so nothing is decided from them.",
+            "Deciding objects that could not be stamped in the present term. Nothing is decided from them.",
             registry=registry,
         )
         self._kinds: set[str] = set()
@@ -104,13 +104,12 @@ class Metrics(Observer):
         return Histogram(metric, text, ["name"], buckets=SECONDS, registry=self.registry).labels(name)
 
     def watch(self, grant: Callable[[], Grant | None], now: Callable[[], float] = boottime) -> None:
-        """Ask at each scrape what is left of the present term's grant, and what is set aside in it.
+        """Look at each scrape at what is left of the present term's grant, and at what is set aside in it.
 
-        Asked then and not noted at a term's begin and end, so that a leader that was paused does not go on saying
-        that it leads.
+        If this were noted when a term begins and ends, a leader that wakes from a pause would report that it leads.
 
         Args:
-            grant: gives the present term's; None between terms.
+            grant: returns the present term's grant; None between terms.
             now: the machine's boot-time clock, in seconds.
         """
 
@@ -127,12 +126,10 @@ class Metrics(Observer):
         self._aside.set_function(aside)
 
     def serve(self, port: int) -> Server | None:
-        """Serve them on all addresses, with what the operator's code has in prometheus_client's default registry.
-
-        Nowhere for port 0.
+        """Serve them on all addresses; return None for port 0.
 
         Raises:
-            ConfigurationError: the port cannot be had.
+            ConfigurationError: the port is not available.
         """
         if not port:
             return None
@@ -140,11 +137,11 @@ class Metrics(Observer):
         return Server("metrics", port, MetricsHandler.factory(self.registry))
 
     def leads(self, token: int) -> None:
-        """Note a term's begin."""
+        """Note that a term began."""
         self._token.set(token)
 
     def renewed(self, seconds: float) -> None:
-        """Note a renewal."""
+        """Note how long a renewal took."""
         self._renew.observe(seconds)
 
     def not_renewed(self) -> None:
@@ -152,11 +149,11 @@ class Metrics(Observer):
         self._renew_failures.inc()
 
     def took_over(self, seconds: float) -> None:
-        """Note that the Lease was acquired."""
+        """Note how long the Lease was free before it was acquired."""
         self._takeover.observe(max(0.0, seconds))
 
     def barrier_took(self, seconds: float) -> None:
-        """Note that a barrier is up."""
+        """Note how long a barrier took."""
         self._barrier.observe(max(0.0, seconds))
 
     def count(self, outcome: Outcome) -> None:
@@ -168,7 +165,7 @@ class Metrics(Observer):
             self._refused[outcome.refused.line].inc()
 
     def _kind(self, path: str) -> str:
-        """Give ``plural[.group][/subresource]`` of a path, without any name; a number of them that is bounded."""
+        """Return the kind of a path, or `OTHER` when too many kinds are known."""
         kind = kind_of(path)
         if kind not in self._kinds:
             if len(self._kinds) >= KINDS:
@@ -178,10 +175,10 @@ class Metrics(Observer):
 
 
 def kind_of(path: str) -> str:
-    """Give ``plural[.group][/subresource]`` of an API path; ``other`` for what is none."""
+    """Return ``plural[.group][/subresource]`` of an API path, without any name; ``other`` for other paths."""
     target = parse_path(path)
     if target is None:
         return OTHER
-    # Of `services/x/proxy/a/b` what follows the subresource is a path of somebody else's.
+    # In `services/x/proxy/a/b`, what follows the subresource is the service's own path.
     kind = target.kind + (f"/{target.subresource.partition('/')[0]}" if target.subresource else "")
     return kind if _KIND.fullmatch(kind) else OTHER

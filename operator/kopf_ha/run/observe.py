@@ -1,9 +1,8 @@
-"""What Kopf's watch sees, told to the fence, so that the steady state costs no extra read."""
+"""Tells the fence which objects Kopf's watch sees, so that ordinary writes need no extra read."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Any
 
 import kopf
@@ -14,7 +13,7 @@ from kopf_ha.adapters import Outcome, wiring
 from kopf_ha.core.target import Target
 from kopf_ha.core.token import ANNOTATIONS
 from kopf_ha.core.wire import Request
-from kopf_ha.errors import Denied, FloorLost, TermEnded
+from kopf_ha.errors import FloorLost
 
 HANDLER_ID = "kopf_ha.observe"
 STARTUP_ID = "kopf_ha.ignore_stamps"
@@ -23,8 +22,9 @@ STARTUP_ID = "kopf_ha.ignore_stamps"
 async def observe(resource: kopf.Resource, body: kopf.Body, type: str | None, **_: Any) -> None:
     """Note the revision that the object's handlers are about to decide from.
 
-    In a term that is lost none of them begins any more: being first, this one ends the object's worker. A token
-    above the term's ends it, too, even if nothing has to be written: what is written next would stand below (I1).
+    This handler is the first one. In a term that is lost it ends the object's worker, so that no other handler begins.
+    An object with a higher token than the term's ends the term even if nothing has to be written: the next write of
+    that object would lower its token (I1).
     """
     grant = current_grant()
     metadata = body["metadata"]
@@ -45,42 +45,14 @@ async def observe(resource: kopf.Resource, body: kopf.Body, type: str | None, **
 
 
 async def ignore_stamps(settings: kopf.OperatorSettings, **_: Any) -> None:
-    """Have Kopf see no change in a child's stamp: update handlers would run for it, in each term anew."""
+    """Make Kopf ignore changes of a child's stamp. Otherwise update handlers would run for it in each term."""
     ignored = settings.persistence.diffbase_storage.ignored_fields
     ignored.extend(f for name in ANNOTATIONS if (f := ("metadata", "annotations", name)) not in ignored)
 
 
 def observe_all(registry: kopf.OperatorRegistry) -> None:
-    """Watch along with every handler of the registry; without effect the second time."""
+    """Add `observe` for each kind that the registry has handlers for. A second call does nothing."""
     if not _kopf.watch_first(registry, observe, HANDLER_ID):
         return
-    # The last of them, since the operator's own may choose another storage.
+    # The last startup handler, since the operator's own may choose another storage.
     kopf.on.startup(registry=registry, id=STARTUP_ID)(ignore_stamps)
-
-
-def _not_ours(record: logging.LogRecord) -> bool:
-    return not _kopf.tells_of_handler(record, HANDLER_ID)
-
-
-def _not_signals(record: logging.LogRecord) -> bool:
-    return not _kopf.tells_of_signals(record)
-
-
-def _without_trace(record: logging.LogRecord) -> bool:
-    """A write that is refused since its term is over is no surprise, and its cause is not where it was sent.
-
-    Nor is that of one that a policy refuses: its sentence says all.
-    """
-    if record.exc_info and isinstance(record.exc_info[1], TermEnded | Denied):
-        record.exc_info = None
-    return True
-
-
-def hush() -> None:
-    """Keep the lines about our own handler, and of signals, which are the runner's, out of the operator's log.
-
-    And tracebacks of a term's end.
-    """
-    _kopf.objects_log.addFilter(_not_ours)
-    _kopf.objects_log.addFilter(_without_trace)
-    _kopf.running_log.addFilter(_not_signals)

@@ -1,4 +1,4 @@
-"""What became of a term's writes: counted, each refusal in one readable line, and all of it in one at the end."""
+"""What became of a term's writes: counts for the summary at its end, and a log line for each refusal."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ logger = logging.getLogger("kopf_ha.fence")
 
 
 class Report:
-    """One term's.
+    """Counts the writes of one term.
 
     Args:
-        grant: of the term; None for writes outside of any.
+        grant: of the term; None for writes outside any term.
         began: when it began, in seconds on the machine's boot-time clock.
     """
 
@@ -38,11 +38,11 @@ class Report:
                 self.counts[outcome.client, outcome.result] += 1
 
     def fields(self, cause: str, now: float) -> dict[str, Any]:
-        """Give all of it, for JSON.
+        """Return the summary as fields for JSON.
 
         Args:
-            cause: of the term's end, in a sentence.
-            now: on the same clock as `began`: when it ended.
+            cause: why the term ended, in a sentence.
+            now: when it ended, on the same clock as `began`.
         """
         with self._lock:
             counts = sorted(self.counts.items())
@@ -59,7 +59,7 @@ class Report:
         return found | {"writes": writes, "refused": refused}
 
     def summary(self, cause: str, now: float) -> str:
-        """Give all of it in one line for people: ``led 12.3 s; barrier 0.1 s, 40 objects; kopf 2xx 31; …``."""
+        """Return the summary as a line for people: ``led 12.3 s; barrier 0.1 s, 40 objects; kopf 2xx 31; …``."""
         f = self.fields(cause, now)
         barrier = "barrier not up"
         if self.barrier is not None:
@@ -73,9 +73,9 @@ class Report:
 
 
 def log_refusal(outcome: Outcome) -> None:
-    """Log one attempt if it was refused: what was sent where, and what came back.
+    """Log one attempt if it was refused: the request and the answer.
 
-    Names, verbs and tokens only. Bodies hold passwords, and an API server's message quotes them.
+    Only names, verbs and tokens: bodies may hold passwords, and an API server's message may quote them.
     """
     refused = outcome.refused
     if refused is None or outcome.request.method not in WRITES:

@@ -1,8 +1,8 @@
-"""A small HTTP server in a thread of its own, which answers whatever the operator's code does to its loop.
+"""A small HTTP server in its own thread, which answers even when the operator's code blocks its event loop.
 
-Any pod may connect to it, so it holds few connections, each for a short time, and prefers the newest: whoever keeps
-all of them open keeps no probe from being answered (I10). One loop for all; a thread for each would be one more
-thing to use up.
+Any pod may connect to it. So it holds few connections, each for a short time, and closes the oldest for a new one: a
+client that keeps connections open cannot keep probes from being answered (I10). One event loop serves all of them,
+since threads would be one more thing that clients can use up.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ logger = logging.getLogger("kopf_ha.run")
 
 #: Seconds for a whole request, from the connection to the last byte of the answer.
 PATIENCE = 10.0
-#: Connections that are held at once. When one more comes, the oldest goes.
+#: Connections that are held at once. For one more, the oldest is closed.
 SLOTS = 32
-#: Connections that are accepted in one turn of the loop, hence open beyond the slots for a moment.
+#: Connections that are accepted in one turn of the loop. So many more than `SLOTS` may be open for a moment.
 BATCH = 16
-#: Connections that the kernel keeps until then. Of one that it drops the client tries again a second later only.
+#: Connections that the kernel keeps until they are accepted. A client whose connection it drops waits a second.
 WAITING = 128
-#: Bytes of a request, its headers included.
+#: Bytes of a request, with its headers.
 REQUEST = 16 * 1024
 
 
@@ -37,14 +37,14 @@ class Server:
     """One port on all addresses, served until `close`.
 
     Args:
-        what: is served, for the sentence when it cannot be.
+        what: names what is served, for messages.
         port: TCP port; 0 takes a free one, see `port`.
-        handler: answers requests without a body. It runs in the server's loop, so it must not wait.
+        handler: answers requests without a body. It runs in the server's event loop, so it must not block.
         patience: seconds for a whole request.
         slots: connections that are held at once.
 
     Raises:
-        ConfigurationError: the port cannot be had.
+        ConfigurationError: the port is not available.
     """
 
     def __init__(
@@ -64,14 +64,14 @@ class Server:
         self._handler = handler
         self._patience = patience
         self._slots = slots
-        self._open: dict[asyncio.StreamWriter, None] = {}  #: in the order of their coming
+        self._open: dict[asyncio.StreamWriter, None] = {}  #: the oldest first
         self._loop = asyncio.new_event_loop()
         self._over = asyncio.Event()
         self._thread = threading.Thread(target=self._main, name=f"kopf-ha-{what}", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Stop serving and give the port back."""
+        """Stop serving, and close the port."""
         self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join()
 
@@ -98,13 +98,13 @@ class Server:
                 writer.close()
                 await writer.wait_closed()
         except (TimeoutError, OSError, EOFError, asyncio.LimitOverrunError):
-            pass  # a client that hung up, is too slow or is none
+            pass  # the client hung up, was too slow, or sent something else than HTTP
         finally:
             self._open.pop(writer, None)
             writer.transport.abort()
 
     def _answer(self, asked: bytes, peer: Any) -> bytes:
-        """Let the handler read from memory and write to it: it never waits for a client."""
+        """Let the handler read from memory and write to memory, so that it never waits for a client."""
         exchange: Any = _Exchange(asked)
         server: Any = self
         try:
@@ -115,7 +115,7 @@ class Server:
 
 
 class _Exchange:
-    """One request that was read whole, as the socket that a handler of `http.server` wants."""
+    """A request that was read completely, in the form of the socket that a handler of `http.server` expects."""
 
     def __init__(self, asked: bytes) -> None:
         self._asked = asked
@@ -129,7 +129,7 @@ class _Exchange:
 
 
 def _listen(port: int) -> socket.socket:
-    """Listen on one socket for both families: a pod's address may be of either, and probes go to it."""
+    """Listen on one socket for IPv4 and IPv6: a pod may have an address of either, and probes use it."""
     if socket.has_dualstack_ipv6():
         return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
     return socket.create_server(("", port))
@@ -137,7 +137,7 @@ def _listen(port: int) -> socket.socket:
 
 @contextlib.contextmanager
 def serving(serve: Callable[[], Server | None]) -> Iterator[None]:
-    """Serve for the body, if there is a port to serve at."""
+    """Serve while the body runs. `serve` returns None if there is nothing to serve."""
     server = serve()
     try:
         yield

@@ -1,13 +1,11 @@
-"""One term: the barrier is raised and then Kopf runs, until the term ends."""
+"""One term in its thread: first what prepares it, then Kopf, until the term ends."""
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import kopf
 
@@ -15,10 +13,9 @@ from kopf_ha._context import entered
 from kopf_ha.core.grant import Grant
 from kopf_ha.run.kopf_thread import KopfOptions, KopfThread
 from kopf_ha.run.observe import observe_all
+from kopf_ha.run.threads import in_thread
 
-T = TypeVar("T")
-
-_BY_ITSELF = "Kopf stopped by itself; its log has the reason"
+_BY_ITSELF = "Kopf stopped by itself; its log lines before this one say why"
 
 
 @dataclass(eq=False)
@@ -26,13 +23,13 @@ class Term:
     """One leadership of this process, from the barrier to the last handler.
 
     Args:
-        grant: what this term's writes stand on.
+        grant: allows this term's writes.
         options: for Kopf.
-        before: the barrier; runs in a thread, inside of the term.
-        beat: called every `pulse` seconds while the term's loop turns.
-        ended: called from the term's thread as soon as it ends by itself, and when it is over: with the error,
-            or None when it was asked to stop.
-        pulse: seconds between two signs of life of the loop, without which the lease is not renewed.
+        before: prepares the term, with the barrier; called in a thread that belongs to the term.
+        beat: called every `pulse` seconds while the term's event loop runs.
+        ended: called from the term's thread as soon as the term ends by itself, and when it is over: with the error,
+            or with None when it was asked to stop.
+        pulse: seconds between two signs of life of the event loop. Without these the Lease is not renewed.
     """
 
     grant: Grant
@@ -55,14 +52,14 @@ class Term:
         )
 
     def start(self) -> None:
-        """Run the term in a thread of its own."""
+        """Run the term in its own thread."""
         self.thread.start()
 
     def stop(self, patience: float = 0.0) -> None:
         """Ask Kopf to stop: no new handlers; those that run may end. From any thread, without waiting.
 
         Args:
-            patience: seconds after which Kopf cancels async handlers, when more than its own setting says.
+            patience: seconds after which Kopf cancels async handlers, if that is longer than its own setting.
         """
         settings = self._settings
         if patience and settings is not None:
@@ -70,7 +67,7 @@ class Term:
         self.thread.stop()
 
     def join(self, timeout: float) -> bool:
-        """Wait until everything of the term ended, at most `timeout` seconds; say whether it did."""
+        """Wait until everything of the term ended, at most `timeout` seconds; return whether it did."""
         return self.thread.join(timeout)
 
     async def _main(self) -> None:
@@ -81,7 +78,7 @@ class Term:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         asked.cancel()
         if not barrier.done():
-            # Nothing of the operator has run, so there is nothing to wait for; the gate ends the barrier.
+            # No code of the operator has run, so there is nothing to wait for; the closed gate ends the barrier.
             self.grant.close("the term was stopped before its barrier was up")
             return
         barrier.result()
@@ -96,41 +93,12 @@ class Term:
             raise RuntimeError(_BY_ITSELF)
 
     def _root_ended(self, task: asyncio.Task[Any]) -> None:
-        # Told at once: Kopf waits for its handlers, and nobody would lead while the Lease is renewed.
+        # At once: Kopf still waits for its handlers, and meanwhile this replica would renew the Lease and not lead.
         if not self.thread.asked and not self.grant.closed:
             error = None if task.cancelled() else task.exception()
             self.ended(self, error or RuntimeError(_BY_ITSELF))
 
     def _beat_on(self) -> None:
-        # A callback and no task: Kopf cancels tasks that it does not know when it stops.
+        # A callback and not a task: Kopf cancels unknown tasks when it stops.
         self.beat()
         asyncio.get_running_loop().call_later(self.pulse, self._beat_on)
-
-
-def in_thread(fn: Callable[[], T], name: str) -> asyncio.Future[T]:
-    """Run `fn` in a daemon thread of its own, with the caller's context: what hangs there keeps nobody waiting."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-    context = contextvars.copy_context()
-
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if future.done():
-            return  # nobody waits any more
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]
-
-    def main() -> None:
-        result, error = None, None
-        try:
-            result = context.run(fn)
-        except BaseException as e:  # noqa: BLE001  the caller gets it
-            error = e
-        try:
-            loop.call_soon_threadsafe(settle, result, error)
-        except RuntimeError:
-            pass  # the loop is closed: nobody waits any more
-
-    threading.Thread(target=main, name=name, daemon=True).start()
-    return future

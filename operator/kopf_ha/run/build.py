@@ -1,0 +1,109 @@
+"""The parts of one replica, made and joined."""
+
+from __future__ import annotations
+
+import queue
+from typing import Any
+
+import kopf
+
+import kopf_ha
+from kopf_ha import _registry
+from kopf_ha.api import Api
+from kopf_ha.core.fence import Fence
+from kopf_ha.core.grant import Grant
+from kopf_ha.election import Elector, PodWatcher, RunLock
+from kopf_ha.run.credentials import make_client
+from kopf_ha.run.ending import EXIT_EVERYWHERE
+from kopf_ha.run.enforcement import Enforcement
+from kopf_ha.run.everywhere import Everywhere
+from kopf_ha.run.inbox import Ended, Inbox, Quit, Started, Stopped
+from kopf_ha.run.journal import Journal
+from kopf_ha.run.kopf_thread import KopfOptions
+from kopf_ha.run.preparation import Preparation
+from kopf_ha.run.runner import Runner
+from kopf_ha.run.selftest import SelfTest
+from kopf_ha.run.term import Term
+from kopf_ha.settings import Settings
+
+
+def build(settings: Settings, options: KopfOptions, everywhere: kopf.OperatorRegistry | None = None) -> Runner:
+    """Make a replica that is ready to run. It reads credentials, and sends nothing yet.
+
+    Args:
+        settings: the replica's.
+        options: for the Kopf of each term.
+        everywhere: handlers that run on every replica; `kopf_ha.everywhere` by default.
+
+    Raises:
+        ConfigurationError: there are no credentials, or a handler cannot run on every replica.
+    """
+    inbox: Inbox = queue.SimpleQueue()
+    journal = Journal(settings, lambda: Api(_client(fenced=False)))
+    fence = Fence(settings.lease, settings.fence, settings.deciding, settings.exempt)
+    elector = Elector(
+        settings,
+        lambda: _client("-election", fenced=False),
+        on_started=lambda grant: inbox.put(Started(grant)),
+        on_stopped=lambda grant, cause: inbox.put(Stopped(grant, cause)),
+        on_new_leader=lambda holder, token: pods.nudge(),
+        floor=lambda: fence.floor,
+        observer=journal.metrics,
+    )
+    journal.watch(elector)
+    enforcement = Enforcement(
+        SelfTest(Api(_client(fenced=False)), settings),
+        fence,
+        journal,
+        token=lambda: elector.observed_token,
+        required=settings.require_policies,
+    )
+    pods = PodWatcher(
+        settings,
+        lambda: _client("-election", fenced=False),
+        holder=lambda: elector.observed,
+        gone=elector.holder_gone,
+        head_start=elector.head_start,
+        deleted=lambda cause: runner.quit(cause),
+        confirm=enforcement.confirm,
+    )
+    preparation = Preparation(
+        api=Api(_client(fenced=True)),
+        fence=fence,
+        journal=journal,
+        enforcement=enforcement,
+        policies_first=settings.require_policies,
+    )
+
+    def make_term(grant: Grant) -> Term:
+        return Term(
+            grant,
+            options,
+            before=lambda: preparation.before_kopf(grant),
+            beat=elector.beat,
+            ended=lambda term, error: inbox.put(Ended(term, error)),
+            pulse=min(1.0, settings.retry_period / 2),
+        )
+
+    runner = Runner(
+        settings=settings,
+        inbox=inbox,
+        elector=elector,
+        fence=fence,
+        journal=journal,
+        enforcement=enforcement,
+        make_term=make_term,
+        pods=pods,
+        run_lock=RunLock(settings, elector.holder_gone),
+        everywhere=Everywhere(
+            everywhere if everywhere is not None else _registry.everywhere(),
+            options,
+            settings.identity,
+            failed=lambda cause: inbox.put(Quit(cause, EXIT_EVERYWHERE)),
+        ),
+    )
+    return runner
+
+
+def _client(what: str = "", *, fenced: bool) -> Any:
+    return make_client(f"kopf-ha{what}/{kopf_ha.__version__}", fenced=fenced)

@@ -1,0 +1,125 @@
+"""Stamps objects of the deciding kinds through the fence, each of them or with the reason why not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kopf_ha._context import CurrentTerm
+from kopf_ha.api import Api
+from kopf_ha.core.fence import Fence
+from kopf_ha.core.grant import Grant
+from kopf_ha.core.refusal import outline
+from kopf_ha.core.stamping import ALONE
+from kopf_ha.core.target import Target
+from kopf_ha.core.token import MalformedStamp, stamp_of
+from kopf_ha.core.wire import Response
+from kopf_ha.errors import ConfigurationError, Refused, TermEnded, Unreached
+from kopf_ha.run.kinds import NO_STAMP, ServedKind
+
+#: Stamps under way at once. More would starve the renewal's priority level of a small API server.
+PARALLEL = 8
+#: Seconds that one stamp may take: one that hangs must not keep handlers waiting for long.
+TIMEOUT = 10.0
+#: How much of an object's trouble a line shows.
+SHOWN = 300
+#: What an object's trouble begins with when there was no answer at all.
+UNANSWERED = "no answer: "
+
+
+@dataclass(frozen=True, slots=True)
+class DecidingObject:
+    """One object of a deciding kind.
+
+    Args:
+        kind: where it lives.
+        namespace: empty for a cluster-scoped kind.
+        name: its name.
+        uid: its uid.
+        trouble: why it could not be stamped, in a sentence; empty while nothing is known.
+        refused: the fence refused it because of what the object records, which somebody has to repair.
+    """
+
+    kind: ServedKind
+    namespace: str
+    name: str
+    uid: str
+    trouble: str = ""
+    refused: bool = False
+
+    @classmethod
+    def of(cls, kind: ServedKind, body: Mapping[str, Any]) -> DecidingObject:
+        """Take it from a list."""
+        metadata = body["metadata"]
+        return cls(kind, metadata.get("namespace") or "", metadata["name"], str(metadata["uid"]))
+
+    @property
+    def target(self) -> Target:
+        """What the fence calls it."""
+        return Target(self.kind.group, self.kind.version, self.kind.plural, self.namespace, self.name)
+
+    def __str__(self) -> str:
+        return f"{self.target}" + (f" ({' '.join(self.trouble.split())[:SHOWN]})" if self.trouble else "")
+
+
+def stamp_all(api: Api, fence: Fence, grant: Grant, objects: list[DecidingObject]) -> list[DecidingObject]:
+    """Try each object once; return those that could not be stamped, with their trouble.
+
+    Raises:
+        ConfigurationError: a kind's schema has no stamp.
+        TermEnded: the term is over.
+    """
+    stamp = CurrentTerm(grant).bind(lambda one: stamp_one(api, fence, one))
+    pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="kopf-ha-barrier")
+    try:
+        return [one for one in pool.map(stamp, objects) if one is not None]
+    finally:
+        # After a refusal that ends the term, the rest need not be refused one by one.
+        pool.shutdown(cancel_futures=True)
+
+
+def stamp_one(api: Api, fence: Fence, one: DecidingObject) -> DecidingObject | None:
+    """Stamp one object through the fence; return it with its trouble, or None when it is stamped or gone.
+
+    The fence reads the object right before it writes the stamp, and tries again when somebody edits it in between.
+
+    Raises:
+        ConfigurationError: the kind's schema has no stamp.
+        TermEnded: the term is over.
+    """
+    kind, refused, trouble = one.kind, False, ""
+    try:
+        if one.trouble:
+            fence.known.forget(one.target.key)
+        if one.refused and _records_the_same(api.request("GET", one.target.path, timeout=TIMEOUT), fence.lease):
+            return one  # otherwise the log would show the same refusal each time
+        path = one.target.path + "/status"
+        answer = api.request("PATCH", path, ALONE, "application/merge-patch+json", timeout=TIMEOUT)
+        if not answer.ok and not _is_gone(answer, one.name):
+            trouble = outline(answer)
+    except TermEnded:
+        raise
+    except Refused as error:
+        refused, trouble = True, str(error)
+    except Unreached as error:
+        trouble = f"{UNANSWERED}{error}"
+    if fence.schemas.get((kind.group, kind.version, kind.plural)) is False:
+        raise ConfigurationError(NO_STAMP.format(f"{kind.plural}.{kind.group}"))
+    return replace(one, trouble=trouble, refused=refused) if trouble else None
+
+
+def _records_the_same(answer: Response, lease: str) -> bool:
+    """Whether the object still records what the fence refuses: another Lease's stamp, or a malformed one."""
+    try:
+        recorded = stamp_of(answer.json, stamped=True) if answer.ok else None
+    except MalformedStamp:
+        return True
+    return recorded is not None and recorded.lease != lease
+
+
+def _is_gone(answer: Response, name: str) -> bool:
+    """Whether the object does not exist. A 404 without its name means that its kind is not served at the moment."""
+    details = (answer.json or {}).get("details") if answer.status == 404 else None
+    return isinstance(details, Mapping) and details.get("name") == name

@@ -1,0 +1,156 @@
+"""When to ask whether the API server enforces the fence, and what follows from the answer.
+
+It is asked at a term's begin, each minute while the term lasts, by a follower in advance, and by a follower that is
+about to take a Lease over before it expires.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+
+from kopf_ha._context import boottime, entered
+from kopf_ha.core.fence import Fence
+from kopf_ha.core.grant import Grant
+from kopf_ha.errors import ApiError, ConfigurationError, MalformedLease
+from kopf_ha.run.journal import Journal
+from kopf_ha.run.selftest import SelfTest
+from kopf_ha.run.threads import later as call_later
+
+logger = logging.getLogger("kopf_ha.run")
+
+#: Seconds until it is asked again: policies are removed for repairs, and versions are added to kinds.
+ASK_AGAIN = 60.0
+#: Seconds for which it is known that each rule is in force: a follower asks that often, and the answers take a moment.
+KNOWN = ASK_AGAIN + 10.0
+#: Seconds from a term's begin until the rest is asked, where few questions were enough to begin.
+REST = 5.0
+#: Seconds for each answer while a follower waits for it before it takes over early.
+CONFIRM = 2.0
+
+#: What is raised when it cannot be found out.
+_UNKNOWN = (ConfigurationError, MalformedLease, ApiError)
+
+
+class Enforcement:
+    """Asks, and tells the journal what is missing and the fence which kinds must not be written (I1).
+
+    Args:
+        selftest: asks the API server.
+        fence: of this process.
+        journal: of this replica.
+        token: gives the highest token that the Lease was seen with.
+        required: whether a replica may lead only where the fence is enforced.
+        later: calls a function after so many seconds, in a thread.
+        clock: the machine's boot-time clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        selftest: SelfTest,
+        fence: Fence,
+        journal: Journal,
+        *,
+        token: Callable[[], int],
+        required: bool,
+        later: Callable[[float, Callable[[], None]], None] = call_later,
+        clock: Callable[[], float] = boottime,
+    ) -> None:
+        self._selftest = selftest
+        self._fence = fence
+        self._journal = journal
+        self._token = token
+        self._required = required
+        self._later = later
+        self._clock = clock
+        self._asked = -math.inf  #: when everything was asked last
+        self._grant: Grant | None = None  #: of the newest term
+        self._stopped = False
+
+    def begin(self, grant: Grant) -> None:
+        """Ask at a term's begin, and each minute while it lasts.
+
+        What is missing is named, and keeps a replica from leading only where enforcement is required. A kind that a
+        version of its definition makes unfit is not written any more, which ends no term (I1, I10).
+
+        Where this replica just asked everything as a follower and nothing was missing, one question for each policy
+        is enough to begin, and handlers need not wait for the rest. Where enforcement is required, it never is.
+
+        Raises:
+            ConfigurationError: something is missing, or a deciding kind is not installed, and enforcement is required.
+            ApiError, MalformedLease: it cannot be found out, and enforcement is required.
+        """
+        self._grant = grant
+        few = not self._required and self._selftest.clean and self._clock() < self._asked + KNOWN
+        try:
+            missing = self._look(grant, whole=not few)
+        except _UNKNOWN as error:
+            if self._required:
+                raise
+            _warn(error)
+        else:
+            if missing and self._required:
+                raise ConfigurationError(f"the API server does not enforce the fence: {'; '.join(missing)}")
+        finally:
+            self._later(REST if few else ASK_AGAIN, lambda: self._again(grant))
+
+    def look_ahead(self) -> None:
+        """Ask while another replica leads, so that a takeover need not wait for it; again each minute until `stop`."""
+        if self._stopped:
+            return
+        try:
+            if self._grant is None or self._grant.closed:
+                self._ask(self._token())
+        except _UNKNOWN as error:
+            logger.debug("unknown whether the API server enforces the fence: %s", error)
+        finally:
+            self._later(ASK_AGAIN, self.look_ahead)
+
+    def stop(self) -> None:
+        """Look ahead no more."""
+        self._stopped = True
+
+    def confirm(self) -> str:
+        """Say why a stale leader might get its writes accepted, or why that is unknown; empty if it cannot be.
+
+        Each rule was asked about before, so one question for each policy is enough now.
+        """
+        try:
+            missing = self._selftest.ask(self._token(), CONFIRM, whole=not self._selftest.clean)
+        except _UNKNOWN as error:
+            return f"unknown whether the API server enforces the fence: {error}"
+        return "; ".join(missing)
+
+    def _again(self, grant: Grant) -> None:
+        """Ask while the term lasts. What is missing by now does not end it: policies are removed for repairs, too."""
+        if grant.closed:
+            return
+        with entered(grant):
+            try:
+                self._look(grant)
+            except _UNKNOWN as error:
+                _warn(error)
+            finally:
+                self._later(ASK_AGAIN, lambda: self._again(grant))
+
+    def _look(self, grant: Grant, *, whole: bool = True) -> list[str]:
+        """Ask, and tell while the term lasts."""
+        missing = self._ask(grant.stamp.token, whole=whole)
+        if not grant.closed:
+            self._fence.unfit = dict(self._selftest.unfit)
+            self._journal.not_enforced(missing)
+        return missing
+
+    def _ask(self, token: int, *, whole: bool = True) -> list[str]:
+        """Ask about each kind that is known to be stamped, too."""
+        began = self._clock()
+        stamped = {f"{plural}.{group}" for (group, _, plural), has in [*self._fence.schemas.items()] if has}
+        missing = self._selftest.ask(token, kinds=stamped, whole=whole)
+        if whole:
+            self._asked = began
+        return missing
+
+
+def _warn(error: Exception) -> None:
+    logger.warning("unknown whether the API server enforces the fence: %s", error)

@@ -1,0 +1,45 @@
+"""The events that the runner deals with: of the election, of terms, and requests to stop."""
+
+from __future__ import annotations
+
+import queue
+from dataclasses import dataclass
+
+from kopf_ha.core.grant import Grant
+from kopf_ha.run.term import Term
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The election gave a grant."""
+
+    grant: Grant
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The election closed a grant."""
+
+    grant: Grant
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A term ended by itself, or its thread ended."""
+
+    term: Term
+    error: BaseException | None
+
+
+@dataclass(frozen=True, slots=True)
+class Quit:
+    """The process was asked to stop, or has to; `status` is the exit status."""
+
+    cause: str
+    status: int = 0
+
+
+Event = Started | Stopped | Ended | Quit
+#: A `SimpleQueue`, since signal handlers may put into it while the runner's thread waits on it.
+Inbox = queue.SimpleQueue[Event]

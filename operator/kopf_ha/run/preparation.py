@@ -1,0 +1,66 @@
+"""Prepares a term before any handler runs: raises the barrier, while it asks whether the fence is enforced.
+
+Where the policies are required, it asks first, so that nothing is written under a token that the API server ignores.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from kopf_ha._context import boottime
+from kopf_ha.api import Api
+from kopf_ha.core.fence import Fence
+from kopf_ha.core.grant import Grant
+from kopf_ha.run.aside import try_again
+from kopf_ha.run.barrier import raise_barrier
+from kopf_ha.run.enforcement import Enforcement
+from kopf_ha.run.journal import Journal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """Prepares terms. Call `before_kopf` in the term's thread.
+
+    Args:
+        api: of a fenced client.
+        fence: of this process.
+        journal: is told of the barrier.
+        enforcement: asks whether the API server enforces the fence.
+        policies_first: whether the barrier waits for the answer.
+    """
+
+    api: Api
+    fence: Fence
+    journal: Journal
+    enforcement: Enforcement
+    policies_first: bool
+
+    def before_kopf(self, grant: Grant) -> None:
+        """Prepare one term. Without the full fence there is nothing to prepare.
+
+        Raises:
+            ConfigurationError: a deciding kind cannot be stamped, or policies are required and missing.
+            FloorLost: an object records a token at or above mine.
+            ApiError, MalformedLease: an answer of the API server is needed and missing.
+            TermEnded: the term ended meanwhile.
+        """
+        if self.fence.mode != "full":
+            return
+        if self.policies_first:
+            self.enforcement.begin(grant)
+            self._raise_barrier(grant)
+            return
+        asking = threading.Thread(target=self.enforcement.begin, args=(grant,), name="kopf-ha-selftest", daemon=True)
+        asking.start()
+        self._raise_barrier(grant)
+        asking.join()
+
+    def _raise_barrier(self, grant: Grant) -> None:
+        began = boottime()
+        raised = raise_barrier(self.api, self.fence, grant)
+        self.journal.barrier_up(boottime() - began, raised.stamped)
+        if raised.aside:
+            self.journal.set_aside(raised.aside)
+            again = (self.api, self.fence, grant, raised.aside, self.journal.set_aside)
+            threading.Thread(target=try_again, args=again, name="kopf-ha-set-aside", daemon=True).start()
