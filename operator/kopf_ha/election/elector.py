@@ -87,6 +87,7 @@ class Elector:
     # --- the thread
 
     def _run(self) -> None:
+        """Acquire, lead, end the term; then again, until `release` or `stop`."""
         try:
             client = self._connect()
             while self._phase is not Phase.STOPPED:
