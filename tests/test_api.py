@@ -18,8 +18,7 @@ import kopf_ha
 from kopf_ha.api import PAGE, WAITS, Api, single_attempts
 from kopf_ha.core.election import events
 from kopf_ha.core.lease import LeaseRecord
-from kopf_ha.election import answers
-from kopf_ha.election.client import LeaseClient
+from kopf_ha.election.lease_client import LeaseClient, lease_api
 from kopf_ha.errors import ApiRefused, KopfHAError, Unreached
 from kopf_ha.run.selftest import SelfTest
 from tests.election.world import settings
@@ -275,18 +274,17 @@ class Buggy:
 
 
 @pytest.mark.parametrize("error", [KeyError("spec"), IndexError(0), TypeError("none")])
-def test_a_mistake_under_a_request_is_swallowed_nowhere(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_under_a_request_is_swallowed_nowhere(error: Exception) -> None:
     api = Api(Buggy(error))
-    lease = LeaseClient(settings("me"), ApiClient())
-    monkeypatch.setattr(lease, "_api", api)
+    lease = LeaseClient(settings("me"), api)
     record = LeaseRecord(holder="", transitions=1)
     for ask in (
         lambda: api.request("GET", "/x"),
         lambda: api.call("GET", "/x"),
         lambda: list(api.items("/x")),
         lambda: list(streaming(api)),
-        lambda: answers.read(lease, 1.0),
-        lambda: answers.write(lease, record, 1.0),
+        lambda: lease.read(1.0),
+        lambda: lease.write(record, 1.0),
         lambda: SelfTest(api, settings("me")).ask(1),
     ):
         with pytest.raises(type(error)) as raised:
@@ -305,9 +303,23 @@ def test_a_refusal_and_a_missing_answer_are_events_of_the_election(serve: Any) -
         ((200, b"<html>"), events.Failed),
         ((200, {"metadata": {}, "spec": {}}), events.Failed),
     ]:
-        lease = LeaseClient(settings("me"), serve(answer).client)
-        assert type(answers.write(lease, record, 5)) is event
-    assert type(answers.write(LeaseClient(settings("me"), client("http://127.0.0.1:1")), record, 5)) is events.Denied
+        lease = LeaseClient(settings("me"), lease_api(serve(answer).client))
+        assert type(lease.write(record, 5)) is event
+    nowhere = LeaseClient(settings("me"), lease_api(client("http://127.0.0.1:1")))
+    assert type(nowhere.write(record, 5)) is events.Denied
+    assert type(nowhere.write(record, 0)) is events.Denied
+    assert type(nowhere.read(5)) is type(nowhere.read(0)) is events.ReadFailed
+
+
+def test_a_lease_that_is_not_there_or_not_understood_is_an_event_too(serve: Any) -> None:
+    for answer, event in [
+        (status(404, "not found"), events.LeaseSeen(None, "", read=True)),
+        (status(403, "no"), events.ReadFailed),
+        ((200, {"metadata": {}, "spec": {}}), events.LeaseUnusable),
+        ((200, {"metadata": {"resourceVersion": "5"}, "spec": {"leaseTransitions": 1}}), events.LeaseSeen),
+    ]:
+        got = LeaseClient(settings("me"), lease_api(serve(answer).client)).read(5)
+        assert got == event or type(got) is event
 
 
 # --- who may know

@@ -3,26 +3,26 @@
 ::
 
     KopfHAError
-    ├── ConfigurationError      an option or a duration that cannot be meant so
+    ├── ConfigurationError      an option, a duration or a name that cannot work
     ├── ApiError                a request to the API server did not get what it asked for
     │   ├── Unreached           there was no answer, or none of an API server
     │   └── ApiRefused          the answer was an error status
     ├── ElectionError           the Lease cannot be understood
-    │   └── MalformedLease      a Lease whose number of transitions is missing or no number
-    └── Refused                 a write that did not happen; never retried
-        ├── NoTerm              the caller has no term: a thread, an executor, code outside of a handler
+    │   └── MalformedLease      a Lease whose `leaseTransitions` is missing or no number
+    └── Refused                 a write that was refused; never retried
+        ├── NoTerm              the caller runs in no term: a thread, an executor, code outside of a handler
         ├── Unfenced            the fence does not know how to fence this write
-        ├── ForeignStamp        the object's tokens count by another Lease; the others are not touched by it
-        ├── Denied              line 3 refused this write, for a reason that does not end the term
-        ├── SetAside            this deciding object could not be stamped in this term, so nothing is decided from it
-        └── TermEnded           the writer's term is over, or must end
-            ├── GateClosed      line 1: no valid grant in this process
-            ├── StaleLeader     line 2 or 3: a newer leader wrote the object, or holds the Lease
-            ├── FloorLost       a higher token than mine, although I hold the Lease
-            └── StampDropped    the API server answered 200 and dropped the stamp
+        ├── ForeignStamp        the object is stamped by a term of another Lease; other objects can be written
+        ├── Denied              the API server refused this write by a rule of ours; the term goes on
+        ├── SetAside            this deciding object could not be stamped in this term
+        └── TermEnded           the writer's term is over, or has to end
+            ├── GateClosed      this process has no valid grant (line 1)
+            ├── StaleLeader     a newer leader wrote the object, or holds the Lease (line 2 or 3)
+            ├── FloorLost       an object records a token at or above mine, although I hold the Lease
+            └── StampDropped    the API server accepted the write and dropped the stamp
 
-`Refused` is on purpose no `OSError`, `TimeoutError` or client error: Kopf, urllib3 and requests retry
-those, and a refused write must never be sent again (I8).
+`Refused` is deliberately no `OSError`, `TimeoutError` or client error: Kopf, urllib3 and requests retry those, and a
+refused write must never be sent again (I8).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class KopfHAError(Exception):
 
 
 class ConfigurationError(KopfHAError):
-    """An option, a duration or a name that cannot be meant so; the message says what would be right."""
+    """An option, a duration or a name that cannot work; the message says what would be right."""
 
 
 class ApiError(KopfHAError):
@@ -88,16 +88,16 @@ class ElectionError(KopfHAError):
 
 
 class MalformedLease(ElectionError):
-    """The Lease holds no usable `leaseTransitions`; taking it for 0 would reuse tokens (I2)."""
+    """The Lease has no usable `leaseTransitions`. To take it for 0 would give tokens a second time (I2)."""
 
 
 class Refused(KopfHAError):
-    """A write that was not done, or was answered with a refusal. Nothing retries it.
+    """A write that was refused, in this process or by the API server. Nothing retries it.
 
     Attributes:
         line: which line of the fence refused: ``gate``, ``precondition`` or ``server``.
-        sent: what was asked of the API server last, None when nothing left the process.
-        answer: what it answered, None when nothing left the process.
+        sent: the last request to the API server; None if none left the process.
+        answer: the answer to it; None if none left the process.
     """
 
     line: str = "gate"
@@ -106,41 +106,41 @@ class Refused(KopfHAError):
 
 
 class NoTerm(Refused):
-    """The caller runs in no term: a thread of its own, an executor, `async_req`, no handler, `kopf_ha.everywhere`."""
+    """The caller runs in no term: in a thread, an executor, `async_req`, outside of handlers, `kopf_ha.everywhere`."""
 
 
 class Unfenced(Refused):
-    """A write that the fence cannot fence; the message says how to declare it."""
+    """A write that the fence does not know how to fence; the message says how to declare it."""
 
 
 class TermEnded(Refused):
-    """The writer's term is over or has to end now. Nothing that a user may write raises it (I10)."""
+    """The writer's term is over or has to end now. No object that a user may edit can cause it (I10)."""
 
 
 class GateClosed(TermEnded):
-    """Line 1: the term's grant expired or was closed before the request left."""
+    """The term's grant expired or was closed before the request left (line 1)."""
 
 
 class StaleLeader(TermEnded):
-    """Line 2 or 3: the object carries the stamp of a newer term.
+    """A newer term wrote the object (line 2), or the API server refused the token (line 3).
 
-    Or the API server refused the token, and the Lease is not this term's any more.
+    In the second case the Lease, read again, is not this term's any more.
     """
 
     line = "precondition"
 
 
 class ForeignStamp(Refused):
-    """The object is stamped by the term of another Lease: two operators on one kind."""
+    """The object is stamped by a term of another Lease: two operators write one kind. Others can be written."""
 
     line = "precondition"
 
 
 class Denied(Refused):
-    """Line 3: the API server refused this write by a rule of ours, and the term goes on (I10).
+    """The API server refused this write by a rule of ours (line 3), and the term goes on (I10).
 
-    The rule is not about tokens (the object is being deleted, a child lacks its label), or it is, while the
-    object, read again, and the Lease both say that the term is current.
+    Either the rule is not about tokens: the object is being deleted, or a child lacks its label. Or it is about tokens,
+    while the object, read again, and the Lease both show that the term is current.
     """
 
     line = "server"
@@ -149,16 +149,16 @@ class Denied(Refused):
 class SetAside(Refused):
     """A write of the status of a deciding object that could not be stamped in this term (I4).
 
-    An earlier leader could still write it, so nothing is decided from it. Its stamp is tried again; other objects
-    are not touched by it (I10).
+    An earlier leader could still write the object, so nothing is decided from it. Its stamp is tried again; other
+    objects can be written meanwhile (I10).
     """
 
 
 class FloorLost(TermEnded):
-    """An object records a token at or above mine although my Lease says that I lead.
+    """An object records a token at or above mine, although the Lease says that I lead.
 
     Attributes:
-        floor: the recorded token; the Lease has to be raised above it.
+        floor: the recorded token; the next term needs one above it.
     """
 
     line = "precondition"
@@ -169,6 +169,6 @@ class FloorLost(TermEnded):
 
 
 class StampDropped(TermEnded):
-    """The API server accepted a stamped write and kept no stamp: the kind's schema has no `status.fencing`."""
+    """The API server accepted a stamped write and dropped the stamp: the kind's schema has no `status.fencing`."""
 
     line = "precondition"

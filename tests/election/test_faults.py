@@ -216,7 +216,7 @@ def test_callbacks_that_fail_end_the_term_and_not_the_thread(stage: Stage) -> No
         if fail.pop():
             raise RuntimeError("the run layer's mistake")
 
-    a.elector._on_started = on_started
+    a.elector._leadership._on_started = on_started
     fail = [False, True]
     a.start()
     a.lost("on_started failed")
@@ -227,7 +227,7 @@ def test_callbacks_that_fail_end_the_term_and_not_the_thread(stage: Stage) -> No
 def test_an_error_of_its_own_closes_the_grant_and_says_so(stage: Stage) -> None:
     a: Replica = stage.replica("a")
     a.leads()
-    a.elector._rules = None  # type: ignore[assignment]
+    a.elector._driver._rules = None  # type: ignore[assignment]
     a.lost("by an error of its own")
     until("the end", lambda: a.elector.state == "stopped")
     assert "by an error of its own" in a.elector.last_error

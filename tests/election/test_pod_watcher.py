@@ -21,6 +21,7 @@ from devcluster import Cluster
 from devcluster.waiting import until
 from kopf_ha.api import Api
 from kopf_ha.core.lease import LeaseRecord
+from kopf_ha.core.siblings import Siblings
 from kopf_ha.election import PodWatcher
 from tests.election.stage import LONG, PATIENCE, Replica, Stage
 
@@ -81,11 +82,16 @@ class Watched:
     off: str = ""
 
     @property
+    def siblings(self) -> Siblings:
+        """Read without the lock, by `until`, which reads again."""
+        return self.watcher.known._siblings
+
+    @property
     def leads(self) -> bool:
         return self.replica.elector.leading
 
     def shows(self, uid: str, version: str) -> bool:
-        pod = self.watcher._siblings._pods.get(uid)
+        pod = self.siblings._pods.get(uid)
         return pod is not None and pod.version == version
 
 
@@ -144,7 +150,7 @@ class World(Stage):
         """Wait until the follower has seen the Lease of this holder, and its Pod."""
         uid = holder.split("_")[1]
         until("the Lease to be seen", lambda: follower.replica.elector.observed_holder == holder, PATIENCE)
-        until("the Pod to be seen", lambda: follower.watcher._siblings.known(uid), PATIENCE)
+        until("the Pod to be seen", lambda: follower.siblings.known(uid), PATIENCE)
 
 
 @pytest.fixture
@@ -192,11 +198,11 @@ def test_what_is_no_death(world: World) -> None:
     first = world.leader(uid=uid)
     follower = world.follower()
     world.knows(follower, first)
-    until("C1 to be the first one's", lambda: first in follower.watcher._siblings._container, PATIENCE)
+    until("C1 to be the first one's", lambda: first in follower.siblings._container, PATIENCE)
     restarted = now()
     second = world.leader(uid=uid, token=5)  # the container was restarted, and the status does not say so yet
     world.knows(follower, second)
-    until("the second one to be known", lambda: second in follower.watcher._siblings._waiting[uid], PATIENCE)
+    until("the second one to be known", lambda: second in follower.siblings._waiting[uid], PATIENCE)
     world.pods.container("lead", "C1", ended="C0", when=restarted)
     world.pods.delete("lead")
     world.pods.container("lead", "C2", ended="C1", when=restarted)
@@ -235,7 +241,7 @@ def test_a_holder_that_is_labelled_otherwise(world: World) -> None:
     world.pods.container("lead", "C1")
     follower = world.follower()
     world.knows(follower, holder)
-    assert not follower.watcher._siblings.shown(uid)
+    assert not follower.siblings.shown(uid)
     world.pods.delete("lead")
     follower.replica.leads()
 
@@ -253,7 +259,7 @@ def test_who_was_faster_meanwhile_is_not_taken_over_from(world: World, caplog: p
         asked.set()
         return ""
 
-    follower.watcher._confirm = confirm
+    follower.watcher._judge._confirm = confirm
     world.pods.delete("lead")
     assert asked.wait(PATIENCE)
     version = world.pods.patch("next", labels={"n": "1"})
@@ -266,7 +272,7 @@ def test_a_pod_that_never_was_is_not_gone(world: World) -> None:
     holder = world.leader("elsewhere", uid="0-0-0")
     follower = world.follower()
     until("the Lease to be seen", lambda: follower.replica.elector.observed_holder == holder, PATIENCE)
-    until("it to be asked for", lambda: "0-0-0" in follower.watcher._asked, PATIENCE)
+    until("it to be asked for", lambda: "0-0-0" in follower.watcher._judge._asked, PATIENCE)
     assert (follower.asked, follower.leads) == (1, False)
 
 
@@ -287,14 +293,14 @@ def test_my_own_deletion_is_told_once(world: World) -> None:
         world.pods.delete(name)
     until("the deletion to be told", lambda: marked.deleted and gone.deleted, PATIENCE)
     world.pods.patch("marked", labels={"n": "1"}, finalizers=None)
-    until("it to be gone", lambda: marked.watcher._siblings.missing(marked.replica.settings.pod_uid), PATIENCE)
+    until("it to be gone", lambda: marked.siblings.missing(marked.replica.settings.pod_uid), PATIENCE)
     assert marked.deleted == ["Pod marked is being deleted"]
     assert len(gone.deleted) == 1
 
 
 def _sees(world: World, name: str) -> bool:
     one = next(w for w in world.watched if w.replica.settings.pod_name == name)
-    return one.watcher._siblings.known(one.replica.settings.pod_uid)
+    return one.siblings.known(one.replica.settings.pod_uid)
 
 
 def test_a_replica_of_an_outdated_revision_lets_the_newer_one_lead(world: World) -> None:
@@ -308,7 +314,9 @@ def test_a_replica_of_an_outdated_revision_lets_the_newer_one_lead(world: World)
     until("the next second", lambda: now()[:19] > created[:19], PATIENCE)
     new = world.follower("new", revision="2", ownerReferences=owner)
     world.pods.status("new", conditions=[{"type": "Ready", "status": "True"}])
-    until("the old one to abstain", lambda: old.replica.elector._state.head_start == LONG["retry_period"], PATIENCE)
+    until(
+        "the old one to abstain", lambda: old.replica.elector._driver.state.head_start == LONG["retry_period"], PATIENCE
+    )
     world.patch(holderIdentity="")
     new.replica.leads()
     assert new.replica.tokens == [5]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import subprocess
 import sys
@@ -126,7 +127,14 @@ def test_a_file_that_was_cut_proves_nothing_of_others(tmp_path: Path) -> None:
     assert path.read_text(errors="replace").endswith("lead_u\nlead_u1_bb\n")
 
 
-def test_a_full_disk_costs_a_warning_and_no_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "kopf-ha-op-uid.lock").symlink_to("/dev/full")
+def test_a_full_disk_costs_a_warning_and_no_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by a link to /dev/full: its lock is one for the whole machine, and other runs of this test hold it."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("kopf_ha.election.runlock.os.pwrite", full)
     assert lock(mine(tmp_path)) == []
     assert "so a restarted leader waits for its Lease: [Errno 28]" in caplog.text

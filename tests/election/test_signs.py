@@ -91,7 +91,7 @@ def test_the_observer_hears_of_takeovers_and_renewals(stage: Stage) -> None:
     a = stage.replica("a", **LONG).leads()
     notes = Notes()
     b = stage.replica("b", start=False)
-    b.elector._observer = notes
+    b.elector._driver._observer = notes
     b.start()
     until("b to follow", lambda: b.leaders)
     assert b.elector.signs.alive

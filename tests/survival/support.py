@@ -194,7 +194,7 @@ class Follower:
     @property
     def seen(self) -> Any:
         """The revision of the Lease that it has dealt with."""
-        return self.elector._state.version
+        return self.elector._driver.state.version
 
     def leads(self) -> bool:
         self.elector.beat()

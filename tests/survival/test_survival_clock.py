@@ -8,7 +8,7 @@ import random
 import pytest
 
 from devcluster.waiting import until
-from kopf_ha.election import elector
+from kopf_ha.election import driver
 from tests.survival.support import DURATION, LEASE, Follower, Site
 
 LONG_AGO, FAR_AHEAD = "2001-01-01T00:00:00.000001Z", "2099-01-01T00:00:00.000001Z"
@@ -51,7 +51,7 @@ def test_a_holder_whose_clock_is_wrong_is_alive_as_long_as_it_writes(site: Site,
 
 def test_the_wall_clock_jumps_with_each_renewal(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """The leader goes on, and followers wait; when it ends, one of them leads."""
-    monkeypatch.setattr(elector, "_wall", lambda: random.choice([FAR_AHEAD, LONG_AGO]))
+    monkeypatch.setattr(driver, "_wall", lambda: random.choice([FAR_AHEAD, LONG_AGO]))
     patient = 4 * DURATION  # the test itself gives the signs of life, between its requests
     one = Follower(site, "one", duration=patient)
     try:
@@ -80,9 +80,9 @@ def test_the_wall_clock_jumps_with_each_renewal(site: Site, monkeypatch: pytest.
 
 
 def test_a_whole_second_is_a_time_like_any_other(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client leaves out microseconds that are 0, and the API server answers a MicroTime without them with 400."""
+    """The API server answers a MicroTime without microseconds with 400, also when they are 0."""
     whole = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-    monkeypatch.setattr(elector, "_wall", lambda: elector._micro_time(whole))
+    monkeypatch.setattr(driver, "_wall", lambda: driver._micro_time(whole))
     one = Follower(site, "one")
     try:
         until("one to lead, or to say why not", lambda: one.leads() or one.elector.last_error)

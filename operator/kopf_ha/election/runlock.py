@@ -1,9 +1,10 @@
-"""Proof that the process before mine in the same pod is dead: a lock that the kernel drops, and nobody else (trap 4).
+"""Proof that the process before this one in the same pod is dead: a lock that only the kernel drops.
 
-The API server tells pods apart, not the processes in them, so a restarted container may take the Lease over from
-its predecessor at once only if that one cannot write any more. A process holds `flock(2)` on a file for life, and
-writes its identity there once it has it. Who gets the lock next knows that all identities in the file are dead. One
-that never got the lock is not in the file, and nothing is proven of it.
+The API server tells pods apart, but not the processes in one pod: its policies let a dead process's successor and the
+process itself write alike. So a restarted container may take the Lease over from its predecessor at once only if that
+one cannot write any more. Each process holds `flock(2)` on a file for its whole life. Once it has the lock, it writes
+its identity into the file. The next process to get the lock knows that all identities in the file are dead. A process
+that never got the lock is not in the file, and nothing is proven about it.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from kopf_ha.settings import Settings
 
 log = logging.getLogger("kopf_ha.election")
 
-#: Identities that the file keeps: those of the last processes.
+#: How many identities the file keeps: those of the last processes.
 KEPT = 32
-#: Seconds between two attempts, where the kernel would let a signal or a stop wait.
+#: Seconds between two attempts. A blocking call of the kernel would delay signals and `stop`.
 ATTEMPTS = 0.1
 
 
 class RunLock:
-    """Takes the lock of this pod in a thread, and tells of the identities that are dead by that.
+    """Takes the lock of this pod in a thread, and tells which identities that proves dead.
 
     Args:
         settings: the directory, the Lease, the identity.
@@ -42,11 +43,11 @@ class RunLock:
         self._file = -1
 
     def start(self) -> None:
-        """Begin, if a directory is given. One that cannot be used costs the proof, and a warning."""
+        """Begin, if a directory is given. If it cannot be used, a warning says so, and nothing is proven."""
         if not self._settings.run_dir:
             return
         try:
-            # Close-on-exec, as all files of Python's, so that programs that handlers start do not keep it.
+            # Close-on-exec, as all files that Python opens: programs that handlers start do not keep the lock.
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             self._give_up(error)
@@ -55,7 +56,7 @@ class RunLock:
             threading.Thread(target=self._wait, name="kopf-ha-runlock", daemon=True).start()
 
     def stop(self) -> None:
-        """Stop trying; a lock that is held is held until the process ends, since until then it may write."""
+        """Stop trying. A lock that is held stays held until the process ends, since until then it may write."""
         self._stopping.set()
 
     def _wait(self) -> None:
@@ -85,6 +86,6 @@ class RunLock:
 
     def _write(self, text: str) -> None:
         data = text.encode()
-        # In place and longer than before, if anything: killed in the middle, a line is cut, and proves nothing.
+        # In place: if the process is killed in the middle, a line is cut, and a cut line proves nothing.
         os.pwrite(self._file, data, 0)
         os.ftruncate(self._file, len(data))

@@ -1,4 +1,4 @@
-"""What an elector lets others see: signs of life of its threads, and how long things took."""
+"""What an elector shows of itself, to probes and metrics."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 
 class Observer:
-    """Told by the elector what can be measured; here nobody listens.
+    """Is told by the elector how long things took. This one ignores it.
 
-    Called in the elector's thread: it must not block. What it raises is logged and has no effect.
+    The methods are called in the elector's thread and must not block. An exception is logged and has no effect.
     """
 
     def renewed(self, seconds: float) -> None:
-        """Note that a renewal was done, this long after its request began."""
+        """Note that a renewal was done, so many seconds after its request began."""
 
     def not_renewed(self) -> None:
         """Note that an attempt to renew failed: refused, or without an answer."""
 
     def took_over(self, seconds: float) -> None:
-        """Note that a term began, this long after its Lease could first be had."""
+        """Note that a term began, so many seconds after its Lease could first be had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,11 @@ class Signs:
 
     Args:
         alive: the elector's thread runs.
-        turned: when that thread last began to wait, or a request; -inf before it was started.
+        turned: when that thread last began to wait or to send a request; -inf before it was started.
         watching: the watch's thread runs.
-        watch_turned: when the watch's thread last began something, or got something.
+        watch_turned: when the watch's thread last began a request, or got an answer or an event.
         heard: when the API server last told of the Lease: by a list, an event or a bookmark.
-        trouble: what keeps this replica from leading, or from following a leader, now; empty for nothing.
+        trouble: what keeps this replica from leading or from following a leader now; empty for nothing.
         beat: when the term's event loop last gave a sign of life.
     """
 

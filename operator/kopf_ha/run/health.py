@@ -17,8 +17,8 @@ from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
 
 from kopf_ha.core.grant import Grant
+from kopf_ha.election.listwatch import SILENCE
 from kopf_ha.election.signs import Signs
-from kopf_ha.election.watcher import SILENCE
 from kopf_ha.run.serving import Server
 from kopf_ha.settings import Settings
 

@@ -1,7 +1,8 @@
-"""What Pods say of the processes in them: whether the Lease's holder can still run, and whose revision is outdated.
+"""What a replica knows about its siblings from their Pods.
 
-No I/O: the watch and the reads come in, judgements go out. Nothing here ends a term. At worst a follower takes the
-Lease from a leader that lives, and that one's writes are refused (I3); so what is in doubt is left to the expiry.
+No I/O: what the watch and the reads bring comes in, judgements go out. Can the Lease's holder still run? Is my own
+revision outdated? No judgement ends a term. At worst a follower takes the Lease over from a leader that lives, and the
+writes of that leader are refused (I3). Whatever is in doubt is left to the Lease's expiry.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import Any
 
 from kopf_ha.core.lease import newer
 
-#: Labels that tell siblings apart. Version labels are no part of what a workload is, either. Zone and region are copied
-#: from the node, from Kubernetes 1.35 on (its admission plugin PodTopologyLabels).
+#: Labels in which siblings may differ: those of one Pod, of one revision, of one version. Kubernetes copies zone and
+#: region from the node, from 1.35 on (admission plugin PodTopologyLabels).
 _OWN_LABELS = frozenset({
     "pod-template-hash", "controller-revision-hash", "pod-template-generation",
     "statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index",
@@ -22,7 +23,7 @@ _OWN_LABELS = frozenset({
     "app.kubernetes.io/version", "helm.sh/chart",
 })  # fmt: skip
 _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
-#: The kubelet gives whole seconds, rounded down.
+#: The kubelet gives times in whole seconds, rounded down.
 _SECOND = 1.0
 
 
@@ -31,14 +32,17 @@ class Pod:
     """One revision of a Pod.
 
     Args:
-        created: RFC 3339, in whole seconds, so that text compares as time does.
-        owner: what its workload is called, whatever the revision; empty without a controller.
+        name: its name.
+        uid: its uid.
+        version: its resourceVersion.
+        created: RFC 3339 in whole seconds, so that texts compare as times do.
+        owner: name of its workload, the same for all revisions; empty without a controller.
         revision: hash of the template that it was made from; empty for none.
-        prefix: with which the names of all Pods of its workload begin, whatever their revision; empty for none.
+        prefix: what the names of all Pods of its workload begin with, the same for all revisions; empty for none.
         over: its phase is Failed or Succeeded: no container of it will run again.
-        deleting: it has a deletionTimestamp, which is not death.
+        deleting: it has a deletionTimestamp, which does not mean that its processes are dead.
         ready: its condition Ready is true.
-        running: id of the operator's container that runs; empty while none does, or it is not known which it is.
+        running: id of the operator's container that runs; empty while none runs, or while it is not known which it is.
         ended: ids of its operator's containers that ended, and when, in seconds of its node's clock.
     """
 
@@ -59,8 +63,8 @@ class Pod:
     def parse(cls, body: Mapping[str, Any]) -> Pod:
         """Read an API object.
 
-        The operator's container is the default one by annotation, else the only one. Of several without the annotation
-        nobody knows, and none is judged by: a sidecar that crashes must not cost a healthy leader the Lease (I10).
+        The operator's container is the default one by annotation, else the only one. If there are several and no
+        annotation, none is judged: a sidecar that crashes must not cost a healthy leader the Lease (I10).
         """
         meta, spec, status = (body.get(k) or {} for k in ("metadata", "spec", "status"))
         labels, notes = meta.get("labels") or {}, meta.get("annotations") or {}
@@ -93,27 +97,27 @@ def sibling_labels(body: Mapping[str, Any]) -> dict[str, str]:
 
 
 def pod_of(holder: str) -> tuple[str, str]:
-    """Give the name and the uid of the Pod in a holder identity; empty ones if it is none of ours."""
+    """Give the name and the uid of the Pod in a holder identity; two empty texts if it has another form."""
     parts = holder.split("_")
     return (parts[0], parts[1]) if len(parts) == 3 and all(parts) else ("", "")
 
 
 class Siblings:
-    """The Pods of one workload, as seen by one of them.
+    """The Pods of one workload, as one of them sees them.
 
     Args:
-        me: uid of one's own Pod.
+        me: uid of my own Pod.
     """
 
     def __init__(self, me: str) -> None:
         self._me = me
-        self._pods: dict[str, Pod] = {}  #: by uid, those that exist for all that is known
-        self._once: set[str] = set()  #: uids of those that exist or did
-        self._shown: set[str] = set()  #: uids that the watch shows: news of these come by themselves
-        self._dead: set[str] = set()  #: uids that a read did not find: they never come back
+        self._pods: dict[str, Pod] = {}  #: by uid, those that exist as far as is known
+        self._once: set[str] = set()  #: uids of Pods that exist or once did
+        self._shown: set[str] = set()  #: uids that the watch shows, so that news of them come by themselves
+        self._dead: set[str] = set()  #: uids that a read did not find; they never come back
         self._ended: dict[str, float] = {}
         self._container: dict[str, str] = {}  #: holder identity → id of the container it ran in
-        #: uid → identities whose container is not known yet, in their order, and when they acquired
+        #: uid → identities whose container is not known yet, in the order in which they led, and when they acquired
         self._waiting: dict[str, dict[str, float | None]] = {}
 
     # --- what came in
@@ -133,7 +137,7 @@ class Siblings:
         self._match(pod)
 
     def lost_sight(self, uid: str) -> None:
-        """Note that the watch shows it no more: deleted, or labelled otherwise. Only a read can tell."""
+        """Note that the watch does not show it any more: it was deleted, or its labels were changed. A read tells."""
         self._pods.pop(uid, None)
         self._shown.discard(uid)
 
@@ -146,10 +150,15 @@ class Siblings:
             self.saw(pod)
 
     def read(self, uid: str, found: Pod | None, name: str = "") -> None:
-        """Take in the answer of a consistent read of the name that the Pod of this uid had.
+        """Take in the answer of a consistent read.
 
-        Who was made when the holder was gone already never saw it. A name as my own has says that it was one of us,
-        which a process outside of the cluster, with an identity of the same form, is not.
+        A replica that was made after the holder was gone never saw the holder's Pod. If its name begins as mine does,
+        it was one of my siblings, and not a process outside of the cluster with an identity of the same form.
+
+        Args:
+            uid: of the Pod that was asked for.
+            found: the Pod that has the name now; None for none.
+            name: the name that was read; empty if it was in another namespace than mine.
         """
         if found is not None and found.uid == uid:
             self._exists(found)
@@ -164,8 +173,8 @@ class Siblings:
         """Note that the Lease names this holder, since this `acquireTime`.
 
         The status of a Pod lags: a process that was just restarted may lead while the status still shows the
-        container before. So a container belongs to the first identity that was seen to lead under it, and another one
-        of the same Pod to the next container.
+        container before. So a container belongs to the first identity that was seen to lead while it was shown. The
+        next identity of the same Pod belongs to the next container.
         """
         uid = pod_of(holder)[1]
         waiting = self._waiting.setdefault(uid, {})
@@ -176,13 +185,13 @@ class Siblings:
             self._match(pod)
 
     def _match(self, pod: Pod) -> None:
-        """Find the container of the one that waits longest for its own to be known."""
+        """Find the container of the identity that has waited longest for its container to be known."""
         waiting = self._waiting.get(pod.uid)
         if not waiting:
             return
         holder, begun = next(iter(waiting.items()))
         free = {c: at for c, at in pod.ended.items() if c not in self._container.values()}
-        # One that ended before anybody saw it run. It ended for certain after its process acquired.
+        # A container that ended before anybody saw it run. It certainly ended after its process acquired the Lease.
         ended = next((c for c, at in free.items() if begun is not None and begun < at), "")
         running = pod.running if pod.running not in self._container.values() else ""
         if found := ended or running:
@@ -192,7 +201,7 @@ class Siblings:
     # --- judgements
 
     def known(self, uid: str) -> bool:
-        """Whether this Pod exists or did for certain."""
+        """Whether this Pod certainly exists or existed."""
         return uid in self._once
 
     def shown(self, uid: str) -> bool:
@@ -200,20 +209,20 @@ class Siblings:
         return uid in self._shown
 
     def missing(self, uid: str) -> bool:
-        """Whether a Pod that was seen to exist is not shown any more; only a read can tell why."""
+        """Whether a Pod that existed is not shown any more. Only a read can tell why."""
         return uid in self._once and uid not in self._pods
 
     def gone(self, holder: str, acquired: str | None) -> str:
-        """Say why the process of this holder cannot go on leading; empty if it can for all that is known.
+        """Say why the process of this holder cannot go on leading; empty if it can, as far as is known.
 
-        After the watch alone it is a suspicion; after a consistent `read` it is a judgement. Of one's own Pod
-        nothing is judged: its status tells one's own container from the one before too late.
+        After news from the watch alone this is a suspicion; after a consistent `read` it is a judgement. My own Pod is
+        never judged: its status tells my container from the one before too late.
 
         Args:
-            holder: the Lease's.
-            acquired: the Lease's `acquireTime`, by the clock of the holder's node, which also says when its containers
-                ended. Here it speaks *against* a judgement only: who acquired later than a container ended ran
-                in another one.
+            holder: the Lease's holder.
+            acquired: the Lease's `acquireTime`, by the clock of the holder's node. The same clock says when its
+                containers ended. The two times are compared only to reject a presumed death: a holder that acquired
+                the Lease after a container ended ran in another container.
         """
         name, uid = pod_of(holder)
         if not uid or uid == self._me or uid not in self._once:
@@ -232,8 +241,8 @@ class Siblings:
     def outdated(self) -> bool:
         """Whether a replica of a newer revision than mine is ready to lead.
 
-        The revision of the Pod that was created last is the one that is being rolled out, which ReplicaSets need not
-        be read for; so it is after a rollback, too.
+        The revision of the Pod that was created last is the one that is being rolled out, after a rollback too. So
+        ReplicaSets need not be read.
         """
         mine = self._pods.get(self._me)
         if mine is None or not mine.revision:
@@ -241,14 +250,14 @@ class Siblings:
         kin = [p for p in self._pods.values() if p.owner == mine.owner and p.revision and not p.over]
         last = max((p.created for p in kin), default="")
         revisions = {p.revision for p in kin if p.created == last}
-        # Two revisions in one second: no telling which is newer.
+        # Two revisions in one second: it is not known which is newer.
         if mine.revision in revisions or len(revisions) > 1:
             return False
         return any(p.revision in revisions and p.ready and not p.deleting for p in kin)
 
 
 def _workload(owner: Mapping[str, Any], revision: str) -> str:
-    """Name it. A Deployment's ReplicaSets are called by it and their revision; labels may select others' Pods, too."""
+    """Name it, since labels may select Pods of others. A ReplicaSet is named after its Deployment and its revision."""
     return f"{owner.get('kind')}/{str(owner.get('name') or '').removesuffix(f'-{revision}')}"
 
 

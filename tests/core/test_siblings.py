@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from kopf_ha.core.pods import Pod, Siblings, pod_of, sibling_labels
+from kopf_ha.core.siblings import Pod, Siblings, pod_of, sibling_labels
 
 X, Y = "lead_u1_aaaa", "lead_u1_bbbb"
 

@@ -1,0 +1,146 @@
+"""Drives the election's state machine: takes one event in, and does what the rules say."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import math
+import random
+from collections import deque
+from collections.abc import Callable
+
+from kopf_ha.core.election import Election, IllegalMove, Phase, State, events
+from kopf_ha.core.election.events import Action, Event
+from kopf_ha.election.leadership import Leadership, called
+from kopf_ha.election.lease_client import LeaseClient
+from kopf_ha.election.signs import Observer
+from kopf_ha.election.troubles import Troubles
+from kopf_ha.settings import Settings
+
+log = logging.getLogger("kopf_ha.election")
+
+
+class Driver:
+    """The state of one election, in the elector's thread. Any thread may read the attributes.
+
+    Args:
+        settings: the Lease, the identity, the durations.
+        leadership: opens and closes the grant.
+        troubles: is told what keeps the election from working.
+        on_new_leader: see `Elector`.
+        floor: see `Elector`.
+        observer: is told how long renewals and takeovers took.
+        clock: seconds, on a clock that goes on while the machine sleeps.
+
+    Attributes:
+        state: what the rules know.
+        due: when a `Tick` is due, on the clock; infinite for never.
+        turned: when the thread last began to wait, or a request; -inf before it was started.
+        vacant: since when the Lease can be had; None while it cannot.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        leadership: Leadership,
+        troubles: Troubles,
+        *,
+        on_new_leader: Callable[[str, int], None],
+        floor: Callable[[], int],
+        observer: Observer,
+        clock: Callable[[], float],
+    ) -> None:
+        self._identity = settings.identity
+        self._rules = Election(settings.identity, settings.lease, settings.timing)
+        self._leadership = leadership
+        self._troubles = troubles
+        self._on_new_leader = on_new_leader
+        self._floor = floor
+        self._observer = observer
+        self._clock = clock
+        self.state = State()
+        self.due = math.inf
+        self.turned = -math.inf
+        self.vacant: float | None = None
+
+    def take(self, event: Event, client: LeaseClient) -> None:
+        """Take in one event. Answers to the requests that it leads to go in before anything else."""
+        todo: deque[Event] = deque([event])
+        if self.state.phase in (Phase.FOLLOWING, Phase.LOST):
+            floor = self._floor()
+            if floor > self.state.floor:
+                todo.appendleft(events.RaiseFloor(floor))
+        while todo:
+            event = todo.popleft()
+            try:
+                self.state, actions = self._rules.step(self.state, event, self._clock(), _wall())
+            except IllegalMove as error:
+                log.debug("ignored: %s", error)  # such as a resume() that the end overtook
+                continue
+            self._note_vacancy()
+            if isinstance(event, events.LeaseSeen):
+                self._troubles.tell("read", "")
+            for action in actions:
+                if isinstance(action, events.Warn):
+                    reading = isinstance(event, (events.LeaseUnusable, events.ReadFailed))
+                    self._troubles.tell("read" if reading else "write", action.cause)
+                elif (answer := self._do(action, client)) is not None:
+                    todo.append(answer)
+
+    def _do(self, action: Action, client: LeaseClient) -> Event | None:
+        """Do one thing; give the answer if it was a request."""
+        self.turned = self._clock()
+        match action:
+            case events.Put():
+                return self._put(action, client)
+            case events.Read(until):
+                return client.read(until - self._clock())
+            case events.Timer(at, spread):
+                # The jitter keeps replicas that failed together from trying together, as in client-go.
+                self.due = at + spread * random.random()  # noqa: S311
+            case events.Open(token, deadline):
+                return self._open(token, deadline)
+            case events.Extend(deadline):
+                self._leadership.extend(deadline)
+            case events.Close(cause):
+                self._leadership.close(cause)
+            case events.NewLeader(holder, token):
+                log.info("new leader: %s (token %d)", holder, token)
+                if holder != self._identity:
+                    self._troubles.tell("write", "")  # whatever kept me from leading then, somebody leads now
+                called(self._on_new_leader, holder, token)
+        return None
+
+    def _put(self, action: events.Put, client: LeaseClient) -> Event:
+        began = self._clock()
+        answer = client.write(action.record, action.until - began)
+        written = isinstance(answer, events.Written)
+        if written:
+            self._troubles.tell("write", "")
+        if self.state.phase is Phase.RENEWING and not isinstance(answer, events.Conflict):
+            if written:
+                called(self._observer.renewed, self._clock() - began)
+            else:
+                called(self._observer.not_renewed)
+        return answer
+
+    def _open(self, token: int, deadline: float) -> Event | None:
+        vacant, self.vacant = self.vacant, None
+        if vacant is not None:
+            called(self._observer.took_over, self._clock() - vacant)
+        return None if self._leadership.open(token, deadline) else events.StepDown("on_started failed")
+
+    def _note_vacancy(self) -> None:
+        """Keep since when the Lease can be had, for as long as nobody else gets it."""
+        if self.state.phase in (Phase.FOLLOWING, Phase.ACQUIRING, Phase.LOST):
+            since = self._rules.vacant_since(self.state, self._clock())
+            self.vacant = since if since is None or self.vacant is None else self.vacant
+
+
+def _wall() -> str:
+    return _micro_time(datetime.datetime.now(datetime.UTC))
+
+
+def _micro_time(now: datetime.datetime) -> str:
+    """Give a MicroTime. The API server answers one without six digits of microseconds with 400."""
+    return now.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,64 @@
+"""The grant of this process's present term, and who is told when it opens and closes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from kopf_ha.core.grant import Grant
+from kopf_ha.core.token import Stamp
+from kopf_ha.settings import Settings
+
+log = logging.getLogger("kopf_ha.election")
+
+
+class Leadership:
+    """Opens, extends and closes the grant, in the elector's thread. `grant` may be read in any thread.
+
+    Args:
+        settings: the Lease and the identity, which the stamp names.
+        on_started: see `Elector`.
+        on_stopped: see `Elector`.
+    """
+
+    def __init__(
+        self, settings: Settings, on_started: Callable[[Grant], None], on_stopped: Callable[[Grant, str], None]
+    ) -> None:
+        self._settings = settings
+        self._on_started = on_started
+        self._on_stopped = on_stopped
+        self.grant: Grant | None = None  #: of the present term; None between terms
+
+    def open(self, token: int, deadline: float) -> bool:
+        """Open the grant of a new term; False if `on_started` failed, so that the term has to end."""
+        s = self._settings
+        self.grant = Grant(Stamp(token, s.identity, s.lease, s.pod_uid), deadline)
+        log.info("leading: token %d, Lease %s, holder %s", token, s.lease, s.identity)
+        return called(self._on_started, self.grant)
+
+    def extend(self, deadline: float) -> None:
+        """Extend the grant, if there is one."""
+        if self.grant is not None:
+            self.grant.extend(deadline)
+
+    def close(self, cause: str) -> None:
+        """Close the grant, if there is one, before `on_stopped` is called."""
+        grant, self.grant = self.grant, None
+        if grant is None:
+            return
+        grant.close(cause)
+        if cause in ("released", "stopped"):
+            log.info("%s: token %d, Lease %s", cause, grant.stamp.token, self._settings.lease)
+        else:
+            log.error("lost: token %d, Lease %s: %s", grant.stamp.token, self._settings.lease, cause)
+        called(self._on_stopped, grant, cause)
+
+
+def called(callback: Callable[..., None], *args: object) -> bool:
+    """Call it; say whether it did not raise. A callback that fails must not end the election's thread."""
+    try:
+        callback(*args)
+    except Exception:
+        log.exception("a callback of the election failed")
+        return False
+    return True
