@@ -45,7 +45,7 @@ def me(api: FakeApi) -> Process:
     me = Process(api, MINE, deciding=["pools.t.dev"])
     for path in (WIDGET, CHILD, POOL):
         me.patch(path, {"metadata": {"labels": {"known": "1"}}})
-        assert me.fence.known.get(api.target(path).key)
+        assert me.fence.known.objects.get(api.target(path).key)
     api.log.clear()
     api.accepted.clear()
     return me
@@ -345,7 +345,7 @@ def test_what_is_gone_meanwhile_is_not_found(api: FakeApi, me: Process, path: st
     json_patch = patch(path, [{"op": "add", "path": "/spec/mine", "value": 1}], JSON_PATCH)
     sent = {"patch": patch(path, {"spec": {}}), "delete": write("DELETE", path), "json": json_patch}[asked]
     assert me.send(sent).status == 404
-    assert me.fence.known.get(api.target(path).key) is None
+    assert me.fence.known.objects.get(api.target(path).key) is None
 
 
 # --- deciding kinds

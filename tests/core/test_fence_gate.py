@@ -84,10 +84,10 @@ def test_a_thread_of_term_7_may_not_write_when_its_process_leads_term_9(api: Fak
 
 def test_a_new_term_knows_nothing_of_what_the_last_one_knew(api: FakeApi, me: Process) -> None:
     me.patch(WIDGET, EDIT)
-    assert len(me.fence.known) == 1
-    me.fence.new_term()
-    assert len(me.fence.known) == 0
-    assert me.fence.schemas == {}
+    assert len(me.fence.known.objects) == 1
+    me.fence.known.new_term()
+    assert len(me.fence.known.objects) == 0
+    assert me.fence.known.schemas == {}
 
 
 def test_a_request_of_term_7_in_flight_finds_the_stamp_of_term_9(api: FakeApi, me: Process) -> None:
@@ -97,7 +97,7 @@ def test_a_request_of_term_7_in_flight_finds_the_stamp_of_term_9(api: FakeApi, m
         late.step()
     next_term = Process(api, stamp(9, MINE.holder))
     next_term.fence = me.fence
-    me.fence.new_term()
+    me.fence.known.new_term()
     api.elect(stamp(9, MINE.holder))
     assert next_term.patch(WIDGET, {"spec": {"theirs": 1}}).status == 200
     with pytest.raises(StaleLeader):

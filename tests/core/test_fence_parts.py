@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kopf_ha.core.grant import Grant
-from kopf_ha.core.known import Known, Seen, seen_of
+from kopf_ha.core.known import Objects, Revision, revision_of
 from kopf_ha.core.target import Target, api_root, parse_path
 from kopf_ha.core.token import TOKEN_MAX, MalformedStamp, Stamp, Verdict, judge, stamp_of
 from tests.core.fake_api import stamp
@@ -140,25 +140,25 @@ KEY = ("widgets.t.dev", "a", "x")
 
 
 def test_what_is_known_never_gets_older() -> None:
-    known = Known()
-    known.learn(KEY, Seen("u", "10", MINE))
-    known.learn(KEY, Seen("u", "9", None))  # a watch lags behind our own writes
-    assert known.get(KEY) == Seen("u", "10", MINE)
-    known.learn(KEY, Seen("u", "11", None))
-    assert known.get(KEY) == Seen("u", "11", None)
+    known = Objects()
+    known.learn(KEY, Revision("u", "10", MINE))
+    known.learn(KEY, Revision("u", "9", None))  # a watch lags behind our own writes
+    assert known.get(KEY) == Revision("u", "10", MINE)
+    known.learn(KEY, Revision("u", "11", None))
+    assert known.get(KEY) == Revision("u", "11", None)
 
 
 def test_another_uid_replaces_what_is_known() -> None:
-    known = Known()
-    known.learn(KEY, Seen("u", "10", MINE))
-    known.learn(KEY, Seen("other", "9", None))
-    assert known.get(KEY) == Seen("other", "9", None)
+    known = Objects()
+    known.learn(KEY, Revision("u", "10", MINE))
+    known.learn(KEY, Revision("other", "9", None))
+    assert known.get(KEY) == Revision("other", "9", None)
 
 
 def test_known_is_bounded_and_forgets() -> None:
-    known = Known(limit=2)
+    known = Objects(limit=2)
     for name in "abc":
-        known.learn((*KEY[:2], name), Seen(name, "1", None))
+        known.learn((*KEY[:2], name), Revision(name, "1", None))
     assert len(known) == 2
     assert known.get((*KEY[:2], "a")) is None
     known.forget((*KEY[:2], "b"))
@@ -169,7 +169,7 @@ def test_known_is_bounded_and_forgets() -> None:
 
 @pytest.mark.parametrize("body", [{}, {"metadata": {}}, {"metadata": {"uid": "u"}}, {"kind": "Status", "metadata": {}}])
 def test_what_has_no_uid_and_version_is_no_object(body: dict[str, Any]) -> None:
-    assert seen_of(body, stamped=True) is None
+    assert revision_of(body, stamped=True) is None
 
 
 def test_a_grant_ends_at_its_deadline_and_is_never_revived() -> None:

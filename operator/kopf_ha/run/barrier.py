@@ -19,11 +19,11 @@ from kopf_ha._context import CurrentTerm
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.refusal import outline
-from kopf_ha.core.schema import Unanswered, ask_schema
+from kopf_ha.core.schema import ask_schema
 from kopf_ha.core.stamping import ALONE
 from kopf_ha.core.target import Target
 from kopf_ha.core.token import MalformedStamp, stamp_of
-from kopf_ha.core.wire import Response
+from kopf_ha.core.wire import Response, Unanswered
 from kopf_ha.errors import ConfigurationError, FloorLost, Refused, TermEnded, Unfenced
 from kopf_ha.run.api import Api
 
@@ -101,15 +101,15 @@ def raise_barrier(api: Api, fence: Fence, grant: Grant, pause: Callable[[float],
         TermEnded: the term ended meanwhile.
     """
     objects: list[Object] = []
-    for name in sorted(fence.deciding):
+    for name in sorted(fence.known.deciding):
         kind = find_kind(api, name)
         bodies = list(api.items(kind.collection))
         check_floor(bodies, grant)
         if kind.stamped:
             # What was just read need not be asked for again, once an object: that would double the barrier.
-            fence.schemas[kind.group, kind.version, kind.plural] = True
+            fence.known.schemas[kind.group, kind.version, kind.plural] = True
             for body in bodies:
-                fence.learn(Object.of(kind, body).target, body)
+                fence.known.learn(Object.of(kind, body).target, body)
         objects += [Object.of(kind, body) for body in bodies]
     left = stamp_all(api, fence, grant, objects)
     for seconds in PAUSES:
@@ -152,8 +152,8 @@ def stamp_one(api: Api, fence: Fence, one: Object) -> Object | None:
     kind, refused, trouble = one.kind, False, ""
     try:
         if one.trouble:
-            fence.known.forget(one.target.key)
-        if one.refused and _records_the_same(api.request("GET", one.target.path, timeout=TIMEOUT), fence.lease):
+            fence.known.objects.forget(one.target.key)
+        if one.refused and _records_the_same(api.request("GET", one.target.path, timeout=TIMEOUT), fence.known.lease):
             return one  # not a refusal more in the log, each time
         path = one.target.path + "/status"
         answer = api.request("PATCH", path, ALONE, "application/merge-patch+json", timeout=TIMEOUT)
@@ -165,7 +165,7 @@ def stamp_one(api: Api, fence: Fence, one: Object) -> Object | None:
         refused, trouble = True, str(error)
     except urllib3.exceptions.HTTPError as error:
         trouble = f"{UNANSWERED}{error}"
-    if fence.schemas.get((kind.group, kind.version, kind.plural)) is False:
+    if fence.known.schemas.get((kind.group, kind.version, kind.plural)) is False:
         raise ConfigurationError(_NO_STAMP.format(f"{kind.plural}.{kind.group}"))
     return replace(one, trouble=trouble, refused=refused) if trouble else None
 

@@ -114,7 +114,7 @@ class Runner:
             on_started=lambda grant: self.inbox.put(Started(grant)),
             on_stopped=lambda grant, cause: self.inbox.put(Stopped(grant, cause)),
             on_new_leader=lambda holder, token: self.pods.nudge(),
-            floor=lambda: self.fence.floor,
+            floor=lambda: self.fence.known.floor,
             observer=self.journal.metrics,
         )
         self.journal.watch(self.elector)
@@ -234,7 +234,7 @@ class Runner:
         """Start a term."""
         self.began = boottime()
         self.grant = grant
-        self.fence.new_term()
+        self.fence.known.new_term()
         self.journal.began(grant, self.elector.lease_uid)
         if self.settings.fence != "full":
             logger.warning(
@@ -306,10 +306,9 @@ class Runner:
 
     def look_at_the_server(self, grant: Grant) -> list[str]:
         """Ask everything, take note of kinds that are unfit, and tell."""
-        kinds = {f"{resource}.{group}" for (group, _, resource), stamped in [*self.fence.schemas.items()] if stamped}
-        missing = self.selftest.ask(grant.stamp.token, kinds=kinds)
+        missing = self.selftest.ask(grant.stamp.token, kinds=self.fence.known.stamped_kinds())
         if not grant.closed:
-            self.fence.unfit = dict(self.selftest.unfit)
+            self.fence.known.unfit = dict(self.selftest.unfit)
             self.journal.not_enforced(missing)
         return missing
 
