@@ -1,4 +1,4 @@
-"""Conflicts: whose they are, what goes again and what never does (trap 3, I6)."""
+"""Conflicts: whose they are, what goes again and what never does (I6)."""
 
 from __future__ import annotations
 
@@ -258,6 +258,52 @@ def test_a_stamp_that_lost_a_race_is_a_conflict_and_no_success(api: FakeApi, ask
     meddle_once(api, WIDGET, user_edits)
     assert me.send(asked).status == 409
     assert api.get(WIDGET)["spec"] == {"theirs": 2, "list": [1]}
+
+
+@pytest.mark.parametrize("saw", [True, False])
+def test_an_object_that_goes_before_it_is_stamped_is_not_found(api: FakeApi, saw: bool) -> None:
+    """As without the fence (I9), even if the change would not be sent again."""
+    api.put(WIDGET, {"spec": {"list": [1]}}, stamp(6))
+    me = Process(api, MINE)
+    me.saw = saw
+    me.watch(WIDGET)
+    user_edits(api, WIDGET)
+    api.intercept = lambda request: api.delete(WIDGET) if request.method == "GET" and request.path == WIDGET else None
+    assert me.patch(WIDGET, [{"op": "remove", "path": "/spec/list"}], JSON_PATCH).status == 404
+    assert api.accepted == []
+
+
+def test_what_is_so_already_when_its_stamp_lost_a_race_is_no_conflict(api: FakeApi) -> None:
+    api.put(WIDGET, {"metadata": {}, "spec": {"theirs": 1}}, stamp(6))
+    me = Process(api, MINE)
+    me.watch(WIDGET)
+    meddle_once(api, WIDGET, lambda api, path: finalizers(api, "kopf"))
+    version = api.get(WIDGET)["metadata"]["resourceVersion"]
+    op = {"op": "add", "path": "/metadata/finalizers", "value": ["kopf"]}
+    assert kopf_asks(me, api, op, at=version).status == 200
+    assert api.accepted == []
+    assert api.recorded(WIDGET) == stamp(6)
+
+
+def test_a_stamp_whose_answer_is_no_object_is_not_the_answer_to_the_change(api: FakeApi) -> None:
+    """It is a 200; handed on, it would report a write that never was."""
+    api.put(WIDGET, {"spec": {"list": [1]}}, stamp(6))
+    me = Process(api, MINE)
+    api.intercept = lambda request: status(200, "") if request.path.endswith("/status") else None
+    with pytest.raises(Unfenced, match="answer to the stamp is no object"):
+        me.patch(WIDGET, {"spec": {"list": [2]}})
+    assert api.get(WIDGET)["spec"] == {"list": [1]}
+
+
+def test_an_object_that_was_gone_when_it_should_be_stamped_is_created_by_the_next_apply(api: FakeApi) -> None:
+    api.put(WIDGET, {"spec": {}}, stamp(6))
+    me = Process(api, MINE)
+    me.patch(WIDGET + "-other", {})  # the schema is known now
+    me.watch(WIDGET)
+    api.delete(WIDGET)
+    body = {"metadata": {"name": "x"}, "spec": {"mine": 1}}
+    assert me.patch(WIDGET, body, APPLY).status == 404
+    assert me.patch(WIDGET, body, APPLY).status == 201
 
 
 def test_a_stamp_that_always_loses_is_a_conflict(api: FakeApi) -> None:

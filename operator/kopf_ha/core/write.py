@@ -82,8 +82,8 @@ def update(asked: Asked, reader: Reader, saw: bool) -> Flow:
                 f"{asked}: the object is set aside; it could not be stamped in this term, so an"
                 " earlier leader could still write it; it is tried again, and the log says why"
             )
-        if asked.version not in (None, found.revision.version) and (so := is_already_so(asked, found, saw)):
-            return so
+        if asked.version not in (None, found.revision.version) and (current := is_already_so(asked, found, saw)):
+            return current
         answer = yield from stamp_and_send(asked, reader, found, uid)
         if not is_conflict(asked.request, answer):
             return answer
@@ -91,8 +91,8 @@ def update(asked: Asked, reader: Reader, saw: bool) -> Flow:
         found = yield from reader.read()
         if isinstance(found, Gone):
             return answer if asked.request.is_apply else found.answer
-        if so := is_already_so(asked, found, saw):
-            return so
+        if current := is_already_so(asked, found, saw):
+            return current
         if found.revision.uid != uid or not decide.may_repeat(asked, deciding):
             return answer  # the change was meant for another object (I6), or its caller has to plan it again
     return answer
@@ -126,15 +126,11 @@ def stamp_and_send(asked: Asked, reader: Reader, found: Found, uid: str) -> Flow
             raise Unanswered(answer)
         latest = reader.learn(answer, must_be_mine=True)
         if latest is None:
-            raise Unfenced(
-                f"{asked.target}: the API server's answer to the stamp is no object with a uid and a version"
-            )
+            raise Unfenced(f"{asked}: the API server's answer to the stamp is no object with a uid and a version")
         version = latest.version
     answer = yield from send(asked, reader, change.fenced(asked, mine, stamped=stamped, version=version, uid=uid))
     if answer.ok:
         reader.learn(answer, must_be_mine=not asked.deletes and (asked.is_status or not stamped))
-    elif answer.status == 404:
-        reader.known.objects.forget(asked.target.key)
     return answer
 
 
@@ -162,9 +158,6 @@ def only_stamp(asked: Asked, reader: Reader) -> Flow:
     return found.answer if isinstance(found, Gone) else answer
 
 
-# --- send
-
-
 def send(asked: Asked, reader: Reader, request: Request) -> Flow:
     """Send a write through the gate. Raise what it means if one of our rules refused it; pass on all other answers.
 
@@ -177,6 +170,8 @@ def send(asked: Asked, reader: Reader, request: Request) -> Flow:
         GateClosed: no time is left.
     """
     answer = yield from reader.gate.send(request)
+    if answer.status == 404:
+        reader.known.objects.forget(asked.target.key)
     refusal = refusal_of(answer, asked.target, reader.mine.lease)
     if refusal is Refusal.NONE:
         return answer

@@ -20,7 +20,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 
-from kopf_ha.core.refusal import PREFIX, by_rule, denial_of
+from kopf_ha.core.refusal import by_policy, by_rule, denial_of
 from kopf_ha.core.token import TOKEN_MAX, MalformedStamp, Stamp, stamp_of
 from kopf_ha.core.wire import Response
 from kopf_ha.errors import ConfigurationError, Unfenced
@@ -198,15 +198,14 @@ class _Lease:
         answer = self._put(manager=rule.asked(policy.name))
         if answer.ok:
             return False
-        denial = denial_of(answer)
-        if answer.status == 403 and denial is not None and denial.policy == policy.name:
+        if by_policy(answer, policy.name):
             return True
         raise LookupError(f"cannot find out whether {policy.name} is in force: {answer.status} {answer.message}")
 
     def can_be_lowered(self) -> bool:
         """Try to lower the count of terms (I2)."""
         answer = self._put(lower=1)
-        if not answer.ok and not _by_policy(answer):
+        if not answer.ok and not by_policy(answer):
             raise LookupError(
                 f"cannot find out whether Lease {self._name} is protected: {answer.status} {answer.message}"
             )
@@ -285,7 +284,7 @@ def kind_missing(
     foreign = api.request("PATCH", path, _status(Stamp(above, "selftest", mine.lease, NOBODY)), _MERGE)
     if foreign.status == 404:
         return None
-    if not foreign.ok and not _by_policy(foreign):
+    if not foreign.ok and not by_policy(foreign):
         raise LookupError(f"cannot find out whether {kind} is protected: {foreign.status} {foreign.message}")
     accepted = [f"{kind}: a status write is accepted without its writer's own stamp; {_HELP}"] if foreign.ok else []
     if token < 2:
@@ -296,7 +295,7 @@ def kind_missing(
     if by_rule(lower):
         return accepted, []
     # The rule is asked before the policies: where one of these answers, it is not there.
-    if lower.ok or _by_policy(lower):
+    if lower.ok or by_policy(lower):
         return accepted, [f"{kind}: a recorded token can be lowered; its CRD needs `kopf-ha manifests --only schema`"]
     raise LookupError(f"cannot find out whether {kind} is protected: {lower.status} {lower.message}")
 
@@ -310,9 +309,3 @@ def _read(api: Api, path: str) -> dict[str, Any]:
     if not answer.ok:
         raise LookupError(f"cannot read {path}: {answer.status} {answer.message}")
     return dict(answer.json)
-
-
-def _by_policy(answer: Response) -> bool:
-    """Whether a policy of ours refused; RBAC answers 403 as well."""
-    denial = denial_of(answer)
-    return answer.status == 403 and denial is not None and denial.policy.startswith(PREFIX)
