@@ -266,6 +266,7 @@ def test_an_object_that_goes_before_it_is_stamped_is_not_found(api: FakeApi, saw
     api.put(WIDGET, {"spec": {"list": [1]}}, stamp(6))
     me = Process(api, MINE)
     me.saw = saw
+    me.patch(WIDGET + "-other", {})  # the schema is known now
     me.watch(WIDGET)
     user_edits(api, WIDGET)
     api.intercept = lambda request: api.delete(WIDGET) if request.method == "GET" and request.path == WIDGET else None
@@ -378,6 +379,14 @@ def test_a_patch_that_names_another_uid_does_not_stamp(api: FakeApi, path: str) 
 
 
 @pytest.mark.parametrize("path", [WIDGET, CHILD])
+def test_an_apply_to_a_uid_that_is_not_the_known_one_is_judged_by_a_read(api: FakeApi, me: Process, path: str) -> None:
+    new = api.put(path, {"spec": {"theirs": 2}}, MINE)
+    body = {"metadata": {"name": "x", "uid": new["metadata"]["uid"]}, "spec": {"mine": 1}}
+    assert me.patch(path, body, APPLY).status == 200
+    assert [r.method for r in api.sent()] == ["GET", "PATCH"]
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
 def test_a_delete_goes_again_while_it_is_the_same_object(api: FakeApi, me: Process, path: str) -> None:
     user_edits(api, path)
     assert me.send(write("DELETE", path)).status == 200
@@ -457,7 +466,7 @@ def test_what_is_so_already_is_no_conflict(api: FakeApi, me: Process, there: lis
     if there:
         finalizers(api, *there)
     assert kopf_asks(me, api, op).status == 200
-    assert api.accepted == []
+    assert api.sent("PATCH") == []
 
 
 @pytest.mark.parametrize(
