@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kopf_ha.core import decide
+from kopf_ha.core import write as writing
 from kopf_ha.core.asked import Asked
 from kopf_ha.core.gate import Gate
 from kopf_ha.core.grant import Grant
@@ -235,8 +235,8 @@ def asked(method: str, content_type: str = "", body: Any = None, path: str = WID
     ],
 )
 def test_what_is_stamped_by_a_write_of_its_own(write: Asked, of_stamped_kind: bool, of_child: bool) -> None:
-    assert decide.must_stamp_first(write, True) is of_stamped_kind
-    assert decide.must_stamp_first(write, False) is of_child
+    assert writing.must_stamp_first(write, True) is of_stamped_kind
+    assert writing.must_stamp_first(write, False) is of_child
 
 
 @pytest.mark.parametrize(
@@ -253,8 +253,8 @@ def test_what_is_stamped_by_a_write_of_its_own(write: Asked, of_stamped_kind: bo
     ],
 )
 def test_what_may_be_sent_again(write: Asked, else_: bool, deciding: bool) -> None:
-    assert decide.may_repeat(write, deciding=False) is else_
-    assert decide.may_repeat(write, deciding=True) is deciding
+    assert writing.may_repeat(write, deciding=False) is else_
+    assert writing.may_repeat(write, deciding=True) is deciding
 
 
 def test_the_gate_remembers_the_last_write_and_no_read() -> None:

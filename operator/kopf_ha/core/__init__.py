@@ -5,7 +5,7 @@ decisions go out. So each rule of the protocol is a unit test with a clock that 
 
 Begin with `fence`, then read `write` from top to bottom. It uses
 
-- `asked`: what the client asks for, and `decide`: what can be decided from that alone
+- `asked`: what the client asks for
 - `schema`: whether the kind carries the stamp, and `known`: what this process knows already
 - `reading`: the object and the judgement of its stamp (`token`)
 - `change` and `stamping`: the requests that are sent instead of the client's

@@ -15,6 +15,9 @@ from kopf_ha.core.token import ANNOTATIONS, MalformedStamp, Stamp, stamp_of
 from kopf_ha.core.wire import Request
 from kopf_ha.errors import Unfenced
 
+#: The body of the merge patch of `/status` with which a client asks for the stamp and nothing else.
+ONLY_STAMP: dict[str, Any] = {"status": {}}
+
 VERSION_PATH = "/metadata/resourceVersion"
 ANNOTATIONS_PATH = "/metadata/annotations/"
 _UID_PATH = "/metadata/uid"
@@ -26,63 +29,59 @@ REMOVING = frozenset({"$patch", "$retainKeys"})
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One write as a client asks for it. `body` is parsed; None when the request has none."""
+    """One write as its client asks for it.
+
+    Args:
+        request: what the client wants to send.
+        target: what it writes to.
+        body: of the request, parsed; None for none.
+        name: of the object, from the path or else from the body.
+        version: the resourceVersion that the caller made a precondition; None for none.
+        uid: the uid that the caller named; None if the write is for whichever object has the name.
+        creates: this is a POST to a collection.
+        deletes: this is a DELETE.
+        is_status: this is a write of `/status`.
+        is_dry_run: the API server will change nothing.
+        is_only_stamp: this write of `/status` changes nothing, so that the stamp is all that it brings.
+    """
 
     request: Request
     target: Target
     body: Any
+    name: str
+    version: str | None
+    uid: str | None
+    creates: bool
+    deletes: bool
+    is_status: bool
+    is_dry_run: bool
+    is_only_stamp: bool
 
     @classmethod
     def parse(cls, request: Request, target: Target) -> Asked:
-        """Read the body of a write.
+        """Read a write.
 
         Raises:
-            Unfenced: the fence cannot read it (protobuf, CBOR), or its shape is not what its type says.
+            Unfenced: the fence cannot read its body (protobuf, CBOR), or the body's shape is not what its type says.
         """
-        return cls(request, target, parse_body(request))
+        body = parse_body(request)
+        is_status = target.subresource == "status"
+        return cls(
+            request,
+            target,
+            body,
+            name=target.name or _name_in(body),
+            version=_version(request, body),
+            uid=str(_precondition(request, body, "uid", _UID_PATH) or "") or None,
+            creates=request.method == "POST" and not target.name,
+            deletes=request.method == "DELETE",
+            is_status=is_status,
+            is_dry_run=_is_dry_run(request, body),
+            is_only_stamp=is_status and request.is_merge_patch and bool(body == ONLY_STAMP),
+        )
 
     def __str__(self) -> str:
         return f"{self.request.method} {self.target}"
-
-    @property
-    def name(self) -> str:
-        """The object's name, from the path or else from the body."""
-        metadata = self.body.get("metadata") if isinstance(self.body, Mapping) else None
-        return self.target.name or str((metadata or {}).get("name") or "")
-
-    @property
-    def creates(self) -> bool:
-        """Whether this is a POST to a collection."""
-        return self.request.method == "POST" and not self.target.name
-
-    @property
-    def deletes(self) -> bool:
-        """Whether this is a DELETE."""
-        return self.request.method == "DELETE"
-
-    @property
-    def is_status(self) -> bool:
-        """Whether this is a write of `/status`."""
-        return self.target.subresource == "status"
-
-    @property
-    def is_dry_run(self) -> bool:
-        """Whether the API server will change nothing. If a DELETE has a body, the server does not read the query."""
-        if self.deletes and self.request.body:
-            given = self.body.get("dryRun") if isinstance(self.body, Mapping) else None
-        else:
-            given = parse_qs(self.request.query).get("dryRun")
-        return isinstance(given, list) and bool(given) and all(value == "All" for value in given)
-
-    @property
-    def version(self) -> str | None:
-        """The resourceVersion that the caller made a precondition; None for none."""
-        return _version(self.request, self.body)
-
-    @property
-    def uid(self) -> str | None:
-        """The uid that the caller named; None if the write is for whichever object has the name."""
-        return str(_precondition(self.request, self.body, "uid", _UID_PATH) or "") or None
 
     @property
     def fits_any_revision(self) -> bool:
@@ -178,6 +177,20 @@ def _parsed(request: Request) -> Any:
     return body
 
 
+def _name_in(body: Any) -> str:
+    metadata = body.get("metadata") if isinstance(body, Mapping) else None
+    return str((metadata or {}).get("name") or "")
+
+
+def _is_dry_run(request: Request, body: Any) -> bool:
+    # If a DELETE has a body, the API server does not read its query.
+    if request.method == "DELETE" and request.body:
+        given = body.get("dryRun") if isinstance(body, Mapping) else None
+    else:
+        given = parse_qs(request.query).get("dryRun")
+    return isinstance(given, list) and bool(given) and all(value == "All" for value in given)
+
+
 def _version(request: Request, body: Any) -> str | None:
     # The API server compares numbers: "07" is 7, and "0" makes the write unconditional.
     value = str(_precondition(request, body, "resourceVersion", VERSION_PATH) or "")
@@ -189,6 +202,8 @@ def _version(request: Request, body: Any) -> str | None:
 def _precondition(request: Request, body: Any, name: str, path: str) -> Any:
     if request.method == "DELETE":
         given = delete_options(request, body).get("preconditions")
+    elif body is None:
+        return None
     elif isinstance(body, list):
         return next((op.get("value") for op in body if op.get("op") == "test" and op.get("path") == path), None)
     else:

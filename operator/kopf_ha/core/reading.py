@@ -128,13 +128,12 @@ class Reader:
             raise Unfenced(f"{what}, although Lease {mine.lease} {says}: {_REPAIR}")
         raise self.overtaken(what, recorded.token, leads)
 
-    def confirm_floor(self) -> Steps[None]:
-        """Check the tokens that the watch saw of this kind before its schema was known.
+    def check_floor(self, token: int) -> Steps[None]:
+        """Check a token that the watch saw of this kind before its schema was known.
 
         Raises:
-            TermEnded: one of them is above this term's.
+            TermEnded: it is above this term's.
         """
-        token = self.known.confirm(self.target)
         if token > self.mine.token:
             what = f"an object of {self.target.kind} records token {token}, this term's is {self.mine.token}"
             raise self.overtaken(what, token, (yield from self.leads()))

@@ -5,18 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kopf_ha.core.asked import Asked
 from kopf_ha.core.change import with_body
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import JSON_PATCH, MERGE_PATCH, Request
-
-#: The body of the merge patch of `/status` with which a client asks for the stamp and nothing else.
-ALONE: dict[str, Any] = {"status": {}}
-
-
-def asks_for_stamp_alone(asked: Asked) -> bool:
-    """Whether this write of `/status` changes nothing, so that the stamp is all that it brings."""
-    return asked.is_status and asked.request.is_merge_patch and bool(asked.body == ALONE)
 
 
 def stamp_revision(path: str, mine: Stamp, *, stamped: bool, version: str) -> Request:

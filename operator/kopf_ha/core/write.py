@@ -6,14 +6,14 @@ finds out what a refusal by the API server means.
 
 from __future__ import annotations
 
-from kopf_ha.core import change, decide
+from kopf_ha.core import change
 from kopf_ha.core.asked import Asked
 from kopf_ha.core.gate import Gate
 from kopf_ha.core.known import Known
 from kopf_ha.core.reading import Found, Gone, Reader
 from kopf_ha.core.refusal import Refusal, refusal_of, sentence_of
 from kopf_ha.core.schema import is_stamped
-from kopf_ha.core.stamping import asks_for_stamp_alone, stamp_alone, stamp_revision
+from kopf_ha.core.stamping import stamp_alone, stamp_revision
 from kopf_ha.core.target import Target, api_root
 from kopf_ha.core.token import MalformedStamp
 from kopf_ha.core.wire import Flow, Request, Response, Steps, Unanswered, is_conflict
@@ -38,24 +38,50 @@ def write(request: Request, target: Target, known: Known, gate: Gate, *, saw: bo
     """
     gate.check()
     asked = Asked.parse(request, target)
-    decide.check_fenceable(asked, known.lease)
+    check_fenceable(asked, known.lease)
     if asked.is_dry_run:
         return (yield from gate.send(request))
     root = api_root(request.path)
     try:
         stamped = yield from is_stamped(target, known, root, gate.send)
         reader = Reader(target, stamped, known, gate, root)
-        if stamped:
-            yield from reader.confirm_floor()
+        if stamped and (token := known.confirm(target)):
+            yield from reader.check_floor(token)
         if asked.creates:
             return (yield from create(asked, reader))
-        if stamped and asks_for_stamp_alone(asked):
+        if stamped and asked.is_only_stamp:
             return (yield from only_stamp(asked, reader))
         return (yield from update(asked, reader, saw))
     except Unanswered as error:
         return error.answer
     except MalformedStamp as error:
         raise Unfenced(f"{target}: {error}; repair it by hand, the fence does not guess") from error
+
+
+def check_fenceable(asked: Asked, lease: str) -> None:
+    """Refuse a request that no precondition and no stamp could fence.
+
+    Raises:
+        Unfenced: it is one.
+    """
+    target, method = asked.target, asked.request.method
+    if target.subresource not in ("", "status"):
+        raise Unfenced(
+            f"{asked}: the fence does not know this subresource; if its effect needs no fence,"
+            f" declare it with --exempt {target.full_kind}"
+        )
+    if (target.kind, f"{target.namespace}/{asked.name}") == ("leases.coordination.k8s.io", lease):
+        raise Unfenced(f"Lease {lease} is written by the election alone")
+    if asked.is_dry_run:
+        return
+    if method == "POST" and target.name:
+        raise Unfenced(f"{asked}: a POST creates in a collection, and this path names an object")
+    if not target.name and not asked.creates:
+        raise Unfenced(f"{asked}: a whole collection cannot be fenced; write its objects one by one")
+    if asked.body is None and not asked.deletes:
+        raise Unfenced(f"{asked}: the body is empty")
+    if method == "PUT" and asked.version is None:
+        raise Unfenced(f"{asked}: without metadata.resourceVersion it would overwrite changes that it never saw")
 
 
 def create(asked: Asked, reader: Reader) -> Flow:
@@ -69,7 +95,10 @@ def create(asked: Asked, reader: Reader) -> Flow:
 def update(asked: Asked, reader: Reader, saw: bool) -> Flow:
     """Change or delete one object, as compare-and-swap on a revision that this term may write (I1, I2, I3)."""
     deciding = asked.target.kind in reader.known.deciding
-    decide.check_revision_named(asked, deciding, saw)
+    if deciding and asked.is_status and asked.version is None and not saw:
+        raise Unfenced(
+            f"{asked}: the status of a deciding kind must carry the resourceVersion that it was decided from"
+        )
     found = yield from reader.look(asked.version, asked.uid)
     if isinstance(found, Gone):
         if asked.request.is_apply and not asked.version and not asked.uid:
@@ -85,7 +114,7 @@ def update(asked: Asked, reader: Reader, saw: bool) -> Flow:
         if asked.version not in (None, found.revision.version) and (current := is_already_so(asked, found, saw)):
             return current
         answer = yield from stamp_and_send(asked, reader, found, uid)
-        if not is_conflict(asked.request, answer):
+        if answer.ok or not is_conflict(asked.request, answer):
             return answer
         # After a conflict: read again, which ends the term if a later one wrote the object.
         found = yield from reader.read()
@@ -93,19 +122,9 @@ def update(asked: Asked, reader: Reader, saw: bool) -> Flow:
             return answer if asked.request.is_apply else found.answer
         if current := is_already_so(asked, found, saw):
             return current
-        if found.revision.uid != uid or not decide.may_repeat(asked, deciding):
+        if found.revision.uid != uid or not may_repeat(asked, deciding):
             return answer  # the change was meant for another object (I6), or its caller has to plan it again
     return answer
-
-
-def is_already_so(asked: Asked, found: Found, saw: bool) -> Response | None:
-    """Return the object as just read, if it is as a JSON patch of Kopf's wants it to be.
-
-    The event of our own stamp wakes Kopf, which then asks again for a finalizer that its last patch added already. Kopf
-    would keep a conflict in its memory, and not run the handlers.
-    """
-    answer = found.answer
-    return answer if saw and answer is not None and asked.is_met_by(answer.json) else None
 
 
 def stamp_and_send(asked: Asked, reader: Reader, found: Found, uid: str) -> Flow:
@@ -118,7 +137,7 @@ def stamp_and_send(asked: Asked, reader: Reader, found: Found, uid: str) -> Flow
     revision, mine, stamped = found.revision, reader.mine, reader.stamped
     version = asked.version or revision.version
     meant = (version, uid) == (revision.version, revision.uid)  # otherwise the caller's precondition fails anyway
-    if meant and not found.mine and decide.must_stamp_first(asked, stamped):
+    if meant and not found.mine and must_stamp_first(asked, stamped):
         answer = yield from send(asked, reader, stamp_revision(reader.path, mine, stamped=stamped, version=version))
         if answer.status == 409:
             return answer
@@ -132,6 +151,37 @@ def stamp_and_send(asked: Asked, reader: Reader, found: Found, uid: str) -> Flow
     if answer.ok:
         reader.learn(answer, must_be_mine=not asked.deletes and (asked.is_status or not stamped))
     return answer
+
+
+def must_stamp_first(asked: Asked, stamped: bool) -> bool:
+    """Whether an object that this term has not stamped yet needs a stamp of its own before this write (I3)."""
+    if asked.request.is_apply:
+        return True  # an apply would fight with the last term's over the ownership of the stamp
+    if asked.request.is_json_patch:
+        return True  # "add" needs an existing parent, and a JSON patch that makes it may remove what others wrote
+    if asked.deletes:
+        return True  # it carries no stamp, and finalizers or a grace period may keep the object
+    return stamped and not asked.is_status
+
+
+def may_repeat(asked: Asked, deciding: bool) -> bool:
+    """Whether the fence may send the same change again on a newer revision.
+
+    A precondition that the caller named stays the caller's conflict. For a deciding kind, the status and a deletion
+    were decided from what the object said, so they have to be decided again. Annotations and labels are no decisions.
+    """
+    decision = deciding and (asked.is_status or asked.deletes)
+    return asked.version is None and not decision and asked.fits_any_revision
+
+
+def is_already_so(asked: Asked, found: Found, saw: bool) -> Response | None:
+    """Return the object as just read, if it is as a JSON patch of Kopf's wants it to be.
+
+    The event of our own stamp wakes Kopf, which then asks again for a finalizer that its last patch added already. Kopf
+    would keep a conflict in its memory, and not run the handlers.
+    """
+    answer = found.answer
+    return answer if saw and answer is not None and asked.is_met_by(answer.json) else None
 
 
 def only_stamp(asked: Asked, reader: Reader) -> Flow:
@@ -170,6 +220,8 @@ def send(asked: Asked, reader: Reader, request: Request) -> Flow:
         GateClosed: no time is left.
     """
     answer = yield from reader.gate.send(request)
+    if answer.ok:
+        return answer
     if answer.status == 404:
         reader.known.objects.forget(asked.target.key)
     refusal = refusal_of(answer, asked.target, reader.mine.lease)

@@ -16,11 +16,11 @@ from typing import Any
 import urllib3
 
 from kopf_ha._context import CurrentTerm
+from kopf_ha.core.asked import ONLY_STAMP
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.refusal import outline
 from kopf_ha.core.schema import ask_schema
-from kopf_ha.core.stamping import ALONE
 from kopf_ha.core.target import Target
 from kopf_ha.core.token import MalformedStamp, stamp_of
 from kopf_ha.core.wire import Response, Unanswered
@@ -156,7 +156,7 @@ def stamp_one(api: Api, fence: Fence, one: Object) -> Object | None:
         if one.refused and _records_the_same(api.request("GET", one.target.path, timeout=TIMEOUT), fence.known.lease):
             return one  # not a refusal more in the log, each time
         path = one.target.path + "/status"
-        answer = api.request("PATCH", path, ALONE, "application/merge-patch+json", timeout=TIMEOUT)
+        answer = api.request("PATCH", path, ONLY_STAMP, "application/merge-patch+json", timeout=TIMEOUT)
         if not answer.ok and not _is_gone(answer, one.name):
             trouble = outline(answer)
     except TermEnded:
