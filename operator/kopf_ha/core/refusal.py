@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from kopf_ha.core.target import Target
 from kopf_ha.core.wire import Response
 
-#: The sentence of the transition rule at the root of each stamped kind's schema.
+#: The message of the transition rule at the root of each stamped kind's schema.
 RULE_MESSAGE = (
     "The fencing stamp in status.fencing may not be removed and its token may not go down, so this write comes from a"
     " stale leader or would let one through."

@@ -58,7 +58,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One answer. `raw` is the client's own object, which the fence hands back untouched."""
+    """One answer. `raw` is the client's own object, which the fence returns untouched."""
 
     status: int
     body: bytes = b""
@@ -79,7 +79,7 @@ class Response:
 
     @property
     def message(self) -> str:
-        """The sentence of a `Status` answer, or the start of the text."""
+        """The message of a `Status` answer, or else the start of the body."""
         data = self.json
         if isinstance(data, Mapping) and isinstance(data.get("message"), str):
             return str(data["message"])

@@ -154,7 +154,7 @@ def stamp_and_send(asked: Asked, reader: Reader, found: Found, uid: str) -> Flow
 
 
 def must_stamp_first(asked: Asked, stamped: bool) -> bool:
-    """Whether an object that this term has not stamped yet needs a stamp of its own before this write (I3)."""
+    """Whether an object that this term has not stamped yet has to be stamped by a separate request first (I3)."""
     if asked.request.is_apply:
         return True  # an apply would fight with the last term's over the ownership of the stamp
     if asked.request.is_json_patch:

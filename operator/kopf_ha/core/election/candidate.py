@@ -1,4 +1,4 @@
-"""What one candidate concludes from the Lease and from the clock. The rules of all phases share it."""
+"""What one candidate concludes from the Lease and from the clock, for the rules of all phases."""
 
 from __future__ import annotations
 
