@@ -1,4 +1,4 @@
-"""Reads the object of one write, judges the stamp that it records, and notes what the answers show of it."""
+"""Finds out whether this term may write an object."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Gone:
 
 
 class Reader:
-    """Reads and judges for one write.
+    """Reads the object of one write, judges the stamp that it records, and notes what the answers show of it.
 
     Args:
         target: the object, or the collection in which it is created.
@@ -63,8 +63,8 @@ class Reader:
         """Find the object, without a request if it is known at the revision that the caller means.
 
         Args:
-            version: the resourceVersion that the caller named; None for whichever.
-            uid: the uid that the caller named; None for whichever.
+            version: the resourceVersion that the caller named; None if any will do.
+            uid: the uid that the caller named; None if any will do.
 
         Raises:
             Refused: this term may not write it; see `read`.
@@ -73,7 +73,7 @@ class Reader:
         if revision is None or version not in (None, revision.version) or uid not in (None, revision.uid):
             # The stamp has to be judged at the very revision that the write is conditioned on.
             return (yield from self.read())
-        return Found(revision, (yield from self.judge(revision)))
+        return Found(revision, (yield from self.check_stamp(revision)))
 
     def read(self) -> Steps[Found | Gone]:
         """Read the object from a quorum.
@@ -95,10 +95,10 @@ class Reader:
         revision = self.learn(answer)
         if revision is None:
             raise Unfenced(f"{self.target}: the API server's answer to a read is no object with a uid and a version")
-        return Found(revision, (yield from self.judge(revision)), answer)
+        return Found(revision, (yield from self.check_stamp(revision)), answer)
 
-    def judge(self, revision: Revision) -> Steps[bool]:
-        """Decide whether this term may write the object (I2, I3), and return whether its stamp is this term's.
+    def check_stamp(self, revision: Revision) -> Steps[bool]:
+        """Refuse to write an object of a later term (I2, I3); otherwise return whether its stamp is this term's.
 
         Whoever may edit a child may write its annotations, unless a policy protects them. So a token in annotations
         refuses the write, but only the Lease can tell that the term is over (I10).
