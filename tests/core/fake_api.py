@@ -457,12 +457,12 @@ class Process:
 
     def watch(self, path: str) -> None:
         """Let the fence know of an object what a watch would tell."""
-        self.fence.learn(self.api.target(path), copy.deepcopy(self.api.get(path)))
+        self.fence.known.learn(self.api.target(path), copy.deepcopy(self.api.get(path)))
 
     def new_term(self, mine: Stamp) -> None:
         self.grant.close("lost")
         self.grant = Grant(mine, self.clock + 10)
-        self.fence.new_term()
+        self.fence.known.new_term()
 
 
 def patch(path: str, body: Any, content_type: str = MERGE, query: str = "") -> Request:

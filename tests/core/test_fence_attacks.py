@@ -41,8 +41,8 @@ from tests.core.fake_api import (
     [
         (write("DELETE", "/api/v1/namespaces/a/configmaps"), "a whole collection cannot be fenced"),
         (write("DELETE", "/apis/t.dev/v1/namespaces/a/widgets", query="labelSelector=a"), "a whole collection"),
-        (write("POST", CHILD, {}), "no collection to create in"),
-        (write("POST", WIDGET + "/status", {}), "no collection to create in"),
+        (write("POST", CHILD, {}), "creates in a collection"),
+        (write("POST", WIDGET + "/status", {}), "creates in a collection"),
         (write("PUT", "/api/v1/namespaces/a/pods/x/ephemeralcontainers", {}), "--exempt pods/ephemeralcontainers"),
         (patch("/apis/apps/v1/namespaces/a/deployments/x/scale", EDIT), "--exempt deployments.apps/scale"),
         (write("POST", "/api/v1/namespaces/a/pods/x/eviction", {}), "--exempt pods/eviction"),
@@ -201,7 +201,7 @@ def test_a_dry_run_teaches_nothing(api: FakeApi, me: Process, query: str) -> Non
     before = copy.deepcopy(api.objects)
     assert me.patch(WIDGET, EDIT, query=query).status == 200
     assert me.patch(WIDGET + "/status", {"status": {"fencing": as_status(MINE)}}, query=query).status == 200
-    assert len(me.fence.known) == 0
+    assert len(me.fence.known.objects) == 0
     assert api.objects == before
     assert [r.method for r in api.sent()] == ["PATCH", "PATCH"]
 

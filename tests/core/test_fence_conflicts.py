@@ -1,4 +1,4 @@
-"""Conflicts: whose they are, what goes again and what never does (trap 3, I6)."""
+"""Conflicts: whose they are, what goes again and what never does (I6)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def me(api: FakeApi) -> Process:
     me = Process(api, MINE, deciding=["pools.t.dev"])
     for path in (WIDGET, CHILD, POOL):
         me.patch(path, {"metadata": {"labels": {"known": "1"}}})
-        assert me.fence.known.get(api.target(path).key)
+        assert me.fence.known.objects.get(api.target(path).key)
     api.log.clear()
     api.accepted.clear()
     return me
@@ -260,6 +260,53 @@ def test_a_stamp_that_lost_a_race_is_a_conflict_and_no_success(api: FakeApi, ask
     assert api.get(WIDGET)["spec"] == {"theirs": 2, "list": [1]}
 
 
+@pytest.mark.parametrize("saw", [True, False])
+def test_an_object_that_goes_before_it_is_stamped_is_not_found(api: FakeApi, saw: bool) -> None:
+    """As without the fence (I9), even if the change would not be sent again."""
+    api.put(WIDGET, {"spec": {"list": [1]}}, stamp(6))
+    me = Process(api, MINE)
+    me.saw = saw
+    me.patch(WIDGET + "-other", {})  # the schema is known now
+    me.watch(WIDGET)
+    user_edits(api, WIDGET)
+    api.intercept = lambda request: api.delete(WIDGET) if request.method == "GET" and request.path == WIDGET else None
+    assert me.patch(WIDGET, [{"op": "remove", "path": "/spec/list"}], JSON_PATCH).status == 404
+    assert api.accepted == []
+
+
+def test_what_is_so_already_when_its_stamp_lost_a_race_is_no_conflict(api: FakeApi) -> None:
+    api.put(WIDGET, {"metadata": {}, "spec": {"theirs": 1}}, stamp(6))
+    me = Process(api, MINE)
+    me.watch(WIDGET)
+    meddle_once(api, WIDGET, lambda api, path: finalizers(api, "kopf"))
+    version = api.get(WIDGET)["metadata"]["resourceVersion"]
+    op = {"op": "add", "path": "/metadata/finalizers", "value": ["kopf"]}
+    assert kopf_asks(me, api, op, at=version).status == 200
+    assert api.accepted == []
+    assert api.recorded(WIDGET) == stamp(6)
+
+
+def test_a_stamp_whose_answer_is_no_object_is_not_the_answer_to_the_change(api: FakeApi) -> None:
+    """It is a 200; handed on, it would report a write that never was."""
+    api.put(WIDGET, {"spec": {"list": [1]}}, stamp(6))
+    me = Process(api, MINE)
+    api.intercept = lambda request: status(200, "") if request.path.endswith("/status") else None
+    with pytest.raises(Unfenced, match="answer to the stamp is no object"):
+        me.patch(WIDGET, {"spec": {"list": [2]}})
+    assert api.get(WIDGET)["spec"] == {"list": [1]}
+
+
+def test_an_object_that_was_gone_when_it_should_be_stamped_is_created_by_the_next_apply(api: FakeApi) -> None:
+    api.put(WIDGET, {"spec": {}}, stamp(6))
+    me = Process(api, MINE)
+    me.patch(WIDGET + "-other", {})  # the schema is known now
+    me.watch(WIDGET)
+    api.delete(WIDGET)
+    body = {"metadata": {"name": "x"}, "spec": {"mine": 1}}
+    assert me.patch(WIDGET, body, APPLY).status == 404
+    assert me.patch(WIDGET, body, APPLY).status == 201
+
+
 def test_a_stamp_that_always_loses_is_a_conflict(api: FakeApi) -> None:
     api.put(WIDGET, {"spec": {"theirs": 1}}, stamp(6))
     me = Process(api, MINE)
@@ -332,6 +379,14 @@ def test_a_patch_that_names_another_uid_does_not_stamp(api: FakeApi, path: str) 
 
 
 @pytest.mark.parametrize("path", [WIDGET, CHILD])
+def test_an_apply_to_a_uid_that_is_not_the_known_one_is_judged_by_a_read(api: FakeApi, me: Process, path: str) -> None:
+    new = api.put(path, {"spec": {"theirs": 2}}, MINE)
+    body = {"metadata": {"name": "x", "uid": new["metadata"]["uid"]}, "spec": {"mine": 1}}
+    assert me.patch(path, body, APPLY).status == 200
+    assert [r.method for r in api.sent()] == ["GET", "PATCH"]
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
 def test_a_delete_goes_again_while_it_is_the_same_object(api: FakeApi, me: Process, path: str) -> None:
     user_edits(api, path)
     assert me.send(write("DELETE", path)).status == 200
@@ -345,7 +400,7 @@ def test_what_is_gone_meanwhile_is_not_found(api: FakeApi, me: Process, path: st
     json_patch = patch(path, [{"op": "add", "path": "/spec/mine", "value": 1}], JSON_PATCH)
     sent = {"patch": patch(path, {"spec": {}}), "delete": write("DELETE", path), "json": json_patch}[asked]
     assert me.send(sent).status == 404
-    assert me.fence.known.get(api.target(path).key) is None
+    assert me.fence.known.objects.get(api.target(path).key) is None
 
 
 # --- deciding kinds
@@ -411,7 +466,7 @@ def test_what_is_so_already_is_no_conflict(api: FakeApi, me: Process, there: lis
     if there:
         finalizers(api, *there)
     assert kopf_asks(me, api, op).status == 200
-    assert api.accepted == []
+    assert api.sent("PATCH") == []
 
 
 @pytest.mark.parametrize(

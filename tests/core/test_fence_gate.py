@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from kopf_ha.core.fence import Fence
@@ -63,11 +65,19 @@ def test_no_timeout_reaches_past_the_grant(api: FakeApi, me: Process) -> None:
     assert timeouts == [10.0, 8.0, 6.0, 4.0]  # the schema, the read, the stamp, the patch
 
 
-def test_a_shorter_timeout_of_the_client_stays(api: FakeApi, me: Process) -> None:
-    asked = patch(WIDGET, EDIT)
-    late = me.attempt(Request(**{f: getattr(asked, f) for f in asked.__slots__} | {"timeout": 3.0}))
+@pytest.mark.parametrize(("given", "sent"), [(3.0, 3.0), (300.0, 10.0)])
+def test_the_shorter_one_of_the_clients_timeout_and_the_grant_counts(
+    api: FakeApi, me: Process, given: float, sent: float
+) -> None:
+    late = me.attempt(replace(patch(WIDGET, EDIT), timeout=given))
     assert late.pending is not None
-    assert late.pending.timeout == 3.0
+    assert late.pending.timeout == sent
+
+
+def test_the_gate_comes_before_all_other_reasons(api: FakeApi, me: Process) -> None:
+    me.grant.close("lost")
+    with pytest.raises(GateClosed):
+        me.send(write("PUT", "/api/v1/namespaces/a/pods/x/ephemeralcontainers", {}))
 
 
 def test_a_thread_of_term_7_may_not_write_when_its_process_leads_term_9(api: FakeApi, me: Process) -> None:
@@ -84,10 +94,10 @@ def test_a_thread_of_term_7_may_not_write_when_its_process_leads_term_9(api: Fak
 
 def test_a_new_term_knows_nothing_of_what_the_last_one_knew(api: FakeApi, me: Process) -> None:
     me.patch(WIDGET, EDIT)
-    assert len(me.fence.known) == 1
-    me.fence.new_term()
-    assert len(me.fence.known) == 0
-    assert me.fence.schemas == {}
+    assert len(me.fence.known.objects) == 1
+    me.fence.known.new_term()
+    assert len(me.fence.known.objects) == 0
+    assert me.fence.known.schemas == {}
 
 
 def test_a_request_of_term_7_in_flight_finds_the_stamp_of_term_9(api: FakeApi, me: Process) -> None:
@@ -97,7 +107,7 @@ def test_a_request_of_term_7_in_flight_finds_the_stamp_of_term_9(api: FakeApi, m
         late.step()
     next_term = Process(api, stamp(9, MINE.holder))
     next_term.fence = me.fence
-    me.fence.new_term()
+    me.fence.known.new_term()
     api.elect(stamp(9, MINE.holder))
     assert next_term.patch(WIDGET, {"spec": {"theirs": 1}}).status == 200
     with pytest.raises(StaleLeader):

@@ -1,16 +1,23 @@
-"""The small parts: stamps, paths, what is known of objects, grants."""
+"""The small parts: stamps, paths, what is known of objects, what is decided about a request, grants and the gate."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from kopf_ha.core import write as writing
+from kopf_ha.core.asked import Asked
+from kopf_ha.core.gate import Gate
 from kopf_ha.core.grant import Grant
-from kopf_ha.core.known import Known, Seen, seen_of
+from kopf_ha.core.known import Known, Objects, Revision, revision_of
 from kopf_ha.core.target import Target, api_root, parse_path
 from kopf_ha.core.token import TOKEN_MAX, MalformedStamp, Stamp, Verdict, judge, stamp_of
-from tests.core.fake_api import stamp
+from kopf_ha.core.wire import Request, Response
+from kopf_ha.errors import GateClosed
+from tests.core.fake_api import APPLY, JSON_PATCH, LEASE, MERGE, WIDGET, stamp
 
 MINE = stamp(7)
 
@@ -140,25 +147,25 @@ KEY = ("widgets.t.dev", "a", "x")
 
 
 def test_what_is_known_never_gets_older() -> None:
-    known = Known()
-    known.learn(KEY, Seen("u", "10", MINE))
-    known.learn(KEY, Seen("u", "9", None))  # a watch lags behind our own writes
-    assert known.get(KEY) == Seen("u", "10", MINE)
-    known.learn(KEY, Seen("u", "11", None))
-    assert known.get(KEY) == Seen("u", "11", None)
+    known = Objects()
+    known.learn(KEY, Revision("u", "10", MINE))
+    known.learn(KEY, Revision("u", "9", None))  # a watch lags behind our own writes
+    assert known.get(KEY) == Revision("u", "10", MINE)
+    known.learn(KEY, Revision("u", "11", None))
+    assert known.get(KEY) == Revision("u", "11", None)
 
 
 def test_another_uid_replaces_what_is_known() -> None:
-    known = Known()
-    known.learn(KEY, Seen("u", "10", MINE))
-    known.learn(KEY, Seen("other", "9", None))
-    assert known.get(KEY) == Seen("other", "9", None)
+    known = Objects()
+    known.learn(KEY, Revision("u", "10", MINE))
+    known.learn(KEY, Revision("other", "9", None))
+    assert known.get(KEY) == Revision("other", "9", None)
 
 
 def test_known_is_bounded_and_forgets() -> None:
-    known = Known(limit=2)
+    known = Objects(limit=2)
     for name in "abc":
-        known.learn((*KEY[:2], name), Seen(name, "1", None))
+        known.learn((*KEY[:2], name), Revision(name, "1", None))
     assert len(known) == 2
     assert known.get((*KEY[:2], "a")) is None
     known.forget((*KEY[:2], "b"))
@@ -169,7 +176,106 @@ def test_known_is_bounded_and_forgets() -> None:
 
 @pytest.mark.parametrize("body", [{}, {"metadata": {}}, {"metadata": {"uid": "u"}}, {"kind": "Status", "metadata": {}}])
 def test_what_has_no_uid_and_version_is_no_object(body: dict[str, Any]) -> None:
-    assert seen_of(body, stamped=True) is None
+    assert revision_of(body, stamped=True) is None
+
+
+WIDGETS = Target("t.dev", "v1", "widgets", "a", "x")
+
+
+def body(token: int, lease: str = LEASE) -> dict[str, Any]:
+    stamp_ = {"token": token, "holder": "h", "lease": lease, "podUID": "u"}
+    return {"metadata": {"uid": "u", "resourceVersion": "1"}, "status": {"fencing": stamp_}}
+
+
+def test_a_token_seen_before_the_schema_is_known_counts_once_it_is() -> None:
+    known = Known(LEASE)
+    known.learn(WIDGETS, body(8))
+    known.learn(WIDGETS, body(5))
+    known.learn(WIDGETS, body(99, lease="other/op"))
+    assert (known.floor, len(known.objects)) == (0, 0)
+    assert (known.confirm(WIDGETS), known.floor) == (8, 8)
+    assert (known.confirm(WIDGETS), known.floor) == (0, 8)
+    known.learn(WIDGETS, body(9))
+    known.new_term()
+    assert (known.confirm(WIDGETS), known.floor) == (0, 8)
+
+
+def test_the_floor_is_the_highest_token_of_stamped_objects_of_our_lease() -> None:
+    known = Known(LEASE)
+    known.schemas = {WIDGETS.kind_version: True, ("u.dev", "v1", "others"): False}
+    for token, lease in ((3, LEASE), (7, LEASE), (5, LEASE), (99, "other/op")):
+        known.learn(WIDGETS, body(token, lease))
+    notes = {"metadata": {"uid": "u", "resourceVersion": "1", "annotations": stamp(50).as_annotations()}}
+    known.learn(Target("", "v1", "configmaps", "a", "x"), notes)
+    known.learn(Target("u.dev", "v1", "others", "a", "x"), notes)
+    assert known.floor == 7
+    assert known.stamped_kinds() == {"widgets.t.dev"}
+    assert known.objects.get(("configmaps", "a", "x")) == Revision("u", "1", stamp(50))
+
+
+def asked(method: str, content_type: str = "", body: Any = None, path: str = WIDGET) -> Asked:
+    request = Request(method, path, content_type=content_type, body=b"" if body is None else json.dumps(body).encode())
+    target = parse_path(path)
+    assert target is not None
+    return Asked.parse(request, target)
+
+
+@pytest.mark.parametrize(
+    ("write", "of_stamped_kind", "of_child"),
+    [
+        (asked("PATCH", MERGE, {}), True, False),
+        (asked("PUT", "", {}), True, False),
+        (asked("PATCH", MERGE, {}, WIDGET + "/status"), False, False),
+        (asked("PUT", "", {}, WIDGET + "/status"), False, False),
+        (asked("PATCH", JSON_PATCH, []), True, True),
+        (asked("PATCH", JSON_PATCH, [], WIDGET + "/status"), True, True),
+        (asked("PATCH", APPLY, {}), True, True),
+        (asked("PATCH", APPLY, {}, WIDGET + "/status"), True, True),
+        (asked("DELETE"), True, True),
+    ],
+)
+def test_what_is_stamped_by_a_write_of_its_own(write: Asked, of_stamped_kind: bool, of_child: bool) -> None:
+    assert writing.must_stamp_first(write, True) is of_stamped_kind
+    assert writing.must_stamp_first(write, False) is of_child
+
+
+@pytest.mark.parametrize(
+    ("write", "else_", "deciding"),
+    [
+        (asked("PATCH", MERGE, {"metadata": {"labels": {"a": "b"}}}), True, True),
+        (asked("PATCH", MERGE, {"status": {"a": [1]}}, WIDGET + "/status"), True, False),
+        (asked("DELETE"), True, False),
+        (asked("PATCH", MERGE, {"metadata": {"resourceVersion": "7"}}), False, False),
+        (asked("PATCH", MERGE, {"spec": {"a": [1]}}), False, False),
+        (asked("PUT", "", {}), False, False),
+        (asked("PATCH", JSON_PATCH, []), False, False),
+        (asked("PATCH", APPLY, {}), False, False),
+    ],
+)
+def test_what_may_be_sent_again(write: Asked, else_: bool, deciding: bool) -> None:
+    assert writing.may_repeat(write, deciding=False) is else_
+    assert writing.may_repeat(write, deciding=True) is deciding
+
+
+def test_the_gate_remembers_the_last_write_and_no_read() -> None:
+    change = asked("PATCH", MERGE, {})
+    gate = Gate(change.request, change.target, Grant(MINE, 100.0), lambda: 90.0)
+    for request, answer in ((change.request, Response(409)), (Request("GET", WIDGET), Response(200))):
+        flow = gate.send(request)
+        assert next(flow) == replace(request, timeout=10.0)
+        with pytest.raises(StopIteration):
+            flow.send(answer)
+    assert (gate.sent, gate.answer) == (replace(change.request, timeout=10.0), Response(409))
+
+
+def test_the_gate_is_asked_before_each_request() -> None:
+    change, grant = asked("PATCH", MERGE, {}), Grant(MINE, 100.0)
+    gate = Gate(change.request, change.target, grant, lambda: 90.0)
+    assert gate.check() == 10.0
+    grant.close("lost")
+    with pytest.raises(GateClosed, match=r"PATCH widgets\.t\.dev a/x: term 7 is over \(lost\)"):
+        next(gate.send(Request("GET", WIDGET)))
+    assert gate.sent is None
 
 
 def test_a_grant_ends_at_its_deadline_and_is_never_revived() -> None:

@@ -74,7 +74,7 @@ class Writers(RuleBasedStateMachine):
         before = self.writers[0]
         process = self.lead(stamp(token, before.grant.stamp.holder))
         process.fence = before.fence
-        process.fence.new_term()
+        process.fence.known.new_term()
 
     @rule(who=WHO, path=PATHS)
     def watch(self, who: int, path: str) -> None:

@@ -59,7 +59,7 @@ def test_the_published_schema_serves_without_permission_on_definitions(
     document = openapi(fencing=fencing, subresource=subresource)
     api.intercept = schemas(status(code, "no"), json_of(200, document))
     assert me.patch(WIDGET, EDIT).status == 200
-    assert me.fence.schemas == {("t.dev", "v1", "widgets"): fencing and subresource}
+    assert me.fence.known.schemas == {("t.dev", "v1", "widgets"): fencing and subresource}
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_kind_of_unknown_schema_is_refused(api: FakeApi, me: Process, answer: 
     with pytest.raises(Unfenced, match="allow this service account to get customresourcedefinitions"):
         me.patch(WIDGET, EDIT)
     assert nothing_changed(api)
-    assert me.fence.schemas == {}
+    assert me.fence.known.schemas == {}
 
 
 @pytest.mark.parametrize("answers", [(status(500, "x"), DENIED), (DENIED, status(429, "slow down"))])
@@ -128,16 +128,16 @@ def test_all_published_versions_count_without_permission_on_definitions(
         assert nothing_changed(api)
     else:
         assert me.patch(WIDGET, EDIT).status == 200
-        assert me.fence.schemas == {("t.dev", "v1", "widgets"): True}
+        assert me.fence.known.schemas == {("t.dev", "v1", "widgets"): True}
 
 
 def test_a_kind_that_became_unfit_is_not_written_and_the_term_goes_on(api: FakeApi, me: Process) -> None:
     assert me.patch(WIDGET, EDIT).status == 200
-    me.fence.unfit["widgets.t.dev"] = "widgets.t.dev: version v2 is served and lacks status.fencing"
+    me.fence.known.unfit["widgets.t.dev"] = "widgets.t.dev: version v2 is served and lacks status.fencing"
     with pytest.raises(Unfenced, match="version v2 is served") as caught:
         me.patch(WIDGET, EDIT)
     assert not isinstance(caught.value, TermEnded)
-    me.fence.unfit.clear()
+    me.fence.known.unfit.clear()
     assert me.patch(WIDGET, EDIT).status == 200
 
 
@@ -159,6 +159,6 @@ def test_the_schema_is_asked_once_a_term(api: FakeApi, me: Process) -> None:
     for _ in range(3):
         me.patch(WIDGET, EDIT)
     assert len([r for r in api.sent("GET") if r.path.startswith(CRDS)]) == 1
-    me.fence.new_term()
+    me.fence.known.new_term()
     me.patch(WIDGET, EDIT)
     assert len([r for r in api.sent("GET") if r.path.startswith(CRDS)]) == 2

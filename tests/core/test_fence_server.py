@@ -219,7 +219,7 @@ def test_what_stands_in_annotations_ends_no_term(api: FakeApi, me: Process, toke
         with pytest.raises(Unfenced, match=r"remove these annotations.*or raise leaseTransitions") as refused:
             me.send(request)
         assert not isinstance(refused.value, TermEnded)
-    assert me.fence.floor == 0
+    assert me.fence.known.floor == 0
     assert nothing_changed(api)
 
 
@@ -232,13 +232,13 @@ def test_a_child_tells_of_a_newer_leader_that_the_lease_names(api: FakeApi, me: 
 
 def test_floors_are_noted_from_stamped_kinds_of_our_lease_only(api: FakeApi, me: Process) -> None:
     me.patch(WIDGET, EDIT)
-    me.fence.floor = 0
+    me.fence.known.floor = 0
     for path, recorded in ((CHILD, stamp(50)), (WIDGET, stamp(60, lease="ns/other")), (WIDGET, stamp(5))):
         api.put(path, {}, recorded)
         me.watch(path)
-    assert me.fence.floor == 5
-    me.fence.new_term()
-    assert me.fence.floor == 5
+    assert me.fence.known.floor == 5
+    me.fence.known.new_term()
+    assert me.fence.known.floor == 5
 
 
 def test_a_field_called_fencing_is_no_floor_before_the_schema_says_so(api: FakeApi, me: Process) -> None:
@@ -246,9 +246,9 @@ def test_a_field_called_fencing_is_no_floor_before_the_schema_says_so(api: FakeA
     api.put(f"{CRDS}/widgets.t.dev", crd(v1=None))
     api.objects[api.target(WIDGET).key]["status"] = {"fencing": as_status(stamp(TOKEN_MAX))}
     me.watch(WIDGET)
-    assert me.fence.floor == 0
+    assert me.fence.known.floor == 0
     assert me.patch(WIDGET, EDIT).ok
-    assert me.fence.floor == 0
+    assert me.fence.known.floor == 0
 
 
 OTHER = WIDGET.replace("/x", "/y")
@@ -258,10 +258,10 @@ def test_a_kind_is_not_written_below_a_token_that_one_of_its_objects_was_seen_wi
     """What the watch saw before the schema was known counts from the moment that it is: the term before has 9."""
     api.put(OTHER, {}, stamp(9))
     me.watch(OTHER)
-    assert me.fence.floor == 0
+    assert me.fence.known.floor == 0
     with pytest.raises(FloorLost) as lost:
         me.patch(WIDGET, EDIT)
-    assert lost.value.floor == me.fence.floor == 9
+    assert lost.value.floor == me.fence.known.floor == 9
     assert nothing_changed(api)
 
 

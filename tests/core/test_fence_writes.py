@@ -179,7 +179,7 @@ def test_a_delete_is_conditional_and_the_object_is_mine_first(path: str, recorde
 def test_a_creation(path: str) -> None:
     api = FakeApi()
     me = Process(api, MINE)
-    me.fence.new_term()
+    me.fence.known.new_term()
     made = write("POST", path.removesuffix("/x"), {"metadata": {"name": "x"}, "status": {"a": 1}})
     assert me.send(made).status == 201
     # A stamped kind has no status when it is made; the first change stamps it.

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kopf_ha.core.refusal import RULE_MESSAGE, Denial, Refusal, about_tokens, by_rule, denial_of, refusal_of
+from kopf_ha.core.refusal import RULE_MESSAGE, Denial, Refusal, about_tokens, by_policy, by_rule, denial_of, refusal_of
 from kopf_ha.core.wire import Response
 from tests.core.fake_api import CHILD, LEASE, WIDGET, FakeApi, denied, invalid, status
 
@@ -100,5 +100,13 @@ def test_what_the_self_test_asks() -> None:
     assert denial_of(denied("theirs", "two\nlines")) == Denial("theirs", "two\nlines")
     assert denial_of(invalid("<nil>", RULE_MESSAGE)) is None
     assert denial_of(invalid("spec", SAID)) is None
+    ours, theirs = denied("kopf-ha-op-lease", "fencing: no"), denied("theirs", "no")
+    assert by_policy(ours)
+    assert by_policy(ours, "kopf-ha-op-lease")
+    assert not by_policy(ours, "kopf-ha-op-stamped")
+    assert not by_policy(theirs)
+    assert not by_policy(theirs, "theirs")
+    assert not by_policy(denied("kopf-ha-op-lease", "expression 'x' resulted in error", code=422))
+    assert not by_policy(status(403, SAID))
     assert by_rule(invalid("<nil>", RULE_MESSAGE))
     assert not by_rule(denied("kopf-ha-op-stamped", STALE))

@@ -46,7 +46,7 @@ def busy(api: FakeApi) -> None:
 def test_however_fast_others_edit(api: FakeApi, me: Process, there: dict[str, Any], known: bool) -> None:
     api.put(POOL, {"spec": {}} | there)
     if known:
-        me.fence.schemas["t.dev", "v1", "pools"] = True
+        me.fence.known.schemas["t.dev", "v1", "pools"] = True
         me.watch(POOL)
     busy(api)
     answer = me.patch(POOL + "/status", ALONE)
@@ -57,7 +57,7 @@ def test_however_fast_others_edit(api: FakeApi, me: Process, there: dict[str, An
     guessed_wrong = known and "status" in there and "fencing" not in there["status"]
     assert len(api.sent("PATCH")) == (2 if guessed_wrong else 1)
     # What the next write stands on.
-    seen = me.fence.known.get(api.target(POOL).key)
+    seen = me.fence.known.objects.get(api.target(POOL).key)
     assert seen is not None
     assert (seen.stamp, seen.version) == (MINE, answer.json["metadata"]["resourceVersion"])
 

@@ -38,7 +38,7 @@ class Terms:
     @contextlib.contextmanager
     def term(self, token: int) -> Iterator[Grant]:
         """Run the body in a term of a process that knows nothing of other terms."""
-        self.fence.new_term()
+        self.fence.known.new_term()
         grant = self.grant(token)
         with entered(grant):
             yield grant

@@ -86,7 +86,7 @@ def test_a_replay_of_a_stale_leader_is_refused_by_what_it_reads(http: HttpFake, 
     def newer() -> None:
         http.api.put(CHILD, {}, stamp(8))
         http.api.elect(stamp(8))
-        terms.fence.known.clear()  # what a watch would have told by then
+        terms.fence.known.objects.clear()  # what a watch would have told by then
 
     with terms.term(7):
         http.fault = first(method, DROP, newer)
@@ -279,7 +279,7 @@ def test_a_refusal_after_an_answer_that_clients_retry_is_not_retried(
 
     http.fault = fault
     with terms.term(7):
-        terms.fence.learn(http.api.target(CHILD), http.api.get(CHILD))
+        terms.fence.known.learn(http.api.target(CHILD), http.api.get(CHILD))
         with pytest.raises(Denied):
             CLIENTS[client](http.url)("PATCH", CHILD, {"spec": {}}, MERGE)
     assert next(counter) == 2

@@ -22,7 +22,7 @@ EVERY = pytest.mark.parametrize("client", CLIENTS)
 
 @pytest.fixture
 def send(world: World, terms: Terms, client: str) -> Send:
-    terms.lease = terms.fence.lease = f"{world.namespace}/op"
+    terms.lease = terms.fence.known.lease = f"{world.namespace}/op"
     return CLIENTS[client](world.kubeconfig)
 
 
@@ -173,10 +173,10 @@ def test_the_rule_of_the_crd_is_recognised(world: World, terms: Terms, send: Sen
         send("PATCH", path + "/status", {"status": {"a": "7"}}, MERGE)
         patch = json.dumps({"status": {"fencing": {"token": 9, "holder": "pod9"}}})
         world.kubectl("patch", f"gadgets.{GROUP}", "x", "--subresource=status", "--type=merge", "-p", patch)
-        key, known = next(iter(terms.fence.known._seen.items()))
+        key, known = next(iter(terms.fence.known.objects._revisions.items()))
         now = world.get(f"gadgets.{GROUP}", "x")["metadata"]["resourceVersion"]
         object.__setattr__(known, "version", now)
-        assert terms.fence.known.get(key) is known
+        assert terms.fence.known.objects.get(key) is known
         with pytest.raises(StaleLeader):
             send("PATCH", path + "/status", {"status": {"a": "x"}}, MERGE)
     assert [o.refused.answer.status for o in terms.outcomes if o.refused] == [422]
@@ -250,12 +250,12 @@ def test_kopfs_watch_streams_and_needs_no_term(world: World, terms: Terms) -> No
 
 
 def test_a_dry_run_teaches_nothing_on_a_real_server(world: World, terms: Terms) -> None:
-    terms.lease = terms.fence.lease = f"{world.namespace}/op"
+    terms.lease = terms.fence.known.lease = f"{world.namespace}/op"
     world.create("Gadget", "x", a=1)
     send = by_kubernetes(world.kubeconfig)
     path = world.path("gadgets", "x")
     with terms.term(7):
         assert send("PATCH", path + "/status?dryRun=All", {"status": {"a": "1"}}, MERGE)[0] == 200
-        assert len(terms.fence.known) == 0
+        assert len(terms.fence.known.objects) == 0
         assert send("PATCH", path, {"spec": {"a": 2}}, MERGE)[0] == 200
     assert stamp_of(world.get(f"gadgets.{GROUP}", "x")) == (7, "pod7")

@@ -16,7 +16,6 @@ from kopf_ha import _kopf, adapters
 from kopf_ha._context import entered
 from kopf_ha.adapters import Outcome, Wiring, wired
 from kopf_ha.adapters.kopf_client import fenced_vault
-from kopf_ha.core.change import is_json_patch
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.wire import Request
@@ -137,7 +136,7 @@ def test_a_conflict_on_kopfs_json_patch_runs_no_handler_twice(
         patch.fns.append(lambda body: body["spec"].update(by="handler"))
 
     world.create("Gadget", "x", a=1)
-    met = meddle(operator, lambda a, out: is_json_patch(out) and b"/spec/" in out.body, lambda: user_edits(world))
+    met = meddle(operator, lambda a, out: out.is_json_patch and b"/spec/" in out.body, lambda: user_edits(world))
     operator.start()
     until("the handler's change", lambda: world.get(GADGETS, "x")["spec"].get("by") == "handler")
     now = world.get(GADGETS, "x")
@@ -162,7 +161,7 @@ def test_a_conflict_of_the_stamp_for_kopfs_json_patch_is_a_422(
         operator.calls.append("deleted")
 
     world.create("Gadget", "x", a=1)
-    met = meddle(operator, lambda a, out: is_json_patch(a) and b"podUID" in out.body, lambda: user_edits(world))
+    met = meddle(operator, lambda a, out: a.is_json_patch and b"podUID" in out.body, lambda: user_edits(world))
     operator.start()
     until("the handler", lambda: operator.calls)
     now = world.get(GADGETS, "x")
@@ -212,7 +211,7 @@ def test_a_finalizer_comes_and_goes_through_conflicts(world: World, operator: Op
     operator.start()
     ours = f"{GROUP}/finalizer"
     until("the finalizer", lambda: ours in world.get(GADGETS, "x")["metadata"].get("finalizers", []))
-    met = meddle(operator, lambda a, out: is_json_patch(out) and b"finalizers" in out.body, lambda: user_edits(world))
+    met = meddle(operator, lambda a, out: out.is_json_patch and b"finalizers" in out.body, lambda: user_edits(world))
     world.kubectl("delete", GADGETS, "x", "--wait=false")
     if others:
         until("ours to go", lambda: world.get(GADGETS, "x")["metadata"]["finalizers"] == others)
@@ -229,7 +228,7 @@ def test_a_refusal_is_not_retried_by_kopf_and_the_gate_is_closed_before_it(world
         patch.status["a"] = "done"
 
     def newer() -> None:
-        fencing = {"lease": operator.fence.lease, "token": 8, "holder": "pod8", "podUID": "u"}
+        fencing = {"lease": operator.fence.known.lease, "token": 8, "holder": "pod8", "podUID": "u"}
         patch = json.dumps({"status": {"fencing": fencing}})
         world.kubectl("patch", GADGETS, "x", "--subresource=status", "--type=merge", "-p", patch)
 

@@ -136,7 +136,7 @@ def test_a_stale_leader_is_told_by_the_policies_too(fenced: Fenced) -> None:
     me.patch(path + "/status", {"status": {}})
     newer = fenced.stamp(fenced.new, path, fenced.acquire(fenced.new))
     lie = {**newer, "status": {"fencing": me.grant.stamp.as_status()}}
-    me.fence.learn(Target(GROUP, "v1", "fencedclaims", fenced.namespace, newer["metadata"]["name"]), lie)
+    me.fence.known.learn(Target(GROUP, "v1", "fencedclaims", fenced.namespace, newer["metadata"]["name"]), lie)
     with pytest.raises(StaleLeader, match=f"records token {token + 1}") as refused:
         me.patch(path, {"metadata": {"labels": {"a": "b"}}})
     assert refused.value.line == "server"

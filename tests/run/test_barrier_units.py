@@ -150,7 +150,7 @@ def test_a_kind_without_a_stamp_is_no_deciding_kind(
     fence: Fence, grant: Grant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(barrier, "find_kind", lambda api, kind: ServedKind(GROUP, "v1", "roots", namespaced=True))
-    fence.schemas[GROUP, "v1", "roots"] = False
+    fence.known.schemas[GROUP, "v1", "roots"] = False
     for answer in (200, Unfenced("no resourceVersion")):
         with pytest.raises(ConfigurationError, match=r"has no status\.fencing"):
             raise_barrier(Api(a=answer), fence, grant)  # type: ignore[arg-type]

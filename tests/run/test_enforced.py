@@ -85,11 +85,11 @@ def test_a_version_without_the_stamp_that_comes_while_it_leads(
     lacking = crd("Root", fencing=False)["spec"]["versions"][0] | {"name": "v2", "storage": False}
     try:
         world.ask("PATCH", path, {"spec": {"versions": [*versions, lacking]}}, MERGE)
-        until("it to be noticed", lambda: kind in running.runner.fence.unfit, LONG)
+        until("it to be noticed", lambda: kind in running.runner.fence.known.unfit, LONG)
         until("it to be said", lambda: f"{kind}: version v2 is served and lacks status.fencing" in caplog.text, LONG)
     finally:
         world.ask("PATCH", path, {"spec": {"versions": versions}}, MERGE)
-    until("it to be mended", lambda: not running.runner.fence.unfit, LONG)
+    until("it to be mended", lambda: not running.runner.fence.known.unfit, LONG)
     assert world.lease()["leaseTransitions"] == term["token"]
     assert running.runner.grant is not None
     assert not running.runner.grant.closed

@@ -103,7 +103,7 @@ def test_what_is_unknown_or_missing_is_told_and_keeps_nobody_from_leading(
     world.selftest.answer, world.selftest.unfit = ["it can be lowered"], {"xs.a.b": "why"}
     world.timers[-1][1]()
     world.journal.not_enforced.assert_called_once_with(["it can be lowered"])
-    assert world.fence.unfit == {"xs.a.b": "why"}
+    assert world.fence.known.unfit == {"xs.a.b": "why"}
 
 
 @pytest.mark.parametrize("answer", [Unreached("away"), ["it can be lowered"]])
@@ -137,7 +137,7 @@ def test_what_a_follower_just_asked_is_not_asked_again_before_handlers_run(
     required: bool, clean: bool, passed: float, whole: bool
 ) -> None:
     world, one = World(required), grant()
-    world.fence.schemas["a.b", "v1", "xs"] = True
+    world.fence.known.schemas["a.b", "v1", "xs"] = True
     world.enforcement.look_ahead()
     world.selftest.clean = clean
     world.now += passed

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from kopf_ha.adapters import Outcome
-from kopf_ha.core.change import APPLY, JSON_PATCH, MERGE
 from kopf_ha.core.grant import Grant
-from kopf_ha.core.wire import Request, Response
+from kopf_ha.core.wire import APPLY, JSON_PATCH, MERGE_PATCH, Request, Response
 from kopf_ha.errors import Refused, StaleLeader
 from kopf_ha.run.report import log_refusal
 from tests.core.fake_api import MINE, denied, invalid, status
@@ -43,10 +42,10 @@ def lines(caplog: pytest.LogCaptureFixture, sent: Request, answer: Response | No
 @pytest.mark.parametrize(
     ("method", "body", "content_type"),
     [
-        ("PATCH", NOTES, MERGE[0]),
+        ("PATCH", NOTES, MERGE_PATCH),
         ("PATCH", NOTES, APPLY[0]),
         ("PUT", NOTES, "application/json"),
-        ("PATCH", STATUS, MERGE[0]),
+        ("PATCH", STATUS, MERGE_PATCH),
         ("PATCH", JSON, JSON_PATCH),
         ("PATCH", JSON_STATUS, JSON_PATCH),
     ],

@@ -107,7 +107,7 @@ def takeover(site: Site, bearer: str, servers: tuple[int, int], n: int) -> tuple
 
 
 def writes(old: Writer, pool: str, claim: str, child: str) -> dict[str, tuple[Any, ...]]:
-    known = old.fence.known._seen
+    known = old.fence.known.objects._revisions
     version = {key[2]: seen.version for key, seen in known.items()}[pool.rpartition("/")[2]]
     label = {"metadata": {"labels": {"by": "old again"}}}
     free = {"metadata": {"resourceVersion": version}, "status": {"free": 1}}
@@ -128,12 +128,12 @@ def test_the_same_refusals_at_whichever_server(site: Site, bearer: str) -> None:
     for n, servers in enumerate(SERVERS):
         old, new, paths = takeover(site, bearer, servers, n)
         before = [new.read(path) for path in paths]
-        kept = dict(old.fence.known._seen)
+        kept = dict(old.fence.known.objects._revisions)
         answers: dict[str, Any] = {}
         for what, write in writes(old, *paths).items():
-            old.fence.known._seen.update(kept)
+            old.fence.known.objects._revisions.update(kept)
             answers[what, "in flight"] = old.refused(*write)
-            old.fence.known.clear()
+            old.fence.known.objects.clear()
             answers[what, "read anew"] = old.refused(*write)
         assert [new.read(path) for path in paths] == before, f"servers {servers}: something got through"
         told.append(answers)

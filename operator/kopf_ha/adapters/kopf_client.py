@@ -10,7 +10,6 @@ from yarl import URL
 
 from kopf_ha._kopf import WrappedVault, with_session
 from kopf_ha.adapters._wiring import adrive, headers_for
-from kopf_ha.core.change import is_json_patch
 from kopf_ha.core.wire import WRITES, Request, Response
 
 
@@ -79,7 +78,7 @@ async def fence_middleware(
 
     answer = await adrive("kopf", asked, send)
     response: aiohttp.ClientResponse = answer.raw
-    if response.status == 409 and is_json_patch(asked):
+    if response.status == 409 and asked.is_json_patch:
         # Of a JSON patch's answers Kopf swallows the 422 only and tries in its next cycle; a 409 would run
         # the handlers again (trap 11).
         response.status = 422

@@ -1,5 +1,16 @@
-"""The protocol: token, lease record, election, grant, fence.
+"""The protocol, without I/O: how one write is fenced, and how a leader is elected.
 
-Nothing here does I/O, reads a clock, starts a thread or knows asyncio: requests, answers and the time are
-handed in, decisions come out. That makes every rule of the protocol a unit test with a hand-driven clock.
+Nothing here sends a request, reads a clock, starts a thread or knows asyncio. Requests, answers and the time come in,
+decisions go out. So each rule of the protocol is a unit test with a clock that the test sets.
+
+Begin with `fence`, then read `write` from top to bottom. It uses
+
+- `asked`: what the client asks for
+- `schema`: whether the kind carries the stamp, and `known`: what this process knows already
+- `reading`: the object and the judgement of its stamp (`token`)
+- `change` and `stamping`: the requests that are sent instead of the client's
+- `gate`: sending them, as long as the `grant` allows it
+- `refusal`: what the API server's refusals are
+
+The election is in `election`, and reads and writes the `lease`.
 """

@@ -1,78 +1,148 @@
-"""What this process knows of objects, so that the steady state costs no extra request."""
+"""What this process knows of the objects whose tokens count by one Lease.
+
+The fence and each write share it. Because of it a write needs no extra request in the steady state.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kopf_ha.core.token import Stamp, stamp_of
-
-Key = tuple[str, str, str]
+from kopf_ha.core.target import Key, KindVersion, Target
+from kopf_ha.core.token import MalformedStamp, Stamp, stamp_of
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One object at one revision."""
+class Revision:
+    """One revision of one object. `version` is its resourceVersion, `stamp` the stamp that it records."""
 
     uid: str
     version: str
     stamp: Stamp | None
 
 
-def seen_of(body: Mapping[str, Any], *, stamped: bool) -> Seen | None:
-    """Take from an object what the fence needs; None when the body is none (a `Status`, an empty answer).
+def revision_of(body: Mapping[str, Any], *, stamped: bool) -> Revision | None:
+    """Read the revision of an object; None when the body is no object (a `Status`, an empty answer).
+
+    Args:
+        body: the whole object.
+        stamped: whether its kind carries `status.fencing`; otherwise its annotations count.
 
     Raises:
-        MalformedStamp: the stamp is there, but not whole.
+        MalformedStamp: there is a stamp, but it is incomplete or invalid.
     """
     metadata = body.get("metadata")
     if not isinstance(metadata, Mapping) or not metadata.get("resourceVersion") or not metadata.get("uid"):
         return None
-    return Seen(
+    return Revision(
         uid=str(metadata["uid"]),
         version=str(metadata["resourceVersion"]),
         stamp=stamp_of(body, stamped=stamped),
     )
 
 
-class Known:
-    """The newest revision known of each object.
+class Objects:
+    """The newest known revision of each object.
 
-    Being wrong costs a conflict and a read, never safety: what is known only conditions a write, and the API
-    server compares. Values are immutable and each call is one step on a dict, so threads may share it.
+    An outdated revision costs a conflict and a read, never safety: it only becomes the precondition of a write, and
+    the API server compares. Values are immutable and each call is one step on a dict, so threads may share this.
     """
 
     def __init__(self, limit: int = 50_000) -> None:
         self._limit = limit
-        self._seen: OrderedDict[Key, Seen] = OrderedDict()
+        self._revisions: OrderedDict[Key, Revision] = OrderedDict()
 
-    def get(self, key: Key) -> Seen | None:
-        """Give what is known of an object."""
-        return self._seen.get(key)
+    def get(self, key: Key) -> Revision | None:
+        """Return the known revision of an object."""
+        return self._revisions.get(key)
 
-    def learn(self, key: Key, seen: Seen) -> None:
-        """Keep what was seen, unless something newer is known: a watch lags behind our own writes."""
-        old = self._seen.get(key)
-        if old is not None and old.uid == seen.uid and _older(seen.version, old.version):
+    def learn(self, key: Key, revision: Revision) -> None:
+        """Keep a revision, unless a newer one is known: a watch lags behind our own writes."""
+        old = self._revisions.get(key)
+        if old is not None and old.uid == revision.uid and _older(revision.version, old.version):
             return
-        self._seen[key] = seen
-        if len(self._seen) > self._limit:
-            self._seen.popitem(last=False)
+        self._revisions[key] = revision
+        if len(self._revisions) > self._limit:
+            self._revisions.popitem(last=False)
 
     def forget(self, key: Key) -> None:
-        """Drop what is known; the next write reads first."""
-        self._seen.pop(key, None)
+        """Drop what is known of an object, so that the next write reads it first."""
+        self._revisions.pop(key, None)
 
     def clear(self) -> None:
-        """Drop everything, at the start of a term."""
-        self._seen.clear()
+        """Drop everything."""
+        self._revisions.clear()
 
     def __len__(self) -> int:
-        return len(self._seen)
+        return len(self._revisions)
+
+
+class Known:
+    """What the fence and its writes know.
+
+    Args:
+        lease: ``namespace/name`` of the Lease by which the tokens count.
+        deciding: deciding kinds, ``plural.group``: the state of other objects is decided from theirs.
+    """
+
+    def __init__(self, lease: str, deciding: Iterable[str] = ()) -> None:
+        self.lease = lease
+        self.deciding = frozenset(deciding)
+        self.objects = Objects()
+        self.schemas: dict[KindVersion, bool] = {}  #: whether a kind carries `status.fencing`
+        self.unfit: dict[str, str] = {}  #: kinds whose definition lost the stamp in this term, and how to repair it
+        #: The highest token seen in `status.fencing` of any object. It survives the Lease, and each term.
+        self.floor = 0
+        self._suspected: dict[KindVersion, int] = {}  #: the highest token seen of kinds whose schema is not known yet
+
+    def new_term(self) -> None:
+        """Forget what was learnt in an earlier term, but not the floor."""
+        self.objects.clear()
+        self.schemas.clear()
+        self.unfit.clear()
+        self._suspected.clear()
+
+    def learn(self, target: Target, body: Any) -> None:
+        """Note an object that a watch showed. This never raises, since handlers must see the object all the same."""
+        if not isinstance(body, dict):
+            return
+        schema = False if target.built_in else self.schemas.get(target.kind_version)
+        try:
+            revision = revision_of(body, stamped=schema is not False)
+        except MalformedStamp:
+            self.objects.forget(target.key)  # the next write reads it again and reports what is wrong
+            return
+        if revision is None:
+            return
+        if schema is not None:
+            self.keep(target.key, revision, stamped=schema)
+        elif (stamp := revision.stamp) is not None and stamp.lease == self.lease:
+            # If the schema turns out to lack the stamp, users may write this field, so it is no floor yet (I10).
+            self._suspected[target.kind_version] = max(self._suspected.get(target.kind_version, 0), stamp.token)
+
+    def keep(self, key: Key, revision: Revision, *, stamped: bool) -> None:
+        """Keep a revision, and raise the floor to its token. Anybody may write annotations, so they do not count."""
+        if stamped and revision.stamp is not None and revision.stamp.lease == self.lease:
+            self.floor = max(self.floor, revision.stamp.token)
+        self.objects.learn(key, revision)
+
+    def stamped_kinds(self) -> set[str]:
+        """Return the kinds, ``plural.group``, that are known to carry `status.fencing`."""
+        return {f"{plural}.{group}" for (group, _, plural), stamped in [*self.schemas.items()] if stamped}
+
+    def confirm(self, target: Target) -> int:
+        """Raise the floor to what the watch saw of a kind before it was known that the kind is stamped.
+
+        Returns:
+            The highest token seen then, the first time; 0 for none.
+        """
+        token = self._suspected.pop(target.kind_version, 0)
+        self.floor = max(self.floor, token)
+        return token
 
 
 def _older(a: str, b: str) -> bool:
-    # resourceVersions of one kind are ordered decimal numbers (KEP-5504); anything else is taken as it comes.
+    # resourceVersions of one kind are ordered decimal numbers (KEP-5504); other values are taken as newer.
     return a.isdecimal() and b.isdecimal() and int(a) < int(b)

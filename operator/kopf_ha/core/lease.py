@@ -1,4 +1,4 @@
-"""The Lease as the election sees it: a record read from, and written back into, the API object."""
+"""The Lease as the election sees it: a record that is read from the API object and written back into it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class LeaseRecord:
     Args:
         holder: the holder identity; empty when the Lease is released or was never held.
         transitions: `leaseTransitions`, which is the token of the holder's term.
-        lease_duration: seconds; None when the Lease holds no usable number, then a reader takes its own.
-        acquire_time: MicroTime, for people only: no decision is made by another machine's clock.
-        renew_time: MicroTime, for people only.
+        lease_duration: seconds; None when the Lease has no valid number, then a reader uses its own.
+        acquire_time: MicroTime. It is compared only with other times of the holder's node, to reject a presumed death.
+        renew_time: MicroTime, for people only. No expiry is derived from another machine's clock.
         resource_version: of this revision; empty for a Lease that does not exist yet.
         uid: of the Lease; empty for one that does not exist yet.
         raw: the whole object, so that what others keep in it survives a PUT.
@@ -40,9 +40,9 @@ class LeaseRecord:
         """Read an API object.
 
         Raises:
-            MalformedLease: `leaseTransitions` is missing or no number from 0 to `TOKEN_MAX`, or the holder is
-                no text. The highest token given so far is then unknown, and taking 0 for it would give
-                tokens a second time (I2); the message says how to repair the Lease.
+            MalformedLease: `leaseTransitions` is missing or no number from 0 to `TOKEN_MAX`, or the holder is no
+                string. Then the highest token so far is unknown, and counting from 0 would give tokens a second time
+                (I2). The message says how to repair the Lease.
         """
         meta = body.get("metadata") or {}
         spec = body.get("spec") or {}
@@ -67,14 +67,14 @@ class LeaseRecord:
         )
 
     def as_object(self, namespace: str, name: str) -> dict[str, Any]:
-        """Give the object to PUT or POST: ours replaced, everything else as it was read."""
+        """Return the object to PUT or POST: our fields are replaced, everything else is as it was read."""
         body: dict[str, Any] = copy.deepcopy(dict(self.raw))
         body |= {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
         meta = body.setdefault("metadata", {})
         meta |= {"namespace": namespace, "name": name}
         if self.resource_version:
-            # The precondition that makes the PUT compare-and-swap. With the uid, a Lease that was deleted
-            # and made again cannot be hit by accident.
+            # This precondition makes the PUT a compare-and-swap. The uid keeps it from changing a Lease that was
+            # deleted and created again.
             meta |= {"resourceVersion": self.resource_version, "uid": self.uid}
         body["spec"] = (body.get("spec") or {}) | {
             "holderIdentity": self.holder,
@@ -86,15 +86,15 @@ class LeaseRecord:
         return body
 
     def same_spec(self, other: LeaseRecord) -> bool:
-        """Whether both revisions are of one Lease and hold the same spec, fields of others included.
+        """Whether both are revisions of one Lease with the same spec, including the fields of others.
 
-        Labels and annotations do not count: an edited label must not keep a dead leader alive.
+        Labels and annotations do not count, since an edited label must not keep a dead leader alive.
         """
         return self.uid == other.uid and self.fields == other.fields and self._others == other._others
 
     @property
     def fields(self) -> tuple[str, int, int | None, str | None, str | None]:
-        """Our five fields of the spec. `acquire_time` in microseconds makes each acquisition's unique."""
+        """Our five fields of the spec. They differ in each acquisition, since `acquire_time` has microseconds."""
         return (self.holder, self.transitions, self.lease_duration, self.acquire_time, self.renew_time)
 
     @property
@@ -102,12 +102,12 @@ class LeaseRecord:
         return {k: v for k, v in (self.raw.get("spec") or {}).items() if k not in _OURS}
 
     def changed(self, **values: Any) -> LeaseRecord:
-        """Give a copy with other values."""
+        """Return a copy with other values."""
         return replace(self, **values)
 
 
 def newer(version: str, than: str) -> bool:
-    """Compare two resourceVersions. What is no number cannot be ordered, and is taken for new."""
+    """Compare two resourceVersions. A version that is no number cannot be ordered, and counts as newer."""
     if version.isdigit() and than.isdigit():
         return int(version) > int(than)
     return True
@@ -123,7 +123,7 @@ def _shown(value: object) -> str:
 def _sentence(meta: Mapping[str, Any], what: str) -> str:
     name, namespace = meta.get("name", "?"), meta.get("namespace", "?")
     return (
-        f"Lease {namespace}/{name} cannot be used: {what}. It counts the terms, so it is never guessed."
+        f"Lease {namespace}/{name} cannot be used: {what}. Its number counts the terms and is never guessed."
         f" Set it to at least the highest token recorded on any object (0 if there is none):"
         f" kubectl -n {namespace} patch lease {name} --type=merge"
         f' -p \'{{"spec":{{"holderIdentity":null,"leaseTransitions":N}}}}\''

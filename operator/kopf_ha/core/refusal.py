@@ -1,6 +1,6 @@
-"""The one place that recognises a refusal by our CRD rule or by one of our policies (I10).
+"""Recognises refusals by our CRD rule and by our policies (I10). Nothing else in kopf-ha does.
 
-An API server quotes in its messages what users wrote. So nothing is looked for in `message`: what refused stands
+An API server quotes in its messages what users wrote, so `message` is never searched. What refused the write stands
 alone in `details.causes`, and is compared there as a whole, from its first character (docs/facts.md).
 """
 
@@ -14,16 +14,16 @@ from typing import Any, NamedTuple
 from kopf_ha.core.target import Target
 from kopf_ha.core.wire import Response
 
-#: The sentence of the transition rule at the root of each stamped kind's schema.
+#: The message of the transition rule at the root of each stamped kind's schema.
 RULE_MESSAGE = (
     "The fencing stamp in status.fencing may not be removed and its token may not go down, so this write comes from a"
     " stale leader or would let one through."
 )
 
-#: What our policies' sentences begin with; those about tokens name the Lease before the colon (`about_tokens`).
+#: The messages of our policies begin with this. Those about tokens name the Lease before the colon (`about_tokens`).
 FENCING = "fencing"
 
-#: What our policies' names begin with.
+#: The names of our policies begin with this.
 PREFIX = "kopf-ha"
 
 _POLICY = re.compile(
@@ -35,27 +35,32 @@ _FIELD = re.compile(r"status\.fencing(\.\w+)?")
 class Refusal(enum.Enum):
     """What refused a write."""
 
-    NONE = enum.auto()  #: nothing of ours: the answer is the client's
-    RULE_TOKEN = enum.auto()  #: our CRD rule: the token would go down, or the stamp away
-    POLICY_TOKEN = enum.auto()  #: a policy of ours: by its tokens this writer's term is over
+    NONE = enum.auto()  #: nothing of ours, so the client gets the answer
+    RULE_TOKEN = enum.auto()  #: our CRD rule: the write would lower the token or remove the stamp
+    POLICY_TOKEN = enum.auto()  #: a policy of ours, by a rule about tokens: this writer's term seems to be over
     POLICY_OTHER = enum.auto()  #: a policy of ours, by a rule that is not about tokens
-    SCHEMA = enum.auto()  #: the schema of `status.fencing`, which does not take our stamp
+    SCHEMA = enum.auto()  #: the schema of `status.fencing` does not accept our stamp
 
     @property
     def about_tokens(self) -> bool:
-        """Whether the writer's term may be over. Only a fresh read of the object tells that it is."""
+        """Whether the writer's term may be over. Only a new read of the object or the Lease can confirm it."""
         return self in (Refusal.RULE_TOKEN, Refusal.POLICY_TOKEN)
 
 
 class Denial(NamedTuple):
-    """A policy's refusal: the policy's name, and the sentence of the rule."""
+    """The refusal of a ValidatingAdmissionPolicy: its name, and the message of its rule."""
 
     policy: str
     message: str
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether the policy is one of ours."""
+        return self.policy.startswith(PREFIX)
+
 
 def about_tokens(lease: str) -> str:
-    """Give what the sentences of our policies' rules about tokens begin with.
+    """Return the beginning of the messages of our policies' rules about tokens.
 
     Args:
         lease: ``namespace/name`` of the Lease by which the tokens count.
@@ -64,7 +69,7 @@ def about_tokens(lease: str) -> str:
 
 
 def refusal_of(answer: Response, target: Target, lease: str) -> Refusal:
-    """Say what of ours refused a write, if it was ours.
+    """Return which of our rules refused a write, if one did.
 
     Args:
         answer: of the API server.
@@ -76,7 +81,7 @@ def refusal_of(answer: Response, target: Target, lease: str) -> Refusal:
     if _stamp_fields(answer):
         return Refusal.SCHEMA
     denial = denial_of(answer)
-    if denial is None or not denial.policy.startswith(PREFIX):
+    if denial is None or not denial.is_ours:
         return Refusal.NONE
     rules = ("-stamped", f"-child-{target.kind}")
     if answer.status == 403 and denial.policy.endswith(rules) and denial.message.startswith(about_tokens(lease)):
@@ -85,7 +90,7 @@ def refusal_of(answer: Response, target: Target, lease: str) -> Refusal:
 
 
 def by_rule(answer: Response) -> bool:
-    """Say whether the CRD's transition rule refused a write."""
+    """Return whether the transition rule of the CRD refused a write."""
     return answer.status == 422 and any(
         cause.get("field") == "<nil>" and cause.get("message") == f"Invalid value: {RULE_MESSAGE}"
         for cause in _causes(answer)
@@ -93,9 +98,10 @@ def by_rule(answer: Response) -> bool:
 
 
 def denial_of(answer: Response) -> Denial | None:
-    """Give the policy that refused a write, whosever it is; None when no policy did.
+    """Return which policy refused a write, ours or not; None if no policy did.
 
-    The policy and its binding have one name, as ours have. A rule that could not be evaluated answers 422.
+    Only policies whose binding has the same name are found, as ours have. The API server answers 422 instead of 403 if
+    a rule could not be evaluated.
     """
     if answer.status not in (403, 422):
         return None
@@ -106,24 +112,30 @@ def denial_of(answer: Response) -> Denial | None:
     return None
 
 
-def sentence_of(answer: Response) -> str:
-    """Give what may be shown of a refusal, without any value that a user wrote: our own sentences, names of policies.
+def by_policy(answer: Response, name: str = "") -> bool:
+    """Return whether a rule of one of our policies said no: of the policy `name`, or of any. RBAC answers 403, too."""
+    denial = denial_of(answer)
+    return answer.status == 403 and denial is not None and denial.is_ours and name in ("", denial.policy)
 
-    A rule that could not be evaluated says why in words of the object's; so only its policy is named.
+
+def sentence_of(answer: Response) -> str:
+    """Return what may be shown of a refusal: our own messages and names of policies, and nothing that a user wrote.
+
+    If a rule could not be evaluated, the API server quotes the object. Then only the policy is named.
     """
     if by_rule(answer):
         return RULE_MESSAGE
     if fields := _stamp_fields(answer):
-        return f"the schema of the kind does not take this term's stamp: {', '.join(fields)}"
+        return f"the schema of the kind does not accept this term's stamp: {', '.join(fields)}"
     denial = denial_of(answer)
     if denial is None:
         return ""
-    ours = denial.policy.startswith(PREFIX) and denial.message.startswith(FENCING)
+    ours = denial.is_ours and denial.message.startswith(FENCING)
     return f"policy {denial.policy}" + (f": {denial.message}" if ours else "")
 
 
 def outline(answer: Response) -> str:
-    """Give what may be logged of any answer: ``403 Forbidden, policy NAME: sentence``, and nothing that it quotes."""
+    """Return what may be logged of any answer: ``403 Forbidden, policy NAME: message``, and nothing that it quotes."""
     status = answer.json
     reason = status.get("reason") if isinstance(status, Mapping) else None
     told = str(answer.status)

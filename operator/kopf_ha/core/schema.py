@@ -1,49 +1,65 @@
 """Whether a kind carries `status.fencing`, in all of its served versions (I1, I2).
 
-By a served version whose schema lacks the field any edit of a user removes an object's stamp, past the rule of the
-other versions, and a stale writer gets a 200 after that. So one such version makes the whole kind unfit.
+If one served version lacks the field, any user's edit by that version removes an object's stamp, past the rule of the
+other versions. After that a stale writer gets a 200. So one such version makes the whole kind unfit to be written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from kopf_ha.core.known import Known
 from kopf_ha.core.target import Target
-from kopf_ha.core.wire import Request, Response
+from kopf_ha.core.wire import Flow, Request, Steps, Unanswered
 from kopf_ha.errors import Unfenced
 
 _CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/"
 
-
-class Unanswered(Exception):
-    """The API server cannot say now (5xx, 429). `answer` is what it said."""
-
-    def __init__(self, answer: Response) -> None:
-        super().__init__(f"{answer.status} {answer.message}")
-        self.answer = answer
+Send = Callable[[Request], Flow]
 
 
-Send = Callable[[Request], Generator[Request, Response, Response]]
-
-
-def _as_it_is(request: Request) -> Generator[Request, Response, Response]:
+def _as_it_is(request: Request) -> Flow:
     return (yield request)
 
 
-def ask_schema(target: Target, root: str = "", send: Send = _as_it_is) -> Generator[Request, Response, bool | None]:
+def is_stamped(target: Target, known: Known, root: str, send: Send) -> Steps[bool]:
+    """Return whether the kind carries `status.fencing`. Its schema is asked once in a term.
+
+    Raises:
+        Unfenced: that cannot be found out, or a served version lacks the field. This is seen when the schema is asked,
+            or by the leader's self-test later in the term.
+        Unanswered: ask again later.
+    """
+    if target.built_in:
+        return False
+    if unfit := known.unfit.get(target.kind):
+        raise Unfenced(unfit)
+    stamped = known.schemas.get(target.kind_version)
+    if stamped is None:
+        stamped = yield from ask_schema(target, root, send)
+        if stamped is None:
+            raise Unfenced(
+                f"{target}: cannot find out whether the kind has status.fencing; allow this service account to get"
+                " customresourcedefinitions"
+            )
+        known.schemas[target.kind_version] = stamped
+    return stamped
+
+
+def ask_schema(target: Target, root: str = "", send: Send = _as_it_is) -> Steps[bool | None]:
     """Ask whether a kind is stamped: its definition, or the published schemas, which everybody may read.
 
     Args:
         target: an object of the kind, or its collection.
         root: what the API server's paths begin with, when it is behind a proxy.
-        send: yields a request and gives its answer.
+        send: yields a request and returns its answer.
 
     Returns:
-        Whether it is; None when nothing tells.
+        Whether it is; None when neither source says.
 
     Raises:
-        Unfenced: some of its served versions are and some are not.
+        Unfenced: some of its served versions are stamped and some are not.
         Unanswered: ask again later.
     """
     answer = yield from send(Request("GET", f"{root}{_CRDS}{target.kind}"))
@@ -51,7 +67,7 @@ def ask_schema(target: Target, root: str = "", send: Send = _as_it_is) -> Genera
         return crd_is_stamped(answer.json, target.kind)
     if answer.status not in (403, 404):
         raise Unanswered(answer)
-    # An aggregated API, or no permission on definitions.
+    # The kind belongs to an aggregated API, or this account must not read definitions.
     answer = yield from send(Request("GET", f"{root}/apis/{target.group}"))
     if not answer.ok and answer.status not in (403, 404):
         raise Unanswered(answer)
@@ -70,10 +86,10 @@ def ask_schema(target: Target, root: str = "", send: Send = _as_it_is) -> Genera
 
 
 def crd_is_stamped(crd: Any, kind: str) -> bool:
-    """Say whether a CustomResourceDefinition has `status.fencing`, and a `/status` to write it by, in what it serves.
+    """Return whether the served versions of a definition have `status.fencing`, and a `/status` to write it.
 
     Args:
-        crd: the definition.
+        crd: the CustomResourceDefinition.
         kind: ``plural.group``, for the message.
 
     Raises:
@@ -97,7 +113,7 @@ def _all_or_none(versions: Mapping[str, bool], kind: str) -> bool:
         raise Unfenced(
             f"{kind}: {_versions(lacking)} served and {'lack' if len(lacking) > 1 else 'lacks'} status.fencing or the"
             " status subresource, so an edit by it would remove an object's stamp; add what `kopf-ha manifests --only"
-            " schema` prints to each served version of the CRD, or serve the version no more"
+            " schema` prints to each served version of the CRD, or stop serving the version"
         )
     return bool(versions) and not lacking
 
@@ -108,7 +124,7 @@ def _versions(names: Iterable[str]) -> str:
 
 
 def _openapi_is_stamped(document: Any, target: Target, version: str) -> bool | None:
-    """Say it of a version, from its published OpenAPI document; None when the kind is not in it (yet)."""
+    """Return it for one version, from its published OpenAPI document; None when the kind is not in there (yet)."""
     middle = "/namespaces/{namespace}" if target.namespace else ""
     path = f"/apis/{target.group}/{version}{middle}/{target.resource}/{{name}}"
     paths = document.get("paths") or {}

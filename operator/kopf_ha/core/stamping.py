@@ -1,43 +1,51 @@
-"""The stamp alone, as compare-and-swap on the stamp that was judged and not on the revision.
-
-A deciding object has to be stamped before anything is decided from it (I4), and whoever may edit its spec can make
-each revision old before it is used, seven times a second or more. Nobody but operators writes the stamp. So a JSON
-patch tests that it is still the one that was judged. The API server applies it to the very revision that it
-replaces, and again when somebody else was faster: no edit keeps it out (I10), and no token goes down (I1).
-"""
+"""Requests that bring the stamp and nothing else."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from kopf_ha.core.change import JSON_PATCH, is_merge
+from kopf_ha.core.change import with_body
 from kopf_ha.core.token import Stamp
-from kopf_ha.core.wire import Request
-
-#: The body of the merge patch of `/status` that asks for the stamp and for nothing else.
-ALONE: dict[str, Any] = {"status": {}}
+from kopf_ha.core.wire import JSON_PATCH, MERGE_PATCH, Request
 
 
-def asks_for_stamp_alone(request: Request, body: Any) -> bool:
-    """Whether a write of `/status` changes nothing, so that the stamp is all that it brings."""
-    return is_merge(request) and body == ALONE
+def stamp_revision(path: str, mine: Stamp, *, stamped: bool, version: str) -> Request:
+    """Return the request that stamps an object at one revision.
+
+    Args:
+        path: of the object.
+        mine: this term's stamp.
+        stamped: whether the kind carries `status.fencing`.
+        version: the resourceVersion at which its recorded stamp was judged.
+    """
+    body: dict[str, Any] = {"metadata": {"resourceVersion": version}}
+    if stamped:
+        path += "/status"
+        body["status"] = {"fencing": mine.as_status()}
+    else:
+        body["metadata"]["annotations"] = mine.as_annotations()
+    return with_body(Request("PATCH", path, content_type=MERGE_PATCH), body)
 
 
 def stamp_alone(path: str, status: object, mine: Stamp) -> Request:
-    """Give the request that stamps one object of a stamped kind.
+    """Return the request that stamps an object of a stamped kind, conditioned on its stamp and not on its revision.
+
+    A deciding object has to be stamped before anything is decided from it (I4). Whoever may edit its spec can outdate
+    each revision before it is used, seven times a second or more. But only operators write the stamp. So a JSON patch
+    tests that the stamp is still the one that was judged. The API server applies the patch to the revision that it
+    replaces, and again if another write was faster. So no edit keeps the stamp out (I10), and no token goes down (I1).
 
     Args:
-        path: of the object's `/status`.
+        path: of the object.
         status: of the object as it was judged; anything but a mapping for none.
-        mine: the stamp to write.
+        mine: this term's stamp.
     """
     fencing = mine.as_status()
     if isinstance(status, Mapping):
         was, where, value = status.get("fencing"), "/status/fencing", fencing
     else:
         was, where, value = None, "/status", {"fencing": fencing}
-    # For an API server null is what is not there (tried).
+    # To an API server null equals a missing value (tried).
     patch = [{"op": "test", "path": where, "value": was}, {"op": "add", "path": where, "value": value}]
-    return Request("PATCH", path, content_type=JSON_PATCH, body=json.dumps(patch).encode())
+    return with_body(Request("PATCH", f"{path}/status", content_type=JSON_PATCH), patch)

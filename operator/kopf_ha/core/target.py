@@ -1,4 +1,4 @@
-"""What a request is about: the API path, taken apart."""
+"""What a request is about: its API path, parsed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ _PATH = re.compile(
     r"(?:/namespaces/(?P<namespace>[^/]+)(?=/[^/]+))?"
     r"/(?P<resource>[^/]+)(?:/(?P<name>[^/]+)(?:/(?P<sub>.+))?)?/?$"
 )
-# Of a Namespace itself, so that `/api/v1/namespaces/x/status` is no kind named "status" in namespace x.
+# A Namespace itself: `/api/v1/namespaces/x/status` is no kind named "status" in namespace x.
 _NAMESPACE = re.compile(r"/api/v1/namespaces/(?P<name>[^/]+)(?:/(?P<sub>status|finalize))?/?$")
+
+
+#: Kind, namespace and name of an object.
+Key = tuple[str, str, str]
+#: Group, version and plural of a kind.
+KindVersion = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +43,13 @@ class Target:
         return f"{self.kind}/{self.subresource}" if self.subresource else self.kind
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        """What identifies the object in this cluster, whatever version it is asked for."""
+    def kind_version(self) -> KindVersion:
+        """The kind in the version that the path names; each version has a schema."""
+        return (self.group, self.version, self.resource)
+
+    @property
+    def key(self) -> Key:
+        """What identifies the object in this cluster, whichever version the path names."""
         return (self.kind, self.namespace, self.name)
 
     @property
@@ -48,7 +59,7 @@ class Target:
 
     @property
     def path(self) -> str:
-        """The path of the object itself, whatever subresource was asked for."""
+        """The path of the object itself, without the subresource."""
         start = f"/apis/{self.group}" if self.group else "/api"
         middle = f"/namespaces/{quote(self.namespace)}" if self.namespace else ""
         return f"{start}/{self.version}{middle}/{self.resource}/{quote(self.name)}"
@@ -59,16 +70,16 @@ class Target:
 
 
 def parse_path(path: str) -> Target | None:
-    """Take an API path apart, as it goes over the wire; None when it is none.
+    """Parse an API path as it is sent; None when it names no object and no collection.
 
-    A prefix before ``/api`` (a proxy's) is passed over.
+    A prefix before ``/api`` (a proxy's) is skipped.
     """
     start = _start(path)
     if start < 0:
         return None
     path = path[start:]
     if any(unquote(part) in ("", ".", "..") for part in path.strip("/").split("/")):
-        return None  # who resolves it, and to what, is another's matter
+        return None  # a proxy or a client may resolve this to another path
     if m := _NAMESPACE.fullmatch(path):
         return Target("", "v1", "namespaces", "", unquote(m["name"]), m["sub"] or "")
     m = _PATH.fullmatch(path)
@@ -77,7 +88,7 @@ def parse_path(path: str) -> Target | None:
     return Target(
         group=m["group"] or "",
         version=m["version"] or m["core"],
-        # The API server decodes the path first: a kind, a name or "status" may be spelt with percent signs.
+        # The API server decodes the path first: a kind, a name or "status" may be percent-encoded.
         resource=unquote(m["resource"]),
         namespace=unquote(m["namespace"] or ""),
         name=unquote(m["name"] or ""),
@@ -86,7 +97,7 @@ def parse_path(path: str) -> Target | None:
 
 
 def api_root(path: str) -> str:
-    """Give what comes before ``/api`` in a path: empty, or a proxy's prefix."""
+    """Return what comes before ``/api`` in a path: empty, or a proxy's prefix."""
     return path[: max(0, _start(path))]
 
 

@@ -1,4 +1,4 @@
-"""The fencing token, and the stamp that carries it on an object."""
+"""The stamp, which carries the fencing token on an object."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from reprlib import repr as shortened
 from typing import Any
 
-#: `leaseTransitions` is an int32; the API server answers 400 past it. The margin leaves room to repair.
+#: The highest token. `leaseTransitions` is an int32; the API server answers 400 above that. The rest is for repairs.
 TOKEN_MAX = 2_000_000_000
 
-#: Where children, which have no status of ours, carry their stamp.
+#: The annotations that carry the stamp of a child, which has no `status.fencing`.
 ANNOTATION_TOKEN = "kopf-ha.dev/token"  # noqa: S105  a name, no secret
 ANNOTATION_HOLDER = "kopf-ha.dev/holder"
 ANNOTATION_LEASE = "kopf-ha.dev/lease"
@@ -20,21 +20,21 @@ ANNOTATION_POD_UID = "kopf-ha.dev/pod-uid"
 ANNOTATIONS = (ANNOTATION_TOKEN, ANNOTATION_HOLDER, ANNOTATION_LEASE, ANNOTATION_POD_UID)
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,9}")
-#: The longest name of a holder or a Lease in a stamp, as the CRD's schema has it.
+#: The longest name of a holder or a Lease in a stamp; the CRD's schema has the same limit.
 _LONGEST = 320
 
 
 class Verdict(enum.Enum):
     """What a recorded stamp means for a writer."""
 
-    FREE = "free"  #: not stamped, or stamped by an earlier term: stamp it first
-    MINE = "mine"  #: stamped in this very term
-    STALE = "stale"  #: stamped by a later term, or under my token by somebody else
-    FOREIGN = "foreign"  #: stamped under another Lease, whose tokens do not compare with mine
+    FREE = "free"  #: there is none, or an earlier term's: the writer may stamp the object
+    MINE = "mine"  #: it is the writer's own
+    STALE = "stale"  #: it is a later term's, or another process's with the writer's token
+    FOREIGN = "foreign"  #: its token counts by another Lease, so it cannot be compared with the writer's
 
 
 class MalformedStamp(ValueError):
-    """A stamp with missing or impossible fields. It is never taken for 'no stamp'."""
+    """A stamp with missing or invalid fields. It is never treated as no stamp."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +54,11 @@ class Stamp:
     pod_uid: str
 
     def as_status(self) -> dict[str, Any]:
-        """Give the value of `status.fencing`."""
+        """Return the value of `status.fencing`."""
         return {"lease": self.lease, "token": self.token, "holder": self.holder, "podUID": self.pod_uid}
 
     def as_annotations(self) -> dict[str, str]:
-        """Give the annotations of a child."""
+        """Return the annotations of a child."""
         return {
             ANNOTATION_TOKEN: str(self.token),
             ANNOTATION_HOLDER: self.holder,
@@ -75,7 +75,7 @@ def stamp_of(body: Mapping[str, Any], *, stamped: bool) -> Stamp | None:
         stamped: whether its kind carries `status.fencing`; otherwise the annotations count.
 
     Raises:
-        MalformedStamp: the stamp is there, but not whole. Treating it as absent would let a token go down (I1).
+        MalformedStamp: the stamp is incomplete or invalid. Treating it as absent would let a token go down (I1).
     """
     if stamped:
         status = body.get("status")
@@ -101,15 +101,15 @@ def stamp_of(body: Mapping[str, Any], *, stamped: bool) -> Stamp | None:
 
 
 def _is_name(value: Any) -> bool:
-    # Whoever may edit a child writes its annotations, and logs repeat them.
+    # Whoever may edit a child may write its annotations, and logs show them.
     return isinstance(value, str) and len(value) <= _LONGEST and value.isprintable()
 
 
 def judge(recorded: Stamp | None, mine: Stamp) -> Verdict:
-    """Say what a recorded stamp means for the writer `mine`.
+    """Return what a recorded stamp means for the writer `mine`.
 
-    An equal token with another holder is stale, not mine: after a lost floor two processes may have been
-    given one number, and only one of them may go on (I2).
+    An equal token of another holder is stale, not mine. After a lost floor two processes may have got the same token,
+    and only one of them may go on (I2).
     """
     if recorded is None:
         return Verdict.FREE

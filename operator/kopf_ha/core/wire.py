@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
+APPLY = ("application/apply-patch+yaml", "application/apply-patch+cbor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +40,25 @@ class Request:
         """Parse the body; None when there is none."""
         return json.loads(self.body) if self.body else None
 
+    @property
+    def is_merge_patch(self) -> bool:
+        """Whether this is a merge patch, plain or strategic."""
+        return self.method == "PATCH" and self.content_type in (MERGE_PATCH, STRATEGIC_MERGE_PATCH)
+
+    @property
+    def is_json_patch(self) -> bool:
+        """Whether this is a JSON patch (RFC 6902)."""
+        return self.method == "PATCH" and self.content_type == JSON_PATCH
+
+    @property
+    def is_apply(self) -> bool:
+        """Whether this is a server-side apply, which creates the object if it does not exist."""
+        return self.method == "PATCH" and self.content_type in APPLY
+
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One answer. `raw` is the client's own object, which the fence hands back untouched."""
+    """One answer. `raw` is the client's own object, which the fence returns untouched."""
 
     status: int
     body: bytes = b""
@@ -59,8 +79,33 @@ class Response:
 
     @property
     def message(self) -> str:
-        """The sentence of a `Status` answer, or the start of the text."""
+        """The message of a `Status` answer, or else the start of the body."""
         data = self.json
         if isinstance(data, Mapping) and isinstance(data.get("message"), str):
             return str(data["message"])
         return self.body[:300].decode("utf-8", "replace")
+
+
+T = TypeVar("T")
+
+#: A function without I/O that needs answers: it yields each request to send, is sent the answer, and returns a `T`.
+Steps: TypeAlias = Generator[Request, Response, T]
+
+#: Steps that return the answer which the client gets.
+Flow: TypeAlias = Steps[Response]
+
+
+def is_conflict(request: Request, answer: Response) -> bool:
+    """Whether a precondition of a write failed. The API server answers 422 to the failed `test` of a JSON patch."""
+    return answer.status == 409 or (answer.status == 422 and request.is_json_patch)
+
+
+class Unanswered(Exception):
+    """The API server did not answer a request that the fence itself needed (403, 429, 5xx).
+
+    The client gets this answer in place of the one to its own request, so its own error handling deals with it.
+    """
+
+    def __init__(self, answer: Response) -> None:
+        super().__init__(f"{answer.status} {answer.message}")
+        self.answer = answer

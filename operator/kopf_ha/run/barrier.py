@@ -50,15 +50,15 @@ def raise_barrier(api: Api, fence: Fence, grant: Grant, pause: Callable[[float],
         TermEnded: the term ended meanwhile.
     """
     objects: list[DecidingObject] = []
-    for name in sorted(fence.deciding):
+    for name in sorted(fence.known.deciding):
         kind = find_kind(api, name)
         bodies = list(api.items(kind.collection))
         check_floor(bodies, grant)
         if kind.stamped:
             # To read each object again before its stamp would take the barrier twice as long.
-            fence.schemas[kind.group, kind.version, kind.plural] = True
+            fence.known.schemas[kind.group, kind.version, kind.plural] = True
             for body in bodies:
-                fence.learn(DecidingObject.of(kind, body).target, body)
+                fence.known.learn(DecidingObject.of(kind, body).target, body)
         objects += [DecidingObject.of(kind, body) for body in bodies]
     left = stamp_all(api, fence, grant, objects)
     for seconds in PAUSES:

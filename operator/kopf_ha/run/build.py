@@ -47,7 +47,7 @@ def build(settings: Settings, options: KopfOptions, everywhere: kopf.OperatorReg
         on_started=lambda grant: inbox.put(Started(grant)),
         on_stopped=lambda grant, cause: inbox.put(Stopped(grant, cause)),
         on_new_leader=lambda holder, token: pods.nudge(),
-        floor=lambda: fence.floor,
+        floor=lambda: fence.known.floor,
         observer=journal.metrics,
     )
     journal.watch(elector)

@@ -9,10 +9,10 @@ from typing import Any
 
 from kopf_ha._context import CurrentTerm
 from kopf_ha.api import Api
+from kopf_ha.core.asked import ONLY_STAMP
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.refusal import outline
-from kopf_ha.core.stamping import ALONE
 from kopf_ha.core.target import Target
 from kopf_ha.core.token import MalformedStamp, stamp_of
 from kopf_ha.core.wire import Response
@@ -92,11 +92,11 @@ def stamp_one(api: Api, fence: Fence, one: DecidingObject) -> DecidingObject | N
     kind, refused, trouble = one.kind, False, ""
     try:
         if one.trouble:
-            fence.known.forget(one.target.key)
-        if one.refused and _records_the_same(api.request("GET", one.target.path, timeout=TIMEOUT), fence.lease):
+            fence.known.objects.forget(one.target.key)
+        if one.refused and _records_the_same(api.request("GET", one.target.path, timeout=TIMEOUT), fence.known.lease):
             return one  # otherwise the log would show the same refusal each time
         path = one.target.path + "/status"
-        answer = api.request("PATCH", path, ALONE, "application/merge-patch+json", timeout=TIMEOUT)
+        answer = api.request("PATCH", path, ONLY_STAMP, "application/merge-patch+json", timeout=TIMEOUT)
         if not answer.ok and not _is_gone(answer, one.name):
             trouble = outline(answer)
     except TermEnded:
@@ -105,7 +105,7 @@ def stamp_one(api: Api, fence: Fence, one: DecidingObject) -> DecidingObject | N
         refused, trouble = True, str(error)
     except Unreached as error:
         trouble = f"{UNANSWERED}{error}"
-    if fence.schemas.get((kind.group, kind.version, kind.plural)) is False:
+    if fence.known.schemas.get((kind.group, kind.version, kind.plural)) is False:
         raise ConfigurationError(NO_STAMP.format(f"{kind.plural}.{kind.group}"))
     return replace(one, trouble=trouble, refused=refused) if trouble else None
 

@@ -138,15 +138,14 @@ class Enforcement:
         """Ask, and tell while the term lasts."""
         missing = self._ask(grant.stamp.token, whole=whole)
         if not grant.closed:
-            self._fence.unfit = dict(self._selftest.unfit)
+            self._fence.known.unfit = dict(self._selftest.unfit)
             self._journal.not_enforced(missing)
         return missing
 
     def _ask(self, token: int, *, whole: bool = True) -> list[str]:
         """Ask about each kind that is known to be stamped, too."""
         began = self._clock()
-        stamped = {f"{plural}.{group}" for (group, _, plural), has in [*self._fence.schemas.items()] if has}
-        missing = self._selftest.ask(token, kinds=stamped, whole=whole)
+        missing = self._selftest.ask(token, kinds=self._fence.known.stamped_kinds(), whole=whole)
         if whole:
             self._asked = began
         return missing

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from kopf_ha.api import Api, refusal
-from kopf_ha.core.schema import Unanswered, ask_schema
+from kopf_ha.core.schema import ask_schema
 from kopf_ha.core.target import Target
+from kopf_ha.core.wire import Unanswered
 from kopf_ha.errors import ConfigurationError, Unfenced
 
 #: For a deciding kind.

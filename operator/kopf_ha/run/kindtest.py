@@ -6,11 +6,11 @@ from collections.abc import Container
 from typing import Any
 
 from kopf_ha.api import Api, refusal
-from kopf_ha.core.refusal import by_rule
+from kopf_ha.core.refusal import by_policy, by_rule
 from kopf_ha.core.token import TOKEN_MAX, MalformedStamp, Stamp, stamp_of
 from kopf_ha.errors import ConfigurationError, Unfenced
 from kopf_ha.run.kinds import locate, schema_of
-from kopf_ha.run.leasetest import ATTEMPTS, DRY_RUN, HELP, by_policy
+from kopf_ha.run.leasetest import ATTEMPTS, DRY_RUN, HELP
 
 #: The uid of a pod that does not exist.
 NOBODY = "00000000-0000-0000-0000-000000000000"

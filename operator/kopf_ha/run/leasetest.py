@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from kopf_ha.api import Api, refusal
-from kopf_ha.core.refusal import PREFIX, denial_of
+from kopf_ha.core.refusal import by_policy, denial_of
 from kopf_ha.core.wire import Response
 from kopf_ha.errors import ConfigurationError, MalformedLease
 from kopf_ha.manifests.cel import QUESTION, Policy, Rule
@@ -73,8 +73,7 @@ class LeaseTest:
         answer = self._put(manager=rule.asked(policy.name))
         if answer.ok:
             return False
-        denial = denial_of(answer)
-        if answer.status == 403 and denial is not None and denial.policy == policy.name:
+        if by_policy(answer, policy.name):
             return True
         raise refusal(f"cannot find out whether {policy.name} is in force", answer)
 
@@ -161,9 +160,3 @@ def missing_of_lease(
         for kind in settings.deciding:
             if kind not in kinds:
                 yield f"{kind}: a deciding kind that policy {described.prefix}-stamped does not cover; {HELP}"
-
-
-def by_policy(answer: Response) -> bool:
-    """Return whether a policy of ours refused; RBAC answers 403 as well."""
-    denial = denial_of(answer)
-    return answer.status == 403 and denial is not None and denial.policy.startswith(PREFIX)

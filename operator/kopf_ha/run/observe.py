@@ -32,12 +32,13 @@ async def observe(resource: kopf.Resource, body: kopf.Body, type: str | None, **
         resource.group, resource.version, resource.plural, metadata.get("namespace") or "", metadata["name"]
     )
     use = wiring()
+    known = use.fence.known
     if type == "DELETED":
-        use.fence.known.forget(target.key)
+        known.objects.forget(target.key)
     else:
-        use.fence.learn(target, dict(body))
-    if grant is not None and not grant.closed and use.fence.floor > grant.stamp.token and use.fence.mode == "full":
-        floor = use.fence.floor
+        known.learn(target, dict(body))
+    if grant is not None and not grant.closed and known.floor > grant.stamp.token and use.fence.mode == "full":
+        floor = known.floor
         lost = FloorLost(f"{target} records token {floor}, this term's is {grant.stamp.token}", floor)
         use.report(Outcome("kopf", Request("WATCH", target.path), grant, lost))
     if grant is not None and grant.closed:

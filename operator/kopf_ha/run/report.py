@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 from kopf_ha.adapters import Outcome
-from kopf_ha.core.change import carried
+from kopf_ha.core.asked import carried
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.refusal import outline
 from kopf_ha.core.wire import WRITES

@@ -202,7 +202,7 @@ class Runner:
         """Start a term."""
         self.began = self.clock()
         self.grant = grant
-        self.fence.new_term()
+        self.fence.known.new_term()
         self.journal.began(grant, self.elector.lease_uid)
         if self.settings.fence != "full":
             logger.warning(

@@ -1,6 +1,12 @@
 """The leader election as a pure state machine: ``(state, event, now) → (state, actions)``.
 
-`events` has the words, `machine` the rules, `timing` the durations. `kopf_ha.election` drives it.
+- `events`: events, actions and the state of one elector
+- `machine`: the table, which says which rule handles which event in which phase
+- `following`, `leading`, `leaving`: the rules, by phase; `memory`: those that several phases share
+- `candidate`: what the rules conclude from the Lease and from the clock
+- `timing`: the durations
+
+`kopf_ha.election` drives it.
 """
 
 from kopf_ha.core.election.events import Phase, State

@@ -1,6 +1,6 @@
 """The words of the election: phases, events, actions, and the state of one elector.
 
-Events come in and actions go out; `kopf_ha.core.election.machine` has the rules that connect them.
+Events come in and actions go out; the table in `machine` says by which rule.
 All times are seconds on this machine's boot-time clock.
 """
 

@@ -1,0 +1,249 @@
+"""What a client asks for with one write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs
+
+import yaml
+
+from kopf_ha.core.target import Target
+from kopf_ha.core.token import ANNOTATIONS, MalformedStamp, Stamp, stamp_of
+from kopf_ha.core.wire import Request
+from kopf_ha.errors import Unfenced
+
+#: The body of the merge patch of `/status` with which a client asks for the stamp and nothing else.
+ONLY_STAMP: dict[str, Any] = {"status": {}}
+
+VERSION_PATH = "/metadata/resourceVersion"
+ANNOTATIONS_PATH = "/metadata/annotations/"
+_UID_PATH = "/metadata/uid"
+_FINALIZERS = "/metadata/finalizers"
+
+#: Directives of a strategic merge patch that remove what the patch does not name, such as the stamp.
+REMOVING = frozenset({"$patch", "$retainKeys"})
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One write as its client asks for it.
+
+    Args:
+        request: what the client wants to send.
+        target: what it writes to.
+        body: of the request, parsed; None for none.
+        name: of the object, from the path or else from the body.
+        version: the resourceVersion that the caller made a precondition; None for none.
+        uid: the uid that the caller named; None if the write is for whichever object has the name.
+        creates: this is a POST to a collection.
+        deletes: this is a DELETE.
+        is_status: this is a write of `/status`.
+        is_dry_run: the API server will change nothing.
+        is_only_stamp: this write of `/status` changes nothing, so that the stamp is all that it brings.
+    """
+
+    request: Request
+    target: Target
+    body: Any
+    name: str
+    version: str | None
+    uid: str | None
+    creates: bool
+    deletes: bool
+    is_status: bool
+    is_dry_run: bool
+    is_only_stamp: bool
+
+    @classmethod
+    def parse(cls, request: Request, target: Target) -> Asked:
+        """Read a write.
+
+        Raises:
+            Unfenced: the fence cannot read its body (protobuf, CBOR), or the body's shape is not what its type says.
+        """
+        body = parse_body(request)
+        is_status = target.subresource == "status"
+        return cls(
+            request,
+            target,
+            body,
+            name=target.name or _name_in(body),
+            version=_version(request, body),
+            uid=str(_precondition(request, body, "uid", _UID_PATH) or "") or None,
+            creates=request.method == "POST" and not target.name,
+            deletes=request.method == "DELETE",
+            is_status=is_status,
+            is_dry_run=_is_dry_run(request, body),
+            is_only_stamp=is_status and request.is_merge_patch and bool(body == ONLY_STAMP),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.request.method} {self.target}"
+
+    @property
+    def fits_any_revision(self) -> bool:
+        """Whether the same change may be sent again on a newer revision without losing what others wrote (I6).
+
+        A merge patch means the same on any revision, unless it has a list outside of status, which would undo what
+        somebody else added to that list, or replaces a map. A DELETE means "this uid". Everything else has to be
+        planned again by its caller.
+        """
+        if self.deletes:
+            return True
+        return self.request.is_merge_patch and not any(_replaces(v) for k, v in self.body.items() if k != "status")
+
+    def is_met_by(self, current: Any) -> bool:
+        """Whether this is a JSON patch that asks only for what the object `current` is like already."""
+        if not self.request.is_json_patch or not isinstance(self.body, list):
+            return False
+        return all(_holds(operation, current) for operation in self.body)
+
+
+def parse_body(request: Request) -> Any:
+    """Parse the body of a write; None when it is empty.
+
+    Raises:
+        Unfenced: the fence cannot read it (protobuf, CBOR), or its shape is not what its type says.
+    """
+    if not request.body:
+        return None
+    try:
+        body = _parsed(request)
+    except (ValueError, TypeError, yaml.YAMLError):
+        raise Unfenced(
+            f"the fence cannot read a body of type {request.content_type or 'unknown'!r};"
+            " send JSON, or declare the kind exempt"
+        ) from None
+    if request.is_json_patch:
+        fits = isinstance(body, list) and all(isinstance(op, Mapping) for op in body)
+    else:
+        metadata = body.get("metadata") or {} if isinstance(body, Mapping) else None
+        fits = isinstance(metadata, Mapping) and isinstance(metadata.get("annotations") or {}, Mapping)
+        fits = fits or (body is None and request.method == "DELETE")
+    if not fits:
+        raise Unfenced(f"the body of the {request.method} is no object, or no list of operations, as its type says")
+    return body
+
+
+def delete_options(request: Request, body: Any) -> dict[str, Any]:
+    """Return the options of a DELETE. The API server reads the query only if there is no body."""
+    out: dict[str, Any] = {"kind": "DeleteOptions", "apiVersion": "v1"}
+    if request.body:
+        return {**out, **(body or {})}
+    query = {k: v[0] for k, v in parse_qs(request.query).items()}
+    if "propagationPolicy" in query:
+        out["propagationPolicy"] = query["propagationPolicy"]
+    if query.get("gracePeriodSeconds", "").isdecimal():
+        out["gracePeriodSeconds"] = int(query["gracePeriodSeconds"])
+    for name in ("orphanDependents", "ignoreStoreReadErrorWithClusterBreakingPotential"):
+        if name in query:
+            out[name] = query[name].lower() in ("true", "1")
+    if query.get("uid"):
+        out["preconditions"] = {"uid": query["uid"]}
+    return out
+
+
+def carried(request: Request) -> tuple[Stamp | None, str | None]:
+    """Return the stamp and the resourceVersion that a write carries, for the log; None for what cannot be read."""
+    try:
+        body = parse_body(request)
+        version = _version(request, body)
+        if isinstance(body, list):
+            added = {str(op.get("path")): op.get("value") for op in body}
+            notes = {name: added[path] for name in ANNOTATIONS if (path := annotation_path(name)) in added}
+            body = {"status": {"fencing": added.get("/status/fencing")}, "metadata": {"annotations": notes}}
+        body = body or {}
+        return stamp_of(body, stamped=True) or stamp_of(body, stamped=False), version
+    except (Unfenced, MalformedStamp):
+        return None, None
+
+
+def annotation_path(name: str) -> str:
+    """Return the JSON pointer of an annotation."""
+    return ANNOTATIONS_PATH + name.replace("~", "~0").replace("/", "~1")
+
+
+def _parsed(request: Request) -> Any:
+    try:
+        return json.loads(request.body)
+    except ValueError:
+        if not request.is_apply:
+            raise
+    body = yaml.safe_load(request.body)
+    json.dumps(body)  # YAML knows dates, JSON does not
+    return body
+
+
+def _name_in(body: Any) -> str:
+    metadata = body.get("metadata") if isinstance(body, Mapping) else None
+    return str((metadata or {}).get("name") or "")
+
+
+def _is_dry_run(request: Request, body: Any) -> bool:
+    # If a DELETE has a body, the API server does not read its query.
+    if request.method == "DELETE" and request.body:
+        given = body.get("dryRun") if isinstance(body, Mapping) else None
+    else:
+        given = parse_qs(request.query).get("dryRun")
+    return isinstance(given, list) and bool(given) and all(value == "All" for value in given)
+
+
+def _version(request: Request, body: Any) -> str | None:
+    # The API server compares numbers: "07" is 7, and "0" makes the write unconditional.
+    value = str(_precondition(request, body, "resourceVersion", VERSION_PATH) or "")
+    if value.isascii() and value.isdecimal():
+        value = str(int(value))
+    return None if value in ("", "0") else value
+
+
+def _precondition(request: Request, body: Any, name: str, path: str) -> Any:
+    if request.method == "DELETE":
+        given = delete_options(request, body).get("preconditions")
+    elif body is None:
+        return None
+    elif isinstance(body, list):
+        return next((op.get("value") for op in body if op.get("op") == "test" and op.get("path") == path), None)
+    else:
+        given = body.get("metadata")
+    return given.get(name) if isinstance(given, Mapping) else None
+
+
+def _replaces(value: Any) -> bool:
+    if isinstance(value, list):
+        return True
+    return isinstance(value, Mapping) and (not REMOVING.isdisjoint(value) or any(_replaces(v) for v in value.values()))
+
+
+def _holds(op: Mapping[str, Any], current: Any) -> bool:
+    verb, path = op.get("op"), str(op.get("path"))
+    if path == VERSION_PATH:
+        return bool(verb == "test")
+    above, _, last = path.rpartition("/")
+    parent = _at(current, above)
+    if isinstance(parent, list):
+        # What an index means depends on the revision. Only the order of finalizers has no meaning.
+        return verb == "add" and above == _FINALIZERS and op.get("value") in parent
+    name = _unescaped(last)
+    if verb == "remove":
+        return parent is None or (isinstance(parent, Mapping) and name not in parent)
+    return (
+        verb in ("add", "replace", "test")
+        and isinstance(parent, Mapping)
+        and (name in parent and parent[name] == op.get("value"))
+    )
+
+
+def _at(value: Any, pointer: str) -> Any:
+    """Look up a JSON pointer; None when nothing is there. A pointer into a list gives the whole list."""
+    for part in pointer.split("/")[1:]:
+        if isinstance(value, list):
+            return value
+        value = value.get(_unescaped(part)) if isinstance(value, Mapping) else None
+    return value
+
+
+def _unescaped(part: str) -> str:
+    return part.replace("~1", "/").replace("~0", "~")

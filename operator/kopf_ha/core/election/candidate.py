@@ -1,0 +1,121 @@
+"""What one candidate concludes from the Lease and from the clock, for the rules of all phases."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from kopf_ha.core.election.events import Action, LeaseSeen, LeaseUnusable, NewLeader, Read, State, Timer
+from kopf_ha.core.election.timing import Timing
+from kopf_ha.core.lease import LeaseRecord, newer
+
+Step = tuple[State, list[Action]]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One process that stands for election, and what it concludes from the Lease and from the clock.
+
+    Args:
+        identity: the holder identity, unique per process.
+        lease: ``namespace/name`` of the Lease, for messages.
+        timing: the durations.
+    """
+
+    identity: str
+    lease: str
+    timing: Timing
+
+    # --- what the Lease says
+
+    def note(self, state: State, record: LeaseRecord | None, version: str, now: float) -> Step:
+        """Note the Lease as it was just seen.
+
+        Only a change of its spec restarts the expiry. An edited label must not keep a dead leader alive.
+        """
+        old = state.seen
+        same = state.known and (
+            (old is None and record is None) or (old is not None and record is not None and old.same_spec(record))
+        )
+        state = replace(
+            state,
+            known=True,
+            seen=record,
+            version=version or state.version,
+            changed=state.changed if same else now,
+            floor=max(state.floor, record.transitions if record else 0),
+            reread=math.inf,
+        )
+        leader = (record.holder, record.transitions) if record and record.holder else None
+        if leader is None or leader == state.announced:
+            return state, []
+        return replace(state, announced=leader), [NewLeader(*leader)]
+
+    def went_back(self, state: State, event: LeaseSeen) -> str:
+        """Return the cause if a GET showed an older revision than was seen before; then tokens may be lost (I2)."""
+        seen, read = state.seen, event.record if event.read else None
+        if seen is None or read is None or not newer(seen.resource_version, read.resource_version):
+            return ""
+        return f"Lease {self.lease} went back to an earlier revision; was etcd restored from a snapshot?"
+
+    def lost_to(self, state: State) -> str:
+        """Return why the Lease, as seen, no longer belongs to my term; empty if it does."""
+        seen = state.seen
+        if seen is None:
+            return f"Lease {self.lease} was deleted"
+        if seen.uid != state.uid:
+            return f"Lease {self.lease} was deleted and made again"
+        if seen.holder != self.identity:
+            return f"Lease {self.lease} is held by {seen.holder or 'nobody'} (token {seen.transitions})"
+        if seen.transitions != state.token:
+            way = "lowered" if seen.transitions < state.token else "raised"
+            return f"leaseTransitions of Lease {self.lease} was {way} to {seen.transitions}, my token is {state.token}"
+        return ""
+
+    def holds(self, state: State) -> bool:
+        """Return whether the Lease still shows my current or last term.
+
+        Only this process ever wrote this token with my name into this Lease, so nobody else leads with it.
+        """
+        return state.known and state.token > 0 and not self.lost_to(state)
+
+    def free_at(self, state: State) -> float:
+        """Return when the Lease, as seen, is free for everybody. Only times that this process saw count.
+
+        If the holder is gone, nobody waits for it. If it still runs after all, its grant may be open, but its token is
+        below the next one, so its writes are refused (I2, I3). The run layer decides whether that is enough.
+        """
+        seen = state.seen
+        if seen is None or not seen.holder:
+            return state.changed
+        if seen.holder in state.gone:
+            return max(state.changed, state.gone[seen.holder])
+        return state.changed + (seen.lease_duration or self.timing.lease_duration)
+
+    # --- what the clock says
+
+    def overdue(self, state: State, now: float) -> str:
+        """Return why the last renewal was too long ago; empty if it was not."""
+        if now < state.renewed + self.timing.renew_deadline:
+            return ""
+        passed = now - state.renewed
+        if state.failure:
+            return f"not renewed for {passed:.1f} s: {state.failure}"
+        return f"not renewed for {passed:.1f} s, and no attempt failed: the process or the machine was paused"
+
+    def renewal_timer(self, state: State) -> Timer:
+        """Return the timer for the next renewal."""
+        return Timer(state.renewed + self.timing.retry_period, self.timing.spread)
+
+    def backoff(self, now: float) -> Timer:
+        """Return the timer for the next attempt after a failure."""
+        return Timer(now + self.timing.retry_period, self.timing.spread)
+
+    def read(self, now: float) -> Read:
+        """Return the action that reads the Lease."""
+        return Read(now + self.timing.request_timeout)
+
+
+def unseen(state: State, event: LeaseUnusable) -> State:
+    """Forget the Lease, since its content is invalid."""
+    return replace(state, known=False, seen=None, attempt=None, version=event.version or state.version)

@@ -1,0 +1,145 @@
+"""The rules of a process that leads: LEADING and RENEWING."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from kopf_ha.core.election import leaving, memory
+from kopf_ha.core.election.candidate import Candidate, Step, unseen
+from kopf_ha.core.election.events import (
+    Close,
+    Conflict,
+    Denied,
+    Extend,
+    Failed,
+    LeaseSeen,
+    LeaseUnusable,
+    Phase,
+    Put,
+    RaiseFloor,
+    Read,
+    ReadFailed,
+    Release,
+    State,
+    StepDown,
+    Stop,
+    Tick,
+    Timer,
+    Warn,
+    Written,
+)
+
+
+def check(me: Candidate, state: State, event: LeaseSeen, now: float, wall: str) -> Step:
+    """End the term if the Lease no longer belongs to it."""
+    cause = me.went_back(state, event)
+    state, news = me.note(state, event.record, event.version, now)
+    cause = cause or me.lost_to(state) or me.overdue(state, now)
+    if not cause:
+        return state, news
+    state, actions = lose(me, state, cause)
+    return state, news + actions
+
+
+def lose_sight(me: Candidate, state: State, event: LeaseUnusable, now: float, wall: str) -> Step:
+    """End the term, since the Lease is invalid."""
+    state, actions = lose(me, unseen(state, event), event.cause)
+    return state, [*actions, Warn(event.cause)]
+
+
+def renew(me: Candidate, state: State, event: Tick, now: float, wall: str) -> Step:
+    """Renew the Lease, unless the last renewal or the last sign of life is too long ago."""
+    state = replace(state, beat=max(state.beat, event.beat))
+    cause = me.overdue(state, now)
+    if not cause and now - state.beat > me.timing.renew_deadline:
+        cause = (
+            f"event loop blocked: no sign of life for {now - state.beat:.1f} s;"
+            " a handler blocks it, call blocking code in a sync handler or a thread"
+        )
+    return lose(me, state, cause) if cause else put_renewal(me, replace(state, conflicts=0), now, wall)
+
+
+def check_floor(me: Candidate, state: State, event: RaiseFloor, now: float, wall: str) -> Step:
+    """End the term if an object records a token that is not below mine. The next term is above it (I2)."""
+    state, _ = memory.keep_floor(me, state, event, now, wall)
+    if event.floor < state.token:
+        return state, []
+    cause = f"floor: an object records token {event.floor}, which is not below mine ({state.token})"
+    return lose(me, replace(state, raised=True), cause)
+
+
+def step_down(me: Candidate, state: State, event: StepDown, now: float, wall: str) -> Step:
+    """End the term and give the Lease back. Acquire it again only after `Resume`."""
+    state, actions = leaving.put_release(me, replace(state, then=Phase.LOST), now, wall)
+    return state, [Close(event.cause), *actions]
+
+
+def close_and_release(me: Candidate, state: State, event: Release, now: float, wall: str) -> Step:
+    """End the term, give the Lease back, and stop."""
+    state, actions = leaving.release(me, state, event, now, wall)
+    return state, [Close("released"), *actions]
+
+
+def close_and_stop(me: Candidate, state: State, event: Stop, now: float, wall: str) -> Step:
+    """End the term and stop."""
+    state, actions = leaving.stop(me, state, event, now, wall)
+    return state, [Close("stopped"), *actions]
+
+
+def put_renewal(me: Candidate, state: State, now: float, wall: str) -> Step:
+    """PUT the Lease with the current time."""
+    assert state.seen is not None  # noqa: S101  without a Lease there is no term
+    record = state.seen.changed(lease_duration=int(me.timing.lease_duration), renew_time=wall)
+    until = min(now + me.timing.request_timeout, state.renewed + me.timing.renew_deadline)
+    return replace(state, phase=Phase.RENEWING, sent=now), [Put(record, until)]
+
+
+def renewed(me: Candidate, state: State, event: Written, now: float, wall: str) -> Step:
+    """Extend the grant, counted from when the renewal was sent."""
+    state = replace(state, conflicts=0, renewed=state.sent)
+    state, news = me.note(state, event.record, event.record.resource_version, now)
+    cause = me.lost_to(state) or me.overdue(state, now)
+    if cause:
+        state, actions = lose(me, state, cause)
+        return state, news + actions
+    state = replace(state, phase=Phase.LEADING, failure="")
+    return state, [Extend(state.renewed + me.timing.lease_duration), *news, me.renewal_timer(state)]
+
+
+def read_before_renewing(me: Candidate, state: State, event: Conflict, now: float, wall: str) -> Step:
+    """Read the Lease again after a conflict."""
+    state = replace(state, conflicts=state.conflicts + 1)
+    cause = me.overdue(state, now)
+    if cause:
+        return lose(me, state, cause)
+    return state, [Read(min(now + me.timing.request_timeout, state.renewed + me.timing.renew_deadline))]
+
+
+def renew_again(me: Candidate, state: State, event: LeaseSeen, now: float, wall: str) -> Step:
+    """Renew once more at once if the conflict left the Lease mine, as an edited label does; then wait a little."""
+    state, actions = check(me, state, event, now, wall)
+    if state.phase is Phase.LOST:
+        return state, actions
+    if state.conflicts < 2:
+        state, renewal = put_renewal(me, state, now, wall)
+        return state, actions + renewal
+    at = min(now + me.timing.retry_period / 10, state.renewed + me.timing.renew_deadline)
+    state = replace(state, phase=Phase.LEADING, failure="other clients edit the Lease all the time")
+    return state, [*actions, Timer(at)]
+
+
+def not_renewed(me: Candidate, state: State, event: Failed | Denied | ReadFailed, now: float, wall: str) -> Step:
+    """Try again after a retry period, unless the renew deadline has passed."""
+    state = replace(state, phase=Phase.LEADING, failure=event.cause)
+    cause = me.overdue(state, now)
+    if cause:
+        state, actions = lose(me, state, cause)
+        return state, [Warn(event.cause), *actions]
+    at = min(now + me.timing.retry_period, state.renewed + me.timing.renew_deadline)
+    return state, [Warn(event.cause), Timer(at)]
+
+
+def lose(me: Candidate, state: State, cause: str) -> Step:
+    """End the term without giving the Lease back."""
+    return replace(state, phase=Phase.LOST, attempt=None), [Close(cause), Timer(math.inf)]

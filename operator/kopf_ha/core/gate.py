@@ -1,0 +1,60 @@
+"""Line 1 of the fence: no request leaves without a valid grant (I3, I8)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from kopf_ha.core.grant import Grant
+from kopf_ha.core.target import Target
+from kopf_ha.core.wire import WRITES, Flow, Request, Response
+from kopf_ha.errors import GateClosed
+
+
+class Gate:
+    """Sends all requests of one write, and remembers the last write among them for the log.
+
+    Args:
+        request: what the client wants to send; it also gives the time limit of what the fence sends in addition.
+        target: what it writes to.
+        grant: of the term that the caller belongs to.
+        now: this machine's boot-time clock, in seconds.
+    """
+
+    def __init__(self, request: Request, target: Target, grant: Grant, now: Callable[[], float]) -> None:
+        self.grant = grant
+        self.sent: Request | None = None  #: the last write that left the process
+        self.answer: Response | None = None  #: the answer to the last write that got one
+        self._request = request
+        self._target = target
+        self._now = now
+
+    def check(self) -> float:
+        """Return the seconds that are left to write.
+
+        Raises:
+            GateClosed: none are left.
+        """
+        left = self.grant.remaining(self._now())
+        if left <= 0:
+            raise GateClosed(
+                f"{self._request.method} {self._target}: term {self.grant.stamp.token} is over"
+                f" ({self.grant.closed or 'its lease ran out on this machine'})"
+            )
+        return left
+
+    def send(self, request: Request) -> Flow:
+        """Send a request with a time limit that ends with the grant at the latest.
+
+        Raises:
+            GateClosed: no time is left.
+        """
+        left = self.check()
+        limit = request.timeout if request.timeout is not None else self._request.timeout
+        request = replace(request, timeout=left if limit is None else min(limit, left))
+        if request.method in WRITES:
+            self.sent = request
+        answer = yield request
+        if request.method in WRITES:
+            self.answer = answer
+        return answer
