@@ -209,6 +209,6 @@ def test_bad_input_is_named(args: list[str], said: str) -> None:
 
 
 def test_a_description_needs_a_kind() -> None:
-    with pytest.raises(Exception, match="name the operator's kinds"):
+    with pytest.raises(Exception, match="name at least one kind of the operator"):
         Description(group="a.b", kinds=(), lease="n/l", service_account="n/s")
     assert policies(Description(group="a.b", kinds=(Kind("xs"),), lease="n/l", service_account="n/s"))
