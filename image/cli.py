@@ -36,7 +36,7 @@ def main(
     mirror: str,
     output: Path | None,
 ) -> None:
-    """Build the operator's image as a docker archive, and print the archive's path.
+    """Build the operator's image as a docker-archive file, and print the file's path.
 
     `docker load -i`, `kind load image-archive` and `ctr -n k8s.io images import` can load it. If a docker engine
     answers, it builds the image and also keeps it. Otherwise buildah builds it.
