@@ -1,8 +1,8 @@
 """Reads the whole history from etcd, through the JSON gateway on its client URL.
 
 Every revision of etcd changes at least one key. So a watch of all keys from the start must show every revision up to
-the current one. A missing revision is an error, and so is a compacted history. Secrets are left out, since a history may
-be attached to a bug report.
+the current one. A missing revision is an error, and so is a compacted history. Secrets are left out, since a history
+may be attached to a bug report.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class Agenda:
             self.wake_at(at)
 
     def block(self, uid: str) -> None:
-        """Handle a claim again after a delay, because of an error of its own. The delay grows with each failure."""
+        """Handle a claim again after a delay, because something failed for it. The delay grows with each failure."""
         self.waiting[uid] = contextvars.copy_context()
         self.wake_at(self.backoff.failed(uid, self._clock()))
 

@@ -5,7 +5,7 @@ Each step first looks at what is there, so it can run again at any time.
 - To give an address, write the pool, then the claim's status, then the ConfigMap. Then the claim is Ready.
 - To free it, delete the ConfigMap, write the claim's status, and let Kopf remove its finalizer. The pool comes last,
   once the claim is gone. Somebody else's finalizer can keep the claim, and a paused leader could still create its
-  ConfigMap late. Until the claim is gone, its status goes on naming the address.
+  ConfigMap late. Until the claim is gone, its status keeps the address.
 
 After a crash in between, no claim gets the address; never do two have it (I5). The handlers write by themselves,
 because Kopf sends its own patch only after the handler has returned.

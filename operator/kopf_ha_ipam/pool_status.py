@@ -57,7 +57,7 @@ def _ready(pool: Pool, state: str, used: int, trouble: str | None) -> tuple[bool
     """Return value, reason and message of the `Ready` condition."""
     if pool.terminating:
         claims = "1 claim" if used == 1 else f"{used} claims"
-        return False, "Terminating", f"The pool is in use by {claims}; it goes when they are deleted."
+        return False, "Terminating", f"The pool is in use by {claims}. It will be removed once they are deleted."
     if state == ACTIVE:
         return True, "Active", "The pool gives addresses."
     if state == CLAIMING:

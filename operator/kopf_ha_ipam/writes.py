@@ -59,7 +59,7 @@ class Rejected(Exception):
 
 
 class Unavailable(Exception):
-    """The API server cannot be reached, or reports an error of its own. A write may or may not have been done."""
+    """The API server cannot be reached, or reports an internal error. A write may or may not have been done."""
 
 
 class Api:
