@@ -30,7 +30,7 @@ SET_ASIDE = "SetAside"  # the reason of the Event about pools that a term could 
 
 
 def barrier_comes_first(history: History) -> Iterator[Finding]:
-    """I4, by claims: find claims that got an address from a pool that neither their term nor a later one had stamped."""
+    """I4, by claims: find claims that got an address from a pool that no term from theirs on had stamped yet."""
     pools: dict[str, Stamp | None] = {}
     for change in history.of(POOLS, CLAIMS):
         if is_pool(change.key):
