@@ -83,10 +83,15 @@ async def _look(memory: Allocator, keeper: PoolKeeper, *, stamp: bool) -> tuple[
 
     The order matters. Pools are listed first: an overlapping pool that was deleted before that list recorded only
     claims that the second list shows. Promises are read first and last: a write that ended in between may be missing
-    from the list.
+    from the list. A pool that the list lacks is forgotten before the claims are listed: its event may be late, and
+    until then its record in memory would still give claims their addresses.
     """
-    promised = dict(memory.promised)
+    promised, known = dict(memory.promised), list(memory.keepers.values())
     pools = [Pool.parse(body) for body in await memory.api.pools()]
+    exist = {pool.uid for pool in pools}
+    for other in known:
+        if other.pool.uid not in exist:
+            memory.pool_gone(other.pool.body)
     claims: Sequence[Claim] = [Claim.parse(body) for body in await memory.api.claims()]
     if stamp:
         claims = await _stamped(memory, claims)

@@ -193,6 +193,35 @@ def test_a_claim_that_an_earlier_term_writes_just_before_the_stamp_keeps_a_new_p
     asyncio.run(scenario())
 
 
+def test_a_pool_whose_end_no_event_showed_gives_nothing_any_more_once_another_one_has_its_range() -> None:
+    """A claim that it recorded, and whose status could not be written, gets an address of nobody else (I5)."""
+
+    async def scenario() -> None:
+        world = World()
+        world.pool("p")
+        world.claim("a", "p")
+        leader = Leader(world, 1)
+        refused = True
+
+        def errors(ref: Any, version: str, status: Any) -> Iterator[Exception | None]:
+            return iter([Rejected("a policy") if refused and status.get("address") else None])
+
+        failing(leader, "patch_claim_status", errors)
+        await leader.turn()
+        assert leader.memory.promised == {}
+        world.force("pool", "p")
+        world.pool("q")
+        world.claim("b", "q")
+        refused = False
+        leader.memory.pool_seen(world.objects["pool", "q"])
+        await activation.settle_pool(leader.memory, "q")
+        assert await retries.settle(leader.memory, leader.memory.claim_seen(world.objects["claim", "b"])) == "10.0.0.1"
+        assert await retries.settle(leader.memory, leader.memory.claim_seen(world.objects["claim", "a"])) is None
+        assert world.status("a")["conditions"][0]["reason"] == "PoolNotFound"
+
+    asyncio.run(scenario())
+
+
 def test_a_claim_whose_end_no_watch_showed_is_found() -> None:
     async def scenario() -> None:
         world = World()
