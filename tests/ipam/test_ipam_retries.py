@@ -19,9 +19,11 @@ from tests.ipam.pauses import Leader, World
 
 
 @pytest.fixture(autouse=True)
-def _no_events(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_events(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for module in (activation, claims, conflicts):
         monkeypatch.setattr(module, "event", lambda *_, **__: None)
+    yield
+    conflicts.GIVEN_TWICE.set(0)  # tests of the metrics may run in this process
 
 
 def failing(leader: Leader, method: str, errors: Callable[..., Iterator[Exception | None]]) -> list[Any]:
