@@ -75,6 +75,7 @@ class Retries:
 
     def __init__(self, memory: Allocator) -> None:
         self._memory = memory
+        self._agenda = memory.agenda
 
     async def run(self) -> None:
         """Run until the term ends.
@@ -85,8 +86,8 @@ class Retries:
         memory = self._memory
         sweep = memory.clock() + SWEEP
         while True:
-            memory.agenda.wake_at(sweep)
-            await memory.agenda.until_changed()
+            self._agenda.wake_at(sweep)
+            await self._agenda.until_changed()
             await self.once()
             if memory.clock() >= sweep:
                 await self._try("sweep", "the search for lost claims", memory.sweep())
@@ -106,19 +107,19 @@ class Retries:
         async def one(uid: str, ref: ClaimRef) -> None:
             gone = await self._try((uid, "goes"), f"claim {ref.where}", claims.bury(memory, ref))
             if gone is True:
-                memory.agenda.leaving.pop(uid, None)
-                memory.agenda.backoff.forget((uid, "goes"))
+                self._agenda.leaving.pop(uid, None)
+                self._agenda.backoff.forget((uid, "goes"))
             elif gone is False:
-                memory.agenda.wake_at(memory.agenda.backoff.failed((uid, "goes"), memory.clock()))
+                self._agenda.wake_at(self._agenda.backoff.failed((uid, "goes"), memory.clock()))
 
-        await asyncio.gather(*(one(u, ref) for u, ref in list(memory.agenda.leaving.items()) if self._due((u, "goes"))))
+        await asyncio.gather(*(one(u, ref) for u, ref in list(self._agenda.leaving.items()) if self._due((u, "goes"))))
 
     async def _activate(self) -> None:
         memory = self._memory
-        for uid, context in list(memory.agenda.inactive.items()):
+        for uid, context in list(self._agenda.inactive.items()):
             keeper = next((k for k in memory.keepers.values() if k.pool.uid == uid), None)
             if keeper is None:
-                memory.agenda.inactive.pop(uid, None)
+                self._agenda.inactive.pop(uid, None)
             elif self._due((uid, "pool")) and not activation.still_blocked(memory, keeper):
                 await self._try(
                     (uid, "pool"), f"pool {keeper.pool.name}", settle_pool(memory, keeper.pool.name), context
@@ -133,7 +134,7 @@ class Retries:
                 noted = memory.api.note_address(claim.ref, address)
                 await self._try((claim.ref.uid, "note"), f"the annotation of claim {claim.ref.where}", noted)
 
-        await asyncio.gather(*(one(claim, memory.agenda.waiting[claim.ref.uid]) for claim in self.due()))
+        await asyncio.gather(*(one(claim, self._agenda.waiting[claim.ref.uid]) for claim in self.due()))
 
     def due(self) -> list[Claim]:
         """Return the claims for which something can be done now. This makes no requests.
@@ -143,10 +144,10 @@ class Retries:
         """
         memory = self._memory
         by_pool: dict[str, list[Claim]] = {}
-        for uid in list(memory.agenda.waiting):
+        for uid in list(self._agenda.waiting):
             claim = memory.claims.get(uid)
             if claim is None or claim.terminating:
-                memory.agenda.done(uid)
+                self._agenda.done(uid)
             elif self._due(uid):
                 by_pool.setdefault(claim.pool_name, []).append(claim)
         due = []
@@ -158,7 +159,7 @@ class Retries:
                 if claim.ref.uid in memory.promised or not claims.told(claim, answer):
                     due.append(claim)
                 elif isinstance(answer, Wait) and answer.retry_at is not None:
-                    memory.agenda.wake_at(answer.retry_at)
+                    self._agenda.wake_at(answer.retry_at)
         return due
 
     async def _show(self) -> None:
@@ -172,26 +173,26 @@ class Retries:
         if shown is FAILED:
             memory.suspicious = True
         else:
-            memory.agenda.backoff.forget("conflicts")
+            self._agenda.backoff.forget("conflicts")
 
     async def _verify(self) -> None:
         """Check a few ConfigMaps. The others come in the next round, after everything that is more urgent."""
         memory = self._memory
-        some = [(u, c) for u, c in memory.agenda.unverified.items() if self._due((u, "verify"))][:VERIFIED]
+        some = [(u, c) for u, c in self._agenda.unverified.items() if self._due((u, "verify"))][:VERIFIED]
 
         async def one(uid: str, claim: Claim) -> None:
             verified = claims.verify(memory, memory.claims.get(uid, claim))
             what = f"the ConfigMap of claim {claim.ref.where}"
             if await self._try((uid, "verify"), what, verified) is not FAILED:
-                memory.agenda.unverified.pop(uid, None)
-                memory.agenda.backoff.forget((uid, "verify"))
+                self._agenda.unverified.pop(uid, None)
+                self._agenda.backoff.forget((uid, "verify"))
 
         await asyncio.gather(*(one(uid, claim) for uid, claim in some))
         if some:
-            memory.agenda.changed()
+            self._agenda.changed()
 
     def _due(self, key: Hashable) -> bool:
-        return not self._memory.agenda.backoff.waits(key, self._memory.clock())
+        return not self._agenda.backoff.waits(key, self._memory.clock())
 
     async def _try(
         self, key: Hashable, what: str, work: Coroutine[Any, Any, T], context: contextvars.Context | None = None
@@ -205,8 +206,8 @@ class Retries:
         task = asyncio.create_task(work, context=context or contextvars.copy_context())
         (result,) = await asyncio.gather(task, return_exceptions=True)
         if isinstance(result, Exception) and not isinstance(result, ENDED):
-            at = memory.agenda.backoff.failed(key, memory.clock())
-            memory.agenda.wake_at(at)
+            at = self._agenda.backoff.failed(key, memory.clock())
+            self._agenda.wake_at(at)
             log.warning("%s is tried again in %.0f s: %s: %s", what, at - memory.clock(), type(result).__name__, result)
             return FAILED
         if isinstance(result, BaseException):
