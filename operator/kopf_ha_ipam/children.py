@@ -65,7 +65,7 @@ async def publish(api: Api, claim: Claim, address: str, spec: PoolSpec, *, fresh
                     await api.delete_child(ref.namespace, name, found["metadata"]["uid"])
                     continue
                 if patch:
-                    log.warning("ConfigMap %s/%s is corrected", ref.namespace, name)
+                    log.warning("ConfigMap %s/%s differs from its claim and is corrected", ref.namespace, name)
                     await api.patch_child(ref.namespace, name, found["metadata"]["resourceVersion"], patch)
                 return None
             except (Gone, Conflict):
@@ -105,7 +105,7 @@ async def remove(api: Api, ref: ClaimRef) -> bool:
         except ENDED:
             raise
         except (kopf_ha.Refused, Rejected) as error:
-            log.warning("ConfigMap %s/%s stays: %s", ref.namespace, name, error)
+            log.warning("ConfigMap %s/%s could not be deleted: %s", ref.namespace, name, error)
             return True
     return False
 

@@ -99,7 +99,7 @@ async def bury(memory: Allocator, ref: ClaimRef) -> bool:
         except Gone:
             pass  # the pool is gone, and its record with it
         memory.agenda.changed()
-        log.info("claim %s is gone; %s went back to pool %s", ref.where, address, keeper.pool.name)
+        log.info("claim %s is gone; its address %s of pool %s is freed", ref.where, address, keeper.pool.name)
         return True
 
 
@@ -167,7 +167,7 @@ async def _publish(memory: Allocator, claim: Claim, address: str, spec: PoolSpec
     written = await _write_status(memory, claim, status)
     memory.agenda.done(uid)
     if written and before != "Bound":
-        log.info("claim %s has %s of pool %s", claim.ref.where, address, claim.pool_name)
+        log.info("claim %s has address %s of pool %s", claim.ref.where, address, claim.pool_name)
         event(claim.body, type="Normal", reason="Bound", message=f"The claim has {address}.")
     return written
 

@@ -72,7 +72,7 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> N
 
 def _ended(task: asyncio.Task[None]) -> None:
     if not task.cancelled():
-        log.warning("retries ended with the term: %s", task.exception())
+        log.warning("the retries ended with the term: %s", task.exception())
 
 
 @kopf.on.cleanup()

@@ -225,7 +225,7 @@ class PoolKeeper:
         if self.pool.terminating:
             return Wait("PoolTerminating", f"Pool {name} is being deleted.")
         if self.set_aside:
-            text = f"Pool {name} could not be taken over by this leader; see its log."
+            text = f"This leader could not stamp pool {name}; see the operator's log."
             return Wait("PoolNotActive", text, self._clock() + LOOK_AGAIN)
         if not self.mine or self.pool.state != ACTIVE:
             return Wait("PoolNotActive", self.trouble or "")  # without trouble it is active in a moment
@@ -250,7 +250,7 @@ class PoolKeeper:
                         self.pool.name, self.pool.resource_version, status or {"state": self.pool.state or None}
                     )
                 except Conflict as e:
-                    log.info("pool %s: %s; reading it again", self.pool.name, e)
+                    log.info("pool %s changed in between and is read again: %s", self.pool.name, e)
                     await self._reread()
                     continue
                 self.pool = Pool.parse(body)

@@ -41,7 +41,7 @@ async def settle(memory: Allocator, claim: Claim) -> str | None:
         raise
     except Exception as error:  # noqa: BLE001  any error concerns only this claim (I10)
         memory.agenda.block(claim.ref.uid)
-        log.warning("claim %s is tried again later: %s: %s", claim.ref.where, type(error).__name__, error)
+        log.warning("claim %s failed and is handled again later: %s: %s", claim.ref.where, type(error).__name__, error)
         return None
 
 
@@ -60,7 +60,7 @@ async def settle_pool(memory: Allocator, name: str) -> None:
     except ENDED:
         raise
     except Exception as error:  # noqa: BLE001  any error concerns only this pool (I10)
-        log.warning("pool %s is tried again later: %s: %s", name, type(error).__name__, error)
+        log.warning("pool %s failed and is handled again later: %s: %s", name, type(error).__name__, error)
         if keeper is not None:
             memory.agenda.inactive.setdefault(keeper.pool.uid, contextvars.copy_context())
             memory.agenda.wake_at(memory.agenda.backoff.failed((keeper.pool.uid, "pool"), memory.clock()))
@@ -208,7 +208,13 @@ class Retries:
         if isinstance(result, Exception) and not isinstance(result, ENDED):
             at = self._agenda.backoff.failed(key, memory.clock())
             self._agenda.wake_at(at)
-            log.warning("%s is tried again in %.0f s: %s: %s", what, at - memory.clock(), type(result).__name__, result)
+            log.warning(
+                "%s failed and is handled again in %.0f s: %s: %s",
+                what,
+                at - memory.clock(),
+                type(result).__name__,
+                result,
+            )
             return FAILED
         if isinstance(result, BaseException):
             raise result
