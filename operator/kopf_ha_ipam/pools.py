@@ -225,7 +225,7 @@ class PoolKeeper:
         if self.pool.terminating:
             return Wait("PoolTerminating", f"Pool {name} is being deleted.")
         if self.set_aside:
-            text = f"This leader could not stamp pool {name}; see the operator's log."
+            text = f"This leader has set pool {name} aside; see the operator's log."
             return Wait("PoolNotActive", text, self._clock() + LOOK_AGAIN)
         if not self.mine or self.pool.state != ACTIVE:
             return Wait("PoolNotActive", self.trouble or "")  # without trouble it is active in a moment
