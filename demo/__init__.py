@@ -1,6 +1,6 @@
-"""The main job, told as a story on a real API server: a leader is paused while it allocates, and wakes too late.
+"""The demo: on a real API server, a leader is paused while it allocates addresses, and wakes too late.
 
-`python -m demo` starts a control plane, applies the manifests, runs three replicas of the reference operator
-under the pods' own credentials, and ends with what the judge says of the whole history. It runs the operator
-as anybody would; the one thing that it adds is a hand on the leader at the wrong moment (replica.py).
+`python -m demo` starts a control plane, applies the manifests, and runs three replicas of the reference operator with
+their pods' credentials. At the end the judge checks the whole history. The operator runs as anybody would run it,
+except that the demo can pause the leader at the worst moment (replica.py).
 """

@@ -1,4 +1,4 @@
-"""`python -m demo`: the story, and an exit status that is the judge's."""
+"""Runs `python -m demo`. The exit status is that of the judge."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from devcluster import Binaries, DevclusterError
 
 @click.command()
 @click.option("--fence", type=click.Choice(list(FENCES)), default="full", show_default=True, envvar="FENCE")
-@click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Also write the output as an SVG.")
+@click.option(
+    "--picture", type=click.Path(dir_okay=False, path_type=Path), help="Also write the output as an SVG image."
+)
 def main(fence: str, picture: Path | None) -> None:
-    """Tell the story; exit with 0 when every promise held, with 1 when one broke, with 2 when it got stuck."""
+    """Run the demo. Exit with 0 if every promise held, with 1 if one was broken, with 2 if the demo failed."""
     try:
-        binaries = Binaries.find()  # before there is a panel on the terminal: a build has a line of its own there
+        binaries = Binaries.find()  # before the panel is shown: a build writes its progress to the terminal
     except DevclusterError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from error

@@ -1,8 +1,7 @@
-"""`kopf-ha`, with a process that stops itself at the worst moment: a write is decided, and not yet sent.
+"""Runs `kopf-ha` in a process that can stop itself at the worst moment: after a write is decided, before it is sent.
 
-A SIGSTOP from outside would have to be lucky to hit that moment. This one comes between the fence and the
-socket, in the thread that writes: for the process it is what a paused machine, a long garbage collection or
-a stuck disk would be. Nothing of kopf-ha is changed for it.
+A SIGSTOP from outside would hit that moment only by luck. This one comes between the fence and the socket, in the
+thread that writes. To the process it looks like a paused machine or a stuck disk. kopf-ha itself is unchanged.
 """
 
 from __future__ import annotations
@@ -17,14 +16,15 @@ from typing import Any
 from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
 
-#: While this file exists, the next allocation of several addresses stops the process; the request is left in it.
+#: The variable that names a file. While the file exists, the next write that gives several addresses stops the process,
+#: and the request is saved next to the file.
 TRIGGER = "DEMO_TRIGGER"
 
 _send = HTTPAdapter.send
 
 
 def allocates_many(request: PreparedRequest) -> bool:
-    """Whether a request gives several addresses in one write of a pool's status."""
+    """Return whether a request gives several addresses in one write of a pool's status."""
     if request.method != "PATCH" or "/addresspools/" not in (request.url or ""):
         return False
     allocations = (json.loads(request.body or b"{}").get("status") or {}).get("allocations") or {}
@@ -32,14 +32,14 @@ def allocates_many(request: PreparedRequest) -> bool:
 
 
 def send(self: HTTPAdapter, request: PreparedRequest, **options: Any) -> Response:
-    """Send, unless the trigger is set: then stop first."""
+    """Send a request. If the trigger is set, stop the process first."""
     trigger = Path(os.environ[TRIGGER])
     if trigger.exists() and allocates_many(request):
         body = request.body.decode() if isinstance(request.body, bytes) else str(request.body)
         note = trigger.with_suffix(".note")
         note.write_text(json.dumps({"pid": os.getpid(), "url": request.url, "body": json.loads(body)}))
         trigger.unlink()
-        # To this very thread: a signal to the process may be taken by another one, and this one would go on a while.
+        # Sent to this thread: another thread might receive a signal to the process, while this one would go on.
         signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
     return _send(self, request, **options)
 

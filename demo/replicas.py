@@ -1,4 +1,4 @@
-"""Three replicas as processes, each with the credentials of a pod of the Deployment, and what their logs say."""
+"""The three replicas: processes with the credentials of the Deployment's pods, whose logs go to the timeline."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from devcluster.waiting import until
 
 NAMESPACE = "kopf-ha-ipam"
 SELECTOR = "app.kubernetes.io/name=kopf-ha-ipam"
-#: How many refusals by one line of one replica are shown, and how much of a line.
+#: How many refusals by one line of the fence are shown for each replica, and the longest text of a line.
 SHOWN = 2
 WIDTH = 330
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,7 +36,7 @@ _LINES = (
 
 
 class Replica:
-    """One pod of the Deployment, run as a process, since there is no node."""
+    """One pod of the Deployment. It runs as a process, since there is no node."""
 
     def __init__(self, cluster: Cluster, timeline: Timeline, folder: Path, pod: str, short: str, fence: str) -> None:
         self.cluster, self.timeline, self.folder = cluster, timeline, folder
@@ -59,7 +59,7 @@ class Replica:
         self._read.start()
 
     def start(self) -> None:
-        """Start the process; a second time it is a container that was restarted: same pod, other identity."""
+        """Start the process. A second start is like a restarted container: the same pod, another holder identity."""
         env = {
             **os.environ,
             **self.env,
@@ -72,7 +72,7 @@ class Replica:
             "KOPF_HA_LEASE_DURATION": "3",
             "KOPF_HA_RENEW_DEADLINE": "2",
             "KOPF_HA_RETRY_PERIOD": "0.5",
-            # a pod has an address of its own, these processes share one
+            # these processes share one address, while each pod has another
             "KOPF_HA_METRICS_PORT": "0",
             "KOPF_HA_HEALTH_PORT": "0",
             "KOPF_HA_FENCE": self.fence,
@@ -91,13 +91,13 @@ class Replica:
         return self.process
 
     def end(self) -> None:
-        """Ask the process to end, be it paused or not."""
+        """Send SIGTERM to the process, even if it is paused."""
         if self.process is not None and self.process.running:
             self.process.resume()
             self.process.terminate()
 
     def close(self) -> None:
-        """Wait for the end of the process, and end the reading of its log."""
+        """Wait until the process has ended, and stop reading its log."""
         self.end()
         if self.process is not None:
             self.process.stop()
@@ -128,20 +128,20 @@ class Replica:
                 if self._refused[by] > SHOWN:
                     continue
                 if self._refused[by] == SHOWN:
-                    said += "  (more by this line are counted below)"
+                    said += "  (further ones by this line are only counted)"
             self.timeline.say(kind, said if len(said) <= WIDTH else said[:WIDTH] + "…")
 
 
 def container_env(pod: dict[str, object]) -> dict[str, str]:
-    """Give the plain variables of the operator's container, so that the processes run as deployed."""
+    """Return the environment variables of the operator's container, so that the processes run as deployed."""
     spec = pod["spec"]
     if not isinstance(spec, dict):
-        raise TypeError("a pod without a spec")
+        raise TypeError("the pod has no spec")
     return {e["name"]: str(e["value"]) for e in spec["containers"][0].get("env") or () if "value" in e}
 
 
 def start_replicas(cluster: Cluster, timeline: Timeline, folder: Path, fence: str) -> list[Replica]:
-    """Wait for the Deployment's three pods, and run each."""
+    """Wait for the Deployment's three pods, and start a process for each."""
 
     def pods() -> list[str]:
         found = cluster.kubectl("get", "pods", "-n", NAMESPACE, "-l", SELECTOR, "-o", "name").stdout.split()
@@ -153,7 +153,7 @@ def start_replicas(cluster: Cluster, timeline: Timeline, folder: Path, fence: st
         for pod, letter in zip(pods(), "abc", strict=True)
     ]
     for each in replicas:
-        timeline.say("detail", f"no node here: {each.short} is a process with the credentials of pod {each.pod}")
+        timeline.say("detail", f"there is no node: {each.short} is a process with the credentials of pod {each.pod}")
     for each in replicas:
         timeline.names[each.pod] = each.short
         each.start()

@@ -1,4 +1,4 @@
-"""The story, in the order in which it is told. The same for every fence; only the end differs."""
+"""The steps of the demo, in their order. They are the same for every mode of the fence; only the end differs."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from devcluster.waiting import until
 
 FENCES = {
     "full": "every write is fenced",
-    "rv": "fence=rv: optimistic concurrency alone; on a conflict read again and try again",
-    "none": "fence=none: leader election alone, as client-go's package comment warns",
+    "rv": "fence=rv: only optimistic concurrency; after a conflict, read again and try again",
+    "none": "fence=none: only leader election; client-go's package comment warns of that",
 }
 
 
-#: How many findings of a kind are shown.
+#: How many findings of each kind are shown.
 SHOWN = 3
 
 
 class Story:
-    """One telling."""
+    """One run of the demo."""
 
     def __init__(self, plane: ControlPlane, timeline: Timeline, folder: Path, fence: str) -> None:
         self.plane, self.timeline, self.folder, self.fence = plane, timeline, folder, fence
@@ -38,7 +38,7 @@ class Story:
         self.replicas: list[Replica] = []
 
     def tell(self) -> judge.Verdict:
-        """Tell it all; give the judge's verdict."""
+        """Run all steps, and return the judge's verdict."""
         try:
             with self.world:
                 self.install()
@@ -50,13 +50,13 @@ class Story:
                 self.leader_ended_by_sigterm()
                 self.leader_killed()
         finally:
-            for replica in self.replicas:  # all at once, or the last ones would each have a term
+            for replica in self.replicas:  # all at once; otherwise each of the last ones would lead for a moment
                 replica.end()
             for replica in self.replicas:
                 replica.close()
         return self.ask_the_judge()
 
-    # --- the acts
+    # --- the steps
 
     def install(self) -> None:
         """Apply the manifests, start three replicas."""
@@ -66,13 +66,13 @@ class Story:
         self.plane.wait_established()
         self.world.kubectl("apply", "-k", "deploy/")
         if self.fence != "full":
-            # With them even a leader without a fence of its own is refused, and there is no story.
+            # With the policies, the API server would refuse a stale leader even without the fence in the process.
             self.world.kubectl("delete", "validatingadmissionpolicybindings", "-l", "app.kubernetes.io/part-of=kopf-ha")
         self.replicas = start_replicas(self.plane, say, self.folder, self.fence)
         self.world.wait_leader(0)
 
     def pause_leader_while_it_allocates(self) -> Frozen:
-        """Create claims and a pool; stop the leader between its decision and the write."""
+        """Create claims and a pool, and stop the leader between its decision and the write."""
         say = self.timeline
         say.stage("2. Thirty claims and a pool; the leader is paused in the middle of allocating")
         self.world.kubectl("apply", "-f", "examples/claims.yaml")
@@ -87,14 +87,14 @@ class Story:
         say.say(
             "fault",
             f"{leader.short} is paused (SIGSTOP): it has decided on {len(frozen.given)} addresses,"
-            f" {first} to {last}, and not sent them",
+            f" {first} to {last}, and has not sent them",
         )
         return frozen
 
     def others_take_over(self, frozen: Frozen) -> None:
-        """A claim is deleted, the lease runs out, another leader allocates; more claims go and come."""
+        """Delete a claim, let the Lease expire and another leader allocate, then delete and create more claims."""
         say = self.timeline
-        say.stage("3. Another replica takes over; claims are deleted and made")
+        say.stage("3. Another replica takes over; claims are deleted and created")
         name = frozen.given[frozen.addresses[0]].split("/")[1]
         self.world.kubectl("delete", "addressclaim", name, "--wait=false")
         self.world.wait_leader(frozen.token)
@@ -113,26 +113,28 @@ class Story:
             name = owner.split("/")[1]
             has = claims[name]["status"]["address"] if name in claims else decided
             if has != decided:
-                self.timeline.say("detail", f"claim {name} has {has}; the paused one had decided on {decided} for it")
+                self.timeline.say(
+                    "detail", f"claim {name} has {has}; the paused leader had decided on {decided} for it"
+                )
                 return
 
     def the_paused_one_wakes(self, frozen: Frozen) -> None:
-        """Continue the old leader: its write goes out at once."""
+        """Let the paused leader continue. It sends its write at once."""
         say = self.timeline
         replica = frozen.replica
         before = read_log(replica)
-        say.stage(f"4. {replica.short} wakes, still believes, and writes")
-        say.say("fault", f"{replica.short} continues (SIGCONT): what it had decided goes out at once")
+        say.stage(f"4. {replica.short} wakes, still believes that it leads, and writes")
+        say.say("fault", f"{replica.short} continues (SIGCONT): it sends at once what it had decided")
         replica.running.resume()
         if self.fence == "full":
             until("the refusal of the stale write", lambda: "refused by" in read_log(replica)[len(before) :])
-        until("the paused one to see that it lost", lambda: lost(read_log(replica)[len(before) :]))
+        until("the paused leader to notice that it lost", lambda: lost(read_log(replica)[len(before) :]))
         self.world.wait_bound(strict=self.fence == "full")
 
     def nobody_listens_to_its_credentials(self, frozen: Frozen) -> None:
-        """A raw client with the stale leader's own token, past all of our code."""
+        """Send raw requests with the stale leader's service account token, without any of our code."""
         say = self.timeline
-        say.stage("5. Its credentials alone, without any of our code: a raw request with its token")
+        say.stage("5. Only its credentials, without any of our code: raw requests with its service account token")
         stamp = {
             "lease": f"{NAMESPACE}/{LEASE}",
             "token": frozen.token,
@@ -141,10 +143,10 @@ class Story:
         }
         theft = {"allocations": {frozen.addresses[0]: "default/x/y"}}
         self.raw(frozen.replica, {"status": {"fencing": stamp, **theft}})  # the CRD's transition rule
-        self.raw(frozen.replica, {"status": theft})  # a policy: the stamp that stays is another pod's
+        self.raw(frozen.replica, {"status": theft})  # a policy: the stamp on the object is another pod's
 
     def raw(self, replica: Replica, body: dict[str, Any]) -> None:
-        """Patch the pool's status with a replica's token and nothing else."""
+        """Patch the pool's status with a replica's service account token and nothing else."""
         say = self.timeline
         path = f"/apis/ipam.kopf-ha.dev/v1/addresspools/{POOL}/status"
         say.say("you", f"$ curl --oauth2-bearer <{replica.short}'s> -X PATCH …{path} -d '{json.dumps(body)}'")
@@ -162,9 +164,9 @@ class Story:
         say.say("refused", f"REFUSED by server: {answer.status_code} {answer.json().get('message', '')}"[:500])
 
     def leader_ended_by_sigterm(self) -> None:
-        """The ordinary end: drained, released, taken at once."""
+        """End the leader by SIGTERM: it releases the Lease, and another replica leads at once."""
         say = self.timeline
-        say.stage("6. The leader is ended by SIGTERM: it releases the Lease, another one leads at once")
+        say.stage("6. The leader is ended by SIGTERM: it releases the Lease, and another one leads at once")
         leader, token = self.leader(), self.world.lease()[1]
         leader.running.terminate()
         say.say("fault", f"SIGTERM to {leader.short}")
@@ -175,9 +177,9 @@ class Story:
         leader.start()
 
     def leader_killed(self) -> None:
-        """The sudden end: the lease has to run out."""
+        """Kill the leader: its Lease has to expire first."""
         say = self.timeline
-        say.stage("7. The leader is killed: its lease has to run out")
+        say.stage("7. The leader is killed: its Lease has to expire")
         leader, token = self.leader(), self.world.lease()[1]
         leader.running.kill()
         say.say("fault", f"SIGKILL to {leader.short}")
@@ -186,7 +188,7 @@ class Story:
         self.world.wait_bound(strict=self.fence == "full")
 
     def ask_the_judge(self) -> judge.Verdict:
-        """Read the whole history from etcd."""
+        """Read the whole history from etcd, and let the judge check it."""
         plane, say = self.plane, self.timeline
         say.stage("8. The judge reads every revision from etcd, and the audit log")
         history = judge.read_history(plane.etcd_endpoints[0], plane.etcd_ca, plane.etcd_cert, plane.etcd_key)
@@ -204,7 +206,7 @@ class Story:
         return verdict
 
     def conclude(self, verdict: judge.Verdict) -> None:
-        """Say what it found."""
+        """Show what the judge found."""
         say, seen = self.timeline, verdict.summary
         terms = ", ".join(str(term) for term in (t.token for t in seen.terms))
         say.say(
@@ -222,14 +224,14 @@ class Story:
             say.say("bad", f"{len(duplicates)} addresses were given twice. This is what the fence is for.")
 
     def show(self, kind: str, sentences: list[str]) -> None:
-        """Say the first few, and how many more there are."""
+        """Show the first findings, and how many more there are."""
         for sentence in sentences[:SHOWN]:
             self.timeline.say(kind, re.sub(r"\(uid ([0-9a-f]{8})[-0-9a-f]+\)", r"(uid \1…)", sentence))
         if len(sentences) > SHOWN:
             self.timeline.say(kind, f"… and {len(sentences) - SHOWN} more of this kind")
 
     def leader(self) -> Replica:
-        """Give the replica that leads now."""
+        """Return the replica that leads now."""
 
         def find() -> Replica | None:
             holder, _ = self.world.lease()
@@ -239,7 +241,7 @@ class Story:
 
 
 class Frozen:
-    """The write that a paused leader has decided and not sent."""
+    """The write that a paused leader has decided but not sent."""
 
     def __init__(self, replica: Replica, note: dict[str, Any], token: int) -> None:
         self.replica, self.token = replica, token
@@ -249,30 +251,30 @@ class Frozen:
 
 
 def stopped(replica: Replica) -> bool:
-    """Whether the replica's process is in state T."""
+    """Return whether the replica's process is stopped (state T)."""
     pid = replica.running.pid
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def lost(log: str) -> bool:
-    """Whether a piece of a replica's log says that its term is over."""
+    """Return whether a part of a replica's log says that its term is over."""
     return re.search(r"term \d+ .*is over|\] lost: ", log) is not None
 
 
 def read_log(replica: Replica) -> str:
-    """Give what a replica logged so far."""
+    """Return what a replica has logged so far."""
     return replica.log.read_text()
 
 
 def documents(objects: Any) -> str:
-    """Give objects as one stream that kubectl reads."""
+    """Return objects as one stream for kubectl."""
     return "\n---\n".join(json.dumps(o) for o in objects)
 
 
 def tell(timeline: Timeline, binaries: Binaries, folder: Path, fence: str) -> judge.Verdict:
-    """Start a control plane, tell the story on it, take it down."""
+    """Start a control plane, run the demo on it, and take it down."""
     os.chdir(ROOT)
-    # Ctrl-C ends the control plane by the context manager; so does a SIGTERM.
+    # SIGTERM ends the control plane as Ctrl-C does, through the context manager.
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     timeline.stage("0. A control plane: etcd, kube-apiserver, kube-controller-manager")
     with ControlPlane(folder / "cluster", binaries=binaries) as plane:

@@ -1,4 +1,4 @@
-"""What the audience sees: a line for each thing that happens, and where the world stands."""
+"""The demo's output: a line for each event, and a panel with the present state."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ STYLES = {
 
 
 class Timeline:
-    """Lines with the time since the start; on a terminal with a panel below that is kept up to date.
+    """Prints lines with the time since the start. On a terminal, a panel below shows the present state.
 
-    Plain lines go out when the output is no terminal, so that CI and files get the same story.
+    Without a terminal it prints plain lines, so that CI and files get the same output.
     """
 
     def __init__(self, picture: Path | None = None) -> None:
@@ -46,7 +46,7 @@ class Timeline:
         self.bound = 0
         self.claims = 0
         self.refused: Counter[str] = Counter()
-        self.names: dict[str, str] = {}  #: what to call things by, for readers: pod names are long
+        self.names: dict[str, str] = {}  #: short names to print instead of long ones, as of pods
         self._lock = threading.Lock()
         self._live: Live | None = None
 
@@ -65,11 +65,11 @@ class Timeline:
         if self.picture is not None:
             self.console.print(self._panel())
             svg = self.console.export_svg(title="make demo")
-            # Any monospaced font will do; a picture that fetches one is none.
+            # Use any monospaced font: the image must not load a font from elsewhere.
             self.picture.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL))
 
     def say(self, kind: str, text: str) -> None:
-        """Add a line of a kind (`STYLES`)."""
+        """Print a line of a kind (`STYLES`)."""
         for name, short in self.names.items():
             text = text.replace(name, short)
         with self._lock:
@@ -81,18 +81,18 @@ class Timeline:
             self._refresh()
 
     def stage(self, text: str) -> None:
-        """Add a heading."""
+        """Print a heading."""
         self.console.print()
         self.say("stage", text)
 
     def state(self, *, holder: str, token: int, bound: int, claims: int) -> None:
-        """Tell where the world stands."""
+        """Update the panel."""
         with self._lock:
             self.holder, self.token, self.bound, self.claims = holder, token, bound, claims
             self._refresh()
 
     def refusal(self, line: str) -> None:
-        """Count a refused write by the line that refused it."""
+        """Count a refused write by the line of the fence that refused it."""
         with self._lock:
             self.refused[line] += 1
             self._refresh()
@@ -110,6 +110,6 @@ class Timeline:
         return Panel(Group(table), title="now", border_style="cyan")
 
     def refusals(self) -> str:
-        """Give the refused writes by line, in words."""
+        """Return the numbers of refused writes by line, in words."""
         words = {"gate": "by the gate", "precondition": "by resourceVersion", "server": "by the API server's rule"}
         return ", ".join(f"{n} {words.get(line, line)}" for line, n in sorted(self.refused.items())) or "none"

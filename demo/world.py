@@ -1,4 +1,4 @@
-"""The cluster as kubectl shows it, and a thread that keeps the timeline's panel up to date."""
+"""What the demo does and sees in the cluster by kubectl. A thread keeps the timeline's panel up to date."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from devcluster.waiting import until
 LEASE = "kopf-ha-ipam"
 POOL = "demo-pool"
 
-#: The Lease's duration in the demo, in seconds; the limits of waits are multiples of it.
+#: The lease duration in the demo, in seconds. Time limits of waits are multiples of it.
 LEASE_DURATION = 3
 
 
 def claim(name: str) -> dict[str, Any]:
-    """Give a claim of the demo's pool."""
+    """Return a claim of the demo's pool."""
     return {
         "apiVersion": "ipam.kopf-ha.dev/v1",
         "kind": "AddressClaim",
@@ -30,7 +30,7 @@ def claim(name: str) -> dict[str, Any]:
 
 
 class World:
-    """What the audience does with kubectl, and what it can see."""
+    """Runs kubectl as a user would, and shows the state of the cluster."""
 
     def __init__(self, cluster: Cluster, timeline: Timeline) -> None:
         self.cluster, self.timeline = cluster, timeline
@@ -46,25 +46,25 @@ class World:
         self._thread.join(10)
 
     def kubectl(self, *args: str, stdin: str | None = None) -> str:
-        """Do what a user would type, and show it."""
+        """Run a kubectl command, and print it as a user would type it."""
         names = [json.loads(part)["metadata"]["name"] for part in stdin.split("\n---\n")] if stdin else []
         self.timeline.say("you", " ".join(["$ kubectl", *args, *(f"# {', '.join(names)}" for _ in names[:1])]))
         return self.cluster.kubectl(*args, input=stdin).stdout
 
     def lease(self) -> tuple[str, int]:
-        """Give the holder's pod name, empty for none, and the number of transitions."""
+        """Return the pod name of the Lease's holder (empty without one), and `leaseTransitions`."""
         found = self.cluster.kubectl("get", "lease", LEASE, "-n", NAMESPACE, "-o", "json", check=False)
         spec = json.loads(found.stdout)["spec"] if found.returncode == 0 else {}
         return (spec.get("holderIdentity") or "").split("_")[0], spec.get("leaseTransitions", 0)
 
     def claims(self) -> dict[str, dict[str, Any]]:
-        """Give all claims by name."""
+        """Return all claims by name."""
         found = self.cluster.kubectl("get", "addressclaims", "-n", "default", "-o", "json", check=False)
         items = json.loads(found.stdout)["items"] if found.returncode == 0 else []
         return {item["metadata"]["name"]: item for item in items}
 
     def wait_leader(self, after: int) -> str:
-        """Wait for a leader with a token above `after`; give its pod."""
+        """Wait for a leader with a token above `after`, and return its pod's name."""
 
         def look() -> str:
             holder, token = self.lease()
@@ -73,7 +73,7 @@ class World:
         return until(f"a leader with a token above {after}", look, timeout=20 * LEASE_DURATION)
 
     def wait_bound(self, strict: bool = True) -> None:
-        """Wait until every claim has an address; without `strict`, give up quietly after a few lease durations."""
+        """Wait until every claim has an address. Without `strict`, go on after a few lease durations."""
 
         def bound() -> bool:
             claims = self.claims()
@@ -84,7 +84,7 @@ class World:
             return
         try:
             until("an address for every claim", bound, timeout=3 * LEASE_DURATION)
-        except Exception as error:  # noqa: BLE001  without the fence anything may be broken by now; the judge tells
+        except Exception as error:  # noqa: BLE001  without the fence anything may be broken by now; the judge finds out
             self.timeline.say("fault", f"gave up: {error}")
 
     def _show(self) -> None:

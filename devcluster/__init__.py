@@ -1,19 +1,22 @@
 """A real Kubernetes control plane on one machine, for the demo, the tests and the benchmarks.
 
-etcd, kube-apiserver and kube-controller-manager as in production, with TLS, RBAC and an audit log; no
-containers, no root. With nodes, which need root, also scheduler, kubelet, containerd and kube-proxy, in cells of
-their own. Small parts that compose: programs (`binaries`), processes that never outlive their
-parent (`process`), held ports, certificates, command lines; `ControlPlane` puts them together, and
-`python -m devcluster` keeps one in the background. It knows nothing of kopf_ha, which is tested with it.
+It runs etcd, kube-apiserver and kube-controller-manager as in production, with TLS, RBAC and an audit log, but without
+containers and without root. With nodes, which need root, it also runs scheduler, kubelet, containerd and kube-proxy,
+each node in a cell (`cell`).
+
+`ControlPlane` is built from small parts: programs (`binaries`), processes that never outlive their parent (`process`),
+reserved ports (`ports`), certificates (`certs`), command lines (`components`), servers (`servers`).
+`python -m devcluster` keeps a control plane in the background. devcluster knows nothing of kopf_ha.
 """
 
 from devcluster.binaries import Binaries
 from devcluster.cluster import Cluster, ExistingCluster, PodIdentity
-from devcluster.controlplane import ControlPlane, Server
+from devcluster.controlplane import ControlPlane
 from devcluster.errors import BusyError, DevclusterError, NoBinariesError, NoNodeError
 from devcluster.node import Node
 from devcluster.process import Process
 from devcluster.progress import Progress
+from devcluster.servers import Server
 
 __all__ = [
     "Binaries",

@@ -1,4 +1,4 @@
-"""`python -m devcluster`."""
+"""Runs `python -m devcluster`."""
 
 from devcluster.cli import main
 

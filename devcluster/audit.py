@@ -1,8 +1,8 @@
-"""The API servers' audit policy: every write by whom, with its body, so that a test can say what was sent.
+"""The API servers' audit policy: it records who sent which write, with its body.
 
-Reads are one line each, since tests and benchmarks count requests. What the control plane does for itself
-stays out, and so do bodies that carry credentials. The last requests of a server that was killed may be
-missing: what was written at all is said by etcd's history.
+Each read is one line, since tests and benchmarks count requests. The control plane's own reads are left out, and so are
+bodies that contain credentials. After a server was killed, its last requests may be missing. etcd's history shows what
+was written.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _WRITES = ["create", "update", "patch", "delete", "deletecollection"]
 POLICY: dict[str, Any] = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
-    # one line for each request, when it is answered
+    # one line for each request, once it is answered
     "omitStages": ["RequestReceived", "ResponseStarted"],
     "rules": [
         {"level": "None", "nonResourceURLs": ["/healthz*", "/livez*", "/readyz*", "/openapi*", "/version", "/metrics"]},

@@ -1,8 +1,8 @@
-"""Where the control plane's programs come from: the first that fits.
+"""Where the control plane's programs come from. The first way that works is used.
 
-1. An existing cluster needs none (`--kubeconfig`, only when asked for; see `devcluster.cluster`).
-2. The folder that KUBEBUILDER_ASSETS names, as other operator projects use it.
-3. Go modules: what that folder lacks is built by devcluster/go.mod.
+1. An existing cluster needs no programs (only with `--kubeconfig`; see `devcluster.cluster`).
+2. The folder that KUBEBUILDER_ASSETS names, as in other operator projects.
+3. Go modules: programs that the folder lacks are built from devcluster/go.mod.
 """
 
 from __future__ import annotations
@@ -15,39 +15,41 @@ from devcluster import building
 from devcluster.errors import DevclusterError
 from devcluster.progress import Progress
 
-# In the order in which a build is fastest: they share packages.
+# In the order that builds fastest, since they share packages.
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl")
-#: What a node needs besides.
+#: The programs that a node needs in addition.
 NODE_PROGRAMS = ("kube-scheduler", "kubelet", "kube-proxy")
 
 
 def programs(nodes: int) -> tuple[str, ...]:
-    """What a cluster with that many nodes is made of."""
+    """Return the programs of a cluster with this many nodes."""
     return (*PROGRAMS, *NODE_PROGRAMS) if nodes else PROGRAMS
 
 
 class Binaries:
-    """Programs by name."""
+    """The paths of programs, by name."""
 
     def __init__(self, paths: Mapping[str, Path]) -> None:
         self._paths = dict(paths)
 
     def __getitem__(self, name: str) -> Path:
-        """The path of a program. Raises DevclusterError if this set lacks it."""
+        """Return the path of a program. Raises DevclusterError if it is not in this set."""
         if name not in self._paths:
             raise DevclusterError(f"{name} is not among {', '.join(self._paths)}")
         return self._paths[name]
 
     @property
     def paths(self) -> dict[str, Path]:
-        """All of them."""
+        """All paths, by name."""
         return dict(self._paths)
 
     @classmethod
     def find(cls, names: Sequence[str] = PROGRAMS, progress: Progress | None = None) -> Binaries:
-        """Find them, building what is missing, which takes minutes the first time and is told on stderr.
+        """Find the programs, and build those that are missing. That takes minutes, with progress on stderr.
 
-        Raises NoBinariesError if some are missing and Go is, too; DevclusterError if a build fails.
+        Raises:
+            NoBinariesError: programs are missing, and so is Go.
+            DevclusterError: a build failed.
         """
         given = from_assets(names)
         missing = [name for name in names if name not in given]
@@ -56,14 +58,14 @@ class Binaries:
 
 
 def from_assets(names: Sequence[str]) -> dict[str, Path]:
-    """Those of `names` that are in the folder of KUBEBUILDER_ASSETS.
+    """Return those of the programs that are in the folder of KUBEBUILDER_ASSETS.
 
-    Raises DevclusterError if that is no folder: minutes of building would be a poor answer to a typing error.
+    Raises DevclusterError if that is not a folder: a typing error should not start minutes of building.
     """
     folder = os.environ.get("KUBEBUILDER_ASSETS", "")
     if not folder:
         return {}
     if not Path(folder).is_dir():
-        raise DevclusterError(f"KUBEBUILDER_ASSETS names {folder}, which is no folder")
+        raise DevclusterError(f"KUBEBUILDER_ASSETS names {folder}, which is not a folder")
     found = {name: Path(folder, name).resolve() for name in names}
     return {name: path for name, path in found.items() if path.is_file() and os.access(path, os.X_OK)}

@@ -1,7 +1,7 @@
-"""Build programs of the control plane from Go modules, once per version and machine.
+"""Builds programs of the control plane from Go modules, once per version and machine.
 
-Two builds at once: one builds, the other waits and takes the result. A program appears under its name when
-it is whole, so that an interrupted build leaves nothing broken and loses only the program it was at.
+If two processes build at the same time, one builds and the other waits for the result. A program gets its name only
+once it is complete. So an interrupted build leaves nothing broken, and loses only the program that it was building.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from devcluster.process import Process
 from devcluster.progress import Progress
 
 THREE_WAYS = (
-    "install Go {go} or newer to have them built, or let KUBEBUILDER_ASSETS name a folder that has them, "
-    "or use a cluster that exists with --kubeconfig PATH"
+    "install Go {go} or newer to have them built, or set KUBEBUILDER_ASSETS to a folder that has them, "
+    "or use an existing cluster with --kubeconfig PATH"
 )
 
-#: What is said before, measured for all that a control plane needs, with an empty Go cache.
-DURATION = "with an empty Go cache all of a control plane takes 6 to 10 minutes on two cores"
+#: Printed before a build. Measured for all programs of a control plane.
+DURATION = "with an empty Go cache a whole control plane takes 6 to 10 minutes on two cores"
 
 
 def cache_folder() -> Path:
-    """The user's cache folder of this project: under $XDG_CACHE_HOME or ~/.cache."""
+    """Return this project's cache folder, under $XDG_CACHE_HOME or ~/.cache."""
     base = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(base):  # the specification says to ignore others
+    if os.path.isabs(base):  # the specification says to ignore relative paths
         return Path(base) / "kopf-ha"
     try:
         return Path.home() / ".cache" / "kopf-ha"
@@ -46,7 +46,7 @@ def cache_folder() -> Path:
 
 
 def bin_folder() -> Path:
-    """Where the programs of this version, built for this machine from these modules, are or will be."""
+    """Return the folder for programs of this version, machine and set of modules. It may not exist yet."""
     wanted = versions.read()
     digest = hashlib.sha256(wanted.ldflags.encode())
     for name in ("go.mod", "go.sum"):
@@ -57,24 +57,26 @@ def bin_folder() -> Path:
 
 
 def build(names: Sequence[str], progress: Progress | None = None) -> dict[str, Path]:
-    """Return the path of each program, building those that the cache lacks.
+    """Return the path of each program. Build those that are not in the cache, which takes minutes.
 
-    That takes minutes, so `progress` is stderr unless another one is given.
+    Progress goes to stderr unless another `progress` is given.
 
-    Raises NoBinariesError if Go is missing or too old, DevclusterError if a build fails.
+    Raises:
+        NoBinariesError: Go is missing or too old.
+        DevclusterError: a build failed.
     """
     progress = progress or Progress(sys.stderr)
     folder = bin_folder()
     if _missing(folder, names):
         go = _go(_missing(folder, names))
         with locked(folder.parent, "another process is building: waiting for it", progress):
-            for left in folder.parent.glob("building-*"):  # by a build that was killed
+            for left in folder.parent.glob("building-*"):  # left by a build that was killed
                 shutil.rmtree(left, ignore_errors=True)
-            missing = _missing(folder, names)  # anew: another process may just have built them
+            missing = _missing(folder, names)  # another process may just have built them
             if missing:
                 count = "1 program" if len(missing) == 1 else f"{len(missing)} programs"
                 progress.line(f"building {count} from Go modules: {', '.join(missing)}")
-                progress.line(f"  {DURATION}; they are kept in {folder}")
+                progress.line(f"  {DURATION}; the programs are kept in {folder}")
             began = time.monotonic()
             for number, name in enumerate(missing, 1):
                 rest = partial(_rest, len(missing) - number, began)
@@ -93,13 +95,13 @@ def _go(missing: Sequence[str]) -> str:
     go = shutil.which("go")
     if go is None:
         raise NoBinariesError(f"{lacking}, as there is no Go: {ways}.")
-    # In the module's folder: with GOTOOLCHAIN=auto an older go fetches the one that go.mod asks for.
+    # Run in the module's folder: with GOTOOLCHAIN=auto, an older Go fetches the version that go.mod asks for.
     asked = subprocess.run(
         [go, "env", "GOVERSION"], cwd=versions.GO_MOD.parent, env=_environment(), capture_output=True, text=True
     )
     found = re.search(r"go(\d+)\.(\d+)", asked.stdout)
     if asked.returncode != 0 or found is None:
-        reason = (asked.stderr.strip() or asked.stdout.strip() or "it says nothing").splitlines()[-1]
+        reason = (asked.stderr.strip() or asked.stdout.strip() or "without output").splitlines()[-1]
         raise NoBinariesError(f"{lacking}, as `go env GOVERSION` fails ({reason}): {ways}.")
     if (int(found[1]), int(found[2])) < tuple(int(part) for part in wanted.split(".")[:2]):
         raise NoBinariesError(f"{lacking}, as this Go is {asked.stdout.strip().removeprefix('go')}: {ways}.")
@@ -107,7 +109,7 @@ def _go(missing: Sequence[str]) -> str:
 
 
 def _environment() -> dict[str, str]:
-    # For this machine, from this go.mod alone; GOFLAGS, GOPROXY and the like stay the user's.
+    # Build for this machine, only from this go.mod. The user's GOFLAGS, GOPROXY and so on stay.
     dropped = ("GOOS", "GOARCH")
     kept = {name: value for name, value in os.environ.items() if name not in dropped}
     return kept | {"CGO_ENABLED": "0", "GOWORK": "off"}
@@ -137,7 +139,7 @@ def _build_one(go: str, name: str, folder: Path, label: str, progress: Progress,
                 try:
                     child.wait(timeout=1.0)
                 except DevclusterError:
-                    pass  # it takes longer
+                    pass  # it is still building
         if child.returncode != 0:
             progress.line(f"{label}: failed after {_seconds(started)}")
             raise DevclusterError(f"go build of {name} failed with status {child.returncode}:\n{child.log_tail(15)}")

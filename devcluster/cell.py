@@ -1,8 +1,8 @@
-"""A cell: network, mounts and process ids of its own, which all end with the one process that keeps them.
+"""A cell: a set of Linux namespaces (network, mounts, process ids) that ends with one process, its init.
 
-That process is the init of its process ids, so when it dies the kernel ends everything inside, shims and
-containers too, and with them go the mounts, the network namespace and its interfaces. It dies with its parent.
-So nothing of a node survives the cluster, however that ends. Root only, Linux only.
+When the init dies, the kernel ends all processes inside, also shims and containers. Mounts, the network namespace and
+its interfaces go with them. The init dies with its parent. So nothing of a node survives the cluster, however the
+cluster ends. It needs root and Linux.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from devcluster.errors import DevclusterError
 from devcluster.process import Process
 from devcluster.waiting import until
 
-#: What a cell has of its own, empty at first: programs of a node have fixed paths there, /run/containerd,
+#: Folders that are separate and empty in each cell. A node's programs use fixed paths in them: /run/containerd,
 #: /var/lib/kubelet, /var/lib/cni, /var/log/containers.
 HIDDEN = ("/run", "/var/lib", "/var/log")
 
@@ -26,7 +26,7 @@ _INIT = Path(__file__).with_name("cell_init.py")
 
 
 class Cell(Process):
-    """A cell, by its init. Programs get into it by `Inside`, or by the command line that `enter` gives."""
+    """A cell, represented by its init. `Inside` and `enter` run programs in it."""
 
     def __init__(self, name: str, log_path: Path) -> None:
         argv = ["unshare", "--net", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc", "--"]
@@ -35,30 +35,29 @@ class Cell(Process):
         )
 
     def start(self) -> None:
-        """Make it. Raises DevclusterError if the kernel or the user's rights do not allow it."""
+        """Create the cell. Raises DevclusterError if the kernel or the user's rights do not allow it."""
         super().start()
-        until(f"{self.name} to be made", lambda: self.log_tail(1) == "ready", 20, watched=[self])
+        until(f"{self.name} to be created", lambda: self.log_tail(1) == "ready", 20, watched=[self])
 
     @property
     def init(self) -> int:
-        """The process id of its init, as seen from outside."""
+        """The process id of the init, as seen from outside."""
         path = _children_of(self._started().pid)
         return int(until(f"{self.name} to have an init", lambda: _words(path), 10, 0.01, watched=[self])[0])
 
     def enter(self, argv: Sequence[str], *, only_net: bool = False) -> list[str]:
-        """The command line that runs `argv` inside; with `only_net` just its network is another one."""
+        """Return the command line that runs `argv` in the cell; with `only_net`, only in its network."""
         return entering(self.init, argv, only_net=only_net)
 
     def run(self, *argv: str, only_net: bool = False, timeout: float = 120.0) -> str:
-        """Run a program inside to its end, and give what it says. Raises DevclusterError when it fails."""
+        """Run a program in the cell, and return its stdout. Raises DevclusterError if it fails."""
         return run(*self.enter(argv, only_net=only_net), timeout=timeout)
 
 
 class Inside(Process):
-    """A program inside a cell, which sees the cell's process ids.
+    """A program in a cell. It sees the cell's process ids.
 
-    What runs outside is nsenter, waiting; signals are for the program. nsenter ends as the program does, and
-    stops and goes on with it.
+    Outside, nsenter waits for the program, and ends, stops and continues with it. Signals go to the program.
     """
 
     def __init__(self, cell: Cell, name: str, argv: Sequence[str], log_path: Path) -> None:
@@ -66,7 +65,7 @@ class Inside(Process):
 
     @property
     def inner(self) -> int | None:
-        """The program's process id as seen from outside, None when it does not run."""
+        """The program's process id as seen from outside; None if it does not run."""
         if self.pid is None:
             return None
         path = _children_of(self.pid)
@@ -74,26 +73,26 @@ class Inside(Process):
         return int(children[0]) if isinstance(children, list) else None
 
     def signal(self, number: int) -> None:
-        """Send the program a signal. Raises DevclusterError when it does not run."""
+        """Send the program a signal. Raises DevclusterError if it does not run."""
         self.check_running()
         if number == signal.SIGCONT:
-            super().signal(number)  # nsenter hands it on
+            super().signal(number)  # nsenter passes it on
         else:
             self._send(number)
 
     def terminate(self) -> None:
-        """Ask it to end (SIGTERM), without waiting. Does nothing when it does not run."""
+        """Send SIGTERM, without waiting. Does nothing if the program does not run."""
         self._send(signal.SIGTERM)
         if self.running:
             super().signal(signal.SIGCONT)
 
     def kill(self) -> int | None:
-        """End it at once (SIGKILL). Returns the exit status, None if never started."""
+        """Send SIGKILL, and wait. Returns the exit status, or None if it was never started."""
         if self.pid is None:
             return None
         self._send(signal.SIGKILL)
         try:
-            return self.wait(5.0)  # nsenter buries it; killed itself, it would leave that to whoever is process 1
+            return self.wait(5.0)  # nsenter reaps the program; if nsenter were killed, process 1 would have to
         except DevclusterError:
             return super().kill()
 
@@ -103,19 +102,19 @@ class Inside(Process):
             try:
                 os.kill(inner, number)
             except ProcessLookupError:
-                pass  # it ended by itself
+                pass  # it has ended already
 
 
 def environment() -> dict[str, str]:
-    """This process's, with the folders of root's programs, where containerd finds runc and kube-proxy iptables.
+    """Return this process's environment, with /usr/sbin and /sbin in PATH.
 
-    `su` without a dash and services do not name them.
+    containerd looks for runc there, and kube-proxy for iptables. `su` without a dash and services leave them out.
     """
     return os.environ | {"PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
 
 
 def entering(init: int, argv: Sequence[str], *, only_net: bool = False) -> list[str]:
-    """The command line that runs `argv` in the cell of that init."""
+    """Return the command line that runs `argv` in the cell of this init."""
     where = ["--net"] if only_net else ["--net", "--mount", "--pid", "--uts"]
     return ["nsenter", f"--target={init}", *where, "--", *argv]
 
@@ -132,13 +131,13 @@ def _words(path: Path) -> list[str]:
 
 
 def run(*argv: str, timeout: float = 60.0) -> str:
-    """Run a program to its end, and give its stdout. Raises DevclusterError with its words when it fails."""
+    """Run a program, and return its stdout. Raises DevclusterError with its output if it fails."""
     try:
         done = subprocess.run(
             argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, env=environment()
         )
     except FileNotFoundError:
-        raise DevclusterError(f"there is no program {argv[0]} here") from None
+        raise DevclusterError(f"program {argv[0]} was not found") from None
     except subprocess.TimeoutExpired:
         raise DevclusterError(f"{' '.join(argv)} took longer than {timeout:g} s") from None
     if done.returncode != 0:

@@ -1,6 +1,6 @@
-"""The init of a cell: mounts empty folders over those that are named, then collects the dead.
+"""The init of a cell: it mounts empty folders over the named ones, then reaps processes that have ended.
 
-It runs alone, by `python -I -S`, as process 1 of its cell; it ends when it is killed.
+It runs by `python -I -S`, as process 1 of its cell, until it is killed.
 """
 
 import os
@@ -11,7 +11,7 @@ import sys
 
 
 def main() -> None:
-    """Set the cell up, say so, and stay."""
+    """Set up the cell, print `ready`, and reap processes for ever."""
     socket.sethostname(sys.argv[1])
     for path in sys.argv[2:]:
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", path], check=True)

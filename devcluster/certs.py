@@ -1,7 +1,7 @@
-"""Keys and certificates of one control plane: made anew each time, and really verified by every client.
+"""Keys and certificates of one control plane: created for each start, and verified by every client.
 
-Two authorities, as in a real cluster: one for the API server and its clients, one for etcd. With a single
-one, each API client's certificate would open etcd, past every rule of the API server.
+As in a real cluster there are two CAs: one for the API server and its clients, one for etcd. With a single CA, every
+API client could use its certificate to read and write etcd directly.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pki:
-    """All of them. `service_accounts` is the private key that signs service account tokens."""
+    """All keys and certificates. `service_accounts` is the private key that signs service account tokens."""
 
     ca: Path
     server: Pair
@@ -48,25 +48,25 @@ class Pki:
     issue: Callable[..., Pair] = field(repr=False, compare=False)
 
     def scheduler(self) -> Pair:
-        """The scheduler's client certificate."""
+        """Return a client certificate for the scheduler."""
         return self.issue("scheduler", "system:kube-scheduler", "system:kube-scheduler")
 
     def proxy(self) -> Pair:
-        """kube-proxy's client certificate; one for all nodes, as kubeadm has it."""
+        """Return a client certificate for kube-proxy: one for all nodes, as with kubeadm."""
         return self.issue("kube-proxy", "system:kube-proxy", "system:node-proxiers")
 
     def kubelet_client(self) -> Pair:
-        """With which API servers come to kubelets."""
+        """Return the client certificate that API servers use for kubelets."""
         return self.issue("kubelet-client", "kube-apiserver-kubelet-client", "system:masters")
 
     def node(self, name: str, address: str) -> tuple[Pair, Pair]:
-        """A kubelet's certificate as a server at `address`, and that as the client which is that node."""
+        """Return a kubelet's server certificate for `address`, and its client certificate as that node."""
         serving = self.issue(f"{name}-serving", "", "", names=(address,))
         return serving, self.issue(name, f"system:node:{name}", "system:nodes")
 
 
 def make(folder: Path, server_names: Sequence[str] = ()) -> Pki:
-    """Write them into `folder`; `server_names` are further names or addresses of API servers and etcd."""
+    """Create all of them in `folder`. `server_names` are further names or addresses of API servers and etcd."""
     folder.mkdir(parents=True, exist_ok=True)
     ca = trustme.CA(organization_name="devcluster", organization_unit_name="kubernetes")
     etcd_ca = trustme.CA(organization_name="devcluster", organization_unit_name="etcd")
@@ -78,7 +78,7 @@ def make(folder: Path, server_names: Sequence[str] = ()) -> Pki:
             folder, "controller-manager", ca, "system:kube-controller-manager", "system:kube-controller-manager"
         ),
         etcd_ca=_authority(etcd_ca, folder / "etcd-ca.crt"),
-        # clients of etcd and its peers alike
+        # for clients of etcd and for its peers
         etcd_server=_pair(folder, "etcd-server", etcd_ca.issue_cert(*_LOCAL, *server_names)),
         etcd_client=_client(folder, "etcd-client", etcd_ca, "etcd-client", "devcluster"),
         service_accounts=_signing_key(folder / "service-accounts.key"),
@@ -96,7 +96,7 @@ def _authority(ca: trustme.CA, path: Path) -> Path:
 
 
 def _client(folder: Path, name: str, ca: trustme.CA, user: str, group: str) -> Pair:
-    # a name that no server has: the certificate proves a user, and nothing else
+    # no server has this name, so the certificate is only good for a client
     leaf = ca.issue_cert(f"{name}.client.invalid", common_name=user, organization_name=group)
     return _pair(folder, name, leaf)
 

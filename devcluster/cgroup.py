@@ -1,6 +1,6 @@
-"""The one cgroup that holds all containers of a cluster's nodes, in each hierarchy that the machine has.
+"""The cgroup that holds all containers of a cluster's nodes, in each cgroup hierarchy of the machine.
 
-Its name is a path from the root of each.
+Its name is a path from the root of each hierarchy.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from devcluster.errors import DevclusterError
 from devcluster.waiting import until
 
 _ROOT = Path("/sys/fs/cgroup")
-#: What a kubelet demands of its cgroup, as far as the machine has it (its cgroup_v2_manager_linux.go).
+#: The controllers that a kubelet demands of its cgroup, where the machine has them (cgroup_v2_manager_linux.go).
 _CONTROLLERS = frozenset({"cpu", "cpuset", "memory", "hugetlb", "pids"})
 
 
 def make(name: str) -> None:
-    """Make it everywhere; a kubelet demands that its own exists. Raises DevclusterError if the machine refuses."""
+    """Create it in each hierarchy: a kubelet demands that its cgroup exists. Raises DevclusterError if that fails."""
     for hierarchy in _hierarchies():
         folder = hierarchy
         for part in Path(name.lstrip("/")).parts:
@@ -29,7 +29,7 @@ def make(name: str) -> None:
 
 
 def remove(name: str) -> None:
-    """Remove it everywhere. Its processes are gone or going; raises DevclusterError if one stays."""
+    """Remove it from each hierarchy, once its processes have ended. Raises DevclusterError if one does not end."""
     for hierarchy in _hierarchies():
         top = hierarchy / name.lstrip("/")
         if top.is_dir():
@@ -37,7 +37,7 @@ def remove(name: str) -> None:
 
 
 def _hierarchies() -> list[Path]:
-    """Version 2 has one; of version 1 there is one for each controller, and its links are not looked at twice."""
+    """Return the hierarchies: one with cgroup v2, one per controller with v1. Links to them are skipped."""
     if (_ROOT / "cgroup.controllers").exists():
         return [_ROOT]
     entries = _ROOT.iterdir() if _ROOT.is_dir() else ()
@@ -45,7 +45,7 @@ def _hierarchies() -> list[Path]:
 
 
 def _hand_down(folder: Path) -> None:
-    """Let what is made in it have the controllers: in version 2 a cgroup has only those that its parent names."""
+    """Enable the controllers for child cgroups: with cgroup v2, the parent has to name them."""
     here = set((folder / "cgroup.controllers").read_text().split())
     named = folder / "cgroup.subtree_control"
     wanted = sorted(_CONTROLLERS & here)
@@ -54,8 +54,8 @@ def _hand_down(folder: Path) -> None:
             named.write_text(" ".join(f"+{controller}" for controller in wanted))
     except OSError as error:
         raise DevclusterError(
-            f"a node needs cgroup controllers {', '.join(wanted)}, and {named} cannot name them ({error.strerror});"
-            " inside of a container its own processes are in the way"
+            f"a node needs cgroup controllers {', '.join(wanted)}, but {named} cannot name them ({error.strerror});"
+            " in a container, this fails because of the container's own processes"
         ) from error
 
 

@@ -1,6 +1,6 @@
-"""`python -m devcluster`: a control plane in the background, by a few verbs.
+"""The command `python -m devcluster`: starts, shows and stops a control plane in the background.
 
-stdout has the answer alone (a path, a table), so that scripts can use it; all else goes to stderr.
+Only the answer (a path, a table) goes to stdout, so that scripts can use it. Everything else goes to stderr.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Group(click.Group):
-    """Shows what goes wrong as one sentence."""
+    """Shows an error as one sentence, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -47,7 +47,9 @@ def _which(command: F) -> F:
             help="Which cluster, if there are several.",
         ),
         click.option(
-            "--state", type=click.Path(file_okay=False, path_type=Path), help="Its folder, instead of a name."
+            "--state",
+            type=click.Path(file_okay=False, path_type=Path),
+            help="The folder of the cluster, instead of a name.",
         ),
     ):
         command = option(command)
@@ -56,7 +58,7 @@ def _which(command: F) -> F:
 
 def _size(command: F) -> F:
     for option in (
-        click.option("--nodes", type=click.IntRange(0, 9), default=0, help="How many nodes; they need root."),
+        click.option("--nodes", type=click.IntRange(0, 9), default=0, help="How many nodes. They need root."),
         click.option("--node", is_flag=True, help="One node: the same as --nodes 1."),
         click.option("--apiservers", type=click.Choice(["1", "2"]), default="1", help="How many API servers."),
         click.option("--etcd", type=click.Choice(["1", "3"]), default="1", help="How many etcd members."),
@@ -71,7 +73,7 @@ def _state(name: str, state: Path | None) -> StateDir:
 
 @click.group(cls=_Group, help="A real Kubernetes control plane on this machine.")
 def main() -> None:
-    """Has no work of its own."""
+    """Only holds the commands."""
 
 
 @main.command()
@@ -80,9 +82,9 @@ def main() -> None:
 @click.option(
     "--kubeconfig",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Use this cluster that exists, and start nothing.",
+    help="Use this existing cluster, and start nothing.",
 )
-@click.option("--foreground", is_flag=True, help="Stay until Ctrl-C, then take it down.")
+@click.option("--foreground", is_flag=True, help="Run until Ctrl-C, then take the cluster down.")
 def up(
     name: str,
     state: Path | None,
@@ -90,7 +92,7 @@ def up(
     foreground: bool,
     **size: Any,
 ) -> None:
-    """Start it, wait until it is ready, and print the path of its kubeconfig.
+    """Start a cluster, wait until it is ready, and print the path of its kubeconfig.
 
     export KUBECONFIG=$(python -m devcluster up)
     """
@@ -112,7 +114,7 @@ def _wanted(etcd: str, apiservers: str, nodes: int, node: bool) -> Size:
 def _foreground(folder: StateDir, size: Size, progress: Progress) -> None:
     def ready(record: dict[str, Any]) -> None:
         click.echo(record["kubeconfig"])
-        progress.line("ready; Ctrl-C takes it down")
+        progress.line("ready; press Ctrl-C to take it down")
 
     supervisor.supervise(folder, size, ready, progress)
     progress.line("down")
@@ -122,12 +124,12 @@ def _foreground(folder: StateDir, size: Size, progress: Progress) -> None:
 @_which
 @_size
 def supervise(name: str, state: Path | None, **size: Any) -> None:
-    """What `up` starts: one line of JSON on stdout, then a log."""
+    """Run a cluster for `up`: print one line of JSON on stdout, then write to a log."""
     folder = _state(name, state)
 
     def ready(record: dict[str, Any]) -> None:
         _say(record)
-        os.chdir("/")  # the caller's folder shall be free to go
+        os.chdir("/")  # so that the caller's folder can be removed
         log = os.open(folder.path / "logs" / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         for stream in (1, 2):
             os.dup2(log, stream)
@@ -146,13 +148,13 @@ def _say(answer: dict[str, Any]) -> None:
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        pass  # whoever asked is gone; the cluster is up all the same
+        pass  # the caller is gone; the cluster is up anyway
 
 
 @main.command()
 @_which
 def down(name: str, state: Path | None) -> None:
-    """End it and remove everything of it."""
+    """Stop the cluster, and remove all its files."""
     folder = _state(name, state)
     was_up = supervisor.down(folder)
     click.echo(f"{folder.path} is down" if was_up else f"nothing is up in {folder.path}", err=True)
@@ -161,7 +163,7 @@ def down(name: str, state: Path | None) -> None:
 @main.command()
 @_which
 def status(name: str, state: Path | None) -> None:
-    """Say what runs: versions, addresses, processes. The exit status is 1 when nothing is up."""
+    """Show what runs: versions, addresses, processes. The exit status is 1 if nothing is up."""
     folder = _state(name, state)
     owner, record = folder.owner(), folder.read()
     if record is None or (owner is None and not record.get("existing")):
@@ -189,7 +191,7 @@ def _is_child(pid: int, parent: int) -> bool:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return False
-    # after the name, which may have spaces and parentheses: state, parent
+    # the fields after the name (which may contain spaces and parentheses) are state and parent
     process_state, found = stat.rpartition(")")[2].split()[:2]
     return process_state != "Z" and int(found) == parent
 
@@ -198,11 +200,11 @@ def _is_child(pid: int, parent: int) -> bool:
 @_which
 @click.argument("archives", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def load(name: str, state: Path | None, archives: tuple[Path, ...]) -> None:
-    """Have its nodes know the images of docker archives, since they reach no registry."""
+    """Load images from docker archives into the nodes, which cannot reach a registry."""
     folder = _state(name, state)
     record = folder.read()
     if record is None or folder.owner() is None or not record.get("nodes"):
-        raise DevclusterError(f"there is no node in {folder.path}: `python -m devcluster up --node` makes one")
+        raise DevclusterError(f"there is no node in {folder.path}: `python -m devcluster up --node` starts one")
     for archive in archives:
         load_image(record["cells"].values(), archive.resolve())
 
@@ -211,7 +213,7 @@ def load(name: str, state: Path | None, archives: tuple[Path, ...]) -> None:
 @_which
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def kubectl(name: str, state: Path | None, args: tuple[str, ...]) -> None:
-    """Run kubectl with the administrator's kubeconfig; --name and --state come first, all else is kubectl's."""
+    """Run kubectl with the administrator's kubeconfig. --name and --state must come first."""
     folder = _state(name, state)
     record = folder.read()
     if record is None or (folder.owner() is None and not record.get("existing")):
@@ -219,12 +221,12 @@ def kubectl(name: str, state: Path | None, args: tuple[str, ...]) -> None:
     program = record["kubectl"] if Path(record["kubectl"]).exists() else str(find_kubectl(Progress(sys.stderr)))
     environment = os.environ | {
         "KUBECONFIG": record["kubeconfig"],
-        # other than the user's own, which goes by address: ports come again
+        # not the user's own cache, which is kept by address: other clusters had the same ports before
         "KUBECACHEDIR": str(folder.path / "kubectl-cache"),
     }
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and a program would inherit that
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these signals, and kubectl would inherit that
         signal.signal(number, signal.SIG_DFL)
-    os.execve(program, ["kubectl", *args], environment)  # noqa: S606  no shell is meant
+    os.execve(program, ["kubectl", *args], environment)  # noqa: S606  no shell is needed
 
 
 @main.command()

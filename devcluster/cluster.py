@@ -1,4 +1,4 @@
-"""What every cluster can do for a test or a demo, whoever runs it: kubectl, kubeconfigs, identities of pods."""
+"""What tests and the demo do with any cluster: run kubectl, write kubeconfigs, create identities of pods."""
 
 from __future__ import annotations
 
@@ -42,21 +42,21 @@ class Cluster(ABC):
     @property
     @abstractmethod
     def servers(self) -> list[str]:
-        """The addresses (https) of its API servers."""
+        """The URLs of its API servers."""
 
     @property
     @abstractmethod
     def ca_file(self) -> Path | None:
-        """The authority of its servers' certificates (PEM); None for the system's authorities."""
+        """The CA of its servers' certificates (PEM); None for the system's CAs."""
 
     @abstractmethod
     def cluster_entry(self, server: int) -> dict[str, Any]:
-        """What a kubeconfig says of the API server `server`."""
+        """Return the kubeconfig entry of the API server with this number."""
 
     @property
     @abstractmethod
     def kubectl_path(self) -> Path:
-        """The kubectl that fits."""
+        """A kubectl that fits the cluster's version."""
 
     @property
     @abstractmethod
@@ -72,16 +72,16 @@ class Cluster(ABC):
         server: int = 0,
         timeout: float = 60.0,
     ) -> subprocess.CompletedProcess[str]:
-        """Run kubectl as administrator, or as the bearer of `token`, against the API server `server`.
+        """Run kubectl as administrator, or with the bearer token `token`, against the API server with number `server`.
 
-        Raises DevclusterError with kubectl's words when it fails and `check` is true, or after `timeout` seconds.
+        Raises DevclusterError with kubectl's output if kubectl fails and `check` is true, or after `timeout` seconds.
         """
         if token is not None:
             config = self.kubeconfig_for(token, server)
             target: list[str] = []
         else:
             config = self.kubeconfig
-            # an existing cluster's may have more than an address, such as a name to verify
+            # an existing cluster's kubeconfig may contain more than a URL, for example a server name to verify
             target = [f"--server={self.servers[server]}"] if server else []
         argv = [str(self.kubectl_path), f"--kubeconfig={config}", *target, *args]
         try:
@@ -104,7 +104,7 @@ class Cluster(ABC):
     def wait_established(self) -> None:
         """Wait until every CustomResourceDefinition is served.
 
-        `kubectl wait` fails on one that was made a moment ago and has no conditions yet.
+        `kubectl wait` fails if one was created a moment ago and has no conditions yet.
         """
 
         def established() -> bool:
@@ -115,12 +115,12 @@ class Cluster(ABC):
         until("all CustomResourceDefinitions to be established", established)
 
     def kubectl_env(self) -> dict[str, str]:
-        """The environment in which kubectl reads and writes nothing in the user's ~/.kube."""
+        """Return an environment in which kubectl does not use the user's ~/.kube."""
         return os.environ | {"KUBECACHEDIR": str(self.scratch / "kubectl-cache"), "KUBERC": "off"}
 
     def kubeconfig_for(self, token: str, server: int = 0, name: str | None = None) -> Path:
-        """Write a kubeconfig with a bearer token and nothing of the administrator's; `name` is its file name."""
-        if name is None:  # the same one for the same bearer
+        """Write a kubeconfig with a bearer token, without the administrator's credentials. `name` is its file name."""
+        if name is None:  # the same file for the same token
             name = "token-" + hashlib.sha256(f"{self.servers[server]} {token}".encode()).hexdigest()[:16]
         path = self.scratch / "kubeconfigs" / name
         return kubeconfig.write(path, self.cluster_entry(server), kubeconfig.token_user(token))
@@ -128,10 +128,10 @@ class Cluster(ABC):
     def pod_identity(
         self, namespace: str, serviceaccount: str, pod_name: str, labels: Mapping[str, str] | None = None
     ) -> PodIdentity:
-        """Create a Pod that never runs, and a token (2 h) of the service account bound to it.
+        """Create a Pod that never runs, and a token of the service account that is bound to it (valid for 2 h).
 
-        The API server sees such a token's requests exactly as those of a replica in that Pod; the token ends
-        with the Pod. Raises DevclusterError if the service account does not exist.
+        To the API server, requests with the token come from a replica in that Pod. The token becomes invalid with the
+        Pod. Raises DevclusterError if the service account does not exist.
         """
         pod: dict[str, Any] = {
             "apiVersion": "v1",
@@ -139,10 +139,10 @@ class Cluster(ABC):
             "metadata": {"name": pod_name, "namespace": namespace, "labels": dict(labels or {})},
             "spec": {
                 "serviceAccountName": serviceaccount,
-                # no scheduler has that name: it stays Pending, on an existing cluster too
+                # no scheduler has this name, so the Pod stays Pending, also on an existing cluster
                 "schedulerName": "none.kopf-ha.dev",
                 "terminationGracePeriodSeconds": 0,
-                # what a namespace with restricted Pod Security demands
+                # for namespaces with restricted Pod Security
                 "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
                 "containers": [
                     {
@@ -163,10 +163,10 @@ class Cluster(ABC):
 
 
 class ExistingCluster(Cluster):
-    """A cluster that someone else runs, by its kubeconfig and the context that is current there.
+    """A cluster that somebody else runs: the one of the current context in a kubeconfig.
 
-    kubectl is that of KUBEBUILDER_ASSETS, else of PATH, else it is built. Raises DevclusterError if the file cannot
-    be read or there is no kubectl. As a context manager, or by `close`, it removes its temporary files.
+    kubectl is taken from KUBEBUILDER_ASSETS, else from PATH, else it is built. `close`, or the end of the `with`
+    statement, removes temporary files. Raises DevclusterError if the file cannot be read or there is no kubectl.
     """
 
     def __init__(self, kubeconfig: Path, progress: Progress | None = None) -> None:
@@ -192,7 +192,7 @@ class ExistingCluster(Cluster):
         self.close()
 
     def close(self) -> None:
-        """Remove its temporary files; the cluster is left as it is."""
+        """Remove the temporary files. The cluster stays as it is."""
         self._folder.cleanup()
 
     @property
@@ -202,16 +202,16 @@ class ExistingCluster(Cluster):
 
     @property
     def servers(self) -> list[str]:
-        """The one address that its kubeconfig has."""
+        """The URL in its kubeconfig."""
         return [str(self._cluster["server"])]
 
     @property
     def ca_file(self) -> Path | None:
-        """A copy of the authority in its kubeconfig."""
+        """A copy of the CA in its kubeconfig."""
         return self._ca
 
     def cluster_entry(self, server: int) -> dict[str, Any]:
-        """What its own kubeconfig says."""
+        """Return the entry in its own kubeconfig."""
         return self._cluster
 
     @property
@@ -221,12 +221,12 @@ class ExistingCluster(Cluster):
 
     @property
     def scratch(self) -> Path:
-        """A temporary folder that goes with this object."""
+        """A temporary folder, removed with this object."""
         return Path(self._folder.name)
 
 
 def find_kubectl(progress: Progress | None = None) -> Path:
-    """A kubectl for a cluster that exists: of KUBEBUILDER_ASSETS, on PATH, or built."""
+    """Return a kubectl for an existing cluster: from KUBEBUILDER_ASSETS, from PATH, or built."""
     if given := from_assets(["kubectl"]):
         return given["kubectl"]
     if found := shutil.which("kubectl"):

@@ -1,4 +1,4 @@
-"""The command lines of the control plane's programs, and why each flag is there. Pure: no process, no file."""
+"""The command lines of the control plane's programs, with the reason for each flag. Pure: no process, no file."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ ISSUER = "https://kubernetes.default.svc.cluster.local"
 
 
 def https(host: str, port: int) -> str:
-    """The address of a server."""
+    """Return the URL of a server."""
     return f"https://{host}:{port}"
 
 
 def etcd(program: Path, name: str, data: Path, pki: Pki, client: str, peers: dict[str, str]) -> list[str]:
-    """One member; `peers` are the peer URLs of all members by name, `client` is its URL for clients."""
+    """Return the command line of one etcd member.
+
+    `peers` are the peer URLs of all members by name, `client` is this member's URL for clients.
+    """
     return [
         str(program),
         f"--name={name}",
@@ -36,9 +39,9 @@ def etcd(program: Path, name: str, data: Path, pki: Pki, client: str, peers: dic
         f"--peer-key-file={pki.etcd_server.key}",
         f"--peer-trusted-ca-file={pki.etcd_ca}",
         "--peer-client-cert-auth",
-        # Tests and demo only: after a crash of the machine the data is worthless. Much faster on slow disks.
+        # Only for tests and the demo: a crash of the machine loses data. Much faster on slow disks.
         "--unsafe-no-fsync",
-        # The history is kept whole, and a day of it must fit.
+        # The whole history is kept, and a day of it must fit.
         f"--quota-backend-bytes={8 * 1024**3}",
     ]
 
@@ -53,13 +56,13 @@ def apiserver(
     audit_log: Path,
     extra: Sequence[str] = (),
 ) -> list[str]:
-    """One API server; a flag in `extra` takes the place of the flag of that name here."""
+    """Return the command line of one API server. A flag in `extra` replaces the flag of the same name."""
     ours = [
         f"--etcd-servers={','.join(etcd_urls)}",
         f"--etcd-cafile={pki.etcd_ca}",
         f"--etcd-certfile={pki.etcd_client.cert}",
         f"--etcd-keyfile={pki.etcd_client.key}",
-        # The judge reads etcd's history: readable, and never compacted.
+        # The judge reads etcd's history, so it must be JSON and never be compacted.
         "--storage-media-type=application/json",
         "--etcd-compaction-interval=0",
         "--bind-address=127.0.0.1",
@@ -73,13 +76,13 @@ def apiserver(
         f"--service-account-key-file={pki.service_accounts}",
         f"--service-account-signing-key-file={pki.service_accounts}",
         f"--service-cluster-ip-range={SERVICE_RANGE}",
-        # Loopback cannot be an endpoint of the service `kubernetes`, and a machine without a network has
-        # nothing else.
+        # Loopback cannot be an endpoint of the service `kubernetes`, but a machine without a network has no other
+        # address.
         "--advertise-address=127.0.0.1",
         "--endpoint-reconciler-type=none",
         "--allow-privileged=true",
         "--profiling=false",
-        # Asked to end, it would wait a minute for those who watch.
+        # Otherwise it waits a minute for watches after SIGTERM.
         "--shutdown-watch-termination-grace-period=1s",
         f"--audit-policy-file={audit_policy}",
         f"--audit-log-path={audit_log}",
@@ -90,16 +93,16 @@ def apiserver(
 
 
 def for_nodes(host: str, pki: Pki) -> list[str]:
-    """What an API server needs besides when there are nodes."""
+    """Return the additional flags of an API server for a cluster with nodes."""
     client = pki.kubelet_client()
     return [
         "--bind-address=0.0.0.0",
-        # Pods come to it by the service `kubernetes`, whose endpoint this is.
+        # The endpoint of the service `kubernetes`, by which pods reach the API server.
         f"--advertise-address={host}",
         "--endpoint-reconciler-type=lease",
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction",
-        # By address: nobody resolves the nodes' names.
+        # Reach kubelets by address: node names cannot be resolved.
         "--kubelet-preferred-address-types=InternalIP",
         f"--kubelet-client-certificate={client.cert}",
         f"--kubelet-client-key={client.key}",
@@ -108,24 +111,24 @@ def for_nodes(host: str, pki: Pki) -> list[str]:
 
 
 def scheduler(program: Path, kubeconfig: Path) -> list[str]:
-    """The scheduler."""
+    """Return the command line of the scheduler."""
     return [str(program), f"--kubeconfig={kubeconfig}", "--leader-elect=false", "--secure-port=0", "--profiling=false"]
 
 
 def controller_manager(program: Path, kubeconfig: Path, pki: Pki, extra: Sequence[str] = ()) -> list[str]:
-    """The controller manager; a flag in `extra` takes the place of the flag of that name here."""
+    """Return the command line of the controller manager. A flag in `extra` replaces the flag of the same name."""
     ours = [
         f"--kubeconfig={kubeconfig}",
         f"--root-ca-file={pki.ca}",
         f"--service-account-private-key-file={pki.service_accounts}",
         "--use-service-account-credentials=true",
         f"--service-cluster-ip-range={SERVICE_RANGE}",
-        # There is one: an election would only delay its start.
+        # There is only one, and an election would delay its start.
         "--leader-elect=false",
-        # Nobody asks it for health or metrics.
+        # Its health and metrics are not used.
         "--secure-port=0",
         "--profiling=false",
-        # Namespaces come and go with each test; 20 requests a second would be their bound.
+        # Each test creates and deletes namespaces. The default of 20 requests a second would slow them down.
         "--kube-api-qps=200",
         "--kube-api-burst=400",
     ]
@@ -133,6 +136,6 @@ def controller_manager(program: Path, kubeconfig: Path, pki: Pki, extra: Sequenc
 
 
 def replaced(ours: Sequence[str], extra: Sequence[str]) -> list[str]:
-    """`ours` without the flags that `extra` sets, then `extra`; of list flags the two would add up."""
+    """Return `ours` without the flags that `extra` sets, then `extra`. Otherwise values of list flags would add up."""
     names = {flag.split("=", 1)[0] for flag in extra}
     return [flag for flag in ours if flag.split("=", 1)[0] not in names] + list(extra)

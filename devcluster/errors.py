@@ -1,8 +1,8 @@
-"""What can go wrong here, each as one sentence for the person who started it."""
+"""The errors of devcluster. Each message is a sentence for the person who started it."""
 
 
 class DevclusterError(Exception):
-    """The cluster cannot do what was asked; the text says why and, where there is one, a way out."""
+    """The cluster cannot do what was asked. The message says why and, if possible, what to do."""
 
 
 class NoBinariesError(DevclusterError):
@@ -10,7 +10,7 @@ class NoBinariesError(DevclusterError):
 
 
 class NoNodeError(DevclusterError):
-    """A node cannot run here; the text says what it needs."""
+    """A node cannot run here. The message says what it needs."""
 
 
 class BusyError(DevclusterError):

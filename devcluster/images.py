@@ -1,6 +1,6 @@
-"""Container images of one layer as docker archives, which docker, buildah, containerd and kind read.
+"""Writes container images of one layer as docker archives, which docker, buildah, containerd and kind can read.
 
-The format is the image specification's of moby (image/spec/v1.2): manifest.json names a config, tags and layers.
+The format is moby's image specification v1.2: manifest.json names a config, tags and layers.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64
 
 
 def architecture() -> str:
-    """This machine's, as images name it."""
+    """Return this machine's architecture, as images name it."""
     machine = platform.machine().lower()
     return ARCHITECTURES.get(machine, machine)
 
 
 def write_image(file: Path, tag: str, layer: Path, config: Mapping[str, Any]) -> None:
-    """Write `file`: one layer, a plain tar, under one tag. `config` is what a container of it starts with."""
+    """Write an image to `file`: one layer (a tar) with one tag. `config` is the container's configuration."""
     with layer.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     image = {
@@ -54,7 +54,7 @@ def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def single_program(program: Path, args: Sequence[str], tag: str, file: Path) -> Path:
-    """Write an image of one static program under its own name, which its containers run with `args`, as nobody."""
+    """Write an image with one static program, which its containers run with `args`, as user nobody."""
     with tempfile.TemporaryDirectory() as scratch:
         layer = Path(scratch, "layer.tar")
         with tarfile.open(layer, "w") as out:

@@ -1,4 +1,4 @@
-"""Kubeconfig files that stand alone: everything they need is in them."""
+"""Writes kubeconfig files that contain all certificates and keys, and refer to no other file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from devcluster.certs import Pair
 
 
 def certificate_user(pair: Pair) -> dict[str, str]:
-    """A user who proves himself by a client certificate."""
+    """Return the entry of a user with a client certificate."""
     return {
         "client-certificate-data": _encoded(pair.cert.read_bytes()),
         "client-key-data": _encoded(pair.key.read_bytes()),
@@ -22,19 +22,19 @@ def certificate_user(pair: Pair) -> dict[str, str]:
 
 
 def token_user(token: str) -> dict[str, str]:
-    """A user with a bearer token."""
+    """Return the entry of a user with a bearer token."""
     return {"token": token}
 
 
 def cluster(server: str, ca: Path) -> dict[str, Any]:
-    """The cluster at `server`, whose certificate the authority `ca` (PEM) signed."""
+    """Return the entry of the cluster at URL `server`, whose certificate is signed by the CA `ca` (PEM)."""
     return {"server": server, "certificate-authority-data": _encoded(ca.read_bytes())}
 
 
 def write(path: Path, cluster: Mapping[str, Any], user: Mapping[str, str]) -> Path:
-    """Write a kubeconfig of one cluster and one user. It is JSON, which is YAML too; only its owner can read it.
+    """Write a kubeconfig with one cluster and one user. It is JSON, which is also YAML. Only its owner can read it.
 
-    A reader sees all of it or nothing.
+    It is replaced atomically.
     """
     document = {
         "apiVersion": "v1",
@@ -45,7 +45,7 @@ def write(path: Path, cluster: Mapping[str, Any], user: Mapping[str, str]) -> Pa
         "current-context": "devcluster",
     }
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # of mode 0600
+    handle, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # with mode 0600
     with os.fdopen(handle, "w") as file:
         file.write(json.dumps(document, indent=2) + "\n")
     os.replace(scratch, path)

@@ -1,4 +1,4 @@
-"""A folder of the cache is worked in by one process at a time; the kernel ends a lock with its holder."""
+"""A lock on a folder of the cache: one process at a time. The kernel releases it when the process ends."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from devcluster.progress import Progress
 
 @contextmanager
 def locked(folder: Path, waiting: str, progress: Progress) -> Iterator[None]:
-    """Hold the folder, which is made if need be; says `waiting` when another process holds it.
+    """Lock the folder, and create it if needed. Print `waiting` if another process has the lock.
 
-    Raises DevclusterError if it cannot be written.
+    Raises DevclusterError if the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

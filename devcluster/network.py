@@ -1,8 +1,8 @@
-"""The network of a cluster with nodes: a bridge that control plane, nodes and this machine are plugged into.
+"""The network of a cluster with nodes: a bridge that connects control plane, nodes and this machine.
 
-One /24 of 198.18.0.0/15, the block that is set aside for tests (RFC 2544), so that it meets no network that
-anybody uses. The control plane is .1, node k is .10 + k with the pods 10.244.k.0/24, this machine is .254. No
-way leads out: there is no route to anywhere else.
+It is a /24 of 198.18.0.0/15, the block reserved for tests (RFC 2544), so it does not collide with networks in use. The
+control plane has address .1, node k has .10 + k and the pod network 10.244.k.0/24, and this machine has .254. There is
+no route to anywhere else.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class Network:
     """The bridge, in the cell of the control plane."""
 
     def __init__(self, hub: Cell, link: str) -> None:
-        """`link` is the name of this machine's interface to it."""
+        """`link` is the name of this machine's interface to the bridge."""
         self._hub = hub
         self._net = _free_network()
         self._host_link = link
         self._nodes: dict[int, Cell] = {}
 
     def up(self) -> None:
-        """Make the bridge and plug this machine in. All of it goes with the hub's cell."""
+        """Create the bridge, and connect this machine. All of it goes away with the hub's cell."""
         ip = self._in(self._hub)
         ip("link", "add", "br0", "type", "bridge")
         ip("addr", "add", f"{self.control_plane}/24", "dev", "br0")
@@ -40,19 +40,19 @@ class Network:
         run("ip", "link", "set", self._host_link, "up")
 
     def down(self) -> None:
-        """Unplug this machine, since the kernel takes a moment to end a network that nobody is in."""
+        """Disconnect this machine: the kernel needs a moment to remove a network namespace after its last process."""
         try:
             run("ip", "link", "delete", self._host_link)
         except DevclusterError:
-            pass  # it was not made, or went with the cell
+            pass  # it was not created, or went away with the cell
 
     def join(self, cell: Cell, number: int) -> None:
-        """Plug a node in, and tell it and the others the ways to each other's pods."""
+        """Connect a node, and set the routes between its pods and those of the other nodes."""
         self._plug(f"node{number}", "eth0", cell)
         ip, hub = self._in(cell), self._in(self._hub)
         ip("addr", "add", f"{self.node(number)}/24", "dev", "eth0")
         ip("link", "set", "eth0", "up")
-        # kubelet and kube-proxy want a default route; the hub sends nothing on.
+        # kubelet and kube-proxy need a default route. The hub forwards nothing to other networks.
         ip("route", "add", "default", "via", self.control_plane)
         hub("route", "add", self.pods(number), "via", self.node(number))
         for other, there in self._nodes.items():
@@ -75,7 +75,7 @@ class Network:
         return f"10.244.{number}.0/24"
 
     def _plug(self, port: str, name: str, cell: Cell | None) -> None:
-        # Made outside, where both sides' process ids can be named, and moved.
+        # Created outside of the cells, where both process ids are visible, and moved into them.
         where = [] if cell is None else ["netns", str(cell.init)]
         run("ip", "link", "add", port, "netns", str(self._hub.init), "type", "veth", "peer", "name", name, *where)
         self._in(self._hub)("link", "set", port, "master", "br0", "up")
@@ -86,11 +86,11 @@ class Network:
 
 
 def _free_network() -> ipaddress.IPv4Network:
-    """A /24 that no interface or route here knows, at random, so that two clusters seldom try the same."""
+    """Return a /24 that no interface or route here uses. It is random, so that two clusters seldom choose the same."""
     known = [ipaddress.ip_network(r["dst"], strict=False) for r in _routes() if r["dst"] != "default"]
     free = [net for net in _TESTS.subnets(new_prefix=24) if not any(net.overlaps(other) for other in known)]
     if not free:
-        raise DevclusterError(f"no network is free in {_TESTS}; is there a route to all of it? `ip route` shows")
+        raise DevclusterError(f"no network is free in {_TESTS}; check the routes with `ip route`")
     return ipaddress.IPv4Network(secrets.choice(free))
 
 

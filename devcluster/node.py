@@ -1,4 +1,4 @@
-"""A node: containerd, kubelet and kube-proxy in a cell, as on a machine of its own."""
+"""A node: containerd, kubelet and kube-proxy in a cell, as on a separate machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from devcluster.errors import DevclusterError, NoNodeError
 from devcluster.network import Network
 from devcluster.waiting import until
 
-#: Debian's containernetworking-plugins, and where others put them.
+#: Where CNI plugins are: of Debian's containernetworking-plugins, and of other distributions.
 _CNI_FOLDERS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
 _PROGRAMS = (
     "containerd",
@@ -35,11 +35,11 @@ _PROGRAMS = (
 
 
 def check_possible(state: Path) -> None:
-    """Raise NoNodeError with a sentence if a node cannot run here."""
+    """Raise NoNodeError if a node cannot run here."""
     if not sys.platform.startswith("linux"):
         raise NoNodeError(f"a node needs Linux, this is {platform.system()}")
     if os.geteuid() != 0:
-        raise NoNodeError("a node needs root: it makes namespaces, mounts and cgroups")
+        raise NoNodeError("a node needs root: it creates namespaces, mounts and cgroups")
     missing = [name for name in _PROGRAMS if shutil.which(name, path=_path()) is None]
     missing += [] if _cni_plugins() else ["CNI plugins"]
     missing += [] if _pause_program() else ["busybox-static"]
@@ -47,7 +47,7 @@ def check_possible(state: Path) -> None:
         raise NoNodeError(f"a node needs {', '.join(missing)}: on Debian, `scripts/node-packages` installs them")
     for path in (state.resolve(), Path(__file__).resolve()):
         if any(path.is_relative_to(hidden) for hidden in HIDDEN):
-            raise NoNodeError(f"a node cannot use {path}: it has a {', '.join(HIDDEN)} of its own")
+            raise NoNodeError(f"a node cannot use {path}: inside the node, {', '.join(HIDDEN)} are other folders")
 
 
 def _path() -> str:
@@ -59,7 +59,7 @@ def _cni_plugins() -> Path | None:
 
 
 def _pause_program() -> str | None:
-    # Debian's busybox-static has this name, too; any other busybox may need libraries.
+    # Debian's busybox-static has this name. Another busybox may need libraries.
     return shutil.which("busybox", path=_path())
 
 
@@ -67,11 +67,11 @@ class Node:
     """One node of a cluster.
 
     Args:
-        number: from 1 on; its name, address and pods follow from it.
-        folder: for its files.
-        log: gives the path of a log by its name.
-        network: that it joins.
-        group: the cluster's cgroup, from the root of each hierarchy.
+        number: 1 or more. It determines name, address and pod network.
+        folder: the folder for its files.
+        log: returns the path of a log by its name.
+        network: the network that it joins.
+        group: the cluster's cgroup, as a path from the root of each hierarchy.
     """
 
     def __init__(self, number: int, folder: Path, log: Callable[[str], Path], network: Network, group: str) -> None:
@@ -85,7 +85,7 @@ class Node:
         self.proxy: Inside | None = None
 
     def start(self, binaries: Binaries, pki: Pki, cluster: Mapping[str, Any]) -> None:
-        """Start its programs; `cluster` is the API server's entry of a kubeconfig. It registers itself."""
+        """Start its programs. It registers itself at the API server, whose kubeconfig entry is `cluster`."""
         self._folder.mkdir(parents=True)
         cgroup.make(self._cgroup)
         self.cell.start()
@@ -105,14 +105,14 @@ class Node:
 
     @property
     def processes(self) -> list[Inside | Cell]:
-        """All that run or should, in the order of their start."""
+        """All processes that run or should run, in the order of their start."""
         inside = [p for p in (self.containerd, self.kubelet, self.proxy) if p is not None]
         return [self.cell, *inside]
 
     def _start_containerd(self) -> None:
         plugins, program = _cni_plugins(), _pause_program()
         if plugins is None or program is None:
-            raise DevclusterError("the programs of a node went away")
+            raise DevclusterError("the programs of a node were removed")
         self._write("cni/10-bridge.conflist", nodeconfig.cni(self._network.pods(self._number)))
         config = self._write("containerd.toml", nodeconfig.containerd(self._folder, plugins))
         self.containerd = self._inside("containerd", ["containerd", f"--config={config}"])
@@ -143,11 +143,11 @@ class Node:
 
 
 def load_image(cells: Iterable[int], archive: Path) -> None:
-    """Import a docker archive into the containerd of each cell, named by its init.
+    """Import a docker archive into the containerd of each cell. Cells are given by the process ids of their inits.
 
-    Raises DevclusterError if one cannot take it.
+    Raises DevclusterError if one cannot import it.
     """
     argv = ["ctr", "--address", nodeconfig.SOCKET, "--namespace", "k8s.io", "images", "import", str(archive)]
     with ThreadPoolExecutor() as pool:
         for _ in pool.map(lambda init: run(*entering(init, argv), timeout=300), cells):
-            pass  # its error comes up here
+            pass  # reading the result raises the error

@@ -1,6 +1,6 @@
-"""The configuration and the command lines of a node's programs, and why each part is there. Pure: no process, no file.
+"""Configuration and command lines of a node's programs, with the reason for each part. Pure: no process, no file.
 
-Paths under /run, /var/lib and /var/log are the cell's own.
+/run, /var/lib and /var/log are separate folders in each cell.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ PAUSE = "kopf-ha.dev/pause:1"
 
 
 def containerd(folder: Path, cni_plugins: Path) -> str:
-    """Its config.toml; images and containers live in `folder`."""
+    """Return containerd's config.toml. Images and containers are kept in `folder`."""
     return f"""version = 2
 root = "{folder / "containerd"}"
 state = "/run/containerd"
-# It would make /opt/containerd.
+# It would create /opt/containerd.
 disabled_plugins = ["io.containerd.internal.v1.opt"]
 
 [grpc]
@@ -30,7 +30,7 @@ address = "{SOCKET}"
 
 [plugins."io.containerd.grpc.v1.cri"]
 sandbox_image = "{PAUSE}"
-# Where lowering the score is not permitted, runc fails otherwise.
+# Otherwise runc fails where lowering the score is not permitted.
 restrict_oom_score_adj = true
 max_container_log_line_size = -1
 
@@ -45,18 +45,18 @@ snapshotter = "overlayfs"
 runtime_type = "io.containerd.runc.v2"
 
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
-# Not crun, which some containerd packages prefer: it cannot do with cgroups of both versions.
+# Not crun, which some containerd packages prefer: it fails where both versions of cgroups are mounted.
 BinaryName = "runc"
 """
 
 
 def cni(pods: str) -> str:
-    """The CNI configuration: pods on a bridge; the other nodes' are routed."""
+    """Return the CNI configuration: a bridge for the node's pods, routes to those of other nodes."""
     bridge: dict[str, Any] = {
         "type": "bridge",
         "bridge": "cni0",
         "isGateway": True,
-        # A pod that meets itself behind a service.
+        # So that a pod can reach itself through a service.
         "hairpinMode": True,
         "ipam": {
             "type": "host-local",
@@ -69,7 +69,7 @@ def cni(pods: str) -> str:
 
 
 def kubelet_config(folder: Path, ca: Path, serving: Pair, cgroup: str) -> str:
-    """Its KubeletConfiguration; `folder` keeps the logs of pods."""
+    """Return the KubeletConfiguration. Logs of pods are kept in `folder`."""
     config: dict[str, Any] = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -78,32 +78,32 @@ def kubelet_config(folder: Path, ca: Path, serving: Pair, cgroup: str) -> str:
             "webhook": {"enabled": False},
             "x509": {"clientCAFile": str(ca)},
         },
-        # Whoever has a certificate of the authority may ask; that is the API server.
+        # Only the API server has a client certificate of this CA for kubelets.
         "authorization": {"mode": "AlwaysAllow"},
         "tlsCertFile": str(serving.cert),
         "tlsPrivateKeyFile": str(serving.key),
         "containerRuntimeEndpoint": f"unix://{SOCKET}",
         "resolvConf": str(folder / "resolv.conf"),
         "podLogsDir": str(folder / "pod-logs"),
-        # All containers in one cgroup of the node's own: a kubelet ends what it does not know there, and in the end
-        # it is removed. Without QoS classes they would be in a place that is everybody's.
+        # All containers are in one cgroup of this node: a kubelet ends processes there that it does not know, and the
+        # cgroup is removed at the end. Without QoS classes they would be in a cgroup that others share.
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": cgroup,
-        # A machine of developers: swap, cgroup v1, a full disk and its other work are its own affair.
+        # On a developer's machine, swap, cgroup v1, a full disk and other programs must not stop the node.
         "failSwapOn": False,
         "failCgroupV1": False,
         "evictionHard": {"imagefs.available": "0%", "nodefs.available": "0%", "nodefs.inodesFree": "0%"},
         "imageGCHighThresholdPercent": 100,
         "registerNode": True,
         "healthzPort": 0,
-        # All images are loaded beforehand: a wrong name shall fail at once.
+        # All images are loaded beforehand, so a wrong name should fail at once.
         "serializeImagePulls": False,
     }
     return json.dumps(config, indent=2)
 
 
 def kubelet(program: Path, config: Path, kubeconfig: Path, name: str, address: str, labels: Sequence[str]) -> list[str]:
-    """One kubelet."""
+    """Return the command line of a kubelet."""
     return [
         str(program),
         f"--config={config}",
@@ -116,18 +116,18 @@ def kubelet(program: Path, config: Path, kubeconfig: Path, name: str, address: s
 
 
 def proxy(program: Path, kubeconfig: Path, name: str) -> list[str]:
-    """One kube-proxy."""
+    """Return the command line of kube-proxy."""
     return [
         str(program),
         f"--kubeconfig={kubeconfig}",
         "--proxy-mode=iptables",
         f"--hostname-override={name}",
         f"--cluster-cidr={PODS}",
-        # Two pods of one bridge meet directly and would not recognise the service's address.
+        # Otherwise two pods on one bridge answer each other directly, with an address that is not the service's.
         "--masquerade-all",
         "--healthz-bind-address=",
         "--metrics-bind-address=127.0.0.1:10249",
-        # It may not set these sysctls here.
+        # It is not permitted to set these sysctls here.
         "--conntrack-max-per-core=0",
         "--conntrack-min=0",
         "--conntrack-tcp-timeout-established=0s",

@@ -1,4 +1,4 @@
-"""Where the control plane's programs run: on this machine's loopback, or in a network that nodes can join."""
+"""Where the control plane runs: on this machine's loopback interface, or in a network that nodes can join."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from devcluster.ports import HOST, Ports
 
 
 class Place(Protocol):
-    """What a control plane asks of it."""
+    """The network in which a control plane runs."""
 
     @property
     def host(self) -> str:
         """The address of its servers, reachable from this machine."""
 
     def open(self) -> None:
-        """Make it."""
+        """Create it."""
 
     def port(self) -> int:
-        """A port that no one else uses there."""
+        """Return a port that is free there."""
 
     def wrap(self, argv: Sequence[str]) -> list[str]:
-        """The command line that runs `argv` there."""
+        """Return the command line that runs `argv` there."""
 
     def close(self) -> None:
-        """Give everything back."""
+        """Release everything."""
 
 
 class Loopback:
-    """This machine's own network, ports chosen by the kernel."""
+    """This machine's loopback interface. The kernel chooses the ports."""
 
     host = HOST
 
@@ -41,26 +41,26 @@ class Loopback:
         self._ports = Ports()
 
     def open(self) -> None:
-        """There is nothing to make."""
+        """Do nothing: it exists already."""
 
     def port(self) -> int:
-        """A port that no one else uses."""
+        """Return a free port."""
         return self._ports.take()
 
     def wrap(self, argv: Sequence[str]) -> list[str]:
-        """As it is."""
+        """Return the command line unchanged."""
         return list(argv)
 
     def close(self) -> None:
-        """Give the ports back."""
+        """Release the ports."""
         self._ports.close()
 
 
 class Hub:
-    """A cell with a bridge; its ports are the usual ones, since nobody else is there."""
+    """A cell with a bridge. Ports are counted from 6443, since nothing else runs there."""
 
     def __init__(self, log_path: Path, link: str) -> None:
-        """`link` is the name of this machine's interface to it."""
+        """`link` is the name of this machine's interface to the bridge."""
         self.cell = Cell("control-plane", log_path)
         self.network = Network(self.cell, link)
         self._ports = itertools.count(6443)
@@ -71,19 +71,19 @@ class Hub:
         return self.network.control_plane
 
     def open(self) -> None:
-        """Start the cell and make the bridge. Raises DevclusterError if it cannot be had."""
+        """Start the cell and create the bridge. Raises DevclusterError if that fails."""
         self.cell.start()
         self.network.up()
 
     def port(self) -> int:
-        """The next one."""
+        """Return the next port."""
         return next(self._ports)
 
     def wrap(self, argv: Sequence[str]) -> list[str]:
-        """With the cell's network and all else of this machine: they need nothing hidden."""
+        """Return the command line that runs `argv` in the cell's network, with this machine's files and processes."""
         return self.cell.enter(argv, only_net=True)
 
     def close(self) -> None:
-        """End the cell, and with it the network."""
+        """End the cell, and the network with it."""
         self.network.down()
         self.cell.kill()

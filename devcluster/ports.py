@@ -1,8 +1,8 @@
-"""Ports on 127.0.0.1 that stay ours while a server is stopped.
+"""Ports on 127.0.0.1 that stay reserved while a server is stopped.
 
-The kernel chooses them. Each is then held by a bound socket that does not listen: the server may bind it
-(both sides set SO_REUSEADDR, as Go's listeners do), the kernel gives it to nobody else, and clients of a
-stopped server are refused. So there is no moment in which a port can be lost.
+The kernel chooses a port. A bound socket that does not listen then reserves it: the server can bind it (both sides set
+SO_REUSEADDR, as Go's listeners do), the kernel gives it to no other process, and clients of a stopped server are
+refused. So a port can never be lost.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ HOST = "127.0.0.1"
 
 
 class Ports:
-    """A set of held ports; `close` gives them all back."""
+    """A set of reserved ports. `close` releases them."""
 
     def __init__(self) -> None:
         self._held: list[socket.socket] = []
 
     def take(self) -> int:
-        """A port that no one else uses."""
+        """Return a free port, and reserve it."""
         holder = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         holder.bind((HOST, 0))
-        # only now: bound with it, the kernel might choose a port that somebody else shares
+        # only after bind: otherwise the kernel might choose a port that another process shares
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._held.append(holder)
         return int(holder.getsockname()[1])
 
     def close(self) -> None:
-        """Give them back."""
+        """Release all ports."""
         while self._held:
             self._held.pop().close()

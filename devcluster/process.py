@@ -1,8 +1,8 @@
-"""One child process that can be stopped, paused and started again, and that never outlives its parent.
+"""A child process that can be stopped, paused and started again, and that never outlives its parent.
 
-The control plane and the operators under test are both run by it. A child gets PR_SET_PDEATHSIG, so that it
-ends even when its parent is killed with SIGKILL. The kernel ties that signal to the *thread* which made the
-child; so one thread per process makes them all, and lives as long as the process does.
+It runs the control plane's programs, and the operators under test. A child has PR_SET_PDEATHSIG set, so it ends even if
+its parent is killed by SIGKILL. The kernel ties that signal to the *thread* that started the child. So each process has
+one thread that starts all children and lives as long as the process.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import BinaryIO
 
 from devcluster.errors import DevclusterError
 
-# Runs between fork and exec of the real program, in an interpreter of its own: code of ours in a forked copy
-# of a process with threads may deadlock. The parent may have died before the request to the kernel was made.
-# Python ignores two signals, which the program would inherit.
+# Runs in a new interpreter, which then becomes the program by exec: our code might deadlock in a forked copy of a
+# process with threads. It checks the parent, which may have died before prctl was called. It also resets two signals
+# that Python ignores, since the program would inherit that.
 _BOUND_EXEC = """
 import ctypes, os, signal, sys
 if ctypes.CDLL(None).prctl(1, signal.SIGKILL) != 0:
@@ -37,7 +37,7 @@ os.execv(sys.argv[2], sys.argv[3:])
 
 
 class _Spawner:
-    """The thread that makes the children of one process."""
+    """The thread that starts the children of one process."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
@@ -50,7 +50,7 @@ class _Spawner:
         try:
             done.result()
         finally:
-            # Ctrl-C came while we waited: the child must be known to whoever cleans up now.
+            # After Ctrl-C in the wait above, the clean-up must know the child.
             wait([done])
 
     def _serve(self) -> None:
@@ -59,7 +59,7 @@ class _Spawner:
             try:
                 make()
                 done.set_result(None)
-            except BaseException as error:  # noqa: BLE001  it belongs to the thread that asked
+            except BaseException as error:  # noqa: BLE001  the thread that asked raises it
                 done.set_exception(error)
 
 
@@ -76,10 +76,10 @@ def _the_spawner() -> _Spawner:
 
 
 class Process:
-    """A program by name, with its output appended to `log_path`, over any number of runs.
+    """A program that can be run any number of times. Its output is appended to `log_path`.
 
-    `env` is its whole environment (None: this process's own). Used as a context manager it is started on
-    entry and stopped on exit. It runs in a session of its own. Linux only.
+    `env` is its whole environment (None: that of this process). As a context manager, it starts on entry and stops on
+    exit. It runs in a new session. Linux only.
     """
 
     def __init__(
@@ -114,16 +114,16 @@ class Process:
 
     @property
     def returncode(self) -> int | None:
-        """How the newest run ended (negative: by that signal), None while it runs or before the first."""
+        """The exit status of the newest run (negative: a signal ended it). None while it runs and before the first."""
         return None if self._child is None else self._child.poll()
 
     @property
     def running(self) -> bool:
-        """Whether it was started and has not ended; a paused process runs."""
+        """Whether it was started and has not ended. A paused process counts as running."""
         return self._child is not None and self._child.poll() is None
 
     def start(self) -> None:
-        """Start it. Raises DevclusterError if it runs already or there is no such program."""
+        """Start the program. Raises DevclusterError if it runs already or does not exist."""
         if self.running:
             raise DevclusterError(f"{self.name} runs already (pid {self.pid})")
         program = shutil.which(self.argv[0])
@@ -142,7 +142,7 @@ class Process:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    start_new_session=True,  # Ctrl-C on the terminal is for the parent, who ends it in order
+                    start_new_session=True,  # so that Ctrl-C reaches only the parent, which ends its children in order
                 )
 
             _the_spawner().run(make)
@@ -154,13 +154,13 @@ class Process:
         return self.log_path.open("ab")
 
     def terminate(self) -> None:
-        """Ask it to end (SIGTERM), without waiting. Does nothing when it does not run."""
-        if self._child is not None:  # these do nothing once it ended
+        """Send SIGTERM, without waiting. Does nothing if it does not run."""
+        if self._child is not None:  # these do nothing after it has ended
             self._child.send_signal(signal.SIGTERM)
             self._child.send_signal(signal.SIGCONT)  # a paused process would never see the request
 
     def stop(self, timeout: float = 10.0) -> int | None:
-        """End it: SIGTERM, after `timeout` seconds SIGKILL. Returns the exit status, None if never started."""
+        """Send SIGTERM, then SIGKILL after `timeout` seconds. Return the exit status; None if it was never started."""
         self.terminate()
         try:
             return self.wait(timeout)
@@ -168,7 +168,7 @@ class Process:
             return self.kill()
 
     def kill(self) -> int | None:
-        """End it at once (SIGKILL). Returns the exit status, None if never started."""
+        """Send SIGKILL, and wait. Returns the exit status, or None if it was never started."""
         if self._child is None:
             return None
         self._child.kill()
@@ -195,12 +195,12 @@ class Process:
         self.signal(signal.SIGCONT)
 
     def signal(self, number: int) -> None:
-        """Send it a signal. Raises DevclusterError when it does not run."""
+        """Send a signal. Raises DevclusterError if it does not run."""
         self.check_running()
         self._started().send_signal(number)
 
     def check_running(self) -> None:
-        """Raise DevclusterError, with the end of its log, unless it runs."""
+        """Raise DevclusterError with the end of its log if it has ended."""
         code = self._started().poll()
         if code is not None:
             raise DevclusterError(f"{self.name} ended with status {code}; its log ends with:\n{self.log_tail()}")
@@ -211,7 +211,7 @@ class Process:
         return self._child
 
     def log_tail(self, lines: int = 10) -> str:
-        """The last lines of its log, '' if there is none."""
+        """Return the last lines of its log, or '' without a log."""
         if self.log_path is None or not self.log_path.exists():
             return ""
         with self.log_path.open("rb") as log:

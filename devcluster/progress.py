@@ -1,4 +1,4 @@
-"""Tell a waiting person what is going on, on stderr, without filling the log of a machine."""
+"""Shows a waiting person what is going on, without filling a log file."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TextIO
 
 
 class Progress:
-    """Lines on `stream`; None is silent. On a terminal a live line is rewritten in place."""
+    """Writes lines to `stream`, or nothing if it is None. On a terminal, a live line is rewritten in place."""
 
     def __init__(self, stream: TextIO | None = None, quiet_period: float = 30.0) -> None:
-        """`quiet_period`: seconds between two live lines where they cannot be rewritten."""
+        """`quiet_period`: seconds between two live lines if they cannot be rewritten."""
         self._stream = stream
         self._terminal = stream is not None and stream.isatty()
         self._quiet_period = quiet_period
@@ -18,7 +18,7 @@ class Progress:
         self._live_shown = False
 
     def line(self, text: str) -> None:
-        """A line that stays; it replaces the live one."""
+        """Write a line that stays. It replaces the live line."""
         if self._stream is not None:
             self._stream.write(f"\r\x1b[K{text}\n" if self._live_shown else f"{text}\n")
             self._stream.flush()
@@ -26,7 +26,7 @@ class Progress:
         self._last_live = time.monotonic()
 
     def live(self, text: str) -> None:
-        """A line that the next one replaces; elsewhere than on a terminal it appears seldom."""
+        """Write a line that the next one replaces. Without a terminal, most live lines are left out."""
         if self._stream is None:
             return
         if self._terminal:

@@ -1,8 +1,8 @@
-"""The folder of one cluster: who runs it, what is in it, and how it goes away again.
+"""The folder of one cluster: its lock, its record of what runs, and how it is removed.
 
-The lock is the kernel's (a POSIX record lock): it ends with its owner, however that dies, and the kernel says
-who the owner is, so that no stale process id is ever trusted. Such a lock is dropped when its process closes
-*any* descriptor of the file; so an owner never looks at its own lock.
+The lock is a POSIX record lock. The kernel releases it when its owner ends, in whatever way, and tells who the owner
+is, so a stale process id is never trusted. A process loses such a lock when it closes *any* descriptor of the file. So
+an owner never opens its own lock file again.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from devcluster.waiting import until
 _LOCK, _RECORD = "devcluster.lock", "cluster.json"
 _FLOCK = struct.Struct("hhqqi")  # struct flock: type, whence, start, len, pid
 
-# the folders that this process runs, since its own lock would not stop it
+# the folders that this process owns: its own lock does not stop it
 _ours: set[Path] = set()
 
 
 def folder_for(name: str) -> Path:
-    """Where a cluster of that name lives."""
+    """Return the folder of the cluster with this name."""
     if not name or not all(letter.isalnum() or letter in "-_." for letter in name) or name.startswith("."):
-        raise DevclusterError(f"{name!r} is no good name: letters, digits, '-', '_' and '.'")
+        raise DevclusterError(f"{name!r} is not a valid name: use letters, digits, '-', '_' and '.'")
     return building.cache_folder() / "clusters" / name
 
 
 class StateDir:
-    """A cluster's folder; it need not exist."""
+    """A cluster's folder. It need not exist."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
@@ -44,7 +44,7 @@ class StateDir:
 
     @property
     def tag(self) -> str:
-        """What the cluster's traces outside of the folder are called; a later owner finds them by it."""
+        """The name of what the cluster creates outside of the folder. A later owner finds it by this name."""
         return f"dvc-{hashlib.sha256(os.fsencode(self.path)).hexdigest()[:8]}"
 
     @property
@@ -53,7 +53,7 @@ class StateDir:
         return (self.path / _LOCK).exists()
 
     def owner(self) -> int | None:
-        """The process id of whoever runs the cluster here, None if no one does."""
+        """Return the process id of the owner, or None without one."""
         if self.path in _ours:
             return os.getpid()
         try:
@@ -68,9 +68,11 @@ class StateDir:
         return None if kind == fcntl.F_UNLCK else int(pid)
 
     def acquire(self) -> None:
-        """Become the owner, and remove what an earlier one left.
+        """Become the owner, and remove what an earlier owner left.
 
-        Raises BusyError if another process owns it, DevclusterError if the folder is somebody else's.
+        Raises:
+            BusyError: another process is the owner.
+            DevclusterError: the folder is not empty, and not the folder of a cluster.
         """
         if self.path in _ours:
             raise BusyError(f"this process runs a cluster in {self.path} already", os.getpid())
@@ -97,30 +99,30 @@ class StateDir:
         self._clear()
 
     def release(self, remove: bool) -> None:
-        """End the ownership; `remove` also the folder and everything in it."""
+        """Stop being the owner. With `remove`, also remove the folder and everything in it."""
         if self._handle is None:
             return
         if remove:
             self._clear()
-            # Last, and while it is held: the folder counts as ours to clear only as long as it is there.
+            # The lock file is removed last, while it is locked: only a folder that has it may be cleared.
             (self.path / _LOCK).unlink(missing_ok=True)
             try:
                 self.path.rmdir()
             except OSError:
-                pass  # somebody acquires it at this moment
+                pass  # another process acquires it at this moment
         os.close(self._handle)
         self._handle = None
         _ours.discard(self.path)
 
     def write(self, record: dict[str, Any]) -> None:
-        """Say what runs here: readers see all of it or nothing."""
+        """Write the record of what runs here. It is replaced atomically."""
         scratch = self.path / f".{_RECORD}.{os.getpid()}"
         scratch.touch(mode=0o600)
         scratch.write_text(json.dumps(record, indent=2) + "\n")
         os.replace(scratch, self.path / _RECORD)
 
     def read(self) -> dict[str, Any] | None:
-        """What runs here, None if that was not said (yet)."""
+        """Return the record of what runs here, or None without one."""
         try:
             record: dict[str, Any] = json.loads((self.path / _RECORD).read_text())
         except FileNotFoundError:
@@ -128,14 +130,14 @@ class StateDir:
         return record
 
     def _clear(self) -> None:
-        # The record first: nobody shall read of a cluster whose files are going.
+        # The record comes first: nobody should read of a cluster whose files are being removed.
         (self.path / _RECORD).unlink(missing_ok=True)
         cgroup.remove(f"/{self.tag}")
         for entry in self.path.iterdir():
             if entry.name == _LOCK:
                 continue
             if entry.is_dir() and not entry.is_symlink():
-                # The children of a killed owner may still be dying, with a file in hand.
+                # Children of a killed owner may still be ending, and write files.
                 until(f"{entry} to be removed", partial(_removed, entry), timeout=10.0)
             else:
                 entry.unlink()

@@ -1,8 +1,8 @@
-"""The process that keeps a cluster in the background, and what others ask of it: up, down, status.
+"""The supervisor: the process that keeps a cluster in the background. Also the commands that start and stop it.
 
-The supervisor owns the state folder's lock and every process of the cluster; so whoever holds the lock is the
-cluster, and nothing of it survives the supervisor. It answers `up` with one line of JSON on its stdout and
-then turns to its log.
+The supervisor owns the state folder's lock and is the parent of every process of the cluster. So the owner of the lock
+runs the cluster, and nothing survives the supervisor. It answers `up` with one line of JSON on its stdout, and writes
+to its log after that.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class _StopRequested(BaseException):
-    """A signal asked for the end; not an Exception, so that nothing on the way takes it for an error."""
+    """A signal asked to stop. It is not an Exception, so that no code handles it as an error."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How many of what a cluster has."""
+    """How many etcd members, API servers and nodes a cluster has."""
 
     etcd: int = 1
     apiservers: int = 1
@@ -46,7 +46,7 @@ class Size:
 
 
 def up(state: StateDir, size: Size, progress: Progress) -> dict[str, Any]:
-    """Start a cluster in the background, or find the one that is up already. Returns its record.
+    """Start a cluster in the background, or find the one that is up already, and return its record.
 
     Raises DevclusterError if it cannot be started.
     """
@@ -55,16 +55,18 @@ def up(state: StateDir, size: Size, progress: Progress) -> dict[str, Any]:
         if state.owner() is not None:
             record = _await_other(state, progress)
             if record is not None and len(record.get("nodes", ())) < size.nodes:
-                raise DevclusterError(f"what is up in {state.path} has fewer nodes: take it down first")
+                raise DevclusterError(f"the cluster in {state.path} has fewer nodes: take it down first")
             continue
         if (stale := state.read()) is not None and stale.get("existing"):
             if size.nodes:
-                raise DevclusterError(f"{state.path} names a cluster that exists and gets no nodes: take it down first")
+                raise DevclusterError(
+                    f"{state.path} refers to an existing cluster, which gets no nodes: take it down first"
+                )
             progress.line("already up")
             return stale
         if size.nodes:
             check_possible(state.path)
-        Binaries.find(programs(size.nodes), progress)  # here, where someone sees the progress
+        Binaries.find(programs(size.nodes), progress)  # here, where the user sees the progress
         record = _start(state, size, progress)
     return record
 
@@ -92,7 +94,7 @@ def _start(state: StateDir, size: Size, progress: Progress) -> dict[str, Any] | 
         child.wait()
         raise
     if not line and child.wait() == 0:
-        raise DevclusterError("it was taken down while it started")
+        raise DevclusterError("the cluster was taken down while it started")
     if not line:
         raise DevclusterError(f"the supervisor ended with status {child.wait()}: {said.decode().strip()}")
     answer: dict[str, Any] = json.loads(line)
@@ -106,7 +108,7 @@ def _start(state: StateDir, size: Size, progress: Progress) -> dict[str, Any] | 
 
 
 def _answer(child: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
-    """Its first line, or b'' and what it said on stderr."""
+    """Return its first line, or b'' and what it wrote to stderr."""
     if child.stdout is None or child.stderr is None:
         raise DevclusterError("the supervisor was started without pipes")
     with child.stdout, child.stderr:
@@ -115,10 +117,10 @@ def _answer(child: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
 
 
 def _await_other(state: StateDir, progress: Progress) -> dict[str, Any] | None:
-    """The record of a cluster that another process runs or starts; None if that process ends first."""
+    """Return the record of a cluster that another process runs or starts, or None if that process ends first."""
     if state.read() is None:
-        progress.line("another process is starting it: waiting")
-    until("the other process to have it ready", lambda: state.read() or state.owner() is None, timeout=180)
+        progress.line("another process is starting the cluster: waiting")
+    until("the cluster that another process starts", lambda: state.read() or state.owner() is None, timeout=180)
     record = state.read()
     if record is not None and state.owner() is not None:
         progress.line(f"already up: etcd {len(record['etcd'])}, API servers {len(record['servers'])}")
@@ -127,7 +129,7 @@ def _await_other(state: StateDir, progress: Progress) -> dict[str, Any] | None:
 
 
 def adopt(state: StateDir, kubeconfig: Path, progress: Progress) -> dict[str, Any]:
-    """Use a cluster that exists under this name. Raises DevclusterError if it does not answer."""
+    """Use an existing cluster under this name. Raises DevclusterError if it does not answer."""
     with ExistingCluster(kubeconfig, progress) as cluster:
         version = json.loads(cluster.kubectl("version", "--output=json").stdout)
         record = {
@@ -144,27 +146,29 @@ def adopt(state: StateDir, kubeconfig: Path, progress: Progress) -> dict[str, An
 
 
 def down(state: StateDir, timeout: float = 60.0) -> bool:
-    """End the cluster and remove its folder. Returns whether there was anything.
+    """Stop the cluster, and remove its folder. Returns whether there was one.
 
-    Raises DevclusterError if its supervisor does not end, not even by SIGKILL, within `timeout` seconds.
+    Raises DevclusterError if its supervisor does not end within `timeout` seconds, not even after SIGKILL.
     """
     if not state.exists:
         return False
     while (pid := state.owner()) is not None:
         if pid <= 0:
-            raise DevclusterError(f"what runs in {state.path} cannot be seen from here: another container?")
+            raise DevclusterError(
+                f"the owner of {state.path} is not visible from here; does it run in another container?"
+            )
         try:
             handle = os.pidfd_open(pid)
         except ProcessLookupError:
             continue
         try:
-            if state.owner() != pid:  # the number could be another process's by now
+            if state.owner() != pid:  # the process id may belong to another process by now
                 continue
             signal.pidfd_send_signal(handle, signal.SIGTERM)
             if not select.select([handle], [], [], timeout)[0]:
-                signal.pidfd_send_signal(handle, signal.SIGKILL)  # its children go with it
+                signal.pidfd_send_signal(handle, signal.SIGKILL)  # its children end with it
                 if not select.select([handle], [], [], timeout)[0]:
-                    raise DevclusterError(f"process {pid} cannot be ended")
+                    raise DevclusterError(f"process {pid} does not end")
         finally:
             os.close(handle)
     if state.exists:
@@ -174,13 +178,13 @@ def down(state: StateDir, timeout: float = 60.0) -> bool:
 
 
 def supervise(state: StateDir, size: Size, ready: Callable[[dict[str, Any]], None], progress: Progress) -> None:
-    """Run a cluster in this process until SIGTERM, SIGINT or SIGHUP; then remove it and its folder.
+    """Run a cluster in this process until SIGTERM, SIGINT or SIGHUP. Then remove it and its folder.
 
-    `ready` is called with its record. Raises DevclusterError if it cannot be started.
+    `ready` is called with the record once the cluster is ready. Raises DevclusterError if it cannot be started.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for each in _STOP_SIGNALS:  # the first is enough; the way down is not to be cut short
+        for each in _STOP_SIGNALS:  # one is enough, and a second one must not interrupt the clean-up
             signal.signal(each, signal.SIG_IGN)
         raise _StopRequested
 
@@ -194,13 +198,13 @@ def supervise(state: StateDir, size: Size, ready: Callable[[dict[str, Any]], Non
             ready(record)
             _watch(plane, progress)
     except _StopRequested:
-        pass  # what was asked for
+        pass  # a normal end
 
 
 def _watch(plane: ControlPlane, progress: Progress) -> None:
     reported: set[str] = set()
     while True:
-        time.sleep(1.0)  # a signal's exception ends it at once
+        time.sleep(1.0)  # a signal ends it at once, by its exception
         for process in plane.processes:
             if not process.running and process.name not in reported:
                 reported.add(process.name)

@@ -1,6 +1,6 @@
-"""What go.mod says: the versions of the control plane and the programs it is made of.
+"""Reads go.mod: the versions of the control plane, and the programs that it consists of.
 
-go.mod is the one source of truth; nothing else here names a version.
+Only go.mod names versions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ETCD = "go.etcd.io/etcd/server/v3"
 
 @dataclass(frozen=True)
 class Versions:
-    """`go` is the oldest Go that builds it, `packages` the main package of each program by its name."""
+    """`go` is the oldest Go that can build the programs. `packages` is the main package of each program, by name."""
 
     kubernetes: str
     etcd: str
@@ -28,14 +28,14 @@ class Versions:
 
     @property
     def ldflags(self) -> str:
-        """Without the version flags the servers call themselves v0.0.0-master."""
+        """Linker flags that set the version. Without them, the servers report v0.0.0-master."""
         major, minor = self.kubernetes.removeprefix("v").split(".")[:2]
         base = "k8s.io/component-base/version"
         return f"-s -w -X {base}.gitVersion={self.kubernetes} -X {base}.gitMajor={major} -X {base}.gitMinor={minor}"
 
 
 def read(go_mod: Path = GO_MOD) -> Versions:
-    """Read a go.mod. Raises DevclusterError if it does not name what is needed."""
+    """Read a go.mod. Raises DevclusterError if a version is missing."""
     text = go_mod.read_text()
     packages: list[str] = []
     for block in re.findall(r"^tool \((.*?)^\)", text, re.MULTILINE | re.DOTALL):

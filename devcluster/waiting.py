@@ -1,4 +1,4 @@
-"""Wait for a condition: the only place that sleeps, so that nothing else guesses at times."""
+"""Waits for conditions. Other code waits for a condition here, and never sleeps for a guessed time."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ T = TypeVar("T")
 
 
 class Watched(Protocol):
-    """What a wait depends on: its end ends the wait."""
+    """Something that a wait depends on: if it ends, the wait fails."""
 
     def check_running(self) -> None:
-        """Raise DevclusterError if it ended."""
+        """Raise DevclusterError if it has ended."""
 
 
 def until(
@@ -25,10 +25,10 @@ def until(
     every: float = 0.05,
     watched: Iterable[Watched] = (),
 ) -> T:
-    """Return the first true value of `check`, asked every `every` seconds.
+    """Call `check` every `every` seconds, and return its first true value.
 
-    `what` names the condition in the error. Raises DevclusterError after `timeout` seconds, or at once
-    when one of `watched` ended.
+    `what` names the condition in the error. Raises DevclusterError after `timeout` seconds, or as soon as one of
+    `watched` has ended.
     """
     deadline = time.monotonic() + timeout
     watched = list(watched)

@@ -1,6 +1,6 @@
-"""Makes the operator's container image, with docker or without any engine, and the one that an example runs.
+"""Builds the operator's container image, with docker or buildah, and the image that an example uses.
 
-`scripts/image` is its command line. Parts: `wheels` (what the image installs, fetched outside of its build), `base`
-(a stand-in for the base image, from Debian's packages), `build` (by docker or buildah), `busybox`, `cache`
-(what is made once).
+`scripts/image` is the command. The modules: `wheels` (downloads what the image installs, before the build), `base`
+(makes a replacement for the base image from Debian's packages), `build` (runs docker or buildah), `busybox` (the
+example's image), `cache` (keeps results).
 """

@@ -1,4 +1,4 @@
-"""`python -m image` is `scripts/image`."""
+"""Runs `python -m image`, which is `scripts/image`."""
 
 from image.cli import main
 

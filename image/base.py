@@ -1,4 +1,4 @@
-"""A stand-in for the base image where no registry of images can be reached: Debian with its own Python."""
+"""A replacement for the base image where no image registry can be reached: Debian with Debian's Python."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from image.tools import need, need_root, run_apart
 
 SUITE = "bookworm"
 PACKAGES = ("python3", "ca-certificates")
-MIRROR = "http://deb.debian.org/debian"  # what it serves is signed
+MIRROR = "http://deb.debian.org/debian"  # its packages are signed
 TAG = f"kopf-ha-base:{SUITE}"
-# What only apt and people read, and what a container gets from its runtime.
+# Files that only apt or people read, and folders that the container runtime provides.
 LEFT_OUT = ("var/cache/apt", "var/lib/apt/lists", "var/log", "usr/share/doc", "usr/share/man", "usr/share/locale",
             "dev", "proc", "sys", "tmp", "run")  # fmt: skip
 
 
 def key() -> str:
-    """What the stand-in is made from: another suite or list of packages is another base."""
+    """Return the cache key: it depends on everything that the image is made from."""
     return cache.key_of([SUITE, architecture(), *PACKAGES, *LEFT_OUT])
 
 
 def debian(progress: Progress, mirror: str = MIRROR) -> Path:
-    """Return the archive of the stand-in, made with debootstrap (a minute and a half) if it is not there."""
+    """Return the archive of the image. If it is not in the cache, debootstrap makes it in about 90 s."""
 
     def make(file: Path, place: Path) -> None:
         need_root("make a base image with debootstrap")
@@ -39,7 +39,7 @@ def debian(progress: Progress, mirror: str = MIRROR) -> Path:
             run_apart(argv, "making a base image", place / "log", {**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
         except ImageError as error:
             raise ImageError(
-                f"{error}\nIf {mirror} cannot be reached from here, name another with --mirror."
+                f"{error}\nIf {mirror} cannot be reached from here, choose another mirror with --mirror."
             ) from error
         with tarfile.open(layer, "w") as out:
             out.add(root, ".", filter=_kept)

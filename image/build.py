@@ -1,4 +1,4 @@
-"""Builds the operator's image: by a docker engine if one answers, else by buildah, which needs no engine but root."""
+"""Builds the operator's image: with docker if its engine answers, else with buildah, which needs root but no engine."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from image.errors import ImageError
 from image.tools import need, need_root, run, run_apart
 
 ROOT = wheels.ROOT
-# What the image is made from, besides its base.
+# The files that the image is built from, besides its base image.
 SOURCES = ("Dockerfile", ".dockerignore", "pyproject.toml", "README.md", "LICENSE", "requirements", "operator",
            "image/wheels.py", "image/build.py")  # fmt: skip
 
 
 def tag() -> str:
-    """The image's name, with the project's version: as deploy/ names it."""
+    """Return the image's name with the project's version, as deploy/ uses it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     return f"kopf-ha-ipam:{project['version']}"
 
 
 def on_debian(progress: Progress, mirror: str) -> Path:
-    """Return the archive of the image on the stand-in base; kept until a source of it changes."""
+    """Return the archive of the image on the Debian base. It is kept in the cache until one of its sources changes."""
     key = cache.key_of([base.key(), *(ROOT / name for name in SOURCES)])
     stand_in = base.debian(progress, mirror)
 
@@ -42,7 +42,7 @@ def on_debian(progress: Progress, mirror: str) -> Path:
 
 
 def on(image: str | None, file: Path, progress: Progress) -> None:
-    """Write the archive of the image on a base from a registry (None: the Dockerfile's own); made anew each time."""
+    """Build the image on a base from a registry (None: the Dockerfile's own), and write its archive."""
     with cache.scratch(progress) as place:
         made = place / "made.tar"
         if docker_answers():
@@ -53,7 +53,7 @@ def on(image: str | None, file: Path, progress: Progress) -> None:
 
 
 def put(source: Path, file: Path) -> None:
-    """Copy a file so that the target is whole or not there."""
+    """Copy a file. The target appears only when it is complete."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".copying-", dir=file.parent) as near:
@@ -63,7 +63,7 @@ def put(source: Path, file: Path) -> None:
 
 
 def docker_answers() -> bool:
-    """Whether a docker engine can be used here; a client without one is none."""
+    """Return whether a docker engine can be used here. A docker client without an engine cannot."""
     if shutil.which("docker") is None:
         return False
     try:
@@ -85,14 +85,14 @@ def _buildah(file: Path, image: str | None, place: Path, progress: Progress) -> 
     need("buildah", "build an image without a docker engine")
     wheels.wheelhouse(progress)
     progress.line(f"image: {tag()} by buildah")
-    # A store of its own, which goes with the scratch folder.
-    name = f"docker.io/library/{tag()}"  # what nodes make of a name without a registry
+    # A separate store, which is removed with the scratch folder.
+    name = f"docker.io/library/{tag()}"  # the full form of a name without a registry, as nodes use it
     store = ["buildah", "--root", str(place / "store"), "--runroot", str(place / "run"), "--storage-driver", "vfs"]
     build = ["build", "--isolation", "chroot", *_base(image), "--tag", name, "--file", str(ROOT / "Dockerfile")]
     try:
         run_apart([*store, *build, str(ROOT)], "building the image", place / "build.log")
     except ImageError as error:
-        hint = "If its base cannot be had from a registry here: scripts/image --debian makes a stand-in."
+        hint = "If the base image cannot be pulled from a registry here: scripts/image --debian makes a replacement."
         raise ImageError(f"{error}\n{hint}" if "docker-archive:" not in (image or "") else str(error)) from error
     run_apart([*store, "push", name, f"docker-archive:{file}:{name}"], "writing the image", place / "push.log")
 

@@ -1,4 +1,4 @@
-"""The image that examples/pod.yaml runs, for nodes that reach no registry: Debian's static busybox."""
+"""The image that examples/pod.yaml uses, for nodes that cannot reach a registry: Debian's static busybox."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TAG = "docker.io/library/busybox:latest"
 
 
 def busybox(progress: Progress) -> Path:
-    """Return the archive of an image with a shell and the usual small programs."""
+    """Return the archive of an image with busybox's shell and programs."""
     program = _program()
     links = run([str(program), "--list"], "asking busybox for its programs").split()
 
@@ -49,7 +49,7 @@ def _program() -> Path:
 
 
 def _has_interpreter(program: Path) -> bool:
-    """Whether an ELF program of 64 bits names a loader (a program header PT_INTERP, elf(5)), so is not static."""
+    """Return whether a 64-bit ELF program names a loader (program header PT_INTERP, elf(5)): then it is not static."""
     content = program.read_bytes()
     offset, size, count = (int.from_bytes(content[a:b], "little") for a, b in ((32, 40), (54, 56), (56, 58)))
     headers = (content[offset + n * size :] for n in range(count))

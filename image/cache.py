@@ -1,4 +1,4 @@
-"""Keeps what takes long to make, in the user's cache folder: whole or not at all, and made by one process at a time."""
+"""Keeps archives that take long to make in the user's cache folder. One process at a time makes them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from devcluster.locking import locked
 from devcluster.progress import Progress
 from image.errors import ImageError
 
-# Of one thing in several versions (the image, with each change of the sources) as many are kept.
+# How many versions of one archive are kept. Each change of the sources makes another version of the image.
 KEPT = 3
 
 
 def folder() -> Path:
-    """Where images are kept: `image` under the project's cache folder. Raises ImageError if it cannot be made."""
+    """Return the folder `image` in the project's cache folder. Raises ImageError if it cannot be created."""
     try:
         found = cache_folder() / "image"
         found.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def folder() -> Path:
 
 
 def key_of(parts: Iterable[str | Path]) -> str:
-    """A short digest of texts and of files: names, modes and contents; of folders, all below but bytecode."""
+    """Return a short digest of texts and of files (name, mode, content). Folders count with all files but bytecode."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, str):
@@ -47,10 +47,10 @@ def key_of(parts: Iterable[str | Path]) -> str:
 
 
 def kept(kind: str, key: str, make: Callable[[Path, Path], None], progress: Progress) -> Path:
-    """Return the archive of that kind and key, made by `make(file, scratch folder)` if it is not there.
+    """Return the archive of this kind and key. If it is missing, `make(file, scratch folder)` makes it.
 
-    Two at once: one makes it, the other waits and takes it. The scratch folder is removed at the end, and by the
-    next one if this process is killed.
+    If two processes want it at the same time, one makes it and the other waits for it. The scratch folder is removed at
+    the end. If this process is killed, the next process removes it.
     """
     wanted = folder() / f"{kind}-{key}.tar"
     if not wanted.exists():
@@ -66,10 +66,10 @@ def kept(kind: str, key: str, make: Callable[[Path, Path], None], progress: Prog
 
 @contextmanager
 def scratch(progress: Progress) -> Iterator[Path]:
-    """A folder for one's work, while no other process has one."""
+    """Create a scratch folder for the body. Only one process at a time has one."""
     place = folder()
     with locked(place, "another process makes an image: waiting for it", progress):
-        for left in place.glob("making-*"):  # by a process that was killed
+        for left in place.glob("making-*"):  # left by a process that was killed
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix="making-", dir=place) as made:
             yield Path(made)

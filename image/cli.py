@@ -1,6 +1,6 @@
-"""`scripts/image`: make an image, print the archive's path.
+"""The command `scripts/image`: it builds an image and prints the path of its archive.
 
-stdout has the path alone, so that scripts can use it; all else goes to stderr.
+Only the path goes to stdout, so that scripts can use it. Everything else goes to stderr.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from image.errors import ImageError
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--base", "image", metavar="IMAGE", help="The base image.  [default: the Dockerfile's]")
-@click.option("--debian", is_flag=True, help="On a stand-in made of Debian's packages: needs no registry, but root.")
-@click.option("--only-base", is_flag=True, help="That stand-in alone.")
-@click.option("--busybox", is_flag=True, help=f"Instead, {busybox_image.TAG}, which examples/pod.yaml runs.")
-@click.option("--wheelhouse", is_flag=True, help="Only build/wheelhouse, for a docker build by hand.")
+@click.option(
+    "--debian", is_flag=True, help="Use a base image made from Debian's packages. It needs root, but no registry."
+)
+@click.option("--only-base", is_flag=True, help="Build only that base image.")
+@click.option("--busybox", is_flag=True, help=f"Build {busybox_image.TAG} instead, which examples/pod.yaml uses.")
+@click.option("--wheelhouse", is_flag=True, help="Only fill build/wheelhouse, for running docker build yourself.")
 @click.option("--mirror", default=base.MIRROR, show_default=True, help="Where Debian's packages come from.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.tar",
-              help="Write the archive there as well.  [default: in the cache, or build/]")  # fmt: skip
+              help="Also write the archive here.  [default: only in the cache, or in build/]")  # fmt: skip
 def main(
     image: str | None,
     debian: bool,
@@ -34,10 +36,10 @@ def main(
     mirror: str,
     output: Path | None,
 ) -> None:
-    """Make the operator's image as a docker-archive and print the archive's path.
+    """Build the operator's image as a docker-archive file, and print the file's path.
 
-    `docker load -i`, `kind load image-archive` and `ctr -n k8s.io images import` take it. By a docker engine if one
-    answers, which then has the image, too; else by buildah.
+    `docker load -i`, `kind load image-archive` and `ctr -n k8s.io images import` can load it. If a docker engine
+    answers, it builds the image and also keeps it. Otherwise buildah builds it.
     """
     if sum([image is not None, debian, only_base, busybox, wheelhouse]) > 1:
         raise click.UsageError("--base, --debian, --only-base, --busybox and --wheelhouse exclude each other")

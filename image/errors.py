@@ -1,9 +1,9 @@
-"""What can go wrong, as a sentence for the person who started it."""
+"""The errors of `image`. Each message is a sentence for the person who started it."""
 
 
 class ImageError(Exception):
-    """The image cannot be made; the text names the cause and a way out."""
+    """The image cannot be built. The message says why, and what to do."""
 
 
 class NotHereError(ImageError):
-    """This machine lacks what it takes: a program, or root."""
+    """This machine lacks something that is needed: a program, or root."""

@@ -1,4 +1,4 @@
-"""Start the programs that do the work, so that a failure is a sentence and a kill leaves nothing behind."""
+"""Runs programs. A failure becomes an error with a sentence, and a kill leaves no processes or mounts behind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from image.errors import ImageError, NotHereError
 
 
 def need(program: str, what_for: str) -> None:
-    """Raise NotHereError unless the program is there."""
+    """Raise NotHereError unless the program is installed."""
     if shutil.which(program) is None:
         raise NotHereError(f"{program} is needed to {what_for}: install the Debian package {program}.")
 
@@ -26,7 +26,7 @@ def need_root(what_for: str) -> None:
 
 
 def run(argv: Sequence[str], doing: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
-    """Run a program to its end and return its stdout. Raises ImageError with the end of what it said."""
+    """Run a program, and return its stdout. If it fails, raise ImageError with the end of its output."""
     done = subprocess.run(argv, env=env, cwd=cwd, capture_output=True, text=True, errors="replace")
     if done.returncode != 0:
         said = "\n".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-15:])
@@ -35,9 +35,10 @@ def run(argv: Sequence[str], doing: str, env: Mapping[str, str] | None = None, c
 
 
 def run_apart(argv: Sequence[str], doing: str, log: Path, env: Mapping[str, str] | None = None) -> None:
-    """Run a program of root's in mount and process namespaces of its own: what it mounts and starts ends with it.
+    """Run a program as root in new mount and process namespaces. Its mounts and child processes end with it.
 
-    And it ends with this process, even by SIGKILL. Raises ImageError with the end of its output, which is in `log`.
+    It ends with this process, even if that is killed by SIGKILL. Its output goes to `log`. If it fails, raise
+    ImageError with the end of the output.
     """
     need("unshare", doing)
     apart = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", *argv]

@@ -1,7 +1,7 @@
-"""What the image installs, fetched before its build, so that the build needs no network.
+"""Fills `build/wheelhouse` with the wheels that the image installs, so that its build needs no network.
 
-`build/wheelhouse` gets a wheel of each line of requirements/image.txt, checked by its hash, for every Python that the
-project supports, since the base image decides which one it is; pip and setuptools; and the project's own wheel.
+It contains a wheel for each line of requirements/image.txt, checked by its hash, for every Python that the project
+supports (the base image decides which one is used), pip and setuptools, and the project's own wheel.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from image.tools import run
 ROOT = Path(__file__).parents[1]
 WHEELHOUSE = ROOT / "build" / "wheelhouse"
 PYTHONS = ("3.11", "3.12", "3.13")  # as in pyproject.toml
-# The oldest glibc that has to do, and what newer wheels ask for: all below Debian bookworm's 2.36.
+# The oldest supported glibc, and those that newer wheels need. All are below Debian bookworm's 2.36.
 GLIBC = (17, 24, 26, 27, 28, 31, 34)
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 def wheelhouse(progress: Progress, target: Path = WHEELHOUSE) -> Path:
-    """Make the folder anew and return it; what others made is fetched only if other versions are wanted than it has.
+    """Fill the folder, and return it. Wheels of others are downloaded only if their versions have changed.
 
-    Raises ImageError, and then leaves the old folder, if a wheel cannot be had.
+    Raises ImageError if a wheel cannot be downloaded. Then the old folder stays.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     pinned = [ROOT / "requirements" / name for name in ("build.txt", "image.txt")]
@@ -58,7 +58,7 @@ def _pip(*arguments: str, doing: str, **environment: str) -> None:
     try:
         run([sys.executable, "-m", "pip", *arguments], doing, {**os.environ, **environment})
     except ImageError as error:
-        hint = "Is a package index reachable? PIP_INDEX_URL names a mirror; the hashes are checked in any case."
+        hint = "Is a package index reachable? Set PIP_INDEX_URL to use a mirror; the hashes are always checked."
         raise ImageError(f"{error}\n{hint}") from error
 
 
@@ -78,7 +78,7 @@ def _download(requirements: Path, folder: Path, python: str) -> None:
 
 
 def _own(source: Path, folder: Path) -> None:
-    # From a copy: setuptools leaves a build folder behind, and takes what it finds in an old one.
+    # Built from a copy: setuptools leaves a build folder behind, and would use files of an old one.
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy2(ROOT / name, source)
@@ -88,6 +88,6 @@ def _own(source: Path, folder: Path) -> None:
         *("wheel", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-index", f"--find-links={folder}"),
         *(f"--wheel-dir={folder}", str(source)),
         doing="building the wheel of this project",
-        PIP_FIND_LINKS="",  # the pinned setuptools alone
-        SOURCE_DATE_EPOCH="315532800",  # the first that a zip can hold: the same sources give the same wheel
+        PIP_FIND_LINKS="",  # only the pinned setuptools
+        SOURCE_DATE_EPOCH="315532800",  # the earliest time in a zip file, so that the same sources give the same wheel
     )

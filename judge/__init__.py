@@ -1,17 +1,18 @@
-"""The judge: says whether the promises of docs/promises.md held in a run that is over.
+"""The judge: it checks whether the promises of docs/promises.md held in a run that has ended.
 
-It is a stranger to what it judges. It imports nothing of the operator or of its layer, asks neither, and believes
-no log of theirs: it reads every revision that etcd ever stored, and what the API server's audit log says about who
-asked for it. What the operator writes is known to it only as the fields that any user can see (shapes.py).
+It is independent of what it judges. It imports nothing of kopf_ha or the operator, and does not read their logs. It
+reads every revision that etcd stored, and the API server's audit log, which says who sent which request. It knows only
+those fields of the operator's objects that any user can see (shapes.py).
 
     history = judge.read_history("https://127.0.0.1:2379", ca, cert, key)
     verdict = judge.judge(history, judge.read_audit(["audit.log"]), judge.Expectations(min_terms=2))
     assert verdict.ok, verdict
 
-Some of it can be said only of a run that had become quiet (`Expectations.quiet_after`): what was left of claims that
-are gone, and who waits although an address is free.
+Some checks need a run that had become quiet at the end (`Expectations.quiet_after`): whether anything is left of claims
+that are gone, and whether claims wait although an address is free.
 
-It needs an etcd that was never compacted and an API server that stores JSON (`--storage-media-type=application/json`).
+The judge needs an etcd that was never compacted, and an API server that stores JSON
+(`--storage-media-type=application/json`).
 """
 
 from judge.audit import AuditEntry, read_audit

@@ -1,4 +1,4 @@
-"""`python -m judge`: 0 when every promise held, 1 when one broke, 2 when there was nothing to judge."""
+"""Runs `python -m judge`. It exits with 0 if every promise held, 1 if one was broken, 2 if there is no history."""
 
 from __future__ import annotations
 
@@ -51,33 +51,33 @@ def _history(args: argparse.Namespace) -> History:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m judge", description="Say whether the promises held in a run.")
+    parser = argparse.ArgumentParser("python -m judge", description="Check whether the promises held in a run.")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--etcd", metavar="URL", help="read the history from this etcd")
-    source.add_argument("--from", dest="load", metavar="FILE", help="read a history that --dump wrote")
+    source.add_argument("--from", dest="load", metavar="FILE", help="read a history that was written by --dump")
     parser.add_argument("--ca", metavar="FILE", help="etcd's CA")
     parser.add_argument("--cert", metavar="FILE", help="client certificate")
-    parser.add_argument("--key", metavar="FILE", help="its key")
-    parser.add_argument("--dump", metavar="FILE", help="write the history to a file (Secrets are left out)")
+    parser.add_argument("--key", metavar="FILE", help="the client certificate's key")
+    parser.add_argument("--dump", metavar="FILE", help="write the history to a file (without Secrets)")
     audit = "audit logs of all API servers"
     parser.add_argument("--audit", metavar="FILE", nargs="+", action="extend", default=[], help=audit)
     parser.add_argument("--operator-user", metavar="USER", help="system:serviceaccount:NAMESPACE:NAME")
-    lease = "a Lease to judge, besides those that stamps name"
+    lease = "a Lease to judge, in addition to those in stamps"
     parser.add_argument("--lease", metavar="NAMESPACE/NAME", action="append", default=[], help=lease)
-    parser.add_argument("--unfenced", action="store_true", help="no stamps are expected (comparison modes)")
-    tampered = "the Lease was edited on purpose"
+    parser.add_argument("--unfenced", action="store_true", help="do not expect stamps (for the comparison modes)")
+    tampered = "the Lease was edited on purpose; report its findings as notes"
     parser.add_argument("--lease-tampered", action="store_true", help=tampered)
-    least = "fail when fewer were seen (%(default)s)"
+    least = "fail if fewer were seen (default: %(default)s)"
     for name, default in (("terms", 1), ("bound-claims", 1), ("refusals", 0)):
         parser.add_argument(f"--min-{name}", type=int, metavar="N", default=default, help=least)
-    gate = "writes that the operator held back itself"
+    gate = "how many writes the operator refused itself, before sending"
     parser.add_argument("--gate-refusals", type=int, metavar="N", default=0, help=gate)
-    quiet = "the run was quiet from there on: fail when something changes after it, is left behind, or waits in vain"
+    quiet = "the run was quiet after this revision: fail if something changes, is left behind, or waits in vain"
     parser.add_argument("--quiet-after", type=int, metavar="REVISION", help=quiet)
-    older = "it frees addresses before the claim is gone, and stamps no waiting claims"
+    older = "judge a version that frees addresses before the claim is gone, and stamps no waiting claims"
     parser.add_argument("--older-operator", action="store_true", help=older)
     parser.add_argument("--no-pods", action="store_true", help="the operator does not run in pods")
-    whole = "no API server was killed: fail when a write has no entry in the audit logs"
+    whole = "no API server was killed: fail if a write has no entry in the audit logs"
     parser.add_argument("--audit-whole", action="store_true", help=whole)
     return parser
 

@@ -1,8 +1,8 @@
 """I5: no address is given to two claims, at any revision.
 
-Two living claims with one address are a duplicate, whichever records say it (book.py) and of whichever pool, since
-pools that overlap may not both be active. A claim that is being deleted lives until it is gone: a ConfigMap that is
-created for it late publishes, too. One for a claim that is gone is garbage, which leaks.py judges.
+Two existing claims with one address are a duplicate, whichever records say so (book.py). Their pools do not matter,
+since overlapping pools must not both be active. A claim that is being deleted exists until it is gone: a ConfigMap that
+is created for it late still publishes its address. A ConfigMap for a claim that is gone is garbage; see leaks.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TWICE = "given twice"
 
 
 def no_address_twice(history: History, writers: Writers, *, fenced: bool = False) -> Iterator[Finding]:
-    """I5: each pair of claims that had one address at one revision, once."""
+    """I5: find each pair of claims that had one address at the same revision. Each pair is reported once."""
     book = Book(fenced=fenced)
     reported = set()
     for change in history.of(POOLS, CLAIMS, CHILDREN):
@@ -44,7 +44,7 @@ def no_address_twice(history: History, writers: Writers, *, fenced: bool = False
 
 
 def given_by_record(history: History, writers: Writers, *, fenced: bool = False) -> Iterator[Finding]:
-    """I5: a claim gets, and its ConfigMap publishes, what a pool records for that claim and for no other."""
+    """I5: find addresses that a claim got, or a ConfigMap published, without the pool's record for that claim."""
     book = Book(fenced=fenced)
     for change in history.of(POOLS, CLAIMS, CHILDREN):
         _, gained = book.turn(change)

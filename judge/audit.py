@@ -1,4 +1,4 @@
-"""The API server's audit log: who asked for what, and what was answered."""
+"""Reads the API server's audit log: who sent which request, and what was answered."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ class AuditEntry:
     name: str
     code: int
     revision: int | None
-    """The revision that it made, by the answer, where the audit policy keeps answers."""
+    """The revision that the request made, according to its answer. None if the audit policy keeps no answers."""
     dry_run: bool = False
     doubtful: bool = False
-    """A deletion whose URL says that it was a dry run, and whose body, which would count instead, was not kept."""
+    """Whether a deletion's URL says that it was a dry run, but its body, which would count instead, was not kept."""
     reason: str = ""
 
     @property
     def write(self) -> bool:
-        """Whether it asked for a change that counts."""
+        """Whether it is a write, and not a dry run."""
         return self.verb in WRITES and not self.dry_run
 
     @property
     def accepted(self) -> bool:
-        """Whether the answer was a yes."""
+        """Whether it succeeded (2xx)."""
         return 200 <= self.code < 300
 
 
 def read_audit(paths: Iterable[str | Path]) -> list[AuditEntry]:
-    """Read the logs of all API servers, in the order of the answers.
+    """Read the logs of all API servers, and return the entries in the order of the answers.
 
-    A line that was cut off, as a killed API server leaves it, is skipped: who made that write is then not known.
+    A killed API server can leave an incomplete line. It is skipped, so the writer of that request stays unknown.
     """
     entries = []
     for path in paths:
@@ -75,7 +75,7 @@ def parse(event: dict[str, Any]) -> AuditEntry:
     answer = event.get("responseObject") or {}
     meta = answer.get("metadata") or {}
     version = str(meta.get("resourceVersion", ""))
-    # who removes the last finalizer is answered with the object as it was before it went, and its old revision
+    # the answer to the removal of the last finalizer is the object as it was before, with its old revision
     went = bool(meta.get("deletionTimestamp")) and not meta.get("finalizers") and event.get("verb") in EDITS
     dry_run, doubtful = _dry_run(event)
     return AuditEntry(
@@ -98,9 +98,9 @@ def parse(event: dict[str, Any]) -> AuditEntry:
 
 
 def _dry_run(event: dict[str, Any]) -> tuple[bool, bool]:
-    """Whether it was a dry run, and whether that is in doubt.
+    """Return whether it was a dry run, and whether that is in doubt.
 
-    When a DELETE has a body, the API server takes its options from there and ignores the URL: `?dryRun=All` deletes.
+    If a DELETE has a body, the API server takes the options from the body and ignores `?dryRun=All` in the URL.
     """
     asked = "dryRun" in parse_qs(urlsplit(event.get("requestURI", "")).query)
     if event.get("verb") not in DELETIONS:
@@ -112,6 +112,6 @@ def _dry_run(event: dict[str, Any]) -> tuple[bool, bool]:
 
 
 def _sortable(timestamp: str) -> str:
-    """RFC 3339 with six digits of a second, so that text sorts as time."""
+    """Return an RFC 3339 timestamp with six digits of a second, so that sorting text sorts by time."""
     whole, _, fraction = timestamp.rstrip("Z").partition(".")
     return f"{whole}.{fraction:0<6}"

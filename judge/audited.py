@@ -1,4 +1,4 @@
-"""I8 by the audit log: whether it shows each of the operator's writes, and that a pod made it."""
+"""I8, checked by the audit log: each of the operator's writes is in the log, and a pod sent it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from judge.writers import Writers
 
 
 def writes_have_a_pod(history: History, audit: Iterable[AuditEntry], writers: Writers) -> Iterator[Finding]:
-    """I8: the operator's account writes from pods only, and nobody else stamps."""
+    """I8: find writes of the operator's account without a pod, and stamps by other accounts."""
     if not writers.operator_user:
-        return  # then pods are what the operator is known by
+        return  # then anything that writes from a pod counts as the operator
     for entry in audit:
         if entry.write and entry.accepted and not entry.pod_uid and entry.user == writers.operator_user:
             if entry.resource in EXEMPT:
@@ -31,9 +31,9 @@ def writes_have_a_pod(history: History, audit: Iterable[AuditEntry], writers: Wr
 
 
 def unaudited(history: History, writers: Writers) -> list[Change]:
-    """Changes of what the operator writes that no entry explains.
+    """Return changes of the operator's objects without an audit entry.
 
-    Ends of objects are left out: their answers name no revision, so an entry cannot always be told from another.
+    Deletions are left out: their answers contain no revision, so their entries cannot always be identified.
     """
     return [
         change
@@ -45,7 +45,7 @@ def unaudited(history: History, writers: Writers) -> list[Change]:
 
 
 def all_is_audited(history: History, writers: Writers) -> Iterator[Finding]:
-    """I8: each change has an entry. Only where no API server was killed, which cuts its log off."""
+    """I8: find changes without an audit entry. Only for runs without killed API servers, whose logs end early."""
     for change in unaudited(history, writers):
         party, key = writers.party(change), str(change.key)
         sentence = f"the audit log does not show the write of {key} at revision {change.revision} by {party}"

@@ -1,7 +1,7 @@
 """I4: no decision of a term is made from an object that an earlier term could still write.
 
-What a decision reads is stamped in the same term before: all pools before the first decision, and before a pool becomes
-active all claims that an earlier term may have promised an address.
+A term stamps an object before it decides from it: all pools before its first decision, and before a pool becomes
+active, all claims to which an earlier term may have promised an address.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from judge.finding import Finding, Party
 from judge.history import Change, History, Key, Object, uid_of
-from judge.leases import Leases
+from judge.leases import Leases, named
 from judge.shapes import (
     CLAIMS,
     POOLS,
@@ -26,11 +26,11 @@ from judge.shapes import (
     stamp_of,
 )
 
-SET_ASIDE = "SetAside"  # the reason of the Event that names pools that a term could not stamp
+SET_ASIDE = "SetAside"  # the reason of the Event about pools that a term could not stamp
 
 
 def barrier_comes_first(history: History) -> Iterator[Finding]:
-    """I4, by claims: a term gives addresses only from pools that it, or a later term, has stamped."""
+    """I4, by claims: find claims that got an address from a pool that no term from theirs on had stamped yet."""
     pools: dict[str, Stamp | None] = {}
     for change in history.of(POOLS, CLAIMS):
         if is_pool(change.key):
@@ -49,7 +49,7 @@ def barrier_comes_first(history: History) -> Iterator[Finding]:
 
 @dataclass
 class _Term:
-    """What is known of a term: when it began, when it decided first, and which pools had no stamp of it then."""
+    """A term: when it began, its first decision, and the pools that did not have its stamp then."""
 
     began: int
     decided: Change | None = None
@@ -57,10 +57,11 @@ class _Term:
 
 
 def no_pool_is_skipped(history: History, leases: Leases) -> Iterator[Finding]:
-    """I4, by pools: before a term decides first, it has stamped every pool from which it decides anything.
+    """I4, by pools: find decisions from a pool that the term had not stamped before its first decision.
 
-    Pools that were made when the term had begun are stamped when they are taken on. A pool that could not be stamped is
-    set aside: nothing may be decided from it. If an Event says so, it may be stamped later in the term, and give then.
+    Pools that were created after the term began are stamped with its first write of them, so they do not count. A pool
+    that could not be stamped is set aside, and nothing may be decided from it. If an Event says that it was set aside,
+    it may be stamped later in the term and be used after that.
     """
     pools: dict[Key, Object] = {}
     born: dict[str, int] = {}
@@ -104,10 +105,11 @@ def no_pool_is_skipped(history: History, leases: Leases) -> Iterator[Finding]:
 
 
 def claims_are_stamped_before_activation(history: History) -> Iterator[Finding]:
-    """I4, by claims that wait: each one that no active pool records is stamped in the term that activates a pool.
+    """I4, by waiting claims: find claims without a stamp of the term when that term activated a pool.
 
-    An earlier leader may stand still with an address for it in its hands, of a pool that was removed by force since.
-    Claims that were made after the term's first write were promised nothing by an earlier one.
+    An earlier leader may be paused just before it writes an address to a claim, from a pool that was deleted by force
+    since. Claims that an active pool records are safe, and so are claims that were created after the term's first
+    write: no earlier term promised them anything.
     """
     claims: dict[str, tuple[Key, Stamp | None]] = {}
     born: dict[str, int] = {}
@@ -118,7 +120,7 @@ def claims_are_stamped_before_activation(history: History) -> Iterator[Finding]:
         if stamp:
             began.setdefault((stamp.lease, stamp.token), change.revision)
         if is_claim(change.key):
-            for uid in {uid_of(change.before), uid_of(change.after)} - {""}:
+            for uid in change.uids:
                 claims.pop(uid, None)
             if change.after is not None:
                 claims[change.uid] = change.key, stamp
@@ -135,30 +137,28 @@ def claims_are_stamped_before_activation(history: History) -> Iterator[Finding]:
                 bears = f"bore {has}" if has else "bore no stamp"
                 sentence = f"{change.key} became active under {stamp} while {key} (uid {uid}) {bears}"
                 yield _finding("claim not stamped before the activation", change, parties, sentence)
-        for uid in {uid_of(change.before), uid_of(change.after)} - {""}:
+        for uid in change.uids:
             active.pop(uid, None)
         if change.after is not None and is_active(change.after):
             active[change.uid] = change.after
 
 
 def _began(leases: Leases, stamp: Stamp, seen: int) -> int:
-    """When the Lease gave the token; a term lists what it stamps after that."""
-    given = (t.since for t in leases.terms if t.token == stamp.token and t.since <= seen and _by(t.lease, stamp))
+    """Return the revision at which the term got its token. It lists the objects that it stamps after that."""
+    given = (
+        t.since for t in leases.terms if t.token == stamp.token and t.since <= seen and named(stamp.lease, t.lease)
+    )
     return max(given, default=seen)
 
 
-def _by(lease: str, stamp: Stamp) -> bool:
-    return stamp.lease in (lease, lease.rsplit("/", 1)[-1])
-
-
 def _gives(change: Change) -> bool:
-    """Whether a claim got an address."""
+    """Return whether a claim got an address."""
     address = claim_address(change.after)
     return is_claim(change.key) and bool(address) and not (change.same and claim_address(change.before) == address)
 
 
 def _records(change: Change) -> bool:
-    """Whether a pool's record changed."""
+    """Return whether a pool's record changed."""
     return is_pool(change.key) and change.same and recorded(change.before) != recorded(change.after)
 
 
@@ -167,7 +167,7 @@ def _covers(pool: Object | None, stamp: Stamp) -> bool:
 
 
 def _reaches(has: Stamp | None, stamp: Stamp) -> bool:
-    """Whether an object bears the stamp of that term, or of a later one."""
+    """Return whether a stamp is of the term of the other stamp, or of a later term."""
     return has is not None and has.lease == stamp.lease and has.token >= stamp.token
 
 
@@ -176,7 +176,7 @@ def _named(pools: dict[Key, Object], name: str) -> Object | None:
 
 
 def _names(message: str, pool: Key) -> bool:
-    """Whether an Event's message names the pool, or says that there are more than it names."""
+    """Return whether an Event's message names the pool, or says that it does not name all pools."""
     return " more" in message or any(word.strip(":;,()").rsplit("/", 1)[-1] == pool.name for word in message.split())
 
 

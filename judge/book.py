@@ -1,6 +1,6 @@
-"""Who has which address, as three records say it: a pool's allocations, a claim's status, a claim's ConfigMap.
+"""Who has which address, according to three records: a pool's allocations, a claim's status, a claim's ConfigMap.
 
-A claim has an address while any of them says so.
+A claim has an address as long as one of them says so.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ Hold = tuple[str, str]  # address, uid of the claim
 
 
 class Book:
-    """Who has which address, kept up to date change by change.
+    """Who has which address, updated change by change.
 
     Args:
-        fenced: the operator's ConfigMaps bear a stamp. Then one without is a user's, whatever it says, and counts for
-            nothing.
+        fenced: whether the operator's ConfigMaps have a stamp. Then one without a stamp is a user's, and is ignored.
     """
 
     def __init__(self, *, fenced: bool = False) -> None:
@@ -37,14 +36,16 @@ class Book:
         self.status: dict[str, str] = {}
         self.records: dict[Hold, set[Key]] = defaultdict(set)
         self.since: dict[Hold, Change] = {}
-        self.dropped: dict[Hold, Change] = {}  # what nobody says since the last change, and who said it first
+        self.dropped: dict[
+            Hold, Change
+        ] = {}  # what no record says since the last change, with the change that said it first
         self.users: dict[str, set[str]] = defaultdict(set)
         self._going: set[Key] = set()  # ConfigMaps that are being deleted
 
     def turn(self, change: Change) -> tuple[set[Hold], set[Hold]]:
-        """Take one change in; return what its record no longer says, and what it newly says."""
+        """Take in one change. Return what its record no longer says, and what it says now."""
         if is_claim(change.key):
-            for uid in {uid_of(change.before), uid_of(change.after)} - {""}:
+            for uid in change.uids:
                 self.claims.pop(uid, None)
                 self.status.pop(uid, None)
             if change.after is not None:
@@ -69,25 +70,25 @@ class Book:
         return lost, gained
 
     def pool_records(self, pool: str, hold: Hold) -> bool:
-        """Whether the pool of that name says so."""
+        """Return whether the pool of this name records it."""
         return any(is_pool(key) and key.name == pool for key in self.records.get(hold, ()))
 
     def pools_of(self, address: str) -> dict[str, Key]:
-        """The claims that pools record the address for, by uid, and a pool that does."""
+        """Return the claims that pools record the address for, by uid, each with such a pool."""
         keys = {uid: next(filter(is_pool, self.records[address, uid]), None) for uid in self.users.get(address, ())}
         return {uid: key for uid, key in keys.items() if key}
 
     def children(self, hold: Hold) -> list[Key]:
-        """The ConfigMaps that say so, but for those that are being deleted: what a user keeps by a finalizer is his."""
+        """Return the ConfigMaps that publish it, except those being deleted: a user's finalizer may keep them."""
         found = (key for key in self.records.get(hold, ()) if key.resource == CHILDREN)
         return sorted(key for key in found if key not in self._going)
 
     def name(self, uid: str) -> str:
-        """A living claim, named."""
+        """Return the name of an existing claim, for a sentence."""
         return f"{self.claims[uid].title} (uid {uid})"
 
     def _difference(self, change: Change) -> tuple[set[Hold], set[Hold]]:
-        if is_pool(change.key):  # it can be long, and only a little of it changes
+        if is_pool(change.key):  # a record can be long, and only a small part of it changes
             old, new = recorded(change.before), recorded(change.after)
             before = {allocation(*entry) for entry in old - new}
             after = {allocation(*entry) for entry in new - old}
@@ -96,7 +97,7 @@ class Book:
         return before - after, after - before
 
     def _holds(self, key: Key, obj: Object | None) -> set[Hold]:
-        """What a claim or a child says."""
+        """Return what a claim or a ConfigMap says."""
         if is_claim(key):
             address = claim_address(obj)
             return {(address, uid_of(obj))} if address else set()

@@ -1,4 +1,4 @@
-"""I5's aftermath: what was given twice is shown on both claims, for people to decide which one to delete."""
+"""I5, if it was broken: both claims show that they have one address, so that people can delete one of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CONDITION = "AddressConflict"
 
 
 def conflicts_are_shown(history: History, *, fenced: bool = False) -> Iterator[Finding]:
-    """I5: when a run has become quiet, each claim whose address another one has, too, has a condition that says so."""
+    """I5: find claims that share an address with another claim, without a condition that says so, after a quiet run."""
     book = Book(fenced=fenced)
     for change in history.of(POOLS, CLAIMS, CHILDREN):
         book.turn(change)

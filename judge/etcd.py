@@ -1,8 +1,8 @@
-"""Reads the whole history out of etcd, by the JSON gateway on its client URL.
+"""Reads the whole history from etcd, through the JSON gateway on its client URL.
 
-Every revision of etcd changes at least one key, so a watch of all keys from the start must show every number up to
-the current one: a hole is an error, and so is a compacted history. Secrets are left out, since a history may travel
-with a bug report.
+Every revision of etcd changes at least one key. So a watch of all keys from the start must show every revision up to
+the current one. A missing revision is an error, and so is a compacted history. Secrets are left out, since a history
+may be attached to a bug report.
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ def read_history(
     *,
     timeout: float = 30.0,
 ) -> History:
-    """Read all revisions up to the current one; `timeout` is the longest silence in seconds."""
+    """Read all revisions up to the current one. `timeout` is the longest time without data, in seconds.
+
+    Raises:
+        HistoryError: etcd cannot be read, or its history is incomplete.
+    """
     with requests.Session() as session:
         session.trust_env = False
         session.verify = str(ca) if ca else True
@@ -55,7 +59,7 @@ def _current_revision(session: requests.Session, url: str, timeout: float) -> in
 
 
 def lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Cut a stream into lines, however it was cut into chunks."""
+    """Split a stream of chunks into lines."""
     parts: list[bytes] = []
     for chunk in chunks:
         *ends, rest = chunk.split(b"\n")
@@ -70,7 +74,7 @@ def lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def writes(messages: Iterable[dict[str, Any]], until: int) -> Iterator[tuple[int, Key, Object | None]]:
-    """Turn answers of a watch into writes, up to a revision and with none missing."""
+    """Turn the answers of a watch into writes, up to a revision. A missing revision raises HistoryError."""
     last = 1  # the revision of an empty etcd
     if last >= until:
         return
@@ -81,7 +85,7 @@ def writes(messages: Iterable[dict[str, Any]], until: int) -> Iterator[tuple[int
         if answer.get("canceled"):
             compacted = answer.get("compact_revision")
             why = f"compacted up to revision {compacted}" if compacted else answer.get("cancel_reason", "no reason")
-            raise HistoryError(f"etcd does not give the whole history: {why}")
+            raise HistoryError(f"etcd does not have the whole history: {why}")
         for event in answer.get("events", ()):
             revision = int(event["kv"]["mod_revision"])
             if revision > until:
@@ -92,7 +96,7 @@ def writes(messages: Iterable[dict[str, Any]], until: int) -> Iterator[tuple[int
             write = _write(event)
             if write:
                 yield revision, *write
-        # events of one revision can be spread over fragments of one answer
+        # the events of one revision can be split into fragments of one answer
         if last >= until and not answer.get("fragment"):
             return
     raise HistoryError(f"the watch ended at revision {last} of {until}")

@@ -1,4 +1,4 @@
-"""What the judge has to say: findings, and the parties in them."""
+"""The judge's findings, with the parties that they name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from judge.shapes import Stamp
 
 @dataclass(frozen=True)
 class Party:
-    """Who made a write, and how that is known."""
+    """Who sent a write, and how that is known."""
 
     name: str
     pod_uid: str = ""
@@ -19,12 +19,12 @@ class Party:
 
     @classmethod
     def stamped(cls, stamp: Stamp) -> Party:
-        """The party that a stamp names."""
+        """Return the party that a stamp names."""
         return cls(f"pod {stamp.holder.split('_', 1)[0]}", stamp.pod_uid, stamp.token)
 
     @classmethod
     def audited(cls, entry: AuditEntry) -> Party:
-        """The party that the audit log names."""
+        """Return the party that the audit log names."""
         name = f"pod {entry.pod}" if entry.pod else f"{entry.user} ({entry.agent.split(' ', 1)[0]})"
         return cls(name, entry.pod_uid, None, "audit log")
 
@@ -39,7 +39,7 @@ NOBODY = Party("somebody unknown", source="")
 
 @dataclass(frozen=True)
 class Finding:
-    """One promise that broke, once: where, on what, between whom."""
+    """One broken promise: at which revision, on which object, between which parties."""
 
     promise: str
     kind: str

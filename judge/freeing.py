@@ -1,8 +1,8 @@
-"""I5: an address comes back only when nothing can publish it for its claim any more.
+"""I5: an address is freed only when nothing can publish it for its claim any more.
 
-A creation is no compare-and-swap: a paused leader can send a claim's ConfigMap at any later time. It harms nobody when
-its owner is gone. So the order of taking back is: ConfigMap, finalizer, and the pool's entry last, when the claim and
-its ConfigMap are gone.
+A creation is not compare-and-swap: a paused leader can send a claim's ConfigMap at any later time. That does no harm
+once the claim is gone. So the order is: ConfigMap, finalizer, and the pool's entry last, when the claim and its
+ConfigMap are gone.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from judge.writers import Writers
 def pools_keep_what_exists(
     history: History, writers: Writers, *, fenced: bool = False, early: bool = False
 ) -> Iterator[Finding]:
-    """I5: the operator drops a pool's entry only after the claim's object and its ConfigMap are gone.
+    """I5: find entries that the operator removed from a pool before the claim and its ConfigMap were gone.
 
     Args:
-        history: of the run.
-        writers: of its changes.
-        fenced: whether ConfigMaps without a stamp are users' and count for nothing.
-        early: the operator is an older one, which frees as soon as the claim's status says nothing any more.
+        history: the history of the run.
+        writers: who made its changes.
+        fenced: whether ConfigMaps without a stamp are users', and are ignored.
+        early: whether the operator is an older version, which frees an address once the claim's status has none.
     """
     book = Book(fenced=fenced)
     for change in history.of(POOLS, CLAIMS, CHILDREN):
@@ -33,8 +33,8 @@ def pools_keep_what_exists(
         if not is_pool(change.key):
             continue
         entry = writers.entry(change)
-        # An administrator who edits the record frees what he likes. Who takes a pool's finalizer away frees it, knowing
-        # or not; without an entry of the audit log that is nobody's fault.
+        # An administrator may edit the record. Removing a pool's finalizer frees its addresses, too: without an audit
+        # entry it is unknown who did that.
         if (entry and not writers.by_operator(entry)) or not (entry or change.same):
             continue
         for hold in sorted(lost):

@@ -1,4 +1,4 @@
-"""What happened, in order: every change of every object, with the object before and after it."""
+"""The history of a run: every change of every object in order, with the object before and after it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ FORMAT = "kopf-ha judge history 1"
 
 
 class HistoryError(Exception):
-    """The history cannot be judged: it is incomplete or unreadable."""
+    """The history cannot be judged, because it is incomplete or unreadable."""
 
 
 @dataclass(frozen=True, order=True)
 class Key:
-    """Where the API server keeps an object; built-in kinds have no group here."""
+    """The place of an object in etcd. Built-in kinds have no group here."""
 
     group: str
     resource: str
@@ -53,7 +53,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Change:
-    """One object changed at one revision; `before` is None at its creation, `after` at its end."""
+    """A change of one object at one revision. `before` is None at its creation, `after` at its deletion."""
 
     revision: int
     key: Key
@@ -66,8 +66,13 @@ class Change:
         return uid_of(self.after or self.before)
 
     @property
+    def uids(self) -> set[str]:
+        """The uids of the objects before and after it: two if an object was replaced by one of the same name."""
+        return {uid_of(self.before), uid_of(self.after)} - {""}
+
+    @property
     def same(self) -> bool:
-        """Whether one object stands on both sides."""
+        """Whether `before` and `after` are the same object (by uid)."""
         return self.before is not None and self.after is not None and uid_of(self.before) == uid_of(self.after)
 
 
@@ -79,12 +84,12 @@ class History:
     changes: tuple[Change, ...]
 
     def of(self, *resources: str) -> Iterator[Change]:
-        """Changes of these resources, in order."""
+        """Return the changes of these resources, in order."""
         return (change for change in self.changes if change.key.resource in resources)
 
     @cached_property
     def end(self) -> Mapping[Key, Object]:
-        """What exists at the last revision."""
+        """The objects that exist at the last revision."""
         living: dict[Key, Object] = {}
         for change in self.changes:
             living.pop(change.key, None)
@@ -94,12 +99,12 @@ class History:
 
 
 def uid_of(obj: Object | None) -> str:
-    """`metadata.uid`, or nothing."""
+    """Return `metadata.uid`, or an empty string."""
     return str((obj or {}).get("metadata", {}).get("uid", ""))
 
 
 def replay(revision: int, writes: Iterable[tuple[int, Key, Object | None]]) -> History:
-    """Build a history from writes in order; None is a deletion."""
+    """Build a history from writes in order. None stands for a deletion."""
     living: dict[Key, Object] = {}
     changes: list[Change] = []
     for at, key, after in writes:
@@ -113,7 +118,7 @@ def replay(revision: int, writes: Iterable[tuple[int, Key, Object | None]]) -> H
 
 
 def dump(history: History, path: str | Path) -> None:
-    """Keep a history as JSON lines, for a bug report."""
+    """Write a history to a file as JSON lines, for a bug report."""
     with Path(path).open("w", encoding="utf-8") as file:
         file.write(json.dumps({"format": FORMAT, "revision": history.revision}) + "\n")
         for change in history.changes:
@@ -122,7 +127,11 @@ def dump(history: History, path: str | Path) -> None:
 
 
 def load(path: str | Path) -> History:
-    """Read back what `dump` wrote."""
+    """Read a history that `dump` wrote.
+
+    Raises:
+        HistoryError: the file is not such a history.
+    """
     try:
         with Path(path).open(encoding="utf-8") as file:
             head = json.loads(file.readline())

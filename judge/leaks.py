@@ -1,7 +1,7 @@
-"""I7: what is left when a run has become quiet, of claims that are gone.
+"""I7: after a quiet run, nothing is left of claims that are gone.
 
-A run may end in the middle of things, so this is judged at its end, and only counts when it had become quiet. Nothing
-says how long an entry may stay before: the history has revisions and no clock.
+This is judged at the end of a run, and counts only if the run had become quiet: a run may end while something is under
+way. How long an entry may stay before cannot be judged, because the history has revisions and no clock.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from judge.shapes import CHILDREN, allocation, is_claim, is_pool, published, rec
 
 
 def nothing_is_left(history: History, *, fenced: bool = False) -> Iterator[Finding]:
-    """I7: no pool records an address for a claim that does not exist, and no ConfigMap publishes one for it.
+    """I7: find addresses that a pool records, or a ConfigMap publishes, for a claim that does not exist.
 
-    Kubernetes collects a ConfigMap whose owner is gone, so one that was created late is gone, too, in the end.
+    Kubernetes collects ConfigMaps whose owner is gone, so at the end one that was created late is gone, too.
 
     Args:
-        history: of the run.
-        fenced: whether ConfigMaps without a stamp are users' and count for nothing.
+        history: the history of the run.
+        fenced: whether ConfigMaps without a stamp are users', and are ignored.
     """
     claims = {uid_of(obj) for key, obj in history.end.items() if is_claim(key)}
     for key, obj in sorted(history.end.items()):

@@ -1,4 +1,4 @@
-"""The Lease: the numbers that terms are counted by, and whether each was one holder's alone."""
+"""Checks the Lease: its numbers never go down, and each number belongs to one holder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from judge.writers import Writers
 
 @dataclass(frozen=True)
 class Term:
-    """One leadership, as the Lease shows it; `until` is the revision at which it had ended."""
+    """One leadership, as the Lease shows it. `until` is the revision at which it had ended, or None."""
 
     lease: str
     token: int
@@ -24,7 +24,7 @@ class Term:
 
 
 class Leases:
-    """The judged Leases: those that stamps name, and those that the caller names."""
+    """The Leases to judge: those in stamps, and those that the caller names."""
 
     def __init__(self, history: History, named: Iterable[str] = ()):
         seen = {stamp.lease for change in history.changes if (stamp := stamp_of(change.after))}
@@ -41,26 +41,28 @@ class Leases:
         return change.key.title in self.names or change.key.name in self.names
 
     def number_at(self, lease: str, revision: int) -> int:
-        """The Lease's number at a revision; 0 where there was none."""
+        """Return the Lease's number at a revision, or 0 if it did not exist."""
         for title, (revisions, numbers) in self._marks.items():
-            if lease in (title, title.rsplit("/", 1)[-1]):
+            if named(lease, title):
                 index = bisect_right(revisions, revision)
                 return numbers[index - 1] if index else 0
         return 0
 
     def granted(self, lease: str, token: int, holder: str, revision: int) -> bool:
-        """Whether the Lease had given this token to this holder by then."""
+        """Return whether the Lease had given this token to this holder by this revision."""
         return any(
-            term.token == token
-            and term.holder == holder
-            and term.since <= revision
-            and lease in (term.lease, term.lease.rsplit("/", 1)[-1])
+            term.token == token and term.holder == holder and term.since <= revision and named(lease, term.lease)
             for term in self.terms
         )
 
 
+def named(lease: str, title: str) -> bool:
+    """Return whether `lease` names the Lease with this ``namespace/name``: in full, or by its name alone."""
+    return lease in (title, title.rsplit("/", 1)[-1])
+
+
 def _terms(changes: Iterable[Change]) -> Iterator[Term]:
-    """Terms in the order of their beginning; a holder that raises its own number begins a new one."""
+    """Return the terms in the order of their beginning. A holder that raises its own number begins a new term."""
     running: dict[str, tuple[int, str, int]] = {}
     done: list[Term] = []
     for change in changes:
@@ -75,7 +77,7 @@ def _terms(changes: Iterable[Change]) -> Iterator[Term]:
 
 
 def numbers_are_unique(leases: Leases, writers: Writers) -> Iterator[Finding]:
-    """Within one life of a Lease its number never goes down, and every new holder raises it."""
+    """Find numbers that went down or that a new holder did not raise, until the Lease is deleted."""
     owners: dict[tuple[str, int], tuple[str, Change]] = {}
     for change in leases.changes:
         if change.after is None:
@@ -104,7 +106,7 @@ def numbers_are_unique(leases: Leases, writers: Writers) -> Iterator[Finding]:
 
 
 def tokens_are_granted(history: History, leases: Leases, writers: Writers) -> Iterator[Finding]:
-    """A stamp names a token that the Lease gave to its holder before."""
+    """Find stamps with a token that the Lease had not given to their holder."""
     reported = set()
     for change in history.changes:
         stamp = stamp_of(change.after)
@@ -123,7 +125,7 @@ def _finding(kind: str, change: Change, parties: tuple[Party, ...], sentence: st
 
 
 def rebirths(leases: Leases) -> Iterator[str]:
-    """Notes of Leases that were deleted: numbers are compared within one life only, and stamps across all."""
+    """Return notes about deleted Leases. Numbers are compared only until a deletion, stamps also beyond it."""
     for change in leases.changes:
         if change.after is None:
             number = lease_of(change.before).number

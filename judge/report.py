@@ -1,4 +1,4 @@
-"""A verdict in plain text."""
+"""Writes a verdict as plain text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MANY = 20
 
 
 def report(verdict: Verdict) -> str:
-    """The whole report; long lists are cut, and say so."""
+    """Return the report. Long lists are shortened, and say so."""
     return "\n".join(_lines(verdict))
 
 

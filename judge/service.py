@@ -1,4 +1,4 @@
-"""I7: who waits for an address gets one when there is one, and in the order of waiting."""
+"""I7: waiting claims get free addresses, and in the order of their age."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from judge.writers import Writers
 
 
 def claims_are_served(history: History) -> Iterator[Finding]:
-    """I7: when a run has become quiet, no claim waits for an address that its pool could give.
+    """I7: find claims that wait after a quiet run although their pool has a free address.
 
-    Quiet means that time alone changes nothing any more, so an address that was freed counts as free.
+    After a quiet run, time alone changes nothing any more, so addresses that were freed count as free.
     """
     pools = {key.name: pool for key, pool in history.end.items() if is_pool(key)}
     claims = {key: claim for key, claim in history.end.items() if is_claim(key)}
@@ -52,7 +52,7 @@ def claims_are_served(history: History) -> Iterator[Finding]:
 
 
 class _Waiter(NamedTuple):
-    """A claim in the order of waiting: age, then namespace and name."""
+    """A waiting claim. The order is by age, then by namespace and name."""
 
     created: str
     key: Key
@@ -64,17 +64,17 @@ class _Waiter(NamedTuple):
 
 
 def served_in_order(history: History, writers: Writers) -> Iterator[Finding]:
-    """I7: no claim is given an address while an older one waits for one of the same pool.
+    """I7: find claims that got an address while an older claim waited for one of the same pool.
 
-    A claim waits when it said so (`PoolExhausted`), asks for no certain address, is not being deleted, and the operator
-    has taken it on: a user who removes its finalizer steps back in the queue. A claim that shows the address already
-    only keeps it.
+    A claim waits if its condition says so (`PoolExhausted`), it asks for no certain address, it is not being deleted,
+    and it has the operator's finalizer. A user who removes the finalizer takes the claim out of the queue. A claim that
+    shows the address already only keeps it.
     """
     living: dict[str, tuple[Key, Object]] = {}
     waiting: dict[str, dict[str, _Waiter]] = {}  # by pool, then by uid
     for change in history.of(POOLS, CLAIMS):
         if is_claim(change.key):
-            for old in {uid_of(change.before), uid_of(change.after)} - {""}:
+            for old in change.uids:
                 living.pop(old, None)
                 waiting.get(pool_of(change.before), {}).pop(old, None)
             if change.after is not None:

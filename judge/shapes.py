@@ -1,4 +1,4 @@
-"""The fields that the judge knows: what any user sees with `kubectl get -o yaml`, no code of the operator."""
+"""Reads the fields of objects that the judge uses: those that any user sees with `kubectl get -o yaml`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ANNOTATION = "kopf-ha.dev/"
 
 @dataclass(frozen=True)
 class Stamp:
-    """The term that wrote an object last, as the object records it."""
+    """The last term that wrote an object, as the object records it."""
 
     lease: str
     token: int
@@ -30,26 +30,26 @@ class Stamp:
         return f"token {self.token} of {self.holder}"
 
 
-#: The most digits that a token in an annotation is read with; an int64 has 19.
+#: A token in an annotation may have at most this many digits; an int64 has 19.
 DIGITS = 19
 
 
 @dataclass(frozen=True)
 class LeaseState:
-    """What a Lease says: its number (None when it has none) and who holds it ('' for nobody)."""
+    """A Lease's number (None without one) and holder ('' without one)."""
 
     number: int | None
     holder: str
 
 
 def stamp_of(obj: Object | None) -> Stamp | None:
-    """Read the stamp: `status.fencing`, or the annotations of a child; None if there is no readable one."""
+    """Return an object's stamp, from `status.fencing` or from annotations; None if there is no readable stamp."""
     fields = section(obj, "status").get("fencing")
     if isinstance(fields, Mapping):
         return _stamp(fields.get("lease"), fields.get("token"), fields.get("holder"), fields.get("podUID"))
     notes = section(section(obj, "metadata"), "annotations")
     token = notes.get(f"{ANNOTATION}token")
-    # Anybody may annotate: Python refuses to read thousands of digits, and no leaseTransitions has more than ten.
+    # Anybody may write annotations. Python refuses to parse thousands of digits; leaseTransitions has at most ten.
     number = None
     if isinstance(token, str) and token.isascii() and token.isdecimal() and len(token) <= DIGITS:
         number = int(token)
@@ -64,7 +64,7 @@ def _stamp(lease: Any, token: Any, holder: Any, pod_uid: Any) -> Stamp | None:
 
 
 def lease_of(obj: Object | None) -> LeaseState:
-    """Read a Lease."""
+    """Return the number and the holder of a Lease."""
     spec = section(obj, "spec")
     number = spec.get("leaseTransitions")
     valid = isinstance(number, int) and not isinstance(number, bool)
@@ -72,54 +72,54 @@ def lease_of(obj: Object | None) -> LeaseState:
 
 
 def section(obj: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]:
-    """A field that is an object, or an empty one."""
+    """Return a field that is an object, or an empty mapping."""
     value = (obj or {}).get(name)
     return value if isinstance(value, Mapping) else {}
 
 
 def terminating(obj: Object | None) -> bool:
-    """Whether the object is being deleted."""
+    """Return whether the object is being deleted."""
     return bool(section(obj, "metadata").get("deletionTimestamp"))
 
 
 def is_claim(key: Key) -> bool:
-    """Whether the key is an AddressClaim's."""
+    """Return whether the key is that of an AddressClaim."""
     return key.resource == CLAIMS and key.group == GROUP
 
 
 def is_pool(key: Key) -> bool:
-    """Whether the key is an AddressPool's."""
+    """Return whether the key is that of an AddressPool."""
     return key.resource == POOLS and key.group == GROUP
 
 
 def claim_address(claim: Object | None) -> str:
-    """The address that a claim's status holds, or ''."""
+    """Return the address in a claim's status, or ''."""
     return canonical(section(claim, "status").get("address"))
 
 
 def pool_of(claim: Object | None) -> str:
-    """The name of the pool that a claim asks."""
+    """Return the name of a claim's pool."""
     return str(section(claim, "spec").get("poolName", ""))
 
 
 def wanted(claim: Object | None) -> str:
-    """The address that a claim asks for, or ''."""
+    """Return the address that a claim asks for, or ''."""
     return canonical(section(claim, "spec").get("address"))
 
 
 def is_active(pool: Object | None) -> bool:
-    """Whether a pool gives addresses."""
+    """Return whether a pool gives addresses."""
     return section(pool, "status").get("state") == "Active"
 
 
 def condition(obj: Object | None, kind: str) -> Mapping[str, Any]:
-    """The condition of that type, or an empty one."""
+    """Return the condition of this type, or an empty mapping."""
     conditions = section(obj, "status").get("conditions") or ()
     return next((c for c in conditions if c.get("type") == kind), {})
 
 
 def usable(pool: Object | None) -> Set[str]:
-    """All addresses that a pool's spec lets it give; none if the spec cannot be read."""
+    """Return all addresses that a pool may give by its spec; none if the spec cannot be read."""
     spec = section(pool, "spec")
     try:
         return _usable(str(spec.get("cidr")), str(spec.get("gateway") or ""), tuple(spec.get("excluded") or ()))
@@ -139,7 +139,7 @@ def _usable(cidr: str, gateway: str, excluded: tuple[str, ...]) -> Set[str]:
 
 
 def _span(text: str, version: int) -> tuple[int, int]:
-    """An address, a CIDR or a range of addresses; of the other family it holds nothing."""
+    """Return the first and last number of an address, a CIDR or a range. It is empty for the other address family."""
     low, dash, high = text.partition("-")
     if dash:
         first, last = ipaddress.ip_address(low), ipaddress.ip_address(high)
@@ -151,22 +151,22 @@ def _span(text: str, version: int) -> tuple[int, int]:
 
 
 def recorded(pool: Object | None) -> Set[tuple[str, Any]]:
-    """A pool's record as it stands there: addresses, and `namespace/name/uid` of the claims that have them."""
+    """Return the entries of a pool's record as written: addresses, and `namespace/name/uid` of their claims."""
     return section(section(pool, "status"), "allocations").items()
 
 
 def allocation(address: str, claim: object) -> tuple[str, str]:
-    """One entry of a pool's record: the address, and the uid of the claim."""
+    """Return the address and the claim's uid of one entry of a pool's record."""
     return canonical(address), str(claim).rsplit("/", 1)[-1]
 
 
 def records(pool: Object | None) -> Iterator[tuple[str, str]]:
-    """All entries of a pool's record: the address, and the uid of the claim."""
+    """Return the address and the claim's uid of all entries of a pool's record."""
     return (allocation(*entry) for entry in recorded(pool))
 
 
 def published(child: Object | None) -> tuple[str, str] | None:
-    """The address that a claim's ConfigMap publishes, and the claim's uid."""
+    """Return the address that a claim's ConfigMap publishes, and the claim's uid."""
     address = canonical(section(child, "data").get("ADDRESS"))
     owners = section(child, "metadata").get("ownerReferences") or ()
     owner = next((str(o.get("uid", "")) for o in owners if o.get("kind") == "AddressClaim"), "")
@@ -175,7 +175,7 @@ def published(child: Object | None) -> tuple[str, str] | None:
 
 @lru_cache(maxsize=1 << 16)
 def canonical(address: object) -> str:
-    """One spelling per address."""
+    """Return an address in canonical form, so that it has only one spelling."""
     text = str(address or "")
     try:
         return str(ipaddress.ip_address(text))

@@ -1,4 +1,4 @@
-"""Tokens on objects: they only rise (I1), are one holder's (I2), none is late (I3), all writes have one (I8)."""
+"""Checks objects' tokens: they only rise (I1), have one holder (I2), are not late (I3) and are on all writes (I8)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from judge.writers import Writers
 
 
 def tokens_only_rise(history: History, writers: Writers) -> Iterator[Finding]:
-    """I1: an object's recorded token never goes down, and its stamp is never removed."""
+    """I1: find recorded tokens that went down, and stamps that were removed."""
     for change in history.changes:
         before, after = stamp_of(change.before), stamp_of(change.after)
         if not change.same or before is None or before == after:
@@ -29,7 +29,7 @@ def tokens_only_rise(history: History, writers: Writers) -> Iterator[Finding]:
 
 
 def tokens_have_one_holder(history: History) -> Iterator[Finding]:
-    """I2: no two processes wrote one object under one token."""
+    """I2: find objects that two processes wrote under one token."""
     owners: dict[tuple[str, str, int], tuple[Stamp, int]] = {}
     reported = set()
     for change in history.changes:
@@ -48,7 +48,7 @@ def tokens_have_one_holder(history: History) -> Iterator[Finding]:
 
 
 def no_late_write(history: History) -> Iterator[Finding]:
-    """I3: once a token was accepted on an object, no lower one is, whatever was recorded in between."""
+    """I3: find writes with a token below one that was accepted on the object before, whatever came in between."""
     highest: dict[tuple[str, str], tuple[Stamp, int]] = {}
     for change in history.changes:
         stamp = stamp_of(change.after)
@@ -64,11 +64,11 @@ def no_late_write(history: History) -> Iterator[Finding]:
 
 
 def writers_match_stamps(history: History, writers: Writers) -> Iterator[Finding]:
-    """I3 and I8 by the audit log: a replica changes only what bears its own pod's stamp.
+    """I3 and I8, by the audit log: find replicas' writes to objects without the stamp of the replica's pod.
 
-    It catches the writes that leave the stamp alone: metadata, spec, deletions. The end of an object that was being
-    deleted already is no finding: the API server removes the last finalizer without comparing, and nothing is decided
-    from such an object.
+    This finds stale writes that do not change the stamp: to metadata or spec, and deletions. The end of an object that
+    was being deleted already is not reported: the API server removes the last finalizer without comparing revisions,
+    and nothing is decided from such an object.
     """
     for change in history.changes:
         entry = writers.entry(change)
@@ -86,7 +86,7 @@ def writers_match_stamps(history: History, writers: Writers) -> Iterator[Finding
 
 
 def late_but_harmless(history: History, leases: Leases, writers: Writers) -> Iterator[Change]:
-    """Writes under a token that the Lease had left behind, on objects that no later term had stamped: allowed."""
+    """Return late writes that are allowed: with an old token, on objects that no later term had stamped."""
     for change in history.changes:
         stamp = stamp_of(change.after)
         if stamp is None or stamp.token >= leases.number_at(stamp.lease, change.revision):
@@ -97,7 +97,7 @@ def late_but_harmless(history: History, leases: Leases, writers: Writers) -> Ite
 
 
 def wrote(change: Change) -> bool:
-    """Whether a change touched what only the operator writes: a status, or a stamped child."""
+    """Return whether a change is in a part that only the operator writes: a status, or a stamped child."""
     if not change.same:
         return True
     before, after = change.before or {}, change.after or {}

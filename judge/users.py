@@ -1,4 +1,4 @@
-"""I6: what users wrote stays theirs; and I7's end: when faults are over, writes stop."""
+"""Checks that only users change specs (I6), and that writes stop when the faults are over (I7)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from judge.history import Change, History
 from judge.shapes import ANNOTATION, CHILDREN, CLAIMS, GROUP, POOLS, published, section, stamp_of
 from judge.writers import Writers
 
-OPERATORS = (ANNOTATION, f"{GROUP}/", "kopf.zalando.org/", "kopf.dev/")  # annotations that are not users'
+OPERATORS = (ANNOTATION, f"{GROUP}/", "kopf.zalando.org/", "kopf.dev/")  # prefixes of annotations that are not users'
 
 
 def only_users_change_specs(history: History, writers: Writers) -> Iterator[Finding]:
-    """I6: the operator never changes a spec, a label or a user's annotation."""
+    """I6: find changes of specs, labels and users' annotations by the operator."""
     for change in history.of(POOLS, CLAIMS):
         entry = writers.entry(change)
         if not change.same or entry is None or not writers.by_operator(entry):
@@ -25,12 +25,12 @@ def only_users_change_specs(history: History, writers: Writers) -> Iterator[Find
 
 
 def unknown_editors(history: History, writers: Writers) -> int:
-    """How many changes of users' fields no audit entry explains."""
+    """Return how many changes of users' fields have no audit entry."""
     return sum(1 for c in history.of(POOLS, CLAIMS) if c.same and writers.entry(c) is None and any(changed(c)))
 
 
 def changed(change: Change) -> Iterator[str]:
-    """The users' parts that a change touched."""
+    """Return the users' parts of an object that a change touched."""
     before, after = change.before or {}, change.after or {}
     if before.get("spec") != after.get("spec"):
         yield "the spec"
@@ -46,7 +46,7 @@ def _users(annotations: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def writes_stop(history: History, after: int | None) -> Iterator[Finding]:
-    """I7: after a revision, nothing that the operator writes changes any more."""
+    """I7: find changes of the operator's objects after a revision."""
     if after is None:
         return
     for change in history.changes:

@@ -1,4 +1,4 @@
-"""Puts the checks together: one history, one audit log, one verdict."""
+"""Runs all checks on a history and an audit log, and returns the verdict."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ REFUSALS = frozenset({403, 409, 422})
 
 @dataclass(frozen=True)
 class Expectations:
-    """What the caller knows of the run: who the operator is, and how much must have happened at least."""
+    """What the caller knows about the run: who the operator is, and how much must have happened."""
 
     operator_user: str | None = None
-    """The operator's user name; without it, whoever wrote from a pod counts as the operator."""
+    """The operator's user name. Without it, everything that writes from a pod counts as the operator."""
     lease_names: tuple[str, ...] = ()
-    """Leases to judge (`namespace/name`) besides those that stamps name; plain Kopf has no stamps."""
+    """Leases to judge (`namespace/name`) in addition to those in stamps. Plain Kopf has no stamps."""
     fenced: bool = True
-    """Whether stamps are expected: false for the comparison modes."""
+    """Whether stamps are expected. False for the comparison modes."""
     lease_tampered: bool = False
-    """Whether the Lease was edited on purpose: what the Lease broke is then a note."""
+    """Whether the Lease was edited on purpose. Then findings about the Lease are only notes."""
     min_terms: int = 1
     min_bound_claims: int = 1
     min_refusals: int = 0
     gate_refusals: int = 0
-    """Writes that the operator itself held back; they never reach the audit log and count as refusals."""
+    """How many writes the operator refused itself. They are not in the audit log, and count as refusals."""
     quiet_after: int | None = None
     """The revision after which nothing may change any more (I7).
 
-    The run had become quiet then: time alone changes nothing any more, freed addresses have rested, and Kubernetes has
-    collected what has no owner. So what is left, and who is not served, is judged at the end.
+    The run had become quiet then: the quarantine of freed addresses was over, and Kubernetes had collected objects
+    without an owner. So leftovers, and claims that are not served, are findings.
     """
     older_operator: bool = False
-    """Whether it is an older version, which frees addresses before the claim is gone, and activates pools without
-    stamping claims."""
+    """Whether it is an older version: it frees addresses before the claim is gone, and activates pools without stamping
+    claims."""
     pods_expected: bool = True
-    """Whether the operator runs in pods, so that a write of its account without one is a finding."""
+    """Whether the operator runs in pods. Then a write of its account without a pod is a finding."""
     audit_whole: bool = False
-    """Whether the audit log shows all there was: no API server was killed. Then each write needs an entry."""
+    """Whether the audit log is complete, because no API server was killed. Then each write needs an entry."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Summary:
     claims_waiting: int
     addresses_given: int
     refused: Mapping[int, int]
-    """Answers to the operator's writes, by status; without dry runs, Events and the Lease."""
+    """Refused writes of the operator, by status code, without dry runs, Events and the Lease."""
     writes_per_token: Mapping[int, int]
     late_but_harmless: int
 
@@ -76,7 +76,7 @@ class Verdict:
 
     @property
     def ok(self) -> bool:
-        """Whether every promise held, in a run in which enough happened."""
+        """Whether every promise held, and enough happened in the run."""
         return not self.findings
 
     @property
@@ -93,7 +93,7 @@ class Verdict:
 
 
 def judge(history: History, audit: Iterable[AuditEntry] = (), expectations: Expectations | None = None) -> Verdict:
-    """Judge a run."""
+    """Judge a run, and return the verdict."""
     expected = expectations or Expectations()
     entries = list(audit)
     writers = Writers(history, entries, expected.operator_user)
@@ -139,7 +139,7 @@ def judge(history: History, audit: Iterable[AuditEntry] = (), expectations: Expe
         *(f"late but harmless: {c.key} at revision {c.revision} by {writers.party(c)}" for c in late),
     ]
     if unknown := users.unknown_editors(history, writers):
-        notes.append(f"{unknown} changes of users' fields are by nobody known: the audit log does not show them")
+        notes.append(f"{unknown} changes of users' fields have no known writer: the audit log does not show them")
     if entries and not expected.audit_whole and (gaps := audited.unaudited(history, writers)):
         notes.append(f"{len(gaps)} writes have no audit entry; the first is of {gaps[0].key} at {gaps[0].revision}")
     findings.sort(key=lambda finding: finding.revision)
@@ -147,7 +147,7 @@ def judge(history: History, audit: Iterable[AuditEntry] = (), expectations: Expe
 
 
 def _vacuous(summary: Summary, expected: Expectations) -> Iterator[Finding]:
-    """A run in which nothing happened proves nothing."""
+    """Find whether too little happened: such a run proves nothing."""
     counts = [
         ("terms", len(summary.terms), expected.min_terms),
         ("claims bound", summary.claims_bound, expected.min_bound_claims),

@@ -1,4 +1,4 @@
-"""Who made a change: by its stamp, by the audit log, or by its field managers, in this order."""
+"""Finds out who made a change: by its stamp, by the audit log, or by its field managers, in this order."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ _Name = tuple[str, str, str]
 class Writers:
     """Matches the changes of a history with the requests of an audit log.
 
-    The answer's resourceVersion is the revision. A write that changed nothing is answered with an older revision, so
-    the first answer counts; deletecollection is answered with a list's, so the name counts too. Answers without a
-    revision (ends of objects; a log that keeps no answers) are matched in their order with the changes that are left,
-    if there are as many. Deletions that may have been dry runs count when that makes it as many.
+    The resourceVersion in an answer is the revision of the change. A write that changed nothing is answered with an
+    older revision, so the first answer with a revision counts. A deletecollection is answered with the revision of a
+    list, so the name must match, too. Answers without a revision (deletions, or a log without answers) are matched by
+    their order with the remaining changes, if their numbers are equal. Deletions that may have been dry runs are
+    included if that makes the numbers equal.
     """
 
     def __init__(self, history: History, audit: Iterable[AuditEntry], operator_user: str | None = None):
@@ -44,15 +45,15 @@ class Writers:
                     break
 
     def entry(self, change: Change) -> AuditEntry | None:
-        """The request that made the change, if it is known."""
+        """Return the request that made the change, or None if it is unknown."""
         return self._known.get((change.revision, _name(change)))
 
     def by_operator(self, entry: AuditEntry) -> bool:
-        """Whether the operator asked: by its user, or else any pod."""
+        """Return whether the operator sent the request: by its user name, or by any pod if that is not known."""
         return entry.user == self.operator_user if self.operator_user else bool(entry.pod_uid)
 
     def party(self, change: Change) -> Party:
-        """The party to name in a sentence."""
+        """Return the party that made the change, for a sentence."""
         entry = self.entry(change)
         stamp = stamp_of(change.after or change.before)
         if stamp and (entry is None or entry.pod_uid == stamp.pod_uid):

@@ -1,11 +1,12 @@
 """High availability and fencing for Kubernetes operators written with Kopf.
 
-Replicas elect a leader by a Lease; only the leader handles objects; every write carries a fencing token, so
-that a leader that was paused, cut off or slow changes nothing, even when it does not know yet that it lost.
+Replicas elect a leader through a Lease, and only the leader handles objects. Every write carries a fencing token, so a
+paused or partitioned leader that wakes up still believing it leads cannot change anything.
 
-The command `kopf-ha run` runs an unchanged operator so; `await kopf_ha.operator()` does it inside of an
-application; `kopf_ha.current_term()` gives handlers the token for other systems that can check one;
-`kopf_ha.everywhere` is a registry for what runs on every replica and only reads: webhooks, indices.
+- The command `kopf-ha run` runs an unchanged operator this way.
+- `await kopf_ha.operator()` does the same inside an application.
+- `kopf_ha.current_term()` gives a handler its token, for other systems that can check one.
+- `kopf_ha.everywhere` is a registry for handlers that run on every replica and only read: webhooks, indices.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -71,8 +72,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # `operator` brings Kopf and the kubernetes client along, seconds of import; a handler that only asks for
-    # its term, and the units of the core, need neither.
+    # `operator` imports Kopf and the kubernetes client, which takes seconds. A handler that only asks for its term
+    # needs neither, nor do the unit tests of the core.
     if name == "operator":
         from kopf_ha.run import operator
 

@@ -1,8 +1,8 @@
 """Which term the running code belongs to.
 
-A `ContextVar`, not a global: a handler that outlives its term keeps *its* grant, which is closed, and never
-sees the one of a later term of the same process. asyncio tasks and Kopf's threads inherit it; threads and
-executors that user code starts do not, and are refused: unset never means "the current one" (trap 12).
+It is a `ContextVar`, not a global. So a handler that outlives its term keeps its own grant, which is closed, and never
+gets the grant of a later term of the same process. asyncio tasks and Kopf's threads inherit the term. Threads and
+executors that user code starts do not, and their writes are refused: "no term" never means "the current term".
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ R = TypeVar("R")
 
 
 class _Everywhere:
-    """Stands where a grant would: this code runs on every replica and can only read."""
+    """Takes the place of a grant in code that runs on every replica and can only read."""
 
 
 _grant: ContextVar[Grant | _Everywhere | None] = ContextVar("kopf_ha_grant", default=None)
 
 
 def boottime() -> float:
-    """Seconds since boot, suspension included: a sleeping machine's lease runs out too."""
+    """Return seconds since boot. They include suspension, so a Lease also expires while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @dataclass(frozen=True, slots=True)
 class CurrentTerm:
-    """The term that the calling handler belongs to. Get it with `current_term()`."""
+    """The term that the calling handler belongs to, from `current_term()`."""
 
     _grant: Grant
 
     @property
     def token(self) -> int:
-        """The fencing token, for databases and clouds that can check one themselves."""
+        """The fencing token, for databases and cloud APIs that can check one."""
         return self._grant.stamp.token
 
     @property
@@ -60,22 +60,22 @@ class CurrentTerm:
     def set_aside(self) -> frozenset[str]:
         """Uids of the deciding objects that could not be stamped so far: decide nothing from them (I4).
 
-        They are tried again while the term lasts, so ask each time. An object that is not among them any more has
-        to be read again before something is decided from it.
+        kopf-ha tries again as long as the term lasts, so ask each time. Once an object has left this set, read it again
+        before you decide something from it.
         """
         return self._grant.set_aside
 
     def remaining(self) -> float:
-        """Give the seconds for which this term may still write; 0.0 when it ended."""
+        """Return the seconds for which this term may still write. 0.0 if it has ended."""
         return self._grant.remaining(boottime())
 
     def bind(self, fn: Callable[P, R]) -> Callable[P, R]:
-        """Wrap `fn` so that it writes in this term, wherever it runs: in a thread of yours, in a pool.
+        """Wrap `fn` so that it can write in this term wherever it runs, for example in a thread or an executor.
 
-        It ends with the term all the same: later writes raise `GateClosed`. Coroutine functions can be bound, too.
+        After the term's end its writes raise `GateClosed`. Coroutine functions can be bound, too.
         """
         if inspect.iscoroutinefunction(fn):
-            # Calling one runs nothing yet: the term has to be entered where its coroutine runs.
+            # Calling it runs nothing yet, so the coroutine enters the term when it runs.
             @functools.wraps(fn)
             async def bound_coroutine(*args: P.args, **kwargs: P.kwargs) -> Any:
                 with entered(self._grant):
@@ -92,43 +92,43 @@ class CurrentTerm:
 
 
 def current_grant() -> Grant | None:
-    """Give the grant of the calling code's term, open or not; None outside of any."""
+    """Return the grant of the calling code's term, open or closed. None outside of a term."""
     grant = _grant.get()
     return grant if isinstance(grant, Grant) else None
 
 
 def only_reads() -> bool:
-    """Say whether the calling code belongs to what runs on every replica, and so may write nothing."""
+    """Return whether the calling code runs on every replica, and so may write nothing."""
     return isinstance(_grant.get(), _Everywhere)
 
 
 def current_term() -> CurrentTerm:
-    """Give the term of the calling handler.
+    """Return the term of the calling handler.
 
     Raises:
-        NoTerm: the caller runs in none.
+        NoTerm: the caller runs in no term.
     """
     grant = current_grant()
     if grant is None and only_reads():
         raise NoTerm(
-            "this code belongs to kopf_ha.everywhere, which runs on every replica and in no term: there is no token;"
-            " what needs one belongs into a handler of Kopf's own registry, which runs on the leader"
+            "this code belongs to kopf_ha.everywhere: it runs on every replica and in no term, so there is no token;"
+            " if it needs one, move it into a handler of Kopf's own registry, which runs only on the leader"
         )
     if grant is None:
         raise NoTerm(
             "this code runs in no term: it was started in a thread or outside of a handler;"
-            " wrap what the thread runs with kopf_ha.current_term().bind(...) inside of the handler"
+            " in the handler, wrap the function that the thread runs with kopf_ha.current_term().bind(...)"
         )
     return CurrentTerm(grant)
 
 
 def entered(grant: Grant) -> contextlib.AbstractContextManager[None]:
-    """Run the body in a term."""
+    """Run the body of the `with` statement in a term."""
     return _placed(grant)
 
 
 def entered_everywhere() -> contextlib.AbstractContextManager[None]:
-    """Run the body as code that runs on every replica and can only read; a bound function still has its term."""
+    """Run the body as code of every replica, which can only read. A bound function in it still has its term."""
     return _placed(_Everywhere())
 
 

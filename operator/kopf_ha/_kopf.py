@@ -1,7 +1,7 @@
-"""The only file that knows Kopf's private parts; it offers what kopf-ha needs of them under names of its own.
+"""The only file that uses Kopf's private parts. It offers what kopf-ha needs of them under stable names.
 
-Each thing it relies on has a test in tests/test_kopf_contract.py, which says what breaks if a release of Kopf changes
-it. An import contract in pyproject.toml keeps `kopf._*` out of all other files.
+tests/test_kopf_contract.py has a test for each private part, which says what breaks if a release of Kopf changes it. An
+import contract in pyproject.toml forbids `kopf._*` in all other files.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from kopf._core.reactor import running
 
 
 class WrappedVault(credentials.Vault):
-    """Kopf's store of credentials; what the operator's login handlers return is wrapped first.
+    """Kopf's store of credentials. It wraps what the operator's login handlers return.
 
-    Wrapping the result keeps every login handler as it is. A second login handler would not do: of two with one
-    priority Kopf takes one at random.
+    So every login handler stays as it is. An additional login handler would not work: of two with the same priority,
+    Kopf chooses one at random.
 
     Args:
-        wrap: gives what Kopf uses instead; what it returns unchanged stays the operator's.
+        wrap: takes credentials and returns what Kopf uses instead. Sessions that it creates are closed with the store.
     """
 
     def __init__(self, wrap: Callable[[object], object]) -> None:
@@ -52,14 +52,14 @@ class WrappedVault(credentials.Vault):
         await super().populate(wrapped)
 
     async def close(self) -> None:
-        """Close the sessions, those included that Kopf never used, since it takes one of several logins."""
+        """Close all sessions, also those that Kopf never used: of several logins it uses one."""
         await super().close()
         for session in self._made:
             await session.close()
 
 
 def with_session(info: kopf.ConnectionInfo, session: aiohttp.ClientSession) -> kopf.AiohttpSession:
-    """Give the same connection with a session that exists: its server, namespace, priority and expiration."""
+    """Return the same connection (server, namespace, priority, expiration) with an existing session."""
     base = {f.name: getattr(info, f.name) for f in dataclasses.fields(credentials.KubeContext)}
     return kopf.AiohttpSession(**base, aiohttp_session=session)
 
@@ -68,35 +68,35 @@ def with_session(info: kopf.ConnectionInfo, session: aiohttp.ClientSession) -> k
 
 
 def new_registry() -> kopf.OperatorRegistry:
-    """Make a registry that has Kopf's own logins, as the default one has."""
+    """Return a new registry with Kopf's own login handlers, like the default registry."""
     return registries.SmartOperatorRegistry()
 
 
 def only_logs_in(registry: kopf.OperatorRegistry) -> bool:
-    """Say whether the registry has nothing to run: no webhooks, indices, watching handlers or activities but logins."""
+    """Return whether the registry has only logins: no webhooks, indices, event handlers or other activities."""
     parts = (registry._webhooks, registry._indexing, registry._watching)
     return not _activities(registry) and not any(part.get_all_handlers() for part in parts)
 
 
 def storing_handlers(registry: kopf.OperatorRegistry) -> list[str]:
-    """Give the ids of handlers whose progress Kopf writes into their objects: for changes, timers, daemons."""
+    """Return the ids of handlers whose progress Kopf writes into their objects: for changes, timers, daemons."""
     return [str(h.id) for part in (registry._changing, registry._spawning) for h in part.get_all_handlers()]
 
 
 def webhooks(registry: kopf.OperatorRegistry) -> list[str]:
-    """Give the ids of the registry's admission webhooks."""
+    """Return the ids of the registry's admission webhooks."""
     return [str(h.id) for h in registry._webhooks.get_all_handlers()]
 
 
 def probes(registry: kopf.OperatorRegistry) -> list[str]:
-    """Give the ids of the registry's probes for Kopf's liveness endpoint."""
+    """Return the ids of the registry's probes for Kopf's liveness endpoint."""
     return [str(h.id) for h in _activities(registry) if h.activity == causes.Activity.PROBE]
 
 
 def with_logins_of(registry: kopf.OperatorRegistry, other: kopf.OperatorRegistry) -> kopf.OperatorRegistry:
-    """Give the registry with the logins of the other, unless it has its own; Kopf's logins do not count as own.
+    """Return the registry with the other one's login handlers, unless it has some besides Kopf's default ones.
 
-    Neither is changed. The result has no handlers for changes, timers and daemons.
+    Neither registry is changed. A new registry has no handlers for changes, timers and daemons.
     """
     mine, theirs = _logins(registry), _logins(other)
     if not all(h._fallback for h in mine) or not theirs:
@@ -108,17 +108,18 @@ def with_logins_of(registry: kopf.OperatorRegistry, other: kopf.OperatorRegistry
 
 
 def watch_first(registry: kopf.OperatorRegistry, fn: Callable[..., Any], name: str) -> bool:
-    """Have `fn` see each event of every object that the registry has handlers for, before they do.
+    """Call `fn` for each event of every object that the registry has handlers for, before those handlers.
 
-    Kopf runs watching handlers at the beginning of an object's cycle, in their order, with the body that all others
-    will see.
+    Kopf runs event handlers at the beginning of an object's cycle, in the order of the registry, with the body that all
+    other handlers will see.
 
     Args:
-        registry: is changed, the first time.
+        registry: the registry; the first call changes it.
         fn: an event handler.
         name: the handler's id.
 
-    Returns: whether it was the first time; otherwise nothing is done.
+    Returns:
+        True for the first call. Later calls do nothing and return False.
     """
     watching = registry._watching
     if any(h.id == name for h in watching.get_all_handlers()):
@@ -129,7 +130,7 @@ def watch_first(registry: kopf.OperatorRegistry, fn: Callable[..., Any], name: s
         for handler in part.get_all_handlers()
         if handler.selector is not None
     }
-    # A handler for another handler's selector has no public constructor.
+    # There is no public way to create a handler with another handler's selector.
     watching._handlers[:0] = [
         handlers.WatchingHandler(
             fn=fn, id=ids.HandlerId(name), param=None,
@@ -146,12 +147,12 @@ def _logins(registry: kopf.OperatorRegistry) -> list[handlers.ActivityHandler]:
 
 
 def _activities(registry: kopf.OperatorRegistry) -> list[handlers.ActivityHandler]:
-    """Give all but the logins."""
+    """Return all activities except the logins."""
     return [h for h in registry._activities.get_all_handlers() if h.activity != causes.Activity.AUTHENTICATION]
 
 
 def load(paths: Collection[str], modules: Collection[str]) -> None:
-    """Load an operator's files and modules as `kopf run` does. Errors in their code pass through."""
+    """Load an operator's files and modules as `kopf run` does. Exceptions from their code pass through."""
     loaders.preload(paths=paths, modules=modules)
 
 
@@ -164,25 +165,25 @@ _WORKER_TASKS = "worker for "
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SpawnedOperator:
-    """What `kopf.operator()` is made of: an operator whose tasks run in this loop. Made by `spawn`."""
+    """An operator whose tasks run in this event loop, as in `kopf.operator()`. `spawn` returns it."""
 
-    tasks: Collection[asyncio.Task[Any]]  #: the root tasks; when the first one ends, Kopf ends the others
-    login: Collection[asyncio.Task[Any]]  #: logs in; no root task, but without credentials all others wait for ever
-    _others: Collection[asyncio.Task[Any]]  #: the tasks that were there before
+    tasks: Collection[asyncio.Task[Any]]  #: the root tasks; when one ends, Kopf ends the others
+    login: Collection[asyncio.Task[Any]]  #: logs in; not a root task, but without credentials all others wait for ever
+    _others: Collection[asyncio.Task[Any]]  #: the tasks that existed before
     _insights: references.Insights
 
     async def run(self) -> None:
         """Run until the operator has stopped, its handlers included.
 
         Raises:
-            Exception: what a root task ended with.
+            Exception: the error that a root task ended with.
         """
         await kopf.run_tasks(self.tasks, ignored=self._others)
 
     def has_filled_indices(self) -> bool:
-        """Say whether Kopf has listed and indexed all that its indices are made of.
+        """Return whether Kopf has listed and indexed all objects for its indices.
 
-        It has no public sign for that: its handlers wait for it by themselves, and webhooks do not.
+        Kopf has no public sign of that. Its own handlers wait for it, but webhooks do not.
         """
         known = self._insights
         if not (known.ready_resources.is_set() and known.ready_namespaces.is_set()):
@@ -216,15 +217,15 @@ async def spawn(
 
     Args:
         registry: the handlers.
-        settings: startup handlers change them.
-        memo: of the whole operator.
-        lifecycle: Kopf's order of handlers; None for its default.
-        namespaces: those served.
-        clusterwide: all namespaces.
-        identity: Kopf would ask for the user's name, which a container's uid may not have.
-        vault: for the credentials.
+        settings: Kopf's settings; startup handlers change them.
+        memo: the memo of the whole operator.
+        lifecycle: the order in which Kopf runs handlers; None for its default.
+        namespaces: the namespaces that are served.
+        clusterwide: serve all namespaces.
+        identity: the replica's name. Kopf's default is the user's name, which a container's uid may not have.
+        vault: the store of credentials.
         stop: set it to stop the operator.
-        configured: called after the last startup handler, before anything else of Kopf begins.
+        configured: called after the last startup handler, before Kopf starts anything else.
     """
     insights, others = references.Insights(), asyncio.all_tasks()
     tasks = await kopf.spawn_tasks(
@@ -234,7 +235,7 @@ async def spawn(
         lifecycle=lifecycle,
         namespaces=namespaces,
         clusterwide=clusterwide,
-        # Peering elects by wall clocks and would write on its own; the Lease has decided already.
+        # Peering elects by wall clocks and writes objects. Here the Lease has decided already.
         standalone=True,
         identity=peering.Identity(identity),
         insights=insights,
@@ -247,7 +248,7 @@ async def spawn(
 
 
 class _Raised(asyncio.Event):
-    """Kopf's ready flag, which calls a function when it is raised."""
+    """A ready flag for Kopf that calls a function when Kopf sets it."""
 
     def __init__(self, then: Callable[[], None]) -> None:
         super().__init__()
@@ -259,20 +260,20 @@ class _Raised(asyncio.Event):
 
 
 def discovers(task: asyncio.Task[Any]) -> bool:
-    """Say whether it is Kopf's discovery of kinds, which Kopf waits 5 s for when it stops, and does not cancel."""
+    """Return whether the task is Kopf's discovery of kinds, which a stopping Kopf does not cancel but waits 5 s for."""
     code = getattr(task.get_coro(), "cr_code", None)
     return code is not None and code.co_filename == scanning.__file__
 
 
 def sleeps_between_tries(task: asyncio.Task[Any]) -> bool:
-    """Say whether it is an object's worker in which no handler runs, since Kopf waits to try one again."""
+    """Return whether the task is an object's worker that only waits for a handler's next try: no handler runs."""
     return task.get_name().startswith(_WORKER_TASKS) and any(
         getattr(coroutine, "cr_code", None) is aiotime.sleep.__code__ for coroutine in _awaited(task)
     )
 
 
 def _awaited(task: asyncio.Task[Any]) -> Iterator[Any]:
-    """Give the task's coroutine, the one that this awaits, and so on."""
+    """Yield the task's coroutine, the one that it awaits, and so on."""
     coroutine: Any = task.get_coro()
     while coroutine is not None:
         yield coroutine
@@ -281,22 +282,22 @@ def _awaited(task: asyncio.Task[Any]) -> Iterator[Any]:
 
 # --- the log
 
-#: The formatters that `kopf run` writes with: any of them; the text; what puts the object's name in front of a text.
+#: The formatters of `kopf run`: their base class, the one for text, and the mixin that prefixes the object's name.
 Formatter = loggers.ObjectFormatter
 TextFormatter = loggers.ObjectTextFormatter
 ObjectPrefix = loggers.ObjectPrefixingMixin
 
-#: Where Kopf tells what it does with objects, and `logger` of handlers writes.
+#: The logger of what Kopf does with objects. The `logger` of handlers writes here, too.
 objects_log = loggers.logger
-#: Where Kopf tells of its start and stop.
+#: The logger of Kopf's start and stop.
 running_log = running.logger
 
 
 def tells_of_handler(record: logging.LogRecord, name: str) -> bool:
-    """Say whether the record is one of Kopf's own about what the handler did."""
+    """Return whether the record is one of Kopf's own about this handler."""
     return f"'{name}'" in record.getMessage()
 
 
 def tells_of_signals(record: logging.LogRecord) -> bool:
-    """Say whether it is Kopf's warning that it handles no signals, as in any thread but the main one."""
+    """Return whether the record is Kopf's warning that it handles no signals outside of the main thread."""
     return record.getMessage().startswith("OS signals are ignored")

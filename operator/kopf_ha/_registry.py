@@ -1,4 +1,4 @@
-"""The registry of what runs on every replica; `kopf_ha.everywhere` is its public name."""
+"""The registry of handlers that run on every replica. Its public name is `kopf_ha.everywhere`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from kopf_ha import _kopf
 
 @functools.cache
 def everywhere() -> kopf.OperatorRegistry:
-    """Give the registry of handlers that run on every replica, leader or not, and can only read.
+    """Return the registry of handlers that run on every replica, leader or not, and can only read.
 
-    Made when it is asked for, as Kopf's own: finding the logins imports all of the kubernetes client.
+    It is created at the first call, as Kopf creates its own: looking for login handlers imports the whole kubernetes
+    client.
     """
     return _kopf.new_registry()

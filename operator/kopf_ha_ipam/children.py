@@ -1,10 +1,11 @@
-"""The ConfigMap that a bound claim publishes.
+"""The ConfigMap that publishes a bound claim's address.
 
-A creation is no compare-and-swap, and a paused leader can send it at any later time. So what it publishes stays true
-for as long as the claim exists: a pool frees an address only when its claim is gone (I5).
+A creation is not compare-and-swap, and a paused leader can send it at any later time. So what the ConfigMap says must
+stay true as long as the claim exists: a pool frees an address only once its claim is gone (I5).
 
-The name can be computed by anybody, and whoever may write ConfigMaps in the claim's namespace can be there first. What
-is not this claim's is neither changed nor removed; the claim is told, and nobody else is touched by it (I10).
+Anybody can compute the ConfigMap's name, and a user who may write ConfigMaps in the claim's namespace can take it
+first. The operator neither changes nor deletes a ConfigMap that does not belong to the claim. The claim's condition
+says so, and no other claim is affected (I10).
 """
 
 from __future__ import annotations
@@ -15,34 +16,33 @@ from typing import Any
 
 import kopf_ha
 from kopf_ha_ipam.model import GROUP, VERSION, Body, Claim, ClaimRef, PoolSpec
-from kopf_ha_ipam.pools import TRIES
-from kopf_ha_ipam.writes import ENDED, LABELS, Api, Conflict, Gone, NamespaceTerminating, Rejected, Unavailable
+from kopf_ha_ipam.writes import ENDED, LABELS, TRIES, Api, Conflict, Gone, NamespaceTerminating, Rejected, Unavailable
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """The ConfigMap cannot be made as it should be: one word for programs, a sentence for people."""
+    """The ConfigMap cannot be written. The claim's condition gets this reason and message."""
 
     reason: str
     message: str
 
 
 def child_name(ref: ClaimRef) -> str:
-    """Name the claim's ConfigMap: by the uid too, so that a late creation for another claim hits nothing."""
+    """Return the ConfigMap's name. It contains the uid, so that a late creation for another claim does not match."""
     return f"{ref.name}-{ref.uid[:8]}"
 
 
 async def publish(api: Api, claim: Claim, address: str, spec: PoolSpec, *, fresh: bool) -> Blocked | None:
-    """Make the ConfigMap or correct it; give what keeps it from being right, None if it is.
+    """Create or correct the ConfigMap. Return what prevents that, or None if it is right.
 
     Args:
-        api: the requests.
-        claim: that has the address, in its status already.
-        address: of the claim.
-        spec: of its pool.
-        fresh: whether there is none yet, for all that is known; that spares a look.
+        api: makes the requests.
+        claim: the claim. Its status has the address already.
+        address: the claim's address.
+        spec: the spec of its pool.
+        fresh: there is probably no ConfigMap yet, so try to create it without reading first.
 
     Raises:
         Unavailable: the API server does not answer.
@@ -65,13 +65,13 @@ async def publish(api: Api, claim: Claim, address: str, spec: PoolSpec, *, fresh
                     await api.delete_child(ref.namespace, name, found["metadata"]["uid"])
                     continue
                 if patch:
-                    log.warning("ConfigMap %s/%s is corrected", ref.namespace, name)
+                    log.warning("ConfigMap %s/%s differs from its claim and is corrected", ref.namespace, name)
                     await api.patch_child(ref.namespace, name, found["metadata"]["resourceVersion"], patch)
                 return None
             except (Gone, Conflict):
-                continue  # it went, or somebody was faster: look again
+                continue  # somebody changed it in between: look again
     except NamespaceTerminating:
-        return Blocked("NamespaceTerminating", "The namespace is being deleted, so no ConfigMap can be made.")
+        return Blocked("NamespaceTerminating", "The namespace is being deleted, so no ConfigMap can be created.")
     except Rejected as error:
         return Blocked("ConfigMapRejected", f"ConfigMap {name} cannot be written: {error}"[:1000])
     except ENDED:
@@ -82,10 +82,10 @@ async def publish(api: Api, claim: Claim, address: str, spec: PoolSpec, *, fresh
 
 
 async def remove(api: Api, ref: ClaimRef) -> bool:
-    """Ask for the deletion of the ConfigMap, if it is the claim's; say whether nothing is left to wait for.
+    """Delete the ConfigMap if it belongs to the claim. Return whether nothing is left to wait for.
 
-    What cannot be deleted is no reason to wait: it belongs to the claim, and Kubernetes collects it when the claim is
-    gone. What a user keeps by a finalizer is the user's, and says nothing about who has the address.
+    A ConfigMap that cannot be deleted is no reason to wait: it belongs to the claim, and Kubernetes collects it once
+    the claim is gone. A user may keep one by a finalizer, but that does not mean that the claim still has the address.
 
     Raises:
         Unavailable: the API server does not answer.
@@ -105,7 +105,7 @@ async def remove(api: Api, ref: ClaimRef) -> bool:
         except ENDED:
             raise
         except (kopf_ha.Refused, Rejected) as error:
-            log.warning("ConfigMap %s/%s stays: %s", ref.namespace, name, error)
+            log.warning("ConfigMap %s/%s could not be deleted: %s", ref.namespace, name, error)
             return True
     return False
 
@@ -118,7 +118,7 @@ async def _find(api: Api, ref: ClaimRef) -> Body | None:
 
 
 def _ours(found: Body, ref: ClaimRef) -> bool:
-    """Whether it is this claim's: it names the claim as its owner, or bears our label and has no owner at all."""
+    """Return whether it belongs to this claim: its owner is the claim, or it has our labels and no owner at all."""
     owners = _owners(found)
     return ref.uid in owners or (_labelled(found) and not owners)
 
@@ -134,10 +134,10 @@ def _labelled(found: Body) -> bool:
 def _obstacle(found: Body, ref: ClaimRef) -> Blocked | None:
     meta = found["metadata"]
     if not _ours(found, ref):
-        text = f"There is a ConfigMap {meta['name']} that was not made for this claim. Delete it."
+        text = f"A ConfigMap named {meta['name']} exists that was not created for this claim. Delete it."
         return Blocked("ConfigMapTaken", text)
     if meta.get("deletionTimestamp"):
-        text = f"ConfigMap {meta['name']} is being deleted, and a finalizer keeps it. Remove the finalizer."
+        text = f"ConfigMap {meta['name']} is being deleted, but a finalizer keeps it. Remove the finalizer."
         return Blocked("ConfigMapTerminating", text)
     return None
 

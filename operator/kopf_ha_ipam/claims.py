@@ -1,10 +1,14 @@
-"""One claim: give it an address, take it back. Every step looks first and repairs, so all may run again.
+"""One claim: how it gets its address, and how the address is freed again.
 
-Giving goes pool, claim, ConfigMap, and then the claim is Ready. Taking back goes ConfigMap, claim, finalizer, and the
-pool last, when the claim is gone: under somebody else's finalizer it lives on, and a creation that a paused leader
-sends late could still publish for it. Until then its status goes on to name the address. A crash in between leaves an
-address that nobody else gets, never one that two have (I5). The writes are explicit, since Kopf's own patch goes out
-after the handler; the finalizer is Kopf's.
+Each step first looks at what is there, so it can run again at any time.
+
+- To give an address, write the pool, then the claim's status, then the ConfigMap. Then the claim is Ready.
+- To free it, delete the ConfigMap, write the claim's status, and let Kopf remove its finalizer. The pool comes last,
+  once the claim is gone. Somebody else's finalizer can keep the claim, and a paused leader could still create its
+  ConfigMap late. Until the claim is gone, its status keeps the address.
+
+After a crash in between, no claim gets the address; never do two have it (I5). The handlers write by themselves,
+because Kopf sends its own patch only after the handler has returned.
 """
 
 from __future__ import annotations
@@ -15,25 +19,26 @@ from typing import Any
 
 from kopf_ha_ipam import children
 from kopf_ha_ipam.allocator import Allocator
-from kopf_ha_ipam.model import Claim, ClaimRef, PoolSpec, message_of, ready, reason_of, without_condition
+from kopf_ha_ipam.conditions import ready_message, ready_reason, timestamp, with_ready, without_condition
+from kopf_ha_ipam.model import Claim, ClaimRef, PoolSpec
 from kopf_ha_ipam.planning import Give, Wait
-from kopf_ha_ipam.pools import TRIES, timestamp
-from kopf_ha_ipam.writes import Conflict, Gone, Unavailable, event
+from kopf_ha_ipam.writes import TRIES, Conflict, Gone, Unavailable, event
 
 log = logging.getLogger(__name__)
 
 
 async def settle(memory: Allocator, claim: Claim) -> str | None:
-    """Bring a claim to where it should be; give its address when it has one and all else is there, too.
+    """Give a claim its address, and return the address once everything is in place.
 
-    What it waits for it is told, and the memory has it handled again.
+    If the claim has to wait, its condition says why, it is put on the agenda, and the result is None.
     """
     uid = claim.ref.uid
     async with memory.lock(uid):
         claim = memory.claims.get(uid, claim)
         if claim.terminating:
-            # Nothing is allocated for it: its last finalizer goes without compare-and-swap.
-            memory.done(uid)
+            # It gets no address: removing its last finalizer is not compare-and-swap, so the API server could remove
+            # the claim together with an address that was written a moment before.
+            memory.agenda.done(uid)
             return None
         keeper = memory.keepers.get(claim.pool_name)
         answer: Give | Wait = memory.no_pool(claim)
@@ -41,10 +46,10 @@ async def settle(memory: Allocator, claim: Claim) -> str | None:
             try:
                 answer = await keeper.ask(claim)
             except Gone:
-                pass  # the pool went a moment ago; its event will come
+                pass  # the pool was deleted a moment ago; its event will come
         if isinstance(answer, Wait):
-            memory.wait(uid, answer.retry_at)
-            kept = claim.address and keeper is not None and keeper.set_aside  # nothing is wrong with what it has
+            memory.agenda.wait(uid, answer.retry_at)
+            kept = claim.address and keeper is not None and keeper.set_aside  # its address stays valid
             if answer.message and not kept:
                 await _tell_wait(memory, claim, answer)
             return None
@@ -52,26 +57,26 @@ async def settle(memory: Allocator, claim: Claim) -> str | None:
 
 
 async def take_back(memory: Allocator, claim: Claim) -> None:
-    """Take from a claim that is being deleted all but its entry in the pool. Then Kopf removes the finalizer."""
+    """Undo everything but the pool's entry for a claim that is being deleted. Then Kopf removes the finalizer."""
     uid = claim.ref.uid
     async with memory.lock(uid):
-        memory.done(uid)
+        memory.agenda.done(uid)
         if memory.holder_of(uid) is None and claim.address is None:
-            return  # never bound, so there is no ConfigMap
+            return  # it never had an address, so there is no ConfigMap
         if not await children.remove(memory.api, claim.ref):
             raise Unavailable(f"ConfigMap {claim.ref.namespace}/{children.child_name(claim.ref)} is not deleted yet")
-        # The address stays in the status. It is the claim's for as long as the claim exists, and where the pool is
-        # removed by force, nothing else says so. The write stamps the claim, so that no earlier term changes it.
+        # The address stays in the status. It belongs to the claim as long as the claim exists, and if the pool is
+        # deleted by force, no other record says so. The write stamps the claim, so that no earlier term can change it.
         status = {"conditions": _conditions(claim, False, "Released", "The claim is being deleted.")}
         await _write_status(memory, claim, status, living=False)
         memory.leaves(claim.ref, gone=False)
 
 
 async def bury(memory: Allocator, ref: ClaimRef) -> bool:
-    """Free what a claim had that is gone, and say whether it is; "gone" is what a quorum read says, not a watch (I5).
+    """Free the address of a claim that is gone, and return whether it is gone.
 
-    Its ConfigMap is deleted, if that is still there. One that is created after this belongs to an owner that does not
-    exist, and Kubernetes collects it.
+    Only a quorum read proves that, never a watch (I5). The claim's ConfigMap is deleted if it still exists. One that is
+    created later has an owner that does not exist, so Kubernetes collects it.
     """
     async with memory.lock(ref.uid):
         try:
@@ -92,14 +97,14 @@ async def bury(memory: Allocator, ref: ClaimRef) -> bool:
         try:
             await keeper.free(ref.uid)
         except Gone:
-            pass  # with the pool its record is gone, too
-        memory.changed()
-        log.info("claim %s is gone; %s went back to pool %s", ref.where, address, keeper.pool.name)
+            pass  # the pool is gone, and its record with it
+        memory.agenda.changed()
+        log.info("claim %s is gone; its address %s of pool %s is freed", ref.where, address, keeper.pool.name)
         return True
 
 
 async def verify(memory: Allocator, claim: Claim) -> None:
-    """See that the ConfigMap of a claim that was bound by an earlier term is as it should be."""
+    """Check, and if needed repair, the ConfigMap of a claim that an earlier term bound."""
     keeper = memory.keepers.get(claim.pool_name)
     address = keeper.holds(claim.ref.uid) if keeper is not None and keeper.mine else None
     if keeper is None or address is None or claim.terminating or claim.address != address:
@@ -109,14 +114,14 @@ async def verify(memory: Allocator, claim: Claim) -> None:
 
 
 async def _bind(memory: Allocator, claim: Claim, address: str, spec: PoolSpec) -> str | None:
-    """Write what the pool has recorded into the claim, then into its ConfigMap, then say that it is ready."""
+    """Write the address that the pool records into the claim, then into its ConfigMap. Then set the claim Ready."""
     uid = claim.ref.uid
     details = {"address": address, "prefixLength": spec.prefix_length, "gateway": spec.gateway}
     same = all(claim.status.get(k) == v for k, v in details.items())
-    if same and reason_of(claim.status) == "Bound":
-        # An earlier term has done all of it. Whether somebody damaged the ConfigMap is looked at when there is time.
-        memory.done(uid)
-        memory.verify_later(claim)
+    if same and ready_reason(claim.status) == "Bound":
+        # An earlier term has done all of this. Whether somebody damaged the ConfigMap is checked when there is time.
+        memory.agenda.done(uid)
+        memory.agenda.verify_later(claim)
         return address
     if not same:
         fresh = claim.address is None
@@ -129,7 +134,7 @@ async def _bind(memory: Allocator, claim: Claim, address: str, spec: PoolSpec) -
         try:
             written = await _write_status(memory, claim, told)
         except Unavailable:
-            raise  # it may still arrive: the promise stays until a later write of the claim is answered
+            raise  # the write may still arrive: the promise stays until a later write of the claim is answered
         except Exception:
             memory.promised.pop(uid, None)
             raise
@@ -143,14 +148,14 @@ async def _bind(memory: Allocator, claim: Claim, address: str, spec: PoolSpec) -
 
 
 async def _publish(memory: Allocator, claim: Claim, address: str, spec: PoolSpec, *, fresh: bool) -> bool:
-    """Make the ConfigMap right and say so in the claim; say whether it is."""
+    """Create or repair the ConfigMap, and set the claim Ready or say why it is not. Return whether it is."""
     uid = claim.ref.uid
     blocked = await children.publish(memory.api, claim, address, spec, fresh=fresh)
     claim = memory.claims.get(uid, claim)
-    before = reason_of(claim.status)
+    before = ready_reason(claim.status)
     if blocked is not None:
-        memory.block(uid)
-        # The server's sentences hold numbers that change: the reason says whether there is something new to tell.
+        memory.agenda.block(uid)
+        # Messages of the API server contain numbers that change. So only a new reason is written.
         if before != blocked.reason:
             conditions = _conditions(claim, False, blocked.reason, blocked.message)
             await _write_status(memory, claim, {"conditions": conditions})
@@ -160,17 +165,18 @@ async def _publish(memory: Allocator, claim: Claim, address: str, spec: PoolSpec
     bound = _conditions(claim, True, "Bound", f"The claim has {address} of pool {claim.pool_name}.")
     status = {"observedGeneration": claim.generation, "conditions": bound}
     written = await _write_status(memory, claim, status)
-    memory.done(uid)
+    memory.agenda.done(uid)
     if written and before != "Bound":
-        log.info("claim %s has %s of pool %s", claim.ref.where, address, claim.pool_name)
-        event(claim.body, type="Normal", reason="Bound", message=f"It has {address}.")
+        log.info("claim %s has address %s of pool %s", claim.ref.where, address, claim.pool_name)
+        event(claim.body, type="Normal", reason="Bound", message=f"The claim has {address}.")
     return written
 
 
 async def _tell_wait(memory: Allocator, claim: Claim, answer: Wait) -> None:
-    """Write the condition, and an event when it is a new one. An address that it has stays in its status."""
-    told = reason_of(claim.status)
-    # A write of an address whose answer never came must not arrive any more: this one has to change the object.
+    """Write why the claim waits, and send an event if the reason is new. An address in its status stays there."""
+    told = ready_reason(claim.status)
+    # An earlier write of an address may have had no answer. This write has to change the object, so that the
+    # earlier one meets a conflict if it arrives late.
     unsure = claim.ref.uid in memory.promised
     version = claim.resource_version
     status = {
@@ -186,11 +192,11 @@ async def _tell_wait(memory: Allocator, claim: Claim, answer: Wait) -> None:
 
 
 def told(claim: Claim, answer: Give | Wait) -> bool:
-    """Say whether a claim that waits was told so already, so that there is nothing to do for it."""
+    """Return whether a claim has to wait and its condition says so already: then there is nothing to do for it."""
     return isinstance(answer, Wait) and (
         not answer.message
         or (
-            (reason_of(claim.status), message_of(claim.status)) == (answer.reason, answer.message)
+            (ready_reason(claim.status), ready_message(claim.status)) == (answer.reason, answer.message)
             and claim.status.get("observedGeneration") == claim.generation
         )
     )
@@ -198,20 +204,19 @@ def told(claim: Claim, answer: Give | Wait) -> bool:
 
 def _conditions(claim: Claim, ok: bool, reason: str, message: str, *, anew: bool = False) -> Any:
     status = claim.status
-    if anew:  # so that its time changes
+    if anew:  # so that its transition time changes
         status = {**status, "conditions": without_condition(status, "Ready")}
-    return ready(status, ok=ok, reason=reason, message=message, generation=claim.generation, now=timestamp())
+    return with_ready(status, ok=ok, reason=reason, message=message, generation=claim.generation, now=timestamp())
 
 
 async def _write_status(memory: Allocator, claim: Claim, wish: Mapping[str, Any], *, living: bool = True) -> bool:
-    """Merge into a claim's status; on a conflict look again whether it still lives, and say whether it does.
+    """Merge into a claim's status, and return whether the claim has it now. After a conflict, read it and try again.
 
     Args:
         memory: of the term.
-        claim: as known.
-        wish: what the status should say; None removes. Nothing is sent if it says so (I7).
-        living: whether it is only for a claim that is not being deleted, judged on the body whose
-            resourceVersion is sent; otherwise it is sent in any case.
+        claim: the claim as it is known.
+        wish: what the status should say; None removes a field. Nothing is sent if the status says so already (I7).
+        living: write only if the claim is not being deleted. This is judged on the body whose resourceVersion is sent.
     """
     for _ in range(TRIES):
         if living and claim.terminating:

@@ -1,7 +1,7 @@
-"""Addresses that two claims have, shown to people: a condition on both claims and the pool, an event, a metric.
+"""Shows addresses that two claims have: by a condition on both claims and on the pool, an event and a metric.
 
-This operator gives no address twice (I5). One of an older version may have, or somebody who edited a status by hand.
-Nothing is taken from either claim: which of the two to delete is for people to decide.
+This operator gives no address twice (I5). An older version may have done so, or somebody who edited a status by hand.
+Both claims keep the address: people have to decide which of the two to delete.
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ import logging
 from prometheus_client import Gauge
 
 from kopf_ha_ipam.allocator import Allocator
-from kopf_ha_ipam.model import ADDRESS_CONFLICT, Claim, condition_of, with_condition, without_condition
-from kopf_ha_ipam.pools import timestamp
+from kopf_ha_ipam.conditions import ADDRESS_CONFLICT, condition_of, timestamp, with_condition, without_condition
+from kopf_ha_ipam.model import Claim
 from kopf_ha_ipam.writes import Conflict, Gone, event
 
 log = logging.getLogger(__name__)
 
 GIVEN_TWICE = Gauge(
-    "kopf_ha_ipam_addresses_given_twice", "Addresses that more than one claim has, as the leader knows; 0 elsewhere."
+    "kopf_ha_ipam_addresses_given_twice",
+    "Addresses that more than one claim has, as the leader knows; 0 on other replicas.",
 )
 
 
 async def show(memory: Allocator) -> None:
-    """Tell claims and pools of it, and take back what was told and is not so any more."""
+    """Set the condition on claims and pools, and remove it where it is no longer true."""
     memory.compare()
     GIVEN_TWICE.set(len(memory.twice))
     having = {ref.uid: address for address, refs in memory.twice.items() for ref in refs}
@@ -51,7 +52,9 @@ async def _tell(memory: Allocator, claim: Claim, address: str | None) -> None:
     async with memory.lock(claim.ref.uid):
         claim = memory.claims.get(claim.ref.uid, claim)
         conditions = without_condition(claim.status, ADDRESS_CONFLICT)
-        message = f"Another claim has the address {address}, too. Delete one of the two; the pool names both."
+        message = (
+            f"Another claim also has the address {address}. Delete one of the two; the pool's condition names both."
+        )
         if address is not None:
             conditions = with_condition(
                 claim.status, ADDRESS_CONFLICT, "True",
@@ -60,7 +63,7 @@ async def _tell(memory: Allocator, claim: Claim, address: str | None) -> None:
         try:
             body = await memory.api.patch_claim_status(claim.ref, claim.resource_version, {"conditions": conditions})
         except (Gone, Conflict):
-            memory.suspicious = True  # its event comes, and with it the next look
+            memory.suspicious = True  # its event will come, and then the next look
             return
         memory.claim_seen(body)
     if address is not None:

@@ -1,9 +1,9 @@
-"""The handlers, thin: they tell the term's memory what the world says, and let it decide.
+"""The Kopf handlers. They are thin: they report what changed to the term's memory, which decides.
 
 ``kopf-ha run -m kopf_ha_ipam.handlers -A --deciding addresspools.ipam.kopf-ha.dev``
 
-`KOPF_HA_IPAM_QUARANTINE` is the number of seconds for which a freed address rests, 60 by default. It must be
-longer than any late request lives.
+The environment variable ``KOPF_HA_IPAM_QUARANTINE`` sets the seconds before a freed address may be given again, 60 by
+default. It must be longer than a late request can take to arrive.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ import kopf_ha
 from kopf_ha_ipam import claims, conflicts, retries
 from kopf_ha_ipam.allocator import Allocator
 from kopf_ha_ipam.backoff import delay
-from kopf_ha_ipam.model import ADDRESS_NOTE, FINALIZER, GROUP, VERSION, message_of
+from kopf_ha_ipam.conditions import ready_message
+from kopf_ha_ipam.model import ADDRESS_NOTE, FINALIZER, GROUP, VERSION
 from kopf_ha_ipam.retries import Retries
 from kopf_ha_ipam.writes import ENDED, Api, Rejected, Unavailable, event
 
 log = logging.getLogger(__name__)
 POOLS = (GROUP, VERSION, "addresspools")
 CLAIMS = (GROUP, VERSION, "addressclaims")
-#: Where Kopf keeps what it has handled.
+#: The annotation in which Kopf keeps what it has handled.
 HANDLED = f"{GROUP}/last-handled-configuration"
-#: Seconds between two looks at a pool that is being deleted and in use.
+#: Seconds between two reads of a pool that is being deleted while it is in use.
 LOOK = 5.0
 
 
@@ -41,13 +42,13 @@ def quarantine() -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
-        raise kopf_ha.ConfigurationError(f"KOPF_HA_IPAM_QUARANTINE={text!r} is no number of seconds from 0 on")
+        raise kopf_ha.ConfigurationError(f"KOPF_HA_IPAM_QUARANTINE={text!r} must be a number of seconds, 0 or more")
     return seconds
 
 
 @kopf.on.startup()
 async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> None:
-    """Begin a term: read the world behind the barrier (I4), then do again what waits until the term ends."""
+    """Begin a term: load all objects after the barrier (I4), then start the retries."""
     settings.persistence.finalizer = FINALIZER
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
     settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(
@@ -62,21 +63,21 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> N
     except (Unavailable, Rejected) as error:
         raise kopf.TemporaryError(str(error), delay=2) from error
     memo.memory = memory
-    # `stop` cancels it when the term ends.
+    # `stop` cancels the task when the term ends.
     task = asyncio.create_task(Retries(memory).run(), name="ipam-retries")
     task.add_done_callback(_ended)
     memo.retries = task
-    memory.changed()
+    memory.agenda.changed()
 
 
 def _ended(task: asyncio.Task[None]) -> None:
     if not task.cancelled():
-        log.warning("retries ended with the term: %s", task.exception())
+        log.warning("the retries ended with the term: %s", task.exception())
 
 
 @kopf.on.cleanup()
 async def stop(memo: kopf.Memo, **_: Any) -> None:
-    """End a term: what a pool is being told is told to its end, as Kopf lets handlers end; nothing new begins."""
+    """End a term: wait for writes of pools under way, as Kopf waits for handlers, and start nothing new."""
     conflicts.GIVEN_TWICE.set(0)
     if "retries" in memo:
         memory: Allocator = memo.memory
@@ -86,7 +87,7 @@ async def stop(memo: kopf.Memo, **_: Any) -> None:
 
 @kopf.on.event(*POOLS)
 async def pool_event(type: str | None, body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
-    """Know every pool. Event handlers run before the others of the same object."""
+    """Take every pool into the memory. For each object, Kopf runs event handlers before all others."""
     memory: Allocator = memo.memory
     memory.context = memory.context or contextvars.copy_context()
     if type == "DELETED":
@@ -105,10 +106,10 @@ async def pool_changed(name: str, memo: kopf.Memo, **_: Any) -> None:
 
 @kopf.on.delete(*POOLS)
 async def pool_deleted(name: str, uid: str, body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
-    """Hold the finalizer as long as claims have addresses of the pool.
+    """Keep the finalizer as long as claims have addresses of the pool.
 
-    The handler waits rather than fails: waiting writes nothing (I7). It ends with the term. While it waits,
-    Kopf delivers no events of this object, so it looks itself whether somebody removed the pool by force.
+    The handler waits and does not fail, because waiting writes nothing (I7). It ends with the term. While it waits,
+    Kopf delivers no events of this object, so it reads the pool itself: somebody may have deleted it by force.
     """
     memory: Allocator = memo.memory
     keeper = memory.keepers.get(name)
@@ -116,50 +117,51 @@ async def pool_deleted(name: str, uid: str, body: kopf.Body, memo: kopf.Memo, **
         return
     await retries.settle_pool(memory, name)
     if not keeper.empty.is_set():
-        event(_raw(body), type="Warning", reason="InUse", message=message_of(keeper.pool.status))
+        event(_raw(body), type="Warning", reason="InUse", message=ready_message(keeper.pool.status))
     while memory.keepers.get(name) is keeper and not await keeper.emptied(LOOK):
         try:
             await memory.look_for_pool(keeper)
         except (Unavailable, Rejected) as error:
-            log.warning("pool %s is looked at again later: %s", name, error)
+            log.warning("pool %s could not be read and is read again later: %s", name, error)
 
 
 @kopf.on.event(*CLAIMS)
 async def claim_event(type: str | None, body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
-    """Know every claim."""
+    """Take every claim into the memory."""
     memory: Allocator = memo.memory
     memory.context = memory.context or contextvars.copy_context()
     if type == "DELETED":
         memory.claim_gone(_raw(body))
     else:
         claim = memory.claim_seen(_raw(body))
-        # Kopf calls no handler for what its annotation says it has handled. A backup keeps that, but not the status.
+        # Kopf calls no handler for an object whose annotation says that it was handled. A backup keeps that annotation,
+        # but not the status.
         memory.claim_noticed(claim, handled=HANDLED in body.metadata.annotations)
 
 
 @kopf.on.resume(*CLAIMS)
 @kopf.on.create(*CLAIMS)
 async def claim_created(body: kopf.Body, patch: kopf.Patch, memo: kopf.Memo, **_: Any) -> None:
-    """Give the claim an address, or see that all of what it has is right."""
+    """Give the claim an address, or check that everything it has is right."""
     memory: Allocator = memo.memory
     claim = memory.claim_seen(_raw(body))
     address = await retries.settle(memory, claim)
     if address is not None and claim.noted != address:
-        patch.metadata.annotations[ADDRESS_NOTE] = address  # goes with what Kopf writes anyway
+        patch.metadata.annotations[ADDRESS_NOTE] = address  # Kopf writes its own annotations in the same request
 
 
 @kopf.on.delete(*CLAIMS)
 async def claim_deleted(body: kopf.Body, retry: int, memo: kopf.Memo, **_: Any) -> None:
-    """Take the address back; the finalizer goes after that."""
+    """Take the address back. Kopf removes the finalizer after that."""
     memory: Allocator = memo.memory
     try:
         await claims.take_back(memory, memory.claim_seen(_raw(body)))
     except ENDED:
         raise
-    except Exception as error:  # whatever it is, it is this claim's
+    except Exception as error:  # any error concerns only this claim (I10)
         raise kopf.TemporaryError(f"{type(error).__name__}: {error}", delay=delay(retry + 1)) from error
 
 
 def _raw(body: kopf.Body) -> Any:
-    """Give the object as plain data; its parts are plain already."""
+    """Return the object as a plain dict; its parts are plain already."""
     return dict(body)

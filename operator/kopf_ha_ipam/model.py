@@ -1,26 +1,24 @@
-"""What was read from the API server, as immutable values.
+"""Pools and claims as they were read from the API server, as immutable values.
 
-Addresses are strings in canonical form, as the API server stores them: the CRDs refuse any other, so equal
-addresses are equal strings, and a pool's record goes out as it is kept.
+Addresses are strings in canonical form: the CRDs refuse any other form. So equal addresses are equal strings, and a
+pool's record is written as it is kept in memory.
 """
 
 from __future__ import annotations
 
 import functools
 import ipaddress
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 GROUP = "ipam.kopf-ha.dev"
 VERSION = "v1"
 CLAIMING, ACTIVE = "Claiming", "Active"
-#: The condition of claims and pools while two claims have one address.
-ADDRESS_CONFLICT = "AddressConflict"
-#: Kopf removes it from a claim when the operator has taken back what the claim had.
+#: Kopf removes it from a claim after the operator's deletion handler has succeeded.
 FINALIZER = f"{GROUP}/finalizer"
-#: Says on a claim which address it has. Unlike the status it survives a backup, and the claim gets that address again
-#: if it is still free. Anybody may write it: it is a wish, as `spec.address` is.
+#: An annotation that names the claim's address. Unlike the status it survives a backup, and a restored claim gets that
+#: address again if it is still free. Anybody may write it: like `spec.address` it is only a wish.
 ADDRESS_NOTE = f"{GROUP}/address"
 
 #: The raw JSON object.
@@ -31,7 +29,7 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @dataclass(frozen=True, slots=True, order=True)
 class ClaimRef:
-    """One claim, for ever: a claim of the same name made later has another uid."""
+    """Identifies one claim: a claim of the same name that is created later has another uid."""
 
     namespace: str
     name: str
@@ -47,20 +45,30 @@ class ClaimRef:
 
     @classmethod
     def parse(cls, text: str) -> ClaimRef:
-        """Read what a pool records.
+        """Read the owner of an address as a pool records it.
 
         Raises:
-            ValueError: it is no ``namespace/name/uid``. Taking it for nobody's would give the address again.
+            ValueError: the text is not ``namespace/name/uid``. Ignoring it would give the address away again.
         """
         parts = text.split("/")
         if len(parts) != 3 or not all(parts):
-            raise ValueError(f"{text!r} is no namespace/name/uid")
+            raise ValueError(f"{text!r} is not namespace/name/uid")
         return cls(*parts)
+
+
+def uid_of(owner: str) -> str:
+    """Return the claim's uid from an owner as a pool records it, ``namespace/name/uid``."""
+    return owner.rpartition("/")[2]
+
+
+def where_of(owner: str) -> str:
+    """Return ``namespace/name`` from an owner as a pool records it, for people."""
+    return owner.rpartition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)
 class PoolSpec:
-    """What the administrator asks for."""
+    """A pool's spec, which the administrator writes."""
 
     cidr: str
     gateway: str | None = None
@@ -68,23 +76,23 @@ class PoolSpec:
 
     @property
     def prefix_length(self) -> int:
-        """The number behind the slash."""
+        """The number after the slash of the CIDR."""
         return int(self.cidr.rpartition("/")[2])
 
     @property
     def usable(self) -> Mapping[str, None]:
-        """All addresses that claims may get, lowest first; a dict for its order and its quick ``in``."""
+        """All addresses that claims may get, lowest first. It is a dict: ordered, and fast for ``in``."""
         return _usable(self)
 
     def contains(self, address: str) -> bool:
-        """Say whether the address is inside of the CIDR, usable or not; False for what is no address."""
+        """Return whether the address is in the CIDR, usable or not. False for text that is not an address."""
         try:
             return ipaddress.ip_address(address) in _network(self.cidr)
         except ValueError:
             return False
 
     def overlaps(self, other: PoolSpec) -> bool:
-        """Say whether the two ranges have an address in common (I5)."""
+        """Return whether the two ranges have an address in common (I5)."""
         mine, theirs = _network(self.cidr), _network(other.cidr)
         return mine.version == theirs.version and mine.overlaps(theirs)
 
@@ -113,7 +121,7 @@ def _usable(spec: PoolSpec) -> Mapping[str, None]:
 
 
 def _span(text: str, version: int) -> Iterator[tuple[int, int]]:
-    """Read an entry of `excluded`; one of the other family excludes nothing here."""
+    """Read an entry of `excluded`. An entry of the other address family excludes nothing."""
     low, dash, high = text.partition("-")
     if dash:
         ends: tuple[_Address, _Address] = (ipaddress.ip_address(low), ipaddress.ip_address(high))
@@ -136,7 +144,7 @@ class Pool:
     terminating: bool
     spec: PoolSpec
     state: str
-    recorded: bool  #: whether it ever had a record of allocations, even an empty one
+    recorded: bool  #: whether the status has a record of allocations, even an empty one
     allocations: Mapping[str, str]
     tombstones: Mapping[str, str]
     status: Body = field(repr=False, compare=False)
@@ -144,7 +152,7 @@ class Pool:
 
     @classmethod
     def parse(cls, body: Body) -> Pool:
-        """Read an object as the API server gave it."""
+        """Parse an object as the API server returned it."""
         meta, spec, status = body["metadata"], body["spec"], body.get("status") or {}
         return cls(
             name=meta["name"],
@@ -163,7 +171,7 @@ class Pool:
 
 
 def _about(body: Body) -> Body:
-    """Give what an event needs of its object. The rest is not kept: users may put much into annotations."""
+    """Return the parts of the object that an event needs. The rest is dropped: annotations can be long."""
     meta = {k: v for k, v in body["metadata"].items() if k in ("name", "namespace", "uid", "resourceVersion")}
     return {"apiVersion": f"{GROUP}/{VERSION}", "kind": body.get("kind", ""), "metadata": meta}
 
@@ -177,22 +185,22 @@ class Claim:
     generation: int
     created: str
     terminating: bool
-    held: bool  #: whether our finalizer is on it
+    held: bool  #: whether it has our finalizer
     pool_name: str
     wanted: str | None
-    noted: str | None  #: the address that its annotation remembers
+    noted: str | None  #: the address in its annotation
     address: str | None  #: from its status
     status: Body = field(repr=False, compare=False)
     body: Body = field(repr=False, compare=False)
 
     @property
     def order(self) -> tuple[str, ClaimRef]:
-        """Who comes first: the older one, then by namespace and name."""
+        """The sort key for serving claims: by age, then by namespace and name."""
         return (self.created, self.ref)
 
     @classmethod
     def parse(cls, body: Body) -> Claim:
-        """Read an object as the API server gave it."""
+        """Parse an object as the API server returned it."""
         meta, spec, status = body["metadata"], body["spec"], body.get("status") or {}
         return cls(
             ref=ClaimRef(meta["namespace"], meta["name"], meta["uid"]),
@@ -210,74 +218,19 @@ class Claim:
         )
 
     def stamped_by(self, stamp: tuple[int, str]) -> bool:
-        """Say whether the term of this token and holder wrote it last."""
+        """Return whether the claim has the stamp of the term with this token and holder identity."""
         return stamped_by(self.status, stamp)
 
 
 def newer(a: str, b: str) -> bool:
-    """Say whether resourceVersion `a` is newer than `b`, where both are numbers; if in doubt, yes.
+    """Return whether resourceVersion `a` is newer than `b`; True if they are not both numbers.
 
-    Only used to not forget what our own write answered for an older event; a wrong yes costs a conflict.
+    It only keeps an older event from replacing the answer to our own write. A wrong True costs a conflict.
     """
     return int(a) > int(b) if a.isdigit() and b.isdigit() else True
 
 
 def stamped_by(status: Body, stamp: tuple[int, str]) -> bool:
-    """Say whether a status carries the stamp of the term of this token and holder."""
+    """Return whether a status has the stamp of the term with this token and holder identity."""
     fencing = status.get("fencing") or {}
     return (fencing.get("token"), fencing.get("holder")) == stamp
-
-
-def ready(
-    status: Body, *, ok: bool, reason: str, message: str, generation: int, now: str
-) -> Sequence[Mapping[str, Any]]:
-    """Give the conditions with `Ready` set; the others, and an unchanged transition time, stay."""
-    return with_condition(
-        status, "Ready", "True" if ok else "False", reason=reason, message=message, generation=generation, now=now
-    )
-
-
-def with_condition(
-    status: Body, kind: str, value: str, *, reason: str, message: str, generation: int, now: str
-) -> Sequence[Mapping[str, Any]]:
-    """Give the conditions with one set; the others, and the transition time of an unchanged value, stay.
-
-    Args:
-        status: of the object.
-        kind: the condition's type.
-        value: ``True`` or ``False``.
-        reason: one word.
-        message: a sentence.
-        generation: of the spec that was judged.
-        now: RFC 3339, for people.
-    """
-    old = condition_of(status, kind)
-    condition = {
-        "type": kind,
-        "status": value,
-        "observedGeneration": generation,
-        "lastTransitionTime": old["lastTransitionTime"] if old.get("status") == value else now,
-        "reason": reason,
-        "message": message,
-    }
-    return [condition, *without_condition(status, kind)]
-
-
-def without_condition(status: Body, kind: str) -> Sequence[Mapping[str, Any]]:
-    """Give the conditions but for one."""
-    return [c for c in status.get("conditions") or () if c.get("type") != kind]
-
-
-def condition_of(status: Body, kind: str) -> Mapping[str, Any]:
-    """Give a condition; an empty one if it is not there."""
-    return next((c for c in status.get("conditions") or () if c.get("type") == kind), {})
-
-
-def reason_of(status: Body) -> str:
-    """Give the reason of the `Ready` condition; empty without one."""
-    return str(condition_of(status, "Ready").get("reason", ""))
-
-
-def message_of(status: Body) -> str:
-    """Give the message of the `Ready` condition; empty without one."""
-    return str(condition_of(status, "Ready").get("message", ""))

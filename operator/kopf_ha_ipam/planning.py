@@ -1,7 +1,7 @@
-"""The decisions about addresses, pure: no I/O, no clock, no asyncio.
+"""The decisions about addresses. Pure functions: no I/O, no clock, no asyncio.
 
-What is in memory and the time go in, what to record comes out. That lets every rule be tried with thousands
-of made-up worlds.
+They take the memory and the time, and return what to record. So every rule can be tested with thousands of made-up
+worlds.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kopf_ha_ipam.model import ACTIVE, CLAIMING, Claim, Pool, PoolSpec
+from kopf_ha_ipam.model import ACTIVE, CLAIMING, Claim, Pool, PoolSpec, uid_of
 
 
 @dataclass(frozen=True, slots=True)
 class Give:
-    """The claim has this address, now or already before."""
+    """The claim has this address; it may have had it before."""
 
     address: str
     spec: PoolSpec  #: of its pool
@@ -22,16 +22,20 @@ class Give:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The claim cannot have an address now: one word for programs, a sentence for people."""
+    """The claim cannot have an address now. Its condition gets this reason and message."""
 
     reason: str
-    message: str  #: empty while there is nothing worth telling
+    message: str  #: empty if nothing needs to be told to users
     retry_at: float | None = None  #: when time alone may change the answer
 
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """A freed address. It may be given again one quarantine after `seen` (trap 5)."""
+    """A freed address. It may be given again one quarantine after `seen`.
+
+    A stale leader whose pod was deleted by force can go on creating objects for some seconds, and so could publish the
+    address for its former claim. The quarantine is longer than any late request lives.
+    """
 
     owner: str
     seen: float  #: when *this* leader first saw it, on its own monotonic clock
@@ -47,7 +51,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to record, and what each claim is told once that is written."""
+    """What to record, and what each claim is answered once that is written."""
 
     record: Record
     answers: Mapping[str, Give | Wait]  #: by the claim's uid
@@ -67,25 +71,25 @@ def plan(
 ) -> Plan:
     """Decide one batch (I5).
 
-    An address is given only if nobody has it, it is usable, and it has no tombstone younger than the
-    quarantine. What a claim has already it keeps, whatever became of the pool's spec or of the pool. A claim that had
-    an address once (its status or its annotation says so) gets that one again if it can, else the lowest free one.
+    An address is given only if no claim has it, it is usable, and it has no tombstone younger than the quarantine. A
+    claim keeps the address that it has, even if the pool's spec changes or the pool is being deleted. A claim that had
+    an address before (its status or its annotation names it) gets that one again if possible, else the lowest free one.
 
     Args:
-        spec: of the pool.
-        record: as this term knows it.
-        claims: those that want an address; served by age, then namespace and name.
-        freed: uids of claims whose address comes back; their child is gone and their status cleared.
-        name: of the pool.
-        closed: why nothing new is given from this pool at all, if so.
-        now: seconds, on the leader's monotonic clock.
-        quarantine: seconds.
-        shown: addresses that a claim's status shows although no pool recorded them for it when the term began, and the
-            claim's uid. They are given to nobody else.
+        spec: the pool's spec.
+        record: who has which address, as this term knows it.
+        claims: the claims that want an address. They are served by age, then by namespace and name.
+        freed: uids of claims whose addresses are freed. The claims and their ConfigMaps are gone.
+        name: the pool's name.
+        closed: why the pool gives no new addresses at all, or None.
+        now: seconds on the leader's monotonic clock.
+        quarantine: seconds before a freed address may be given again.
+        shown: addresses that claims' statuses show although no pool recorded them when the term began, with the claims'
+            uids. No other claim gets them.
     """
     allocations = dict(record.allocations)
     tombstones = dict(record.tombstones)
-    held = {owner.rpartition("/")[2]: address for address, owner in allocations.items()}
+    held = {uid_of(owner): address for address, owner in allocations.items()}
     for uid in set(freed) & held.keys():
         del held[uid]
         for address in [a for a, owner in allocations.items() if owner.endswith(f"/{uid}")]:
@@ -127,7 +131,7 @@ def plan(
         held[uid] = address
         answers[uid] = Give(address, spec)
 
-    # Old tombstones go along with a write that happens anyway; none is made for them (I7).
+    # Old tombstones are removed by a write that happens anyway. They alone cause no write (I7).
     if allocations != record.allocations:
         tombstones = {a: t for a, t in tombstones.items() if a in resting}
     tombstones = {a: t for a, t in tombstones.items() if a not in allocations}
@@ -135,8 +139,8 @@ def plan(
 
 
 def _twice(address: str) -> Wait:
-    text = f"The address {address} was given to another claim, too. Delete one of the two claims; the pool names both."
-    return Wait("GivenTwice", text)
+    what = f"The address {address} was also given to another claim."
+    return Wait("GivenTwice", f"{what} Delete one of the two; the pool's condition names both.")
 
 
 def _refusal(
@@ -150,29 +154,33 @@ def _refusal(
         return Wait("AddressExcluded", f"The address {wanted} of pool {name} is reserved or excluded.")
     if wanted in resting:
         return Wait(
-            "AddressTaken", f"The address {wanted} of pool {name} was freed and rests a moment.", resting[wanted]
+            "AddressTaken",
+            f"The address {wanted} of pool {name} was freed a moment ago and is not given again yet.",
+            resting[wanted],
         )
     return None
 
 
 def _exhausted(resting: Mapping[str, float], name: str) -> Wait:
-    """One sentence, whether addresses rest or not: else each one that is freed would cost all who wait a write."""
-    text = f"Pool {name} has no free address. One that is freed rests a while before it is given again."
+    """The message is the same whether addresses rest or not. Otherwise each freed address would change the condition of
+    every claim that waits, at the cost of one write each.
+    """
+    text = f"Pool {name} has no free address. An address that is freed is given again only after a while."
     return Wait("PoolExhausted", text, min(resting.values(), default=None))
 
 
 def obstacle(
     pool: Pool, others: Iterable[Pool], claims: Iterable[Claim], promised: Mapping[str, str] | None = None
 ) -> str | None:
-    """Say in a sentence what forbids the pool to become active; None if nothing does (I5).
+    """Return a sentence that says why the pool cannot become active, or None if it can (I5).
 
     Args:
-        pool: that wants to become active.
-        others: all pools. One that overlaps and is on its way or active forbids it.
-        claims: all claims. One of another pool, which was removed by force, that still has an address in here forbids
-            it.
-        promised: addresses that this term is writing into a claim's status, or tried to and does not know whether it
-            did, by the claim's uid. The write may still arrive.
+        pool: the pool that is to become active.
+        others: all pools. An overlapping pool that is active or `Claiming` is an obstacle.
+        claims: all claims. A claim of another pool (one that was deleted by force) is an obstacle if it still has an
+            address of this range.
+        promised: addresses that this term is writing into claims' statuses, by the claim's uid. Writes without an
+            answer are included, since they may still arrive.
     """
     for other in sorted(others, key=lambda p: p.name):
         if other.uid != pool.uid and other.state in (CLAIMING, ACTIVE) and pool.spec.overlaps(other.spec):
@@ -186,10 +194,10 @@ def obstacle(
 
 
 def adopt(pool: Pool, claims: Sequence[Claim]) -> dict[str, str]:
-    """Give the allocations that a pool starts with: what claims of its name have already (I5).
+    """Return the allocations that a pool starts with: the addresses that its claims have already (I5).
 
-    It happens when a pool was removed by force and made again. Of two claims with one address the older one is
-    recorded; the other one keeps what it shows, and both are told (`given_twice`).
+    There are some if a pool was deleted by force and created again. If two claims have one address, the older claim is
+    recorded. The other one keeps the address in its status, and both get a condition (`given_twice`).
     """
     found: dict[str, str] = {}
     for claim in sorted(claims, key=lambda c: c.order):
@@ -199,23 +207,23 @@ def adopt(pool: Pool, claims: Sequence[Claim]) -> dict[str, str]:
 
 
 def unrecorded(claims: Iterable[Claim], held: Mapping[str, str]) -> dict[str, str]:
-    """Give the addresses that claims show and no pool records for them, each with the claim's uid.
+    """Return the addresses that claims show and no pool records for them, each with the claim's uid.
 
     Args:
         claims: all claims.
-        held: what all pools record: uid to address.
+        held: what all pools record, as a mapping from uids to addresses.
     """
     return {c.address: c.ref.uid for c in claims if c.address and held.get(c.ref.uid) != c.address}
 
 
 def given_twice(claims: Iterable[Claim], allocations: Iterable[Mapping[str, str]]) -> dict[str, frozenset[str]]:
-    """Find the addresses that more than one living claim has, with the claims' uids (I5).
+    """Return the addresses that more than one existing claim has, with the claims' uids (I5).
 
-    This operator gives none twice. One of an older version may have, or somebody who edited a status.
+    This operator gives no address twice. An older version may have done so, or somebody who edited a status.
 
     Args:
-        claims: all that exist.
-        allocations: what each pool records: address to ``namespace/name/uid``.
+        claims: all claims that exist.
+        allocations: what each pool records, as mappings from addresses to ``namespace/name/uid``.
     """
     having: dict[str, set[str]] = {}
     living = set()
@@ -225,12 +233,12 @@ def given_twice(claims: Iterable[Claim], allocations: Iterable[Mapping[str, str]
             having.setdefault(claim.address, set()).add(claim.ref.uid)
     for record in allocations:
         for address, owner in record.items():
-            uid = owner.rpartition("/")[2]
+            uid = uid_of(owner)
             if uid in living:
                 having.setdefault(address, set()).add(uid)
     return {address: frozenset(uids) for address, uids in having.items() if len(uids) > 1}
 
 
 def misplaced(spec: PoolSpec, allocations: Mapping[str, str]) -> dict[str, str]:
-    """Give the allocations that the spec forbids by now: its gateway, and what it excludes."""
+    """Return the allocations that the spec does not allow any more: the gateway, and excluded addresses."""
     return {a: owner for a, owner in allocations.items() if a not in spec.usable}

@@ -1,7 +1,7 @@
-"""Doing again what waits or failed, whenever the world changed or its time has come; otherwise nothing (I7).
+"""Handles again what waits or failed, when something changed or its time has come. Otherwise it writes nothing (I7).
 
-Kopf's own retries are not used: Kopf writes each of them into the object's annotations. Here a failure costs no write,
-and concerns the object that it happened to (I10): only the end of the term ends this.
+Kopf's own retries are not used, because Kopf writes each of them into the object's annotations. Here a failure costs no
+write and concerns only its own object (I10). Only the end of the term ends the retries.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 from collections.abc import Coroutine, Hashable
 from typing import Any, TypeVar
 
-from kopf_ha_ipam import claims, conflicts
+from kopf_ha_ipam import activation, claims, conflicts
 from kopf_ha_ipam.allocator import Allocator
 from kopf_ha_ipam.model import Claim, ClaimRef
 from kopf_ha_ipam.planning import Wait
@@ -22,78 +22,79 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FAILED = object()
-#: ConfigMaps that are looked at at once, when nothing else is to be done.
+#: How many ConfigMaps are checked at the same time.
 VERIFIED = 4
-#: Seconds between two looks for claims whose end no watch showed.
+#: Seconds between two searches for claims whose deletion the watch missed.
 SWEEP = 600.0
 
 
 async def settle(memory: Allocator, claim: Claim) -> str | None:
-    """Settle a claim as `claims.settle` does; what fails is tried again, ever more seldom.
+    """Settle a claim by `claims.settle`. If that fails, try again later, with growing delays.
 
     Raises:
         kopf_ha.TermEnded: the term is over.
-        kopf_ha.NoTerm: the caller runs in none.
+        kopf_ha.NoTerm: the caller runs in no term.
     """
     try:
         return await claims.settle(memory, claim)
     except ENDED:
         raise
-    except Exception as error:  # noqa: BLE001  whatever it is, it is this claim's
-        memory.block(claim.ref.uid)
-        log.warning("claim %s is tried again later: %s: %s", claim.ref.where, type(error).__name__, error)
+    except Exception as error:  # noqa: BLE001  any error concerns only this claim (I10)
+        memory.agenda.block(claim.ref.uid)
+        log.warning("claim %s failed and is handled again later: %s: %s", claim.ref.where, type(error).__name__, error)
         return None
 
 
 async def settle_pool(memory: Allocator, name: str) -> None:
-    """Settle a pool as the memory does; what fails is tried again, ever more seldom.
+    """Settle a pool by `activation.settle_pool`. If that fails, try again later, with growing delays.
 
     Raises:
         kopf_ha.TermEnded: the term is over.
-        kopf_ha.NoTerm: the caller runs in none.
+        kopf_ha.NoTerm: the caller runs in no term.
     """
     keeper = memory.keepers.get(name)
     try:
-        await memory.settle_pool(name)
+        await activation.settle_pool(memory, name)
         if keeper is not None:
-            memory.backoff.forget((keeper.pool.uid, "pool"))
+            memory.agenda.backoff.forget((keeper.pool.uid, "pool"))
     except ENDED:
         raise
-    except Exception as error:  # noqa: BLE001  whatever it is, it is this pool's
-        log.warning("pool %s is tried again later: %s: %s", name, type(error).__name__, error)
+    except Exception as error:  # noqa: BLE001  any error concerns only this pool (I10)
+        log.warning("pool %s failed and is handled again later: %s: %s", name, type(error).__name__, error)
         if keeper is not None:
-            memory.inactive.setdefault(keeper.pool.uid, contextvars.copy_context())
-            memory.wake_at(memory.backoff.failed((keeper.pool.uid, "pool"), memory.clock()))
+            memory.agenda.inactive.setdefault(keeper.pool.uid, contextvars.copy_context())
+            memory.agenda.wake_at(memory.agenda.backoff.failed((keeper.pool.uid, "pool"), memory.clock()))
 
 
 class Retries:
-    """One term's.
+    """Works through the agenda of one term.
 
     Args:
-        memory: of the term.
+        memory: the memory of the term.
     """
 
     def __init__(self, memory: Allocator) -> None:
         self._memory = memory
+        self._agenda = memory.agenda
 
     async def run(self) -> None:
-        """Go on until the term ends.
+        """Run until the term ends.
 
         Raises:
-            kopf_ha.TermEnded: it did.
+            kopf_ha.TermEnded: the term ended.
         """
         memory = self._memory
         sweep = memory.clock() + SWEEP
         while True:
-            memory.wake_at(sweep)
-            await memory.until_changed()
+            self._agenda.wake_at(sweep)
+            await self._agenda.until_changed()
             await self.once()
             if memory.clock() >= sweep:
-                await self._try("sweep", "the look for lost claims", memory.sweep())
+                await self._try("sweep", "the search for lost claims", memory.sweep())
                 sweep = memory.clock() + SWEEP
 
     async def once(self) -> None:
-        """Do what can be done now."""
+        """Handle everything that can be handled now."""
         await self._bury()
         await self._activate()
         await self._settle()
@@ -106,20 +107,20 @@ class Retries:
         async def one(uid: str, ref: ClaimRef) -> None:
             gone = await self._try((uid, "goes"), f"claim {ref.where}", claims.bury(memory, ref))
             if gone is True:
-                memory.leaving.pop(uid, None)
-                memory.backoff.forget((uid, "goes"))
+                self._agenda.leaving.pop(uid, None)
+                self._agenda.backoff.forget((uid, "goes"))
             elif gone is False:
-                memory.wake_at(memory.backoff.failed((uid, "goes"), memory.clock()))
+                self._agenda.wake_at(self._agenda.backoff.failed((uid, "goes"), memory.clock()))
 
-        await asyncio.gather(*(one(u, ref) for u, ref in list(memory.leaving.items()) if self._due((u, "goes"))))
+        await asyncio.gather(*(one(u, ref) for u, ref in list(self._agenda.leaving.items()) if self._due((u, "goes"))))
 
     async def _activate(self) -> None:
         memory = self._memory
-        for uid, context in list(memory.inactive.items()):
+        for uid, context in list(self._agenda.inactive.items()):
             keeper = next((k for k in memory.keepers.values() if k.pool.uid == uid), None)
             if keeper is None:
-                memory.inactive.pop(uid, None)
-            elif self._due((uid, "pool")) and not memory.still_blocked(keeper):
+                self._agenda.inactive.pop(uid, None)
+            elif self._due((uid, "pool")) and not activation.still_blocked(memory, keeper):
                 await self._try(
                     (uid, "pool"), f"pool {keeper.pool.name}", settle_pool(memory, keeper.pool.name), context
                 )
@@ -133,20 +134,20 @@ class Retries:
                 noted = memory.api.note_address(claim.ref, address)
                 await self._try((claim.ref.uid, "note"), f"the annotation of claim {claim.ref.where}", noted)
 
-        await asyncio.gather(*(one(claim, memory.waiting[claim.ref.uid]) for claim in self.due()))
+        await asyncio.gather(*(one(claim, self._agenda.waiting[claim.ref.uid]) for claim in self.due()))
 
     def due(self) -> list[Claim]:
-        """Give the claims for which something can be done now. That costs no request.
+        """Return the claims for which something can be done now. This makes no requests.
 
-        Freeing one address must not run all that wait for one: they are planned for as a whole, and only who gets
-        something, or has to be told something else, is handled.
+        One freed address must not cause all waiting claims to be handled. So they are planned together, and only claims
+        that get an address, or whose condition has to change, are handled.
         """
         memory = self._memory
         by_pool: dict[str, list[Claim]] = {}
-        for uid in list(memory.waiting):
+        for uid in list(self._agenda.waiting):
             claim = memory.claims.get(uid)
             if claim is None or claim.terminating:
-                memory.done(uid)
+                self._agenda.done(uid)
             elif self._due(uid):
                 by_pool.setdefault(claim.pool_name, []).append(claim)
         due = []
@@ -158,7 +159,7 @@ class Retries:
                 if claim.ref.uid in memory.promised or not claims.told(claim, answer):
                     due.append(claim)
                 elif isinstance(answer, Wait) and answer.retry_at is not None:
-                    memory.wake_at(answer.retry_at)
+                    self._agenda.wake_at(answer.retry_at)
         return due
 
     async def _show(self) -> None:
@@ -166,35 +167,37 @@ class Retries:
         if not memory.suspicious or memory.context is None or not self._due("conflicts"):
             return
         memory.suspicious = False
-        shown = await self._try("conflicts", "what was given twice", conflicts.show(memory), memory.context)
+        shown = await self._try(
+            "conflicts", "showing addresses that were given twice", conflicts.show(memory), memory.context
+        )
         if shown is FAILED:
             memory.suspicious = True
         else:
-            memory.backoff.forget("conflicts")
+            self._agenda.backoff.forget("conflicts")
 
     async def _verify(self) -> None:
-        """Look at a few ConfigMaps; the rest comes with the next round, after what is more urgent."""
+        """Check a few ConfigMaps. The others come in the next round, after everything that is more urgent."""
         memory = self._memory
-        some = [(u, c) for u, c in memory.unverified.items() if self._due((u, "verify"))][:VERIFIED]
+        some = [(u, c) for u, c in self._agenda.unverified.items() if self._due((u, "verify"))][:VERIFIED]
 
         async def one(uid: str, claim: Claim) -> None:
             verified = claims.verify(memory, memory.claims.get(uid, claim))
             what = f"the ConfigMap of claim {claim.ref.where}"
             if await self._try((uid, "verify"), what, verified) is not FAILED:
-                memory.unverified.pop(uid, None)
-                memory.backoff.forget((uid, "verify"))
+                self._agenda.unverified.pop(uid, None)
+                self._agenda.backoff.forget((uid, "verify"))
 
         await asyncio.gather(*(one(uid, claim) for uid, claim in some))
         if some:
-            memory.changed()
+            self._agenda.changed()
 
     def _due(self, key: Hashable) -> bool:
-        return not self._memory.backoff.waits(key, self._memory.clock())
+        return not self._agenda.backoff.waits(key, self._memory.clock())
 
     async def _try(
         self, key: Hashable, what: str, work: Coroutine[Any, Any, T], context: contextvars.Context | None = None
     ) -> T | object:
-        """Do it, and give its result; `FAILED` if it failed, and then its time comes later and later.
+        """Run the work and return its result. If it fails, return `FAILED`; the next try comes after a growing delay.
 
         Raises:
             kopf_ha.TermEnded: the term is over, and with it this memory.
@@ -203,9 +206,15 @@ class Retries:
         task = asyncio.create_task(work, context=context or contextvars.copy_context())
         (result,) = await asyncio.gather(task, return_exceptions=True)
         if isinstance(result, Exception) and not isinstance(result, ENDED):
-            at = memory.backoff.failed(key, memory.clock())
-            memory.wake_at(at)
-            log.warning("%s is tried again in %.0f s: %s: %s", what, at - memory.clock(), type(result).__name__, result)
+            at = self._agenda.backoff.failed(key, memory.clock())
+            self._agenda.wake_at(at)
+            log.warning(
+                "%s failed and is handled again in %.0f s: %s: %s",
+                what,
+                at - memory.clock(),
+                type(result).__name__,
+                result,
+            )
             return FAILED
         if isinstance(result, BaseException):
             raise result

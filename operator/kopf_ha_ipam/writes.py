@@ -1,8 +1,8 @@
 """Requests to the API server, by pykube-ng.
 
-Every write here passes the fence, which sits below pykube in the same process. What the fence refuses
-(`kopf_ha.Refused`) is no answer of the API server and no network trouble: nothing here or above catches or
-repeats it (I8). The calls block, so they run in threads, which inherit the term (`asyncio.to_thread`).
+Every write here passes the fence, which sits below pykube in the same process. A refusal by the fence
+(`kopf_ha.Refused`) is neither an answer of the API server nor a network error, so this module neither catches nor
+repeats it (I8). The calls block, so they run in threads. These inherit the term (`asyncio.to_thread`).
 """
 
 from __future__ import annotations
@@ -19,54 +19,56 @@ import kopf_ha
 from kopf_ha_ipam.model import ADDRESS_NOTE, GROUP, VERSION, Body, ClaimRef
 
 API_VERSION = f"{GROUP}/{VERSION}"
-#: Seconds to connect and to wait for an answer. The fence shortens it to what is left of the term.
+#: Seconds to connect, and seconds to wait for an answer. The fence limits both to what is left of the term.
 TIMEOUT = (5, 10)
-#: Objects that a list asks for at a time, as client-go does.
+#: How often a write is tried again when somebody else changes the object in between.
+TRIES = 10
+#: Objects per page of a list, as in client-go.
 PAGE = 500
-#: Children carry it, so that people find them. The operator itself reads each by its name.
+#: The labels of ConfigMaps, so that people can find them. The operator itself reads each one by its name.
 LABELS = {"app.kubernetes.io/managed-by": "kopf-ha-ipam"}
 _MERGE = {"Content-Type": "application/merge-patch+json"}
 
 
 def event(body: Body, *, type: str, reason: str, message: str) -> None:
-    """Send an event about an object. Kopf posts it later; events are exempt from the fence."""
+    """Send an event about an object. Kopf posts it later. Events are not fenced."""
     kopf.event(cast(kopf.Body, body), type=type, reason=reason, message=message)
 
 
-#: With these everything ends that a term remembers; any other error concerns one object (I10).
+#: These errors end the term's work. Any other error concerns one object (I10).
 ENDED = (kopf_ha.TermEnded, kopf_ha.NoTerm)
 
 
 class Conflict(Exception):
-    """The object is not at the resourceVersion that the write was meant for (409)."""
+    """The object has another resourceVersion than the write was meant for (409)."""
 
 
 class Gone(Exception):
-    """The object is not there (404)."""
+    """The object does not exist (404)."""
 
 
 class NamespaceTerminating(Exception):
-    """The namespace is going away and takes nothing new (403); its claims follow."""
+    """The namespace is being deleted and accepts no new objects (403). Its claims will be deleted, too."""
 
 
 class Rejected(Exception):
-    """The API server refuses the request for good (400, 403, 422): a quota, a policy, a permission, an immutable field.
+    """The API server refuses the request (400, 403, 413, 422): a quota, a policy, a permission, an immutable field.
 
-    It concerns one object (I10). What is refused today may pass tomorrow, so it is tried again, more and more seldom.
+    It concerns one object (I10). The cause may go away, so the request is tried again, with growing delays.
     """
 
 
 class Unavailable(Exception):
-    """The API server cannot be reached, or has trouble of its own. Whether a write was done is unknown then."""
+    """The API server cannot be reached, or reports an internal error. A write may or may not have been done."""
 
 
 class Api:
-    """The requests that the operator makes; one per term, so that no connection outlives it."""
+    """The operator's requests. Each term has its own `Api`, so that no connection outlives the term."""
 
     def __init__(self) -> None:
         self._client = pykube.HTTPClient(pykube.KubeConfig.from_env(), timeout=TIMEOUT)
 
-    # Reading. Lists carry no resourceVersion parameter, so they are consistent: etcd's newest, no cache.
+    # Reading. Lists have no resourceVersion parameter, so they are consistent reads: from etcd, not from a cache.
 
     async def pools(self) -> Sequence[Body]:
         """List all pools."""
@@ -81,14 +83,14 @@ class Api:
         return await self._call("get", f"addresspools/{name}", API_VERSION)
 
     async def claim(self, ref: ClaimRef) -> Body:
-        """Read the object of the claim's name, by a quorum; it may be another one by now."""
+        """Read the object that has the claim's name, by a quorum read. It may be another claim by now."""
         return await self._call("get", f"addressclaims/{ref.name}", API_VERSION, ref.namespace)
 
     async def child(self, namespace: str, name: str) -> Body:
         """Read a ConfigMap."""
         return await self._call("get", f"configmaps/{name}", "v1", namespace)
 
-    # Writing. Updates carry the resourceVersion they were decided on.
+    # Writing. Updates carry the resourceVersion of the object that they were decided from.
 
     async def patch_pool_status(self, name: str, version: str, status: Body) -> Body:
         """Merge into a pool's status."""
@@ -107,17 +109,21 @@ class Api:
         )
 
     async def stamp_claim(self, ref: ClaimRef) -> Body:
-        """Stamp a claim, whatever its revision: the fence adds the stamp, on the stamp that it judged."""
+        """Stamp a claim at any resourceVersion. The fence judges the claim's present stamp and adds the new one."""
         body: dict[str, Any] = {"status": {}}
         return await self._call("patch", f"addressclaims/{ref.name}/status", API_VERSION, ref.namespace, json=body)
 
     async def note_address(self, ref: ClaimRef, address: str) -> Body:
-        """Write a claim's address into its annotation, whatever its revision: only the operator writes that one."""
+        """Write a claim's address into its annotation, at any resourceVersion."""
         patch = {"metadata": {"uid": ref.uid, "annotations": {ADDRESS_NOTE: address}}}
         return await self._call("patch", f"addressclaims/{ref.name}", API_VERSION, ref.namespace, json=patch)
 
     async def create_child(self, body: Body) -> Body:
-        """Make a ConfigMap; `Conflict` if there is one."""
+        """Create a ConfigMap.
+
+        Raises:
+            Conflict: one of that name exists.
+        """
         return await self._call("post", "configmaps", "v1", body["metadata"]["namespace"], json=body)
 
     async def patch_child(self, namespace: str, name: str, version: str, patch: Mapping[str, Any]) -> Body:
@@ -130,7 +136,7 @@ class Api:
         await self._call("delete", f"configmaps/{name}", "v1", namespace, json=options)
 
     async def _list(self, plural: str, version: str) -> Sequence[Body]:
-        """List by pages: a list of what users make has no other bound."""
+        """List page by page, since users can create any number of objects."""
         found: list[Body] = []
         params: dict[str, str] = {"limit": str(PAGE)}
         while True:

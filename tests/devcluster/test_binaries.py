@@ -97,7 +97,7 @@ def test_a_full_folder_needs_no_go(machine: Machine) -> None:
 
 def test_a_folder_that_is_none_is_an_error_and_not_a_build(machine: Machine) -> None:
     machine.monkeypatch.setenv("KUBEBUILDER_ASSETS", "/no/such/folder")
-    with pytest.raises(DevclusterError, match="KUBEBUILDER_ASSETS names /no/such/folder, which is no folder"):
+    with pytest.raises(DevclusterError, match="KUBEBUILDER_ASSETS names /no/such/folder, which is not a folder"):
         Binaries.find()
     assert machine.built == []
 

@@ -50,7 +50,7 @@ def test_it_reads_and_does_not_write(http: HttpFake, terms: Terms, client: str, 
     http.api.put(CHILD, {"spec": {}}, stamp(6))
     with terms.term(7), ProcessPoolExecutor(1, multiprocessing.get_context(start)) as pool:
         assert pool.submit(read, client, http.url).result() == 200
-        with pytest.raises(NoTerm, match=r"child process, .*: give the result back"):
+        with pytest.raises(NoTerm, match=r"child process, .*: return the result"):
             pool.submit(write, client, http.url).result()
         # Its parent writes on.
         assert CLIENTS[client](http.url)("PATCH", CHILD, {"spec": {"by": "its parent"}}, MERGE)[0] == 200

@@ -219,7 +219,9 @@ def test_a_mirror_that_is_not_there_leaves_nothing(own_cache: Path) -> None:
     or_skip(partial(tools.need, "debootstrap", "make a base image"))
     done = invoke("--only-base", "--mirror", "http://127.0.0.1:1/debian")
     assert done.exit_code == 1
-    assert "If http://127.0.0.1:1/debian cannot be reached from here, name another with --mirror." in done.stderr
+    assert (
+        "If http://127.0.0.1:1/debian cannot be reached from here, choose another mirror with --mirror." in done.stderr
+    )
     assert {f.name for f in own_cache.iterdir()} == {"lock"}
 
 

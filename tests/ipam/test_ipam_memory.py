@@ -194,7 +194,7 @@ def test_an_unreadable_record_sets_one_pool_aside() -> None:
         term = memory(server)
         await term.load()
         assert [k.set_aside for k in term.keepers.values()] == [True, False]
-        assert list(term.leaving) == ["uid-gone"]
+        assert list(term.agenda.leaving) == ["uid-gone"]
 
     asyncio.run(scenario())
 

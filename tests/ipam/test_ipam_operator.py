@@ -66,7 +66,7 @@ def test_a_tombstone_is_recorded(ipam: Ipam) -> None:
     assert status["tombstones"] == {bound["a"]: f"{ipam.namespace}/a/{uid}"}
     assert bound["a"] not in status["allocations"]
     ipam.apply(ipam.claim("c", "small", address=bound["a"]), ipam.claim("d", "small"))
-    assert "rests a moment" in ipam.until_reason("addressclaim", "c", "AddressTaken")
+    assert "was freed a moment ago" in ipam.until_reason("addressclaim", "c", "AddressTaken")
     assert ipam.until_ready("d")["d"] not in bound.values()
 
 

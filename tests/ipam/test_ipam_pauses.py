@@ -10,13 +10,13 @@ from collections.abc import Callable
 
 import pytest
 
-from kopf_ha_ipam import allocator, claims, conflicts
+from kopf_ha_ipam import activation, claims, conflicts
 from tests.ipam.pauses import HOLD, GivenTwice, Leader, World
 
 
 @pytest.fixture(autouse=True)
 def _no_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (allocator, claims, conflicts):
+    for module in (activation, claims, conflicts):
         monkeypatch.setattr(module, "event", lambda *_, **__: None)
 
 

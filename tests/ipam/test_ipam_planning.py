@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kopf_ha_ipam.model import ACTIVE, ADDRESS_NOTE, CLAIMING, Claim, ClaimRef, Pool, PoolSpec, newer, ready
+from kopf_ha_ipam.conditions import with_ready
+from kopf_ha_ipam.model import ACTIVE, ADDRESS_NOTE, CLAIMING, Claim, ClaimRef, Pool, PoolSpec, newer
 from kopf_ha_ipam.planning import (
     Give,
     Plan,
@@ -253,7 +254,7 @@ def test_what_the_spec_forbids_by_now_is_found() -> None:
 def test_an_unreadable_owner_is_an_error() -> None:
     assert ClaimRef.parse("ns/a/uid") == ClaimRef("ns", "a", "uid")
     for text in ("", "ns/a", "ns/a/", "ns/a/uid/x"):
-        with pytest.raises(ValueError, match="no namespace/name/uid"):
+        with pytest.raises(ValueError, match="is not namespace/name/uid"):
             ClaimRef.parse(text)
 
 
@@ -266,9 +267,9 @@ def test_newer() -> None:
 
 def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
     other = {"type": "Other", "status": "True"}
-    first = ready({"conditions": [other]}, ok=False, reason="A", message="a", generation=1, now="t1")
-    second = ready({"conditions": first}, ok=False, reason="B", message="b", generation=1, now="t2")
-    third = ready({"conditions": second}, ok=True, reason="C", message="c", generation=1, now="t3")
+    first = with_ready({"conditions": [other]}, ok=False, reason="A", message="a", generation=1, now="t1")
+    second = with_ready({"conditions": first}, ok=False, reason="B", message="b", generation=1, now="t2")
+    third = with_ready({"conditions": second}, ok=True, reason="C", message="c", generation=1, now="t3")
     assert [c[0]["lastTransitionTime"] for c in (first, second, third)] == ["t1", "t1", "t3"]
     assert third[1] == other
 

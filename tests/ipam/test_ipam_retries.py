@@ -11,7 +11,7 @@ import kopf
 import pytest
 
 import kopf_ha
-from kopf_ha_ipam import allocator, claims, conflicts, handlers, retries
+from kopf_ha_ipam import activation, claims, conflicts, handlers, retries
 from kopf_ha_ipam.backoff import FIRST, LONGEST, Backoff, delay
 from kopf_ha_ipam.model import Claim
 from kopf_ha_ipam.writes import Rejected, Unavailable
@@ -19,9 +19,11 @@ from tests.ipam.pauses import Leader, World
 
 
 @pytest.fixture(autouse=True)
-def _no_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (allocator, claims, conflicts):
+def _no_events(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for module in (activation, claims, conflicts):
         monkeypatch.setattr(module, "event", lambda *_, **__: None)
+    yield
+    conflicts.GIVEN_TWICE.set(0)  # tests of the metrics may run in this process
 
 
 def failing(leader: Leader, method: str, errors: Callable[..., Iterator[Exception | None]]) -> list[Any]:
@@ -113,7 +115,7 @@ def test_freeing_one_address_runs_one_of_those_that_wait() -> None:
             world.claim(name, "p")
         leader = Leader(world, 1)
         await leader.lead()
-        assert len(leader.memory.waiting) == 50
+        assert len(leader.memory.agenda.waiting) == 50
         assert leader.retries.due() == []
         writes = leader.view.count
         claim = leader.memory.claims[world.objects["claim", "a"]["metadata"]["uid"]]
@@ -153,7 +155,7 @@ def test_an_address_whose_write_may_still_arrive_keeps_a_new_pool_from_it() -> N
         world.pool("q")
         leader.memory.pool_gone(world.ends[-1][1])
         leader.memory.pool_seen(world.objects["pool", "q"])
-        await leader.memory.settle_pool("q")
+        await activation.settle_pool(leader.memory, "q")
         assert world.objects["pool", "q"]["status"].get("state") is None
         lost = False
         world.now += LONGEST
@@ -161,6 +163,63 @@ def test_an_address_whose_write_may_still_arrive_keeps_a_new_pool_from_it() -> N
         assert leader.memory.promised == {}
         await leader.retries.once()
         assert world.objects["pool", "q"]["status"]["state"] == "Active"
+
+    asyncio.run(scenario())
+
+
+def test_a_claim_that_an_earlier_term_writes_just_before_the_stamp_keeps_a_new_pool_from_its_address() -> None:
+    """The pool is judged by the claim as the stamp found it, and all claims are listed only once for that (I4, I5)."""
+
+    async def scenario() -> None:
+        world = World()
+        world.claim("a", "p")
+        world.pool("q")
+        leader = Leader(world, 2)
+        lists = failing(leader, "claims", lambda: iter([]))
+        stamp = leader.view.stamp_claim
+
+        async def late(ref: Any) -> Any:
+            found = world.objects["claim", "a"]
+            found["status"] = {"address": "10.0.0.1", "fencing": {"token": 1, "holder": "pod-1"}}
+            world.changed(found)
+            return await stamp(ref)
+
+        leader.view.stamp_claim = late  # type: ignore[method-assign]
+        leader.memory.pool_seen(world.objects["pool", "q"])
+        await activation.settle_pool(leader.memory, "q")
+        assert world.status("a")["fencing"]["token"] == 2
+        assert world.objects["pool", "q"]["status"].get("state") is None
+        assert "ns/a" in (leader.memory.keepers["q"].trouble or "")
+        assert len(lists) == 2  # before the range is announced, and after it
+
+    asyncio.run(scenario())
+
+
+def test_a_pool_whose_end_no_event_showed_gives_nothing_any_more_once_another_one_has_its_range() -> None:
+    """A claim that it recorded, and whose status could not be written, gets an address of nobody else (I5)."""
+
+    async def scenario() -> None:
+        world = World()
+        world.pool("p")
+        world.claim("a", "p")
+        leader = Leader(world, 1)
+        refused = True
+
+        def errors(ref: Any, version: str, status: Any) -> Iterator[Exception | None]:
+            return iter([Rejected("a policy") if refused and status.get("address") else None])
+
+        failing(leader, "patch_claim_status", errors)
+        await leader.turn()
+        assert leader.memory.promised == {}
+        world.force("pool", "p")
+        world.pool("q")
+        world.claim("b", "q")
+        refused = False
+        leader.memory.pool_seen(world.objects["pool", "q"])
+        await activation.settle_pool(leader.memory, "q")
+        assert await retries.settle(leader.memory, leader.memory.claim_seen(world.objects["claim", "b"])) == "10.0.0.1"
+        assert await retries.settle(leader.memory, leader.memory.claim_seen(world.objects["claim", "a"])) is None
+        assert world.status("a")["conditions"][0]["reason"] == "PoolNotFound"
 
     asyncio.run(scenario())
 
@@ -191,7 +250,7 @@ def test_retries_of_a_claim_do_not_use_kopfs() -> None:
         failing(leader, "patch_claim_status", lambda *_: iter([Unavailable("no answer")]))
         claim = leader.memory.claim_seen(world.objects["claim", "a"])
         assert await retries.settle(leader.memory, claim) is None
-        assert claim.ref.uid in leader.memory.waiting
+        assert claim.ref.uid in leader.memory.agenda.waiting
 
     asyncio.run(scenario())
 
@@ -216,8 +275,8 @@ def test_a_term_ends_after_the_answers_to_what_its_pools_are_being_told() -> Non
             return await send(*args)
 
         leader.view.patch_pool_status = slow  # type: ignore[method-assign]
-        leader.memory.wait(claim.ref.uid, None)
-        leader.memory.changed()
+        leader.memory.agenda.wait(claim.ref.uid, None)
+        leader.memory.agenda.changed()
         task = asyncio.create_task(leader.retries.run())
         await under_way.wait()
         ending = asyncio.create_task(handlers.stop(memo=kopf.Memo(memory=leader.memory, retries=task)))

@@ -183,11 +183,11 @@ def test_exempt_subresources_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["--group=pods"], "'pods' is no API group of custom resources, as in ipam.example.com"),
+        (["--group=pods"], "'pods' is not an API group of custom resources, as in ipam.example.com"),
         (["--lease=leader"], "Lease 'leader' must be written namespace/name"),
         (["--service-account=a/B"], "service account 'a/B' must be written namespace/name"),
         (["--kind=Pools"], "'Pools' is not a kind's plural, as in addresspools"),
-        (["--kind=xs:decides"], "'decides' in kind 'xs:decides' is none of cluster, namespaced, deciding, map=FIELD"),
+        (["--kind=xs:decides"], "'decides' in kind 'xs:decides' must be cluster, namespaced, deciding, map=FIELD"),
         (["--kind=xs:map=a.b"], "'a.b' is not a field of the status of xs"),
         (["--kind=xs", "--kind=xs"], "xs is named twice"),
         (["--child=configmaps:label"], "'label' in child 'configmaps:label' is neither LABEL=VALUE nor owner=KIND"),
@@ -209,6 +209,6 @@ def test_bad_input_is_named(args: list[str], said: str) -> None:
 
 
 def test_a_description_needs_a_kind() -> None:
-    with pytest.raises(Exception, match="name the operator's kinds"):
+    with pytest.raises(Exception, match="name at least one kind of the operator"):
         Description(group="a.b", kinds=(), lease="n/l", service_account="n/s")
     assert policies(Description(group="a.b", kinds=(Kind("xs"),), lease="n/l", service_account="n/s"))

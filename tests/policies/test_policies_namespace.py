@@ -12,7 +12,7 @@ def test_a_namespace_goes_with_its_lease(fenced: Fenced) -> None:
     fenced.stamp(fenced.new, fenced.claim(), 1)
     answer = fenced.admin("DELETE", f"{fenced.leases}/leader")
     assert answer.status == 403
-    assert "it goes only with its namespace" in answer.message
+    assert "it is deleted only with its namespace" in answer.message
     fenced.cluster.kubectl("delete", "namespace", fenced.namespace, "--wait=false")
 
     def gone() -> bool:

@@ -244,7 +244,7 @@ def test_what_a_user_makes_in_a_child_s_place_stays_the_user_s(fenced: Fenced) -
         fenced.new("DELETE", path, delete),
     ):
         assert refused(answer, "child-configmaps"), answer.message
-    said = "fencing: of configmaps the operator changes and deletes only its own, those with label"
+    said = "fencing: the operator changes and deletes only its own configmaps, those with label"
     assert f"denied request: {said}" in fenced.new("PATCH", path, {"metadata": notes}, MERGE).message
     assert fenced.read(path) == made
 

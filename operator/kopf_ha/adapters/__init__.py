@@ -1,11 +1,9 @@
-"""The three clients, and where each one's attempts meet the fence.
+"""Puts the fence into the three clients: Kopf's aiohttp session, the `kubernetes` client, and pykube-ng.
 
-Kopf's aiohttp session, the `kubernetes` client's urllib3 pool and pykube-ng's requests adapter: one call of
-the fence each, below the client's own retries, so that every attempt is judged anew (I8). An adapter knows
-its client and the fence, and nothing of Leases, terms or operators.
+Each adapter calls the fence at one point below the client's own retries, so every attempt is judged (I8). An adapter
+knows its client and the fence. It does not know Leases, terms or operators.
 
-`install()` has to run before the operator's code is loaded; `uncovered()` names the clients that were
-imported and are not fenced.
+Call `install()` before the operator's code is loaded. `uncovered()` names clients that are imported and not fenced.
 """
 
 from kopf_ha.adapters._install import install, uncovered

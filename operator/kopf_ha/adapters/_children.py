@@ -1,10 +1,13 @@
-"""Child processes write nothing, however they are started (I8).
+"""Makes child processes refuse to write (I8).
 
-A term is one process's: its grant is renewed, closed and drained there. A child of `fork` has a copy of the grant
-that nobody renews or closes; one of `spawn` or `forkserver` is a fresh interpreter, whose clients nobody has fenced.
-So each is told to refuse: a forked one by the interpreter's hook, in `_wiring`; the others by what `multiprocessing`
-sends them ahead of the job, as the first thing that they unpickle. What is started without `multiprocessing`
-(`subprocess`, `kubectl`) is out of reach.
+A term belongs to one process, which renews and closes its grant. A forked child has a copy of the grant that nobody
+renews or closes. A child of `spawn` or `forkserver` is a new interpreter with clients that are not fenced. So every
+child has to refuse:
+
+- A forked child is told by the interpreter's fork hook, in `_wiring`.
+- The others are told by the data that `multiprocessing` sends them before the job: it is the first thing they unpickle.
+
+Processes that are started without `multiprocessing` (`subprocess`, `kubectl`) cannot be reached.
 """
 
 from __future__ import annotations
@@ -16,22 +19,22 @@ from multiprocessing import spawn
 from pathlib import Path
 from typing import Any
 
-#: By its path, since a fresh interpreter may not find the package yet.
+#: A path, since a new interpreter may not find the package yet.
 _FIRST = Path(__file__).with_name("_in_child.py")
 
 
 class _First:
-    """Where it is unpickled, `_in_child.py` runs."""
+    """Runs `_in_child.py` where it is unpickled."""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
         return runpy.run_path, (str(_FIRST),)
 
 
 def install(installed: Callable[[], bool]) -> None:
-    """Have children of `multiprocessing` refuse to write; without effect the second time.
+    """Make children of `multiprocessing` refuse to write. A second call has no effect.
 
     Args:
-        installed: says whether this process's clients are fenced.
+        installed: returns whether this process's clients are fenced.
     """
     given = spawn.get_preparation_data
     if getattr(given, "kopf_ha", False):

@@ -1,7 +1,7 @@
-"""Runs first in a child process that `multiprocessing` started anew; see `_children`. Not to be imported.
+"""Runs first in a new interpreter that `multiprocessing` started; see `_children`. Do not import it.
 
-A job that only computes needs no client, and importing them all takes longer than many a job. So they are fenced when
-they are imported.
+A job that only computes needs no client, and importing the clients often takes longer than the job. So each client is
+fenced when it is imported.
 """
 
 import importlib.abc
@@ -11,12 +11,12 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
-#: Of each client the module that the fence changes.
+#: The module that the fence changes, one for each client.
 CLIENTS = ("kubernetes.client.rest", "pykube.http")
 
 
 def refuse() -> None:
-    """Fence the clients, without a term."""
+    """Fence the clients in this process, which has no term."""
     from kopf_ha import adapters
     from kopf_ha.adapters import _wiring
 
@@ -25,10 +25,10 @@ def refuse() -> None:
 
 
 class WhenImported(importlib.abc.MetaPathFinder):
-    """Has a client refuse as soon as it is loaded."""
+    """Fences a client as soon as it is loaded."""
 
     def find_spec(self, name: str, path: object = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Find a client as others do, and add to how it is loaded."""
+        """Find a client as usual, and fence it after it is loaded."""
         if name not in CLIENTS:
             return None
         sys.meta_path.remove(self)
@@ -50,6 +50,6 @@ class WhenImported(importlib.abc.MetaPathFinder):
 if sys.modules.keys().isdisjoint(CLIENTS):
     sys.meta_path.insert(0, WhenImported())
 else:
-    # A server of `forkserver` had loaded one. What the child's path shall be multiprocessing says next.
+    # The server of `forkserver` has loaded a client already. multiprocessing sets the child's path only after this.
     sys.path.append(str(Path(__file__).parents[2]))
     refuse()

@@ -1,4 +1,4 @@
-"""Putting the adapters in, and finding clients that have none."""
+"""Installs the adapters. It also finds clients that have none."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kopf_ha.adapters import _children, kubernetes_client, pykube_client
 
-#: Clients that reach the API server past the fence, by the module that gives them away.
+#: Clients that are not fenced, by a module whose import shows that they are used.
 _OTHERS = {
     "kubernetes.aio": "kubernetes.aio",
     "kubernetes_asyncio": "kubernetes_asyncio",
@@ -17,14 +17,14 @@ _OTHERS = {
     "easykube": "easykube",
     "k8s": "k8s (fiaas)",
 }
-#: Those whose module's name many operators give to a module of their own, with the distribution that it has to be of.
+#: Clients whose module has a common name, with their distribution: operators may have a module of that name.
 _COMMON_NAMES = {"k8s": "k8s"}
 
 
 def install() -> None:
-    """Fence the `kubernetes` client and pykube-ng in this process and its children; Kopf is fenced by its vault.
+    """Fence the `kubernetes` client and pykube-ng in this process and its children. Kopf is fenced by its vault.
 
-    To be called before the operator's code is loaded, which may write at its top level.
+    Call it before the operator's code is loaded: that code may write at its top level.
     """
     kubernetes_client.install()
     pykube_client.install()
@@ -32,7 +32,7 @@ def install() -> None:
 
 
 def uncovered() -> list[str]:
-    """Name the Kubernetes clients that the operator imported and that nothing fences."""
+    """Return the names of Kubernetes clients that the operator imported and that are not fenced."""
     return [name for module, name in _OTHERS.items() if module in sys.modules and _is_the_client(module)]
 
 

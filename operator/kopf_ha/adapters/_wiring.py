@@ -1,4 +1,4 @@
-"""What all adapters share: the process's fence, and the two ways to drive its flow."""
+"""What all adapters share: the fence of this process, and how a blocking and an async client run its steps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kopf_ha.errors import NoTerm, Refused
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one attempt of one write ended. `refused` is None when an answer went back to the client."""
+    """How one attempt of one write ended. `refused` is None if the client got an answer."""
 
     client: str
     request: Request
@@ -26,16 +26,16 @@ class Outcome:
 
     @property
     def result(self) -> str:
-        """The status class of the answer (``2xx``), or the line of the fence that refused; counts go by it."""
+        """The status class of the answer (``2xx``), or the line of the fence that refused. Metrics count by it."""
         return f"{self.status // 100}xx" if self.refused is None else self.refused.line
 
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """The fence of this process, and who is told what became of the writes.
+    """The fence of this process, and a callback for the outcome of each write.
 
-    `report` is called in the writer's thread, before a refusal is raised: it has to close the grant first,
-    since handlers may catch everything, and must neither block nor raise.
+    `report` is called in the writer's thread, before a refusal is raised. It has to close the grant, since handlers may
+    catch every exception. It must neither block nor raise.
     """
 
     fence: Fence
@@ -44,10 +44,10 @@ class Wiring:
 
 
 def headers_for(out: Request, asked: Request, given: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Give the headers of a request that the fence sends in place of the client's.
+    """Return the headers of a request that the fence sends in place of the client's.
 
-    What the fence judges has to be the whole object in JSON: of a `PartialObjectMetadata` or a protobuf, which
-    a client may ask for, it would see no stamp.
+    The fence needs the whole object in JSON. A client may ask for `PartialObjectMetadata` or protobuf, in which the
+    fence would see no stamp.
     """
     framing = ("content-length", "transfer-encoding")
     headers = {k: v for k, v in given if k.lower() not in framing}
@@ -59,13 +59,13 @@ def headers_for(out: Request, asked: Request, given: Iterable[tuple[str, str]]) 
 
 
 _current: Wiring | None = None
-_is_child = False  #: this process is the child of one that was fenced
+_is_child = False  #: this process is a child of a fenced one
 
 
 def enter_child() -> None:
-    """Have this process, a child of a fenced one, refuse to write, unless it runs an operator of its own (I8).
+    """Make this process, a child of a fenced one, refuse to write, unless it starts its own operator (I8).
 
-    It takes its parent's wiring from a forked one: nobody renews or closes the parent's grants here.
+    A forked child loses its parent's wiring, because nobody renews or closes the parent's grants here.
     """
     global _current, _is_child
     _current, _is_child = None, True
@@ -75,15 +75,15 @@ os.register_at_fork(after_in_child=enter_child)
 
 
 def wiring() -> Wiring:
-    """Give the wiring of this process.
+    """Return the wiring of this process.
 
     Raises:
-        NoTerm: the adapters are installed and nothing runs: a write while the operator's code is loaded, or in a
-            child process.
+        NoTerm: the adapters are installed but no operator runs. The write comes from code that is being loaded, or from
+            a child process.
     """
     if _current is None and _is_child:
         raise NoTerm(
-            "a write in a child process, which is in no term: give the result back and write it in the handler, or"
+            "a write in a child process, which runs in no term: return the result and write it in the handler, or"
             " run the job in a thread, wrapped with kopf_ha.current_term().bind(...)"
         )
     if _current is None:
@@ -93,7 +93,7 @@ def wiring() -> Wiring:
 
 @contextlib.contextmanager
 def wired(new: Wiring) -> Iterator[None]:
-    """Make `new` the wiring of this process for the body."""
+    """Make `new` the wiring of this process in the body of the `with` statement."""
     global _current
     if _current is not None:
         raise RuntimeError("one process runs one fenced operator at a time")
@@ -126,7 +126,11 @@ def drive(client: str, request: Request, send: Callable[[Request], Response]) ->
 
 
 async def adrive(client: str, request: Request, send: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Do the same for Kopf, whose handlers decide from the revision that its watch gave us."""
+    """Send one attempt of Kopf through the fence. Its handlers decide from the revision that Kopf's watch showed.
+
+    Raises:
+        Refused: the write did not happen, or was refused.
+    """
     use, grant = wiring(), current_grant()
     try:
         flow = use.fence.flow(request, grant, use.now, saw=True, only_reads=only_reads())

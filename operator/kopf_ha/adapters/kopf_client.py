@@ -1,4 +1,4 @@
-"""Kopf: a middleware in its aiohttp session, put around whatever credentials the operator logs in with."""
+"""The adapter for Kopf: a middleware in its aiohttp session, whatever credentials the operator logs in with."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from kopf_ha.core.wire import WRITES, Request, Response
 
 
 def fenced_vault() -> WrappedVault:
-    """Make Kopf's store of credentials; what the operator's own login handlers return comes out fenced."""
+    """Return a store of credentials for Kopf that fences what the operator's login handlers return."""
     return WrappedVault(fenced_credentials)
 
 
 def fenced_credentials(info: object) -> object:
-    """Give credentials whose session passes the fence; what is none is handed on for Kopf to complain."""
+    """Return credentials whose session is fenced. Anything else is returned as it is, and Kopf reports it."""
     if isinstance(info, kopf.ConnectionInfo):
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
@@ -35,7 +35,7 @@ def fenced_credentials(info: object) -> object:
         # aiohttp would send a PUT or DELETE again on a dropped connection, below the middlewares (I8).
         session._retry_connection = False
         if fence_middleware not in session._middlewares:
-            # Innermost: what the operator's own middlewares do to a request is judged, too.
+            # The fence comes last, so it judges requests as the operator's own middlewares have changed them.
             session._middlewares = (*session._middlewares, fence_middleware)
     return info
 
@@ -43,7 +43,7 @@ def fenced_credentials(info: object) -> object:
 async def fence_middleware(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    """Let one attempt of one request of Kopf's pass the fence. Reads and watches pass by."""
+    """Send one attempt of a request through the fence. Reads and watches are not fenced."""
     if request.method not in WRITES:
         return await handler(request)
     body = request.body
@@ -70,7 +70,7 @@ async def fence_middleware(
             ),
             data=out.body or None,
             headers=headers_for(out, asked, request.headers.items()),
-            allow_redirects=False,  # another request, to be judged anew
+            allow_redirects=False,  # a redirect is another request, which has to be judged
             middlewares=(),
             **options,
         )
@@ -79,7 +79,7 @@ async def fence_middleware(
     answer = await adrive("kopf", asked, send)
     response: aiohttp.ClientResponse = answer.raw
     if response.status == 409 and asked.is_json_patch:
-        # Of a JSON patch's answers Kopf swallows the 422 only and tries in its next cycle; a 409 would run
-        # the handlers again (trap 11).
+        # For a JSON patch, Kopf takes 422 as a conflict and patches again in its next cycle. A 409 would make it run
+        # the handlers again.
         response.status = 422
     return response

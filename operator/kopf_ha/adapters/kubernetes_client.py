@@ -1,7 +1,7 @@
-"""The `kubernetes` client: a connection pool whose `urlopen` asks the fence at each attempt.
+"""The adapter for the `kubernetes` client: a connection pool whose `urlopen` calls the fence at each attempt.
 
-`PoolManager.urlopen` would see a request once, and urllib3 replays PUT and DELETE on a dropped connection
-below it. So writes are retried here, by the very policy that the caller configured, each attempt anew.
+`PoolManager.urlopen` would see a request only once, while urllib3 below it sends PUT and DELETE again after a dropped
+connection. So writes are retried here, by the retry policy that the caller configured, and each attempt is judged.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from urllib3.util.retry import Retry
 from kopf_ha.adapters._wiring import drive, headers_for
 from kopf_ha.core.wire import WRITES, Request, Response
 
-#: Set on a `RESTClientObject` whose pools were seen to: whether they are fenced.
+#: An attribute of `RESTClientObject`: whether its pools are fenced. It is missing until `_fence` or `exempt` ran.
 _FENCED = "_kopf_ha_fenced"
 
 
 class _Fenced(HTTPConnectionPool):
-    """A pool that lets no write by."""
+    """A connection pool that sends every write through the fence."""
 
     def urlopen(  # type: ignore[override]
         self,
@@ -34,7 +34,7 @@ class _Fenced(HTTPConnectionPool):
         retries: Any = None,
         **options: Any,
     ) -> urllib3.BaseHTTPResponse:
-        """Send one request; a write passes the fence at each attempt."""
+        """Send one request. Each attempt of a write goes through the fence."""
         if method.upper() not in WRITES:
             return super().urlopen(method, url, body=body, headers=headers, retries=retries, **options)
         policy = retries if isinstance(retries, Retry) else Retry.from_int(retries, default=self.retries)
@@ -60,7 +60,7 @@ class _Fenced(HTTPConnectionPool):
         preload = options.get("preload_content", True)
 
         def send(out: Request) -> Response:
-            # The client's own timeout stays where it is shorter; the grant's end caps it.
+            # The client's own timeout counts if it is shorter than what is left of the grant.
             limit = given if isinstance(given, urllib3.Timeout) else urllib3.Timeout.from_float(_number(given))
             if out.timeout is not None:
                 totals = [t for t in (limit.total, out.timeout) if isinstance(t, int | float)]
@@ -85,7 +85,7 @@ class _Fenced(HTTPConnectionPool):
         got: urllib3.BaseHTTPResponse = drive("kubernetes", asked, send).raw
         if preload:
             return got
-        # The caller asked for a stream of its own; the fence has read it already.
+        # The caller wants to read the body as a stream, but the fence has read it already.
         return urllib3.HTTPResponse(
             body=io.BytesIO(got.data),
             headers=got.headers,
@@ -103,12 +103,12 @@ def _number(value: Any) -> float | None:
 
 @functools.cache
 def fenced_pool(plain: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
-    """Give a class of pools with the fence in it. What it is for (TLS, a SOCKS proxy) stays."""
+    """Return a subclass of a pool class, with the fence in it. TLS and proxies work as in the given class."""
     return type(f"Fenced{plain.__name__}", (_Fenced, plain), {"plain": plain})
 
 
 def install() -> None:
-    """Fence every `ApiClient`, those that exist included; without effect the second time."""
+    """Fence every `ApiClient`, also those that exist already. A second call has no effect."""
     from kubernetes.client import rest
 
     if installed():
@@ -130,7 +130,7 @@ def install() -> None:
 
 
 def installed() -> bool:
-    """Whether the clients of this process are fenced."""
+    """Return whether the clients of this process are fenced."""
     from kubernetes.client import rest
 
     return getattr(rest.RESTClientObject.request, "kopf_ha", False)
@@ -146,7 +146,7 @@ def _fence(rest_client: Any) -> None:
 
 
 def exempt(api_client: Any) -> Any:
-    """Take one `ApiClient` out of the fence: the election's own, which writes the Lease and nothing else."""
+    """Take one `ApiClient` out of the fence: that of the election, which writes only the Lease."""
     manager = api_client.rest_client.pool_manager
     manager.clear()
     pools = manager.pool_classes_by_scheme

@@ -1,4 +1,4 @@
-"""pykube-ng: the one method of its requests adapter that every attempt passes, 401 replays included."""
+"""The adapter for pykube-ng: the method of its requests adapter that every attempt passes, also after a 401."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kopf_ha.core.wire import WRITES, Request, Response
 
 
 def fenced_send(adapter: HTTPAdapter, prepared: requests.PreparedRequest, **options: Any) -> requests.Response:
-    """Send one attempt of one request; a write passes the fence."""
+    """Send one attempt of a request. A write goes through the fence."""
     if (prepared.method or "").upper() not in WRITES:
         return HTTPAdapter.send(adapter, prepared, **options)
     parts = urlsplit(prepared.url or "")
@@ -43,7 +43,7 @@ def fenced_send(adapter: HTTPAdapter, prepared: requests.PreparedRequest, **opti
 
 
 def _timeout(given: Any, limit: float | None) -> Any:
-    """Give the client's timeouts, and what the grant leaves for all of it together."""
+    """Return the client's timeouts, with what is left of the grant as the total."""
     if limit is None or isinstance(given, Timeout):
         return given if limit is None else Timeout(connect=given._connect, read=given._read, total=limit)
     connect, read = given if isinstance(given, tuple) else (given, given)
@@ -51,7 +51,7 @@ def _timeout(given: Any, limit: float | None) -> Any:
 
 
 def install() -> None:
-    """Fence every `pykube.HTTPClient`, those that exist included."""
+    """Fence every `pykube.HTTPClient`, also those that exist already."""
     from pykube.http import KubernetesHTTPAdapter
 
     KubernetesHTTPAdapter._do_send = fenced_send

@@ -1,12 +1,12 @@
-"""The API server's line of the fence (line 3), written for any kinds, Lease and service account.
+"""Writes the Kubernetes objects by which the API server itself fences an operator (line 3 of the fence).
 
-Pure functions from a `Description` to Kubernetes objects. What they refuse, they refuse inside the storage
-transaction, to any client, however it was made: I1, I3, I4 and the Lease's part of I2.
+Pure functions turn a `Description` of the operator into policies, RBAC, a FlowSchema and a schema. The policies refuse
+writes inside the storage transaction, whatever client sends them: I1, I3, I4 and the Lease's part of I2.
 """
 
 from kopf_ha.manifests.description import Child, Description, Kind
-from kopf_ha.manifests.flow import flow_schema
 from kopf_ha.manifests.policies import policies
+from kopf_ha.manifests.priority import flow_schema
 from kopf_ha.manifests.rbac import rbac
 from kopf_ha.manifests.render import render
 from kopf_ha.manifests.schema import schema_fragment

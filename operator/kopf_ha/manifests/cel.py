@@ -1,4 +1,4 @@
-"""Expressions that several policies share, and the frame around each policy."""
+"""How a policy is written in CEL: expressions that several policies share, and the objects around them."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from kopf_ha.manifests.description import Description
 
 Object = dict[str, Any]
 
-#: Says of whom nobody but the API server itself can speak: the uid of the pod whose credentials these are.
+#: The uid of the pod that the writer's credentials are bound to. Only the API server itself can set it.
 WRITER = "request.userInfo.?extra[?'authentication.kubernetes.io/pod-uid'].orValue([''])[0]"
 SUB = "has(request.subResource) ? request.subResource : ''"
 
-#: What the field manager of the self-test's questions begins with. Each is a dry run, or it is none.
+#: The field managers of the self-test's questions begin with this. A question is always a dry run.
 QUESTION = "kopf-ha-ask:"
-#: The longest that the API server takes for a field manager.
+#: The greatest length of a field manager that the API server accepts.
 _MANAGER_MAX = 128
-UNBOUND = "fencing: the writer's token is not bound to a pod, so nobody can tell whose write it is"
+UNBOUND = "fencing: the writer's service account token is not bound to a pod, so its writes cannot be attributed"
 
 STAMP = (ANNOTATION_TOKEN, ANNOTATION_HOLDER, ANNOTATION_LEASE, ANNOTATION_POD_UID)
 
 
 def text(value: str) -> str:
-    """Write a string as CEL does."""
+    """Return a string as a CEL literal."""
     return json.dumps(value) if "'" in value or "\\" in value else f"'{value}'"
 
 
 def texts(values: Sequence[str]) -> str:
-    """Write a list of strings as CEL does."""
+    """Return a list of strings as a CEL literal."""
     return "[" + ", ".join(text(v) for v in values) + "]"
 
 
 def asks(description: Description) -> str:
-    """Say in CEL that a request is a question of the operator's self-test.
+    """Return the CEL expression for: the request is a question of the operator's self-test.
 
-    Nothing but a Lease is ever written so, and nothing is written: it is a dry run.
+    A question is a dry-run write of a Lease, so it changes nothing.
     """
     return (
         f"request.resource.resource == 'leases' && request.userInfo.username == {text(description.user)}"
@@ -49,17 +49,17 @@ def asks(description: Description) -> str:
 
 
 def operator_only(description: Description) -> Object:
-    """Match only the operator's own requests: the cheapest question comes first."""
+    """Return the condition that matches only the operator's requests. It is cheap to evaluate, so it comes first."""
     return {"name": "operator", "expression": f"request.userInfo.username == {text(description.user)}"}
 
 
 def others_only(description: Description) -> Object:
-    """Match everybody's requests but the operator's, and the self-test's."""
+    """Return the condition that matches all requests except the operator's, and the self-test's questions."""
     return unless_asked(description, "not-the-operator", f"request.userInfo.username != {text(description.user)}")
 
 
 def not_exempt(description: Description, entries: Sequence[str]) -> list[Object]:
-    """Match no write to these ``plural/subresource``."""
+    """Return the condition that leaves out writes to these ``plural/subresource``."""
     if not entries:
         return []
     this = f"request.resource.resource + '/' + ({SUB})"
@@ -67,25 +67,27 @@ def not_exempt(description: Description, entries: Sequence[str]) -> list[Object]
 
 
 def unless_asked(description: Description, name: str, expression: str) -> Object:
-    """Make a condition that the self-test's questions pass, too: it adds requests, which are all dry runs."""
+    """Return a condition that also matches the self-test's questions, which are all dry runs."""
     return {"name": name, "expression": f"{expression} || ({asks(description)})"}
 
 
 def annotation(name: str, of: str) -> str:
-    """Give an annotation of ``object`` or ``oldObject``, as an optional."""
+    """Return the CEL expression for an annotation of ``object`` or ``oldObject``, as an optional."""
     return f"{of}.metadata.?annotations[?{text(name)}]"
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One validation; its refusal is a 403.
+    """One validation of a policy. It refuses with 403.
 
     Args:
-        name: within its policy; the self-test asks for the rule by it, so a name stays from version to version.
-        expression: true for what may be done.
-        message: the sentence, for when `tokens` cannot be evaluated.
-        tokens: a CEL expression of the sentence that names the tokens.
-        question: what asks for it, where that must not name the policy.
+        name: its name within the policy. The self-test asks for the rule by this name, so it must not change from
+            version to version.
+        expression: a CEL expression that is true for what is allowed.
+        message: the message of the refusal.
+        tokens: a CEL expression for a message that also names the tokens. `message` is used where it cannot be
+            evaluated.
+        question: what the self-test asks for, if that must not contain the policy's name.
     """
 
     name: str
@@ -95,14 +97,14 @@ class Rule:
     question: str = ""
 
     def asked(self, policy: str) -> str:
-        """Give the field manager of the question whether it is in force in this policy."""
+        """Return the field manager by which the self-test asks whether the rule is in force in this policy."""
         name = QUESTION + (self.question or f"{policy}/{self.name}")
         return name if len(name) <= _MANAGER_MAX else QUESTION + hashlib.sha256(name.encode()).hexdigest()
 
     def validation(self, policy: str) -> Object:
-        """Give the validation of this policy.
+        """Return the validation as part of a policy.
 
-        To the self-test's question about it, it says no, and to all its other questions yes.
+        It refuses the self-test's question about this rule, and accepts the questions about all others.
         """
         question = text(self.asked(policy))
         expression = f"variables.asked == '' ? ({self.expression}) : variables.asked != {question}"
@@ -111,7 +113,7 @@ class Rule:
 
 
 def conditional_delete(what: str) -> Rule:
-    """Refuse a deletion by the operator that any revision would suit."""
+    """Return the rule that refuses the operator's deletions without a resourceVersion as precondition."""
     return Rule(
         "conditional-delete",
         "request.operation != 'DELETE' || (has(request.options.preconditions)"
@@ -122,21 +124,21 @@ def conditional_delete(what: str) -> Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """A policy and its binding, of one name: removing the binding is the break-glass.
+    """A policy and its binding, which has the same name. In an emergency, removing the binding switches the policy off.
 
-    The self-test asks each rule by a dry-run update of the Lease, whatever kind the policy is about: the Lease is
-    always there, and the operator may update it. So the policy matches that, too.
+    The self-test asks about each rule by a dry-run update of the Lease, whatever kind the policy is for, because the
+    Lease always exists and the operator may update it. So every policy also matches that request.
 
     Args:
-        name: of both.
-        groups: API groups whose `resources` it is about.
-        resources: plurals, with ``/subresource``.
+        name: the name of policy and binding.
+        groups: the API groups of `resources`.
+        resources: plurals, also with ``/subresource``.
         operations: ``CREATE``, ``UPDATE``, ``DELETE``.
-        description: what it is written from.
-        conditions: all of them have to be true for a request that it is about.
-        rules: what it demands.
-        variables: names and expressions that the rules use.
-        namespace: that it is limited to; empty for all.
+        description: the operator that the policy is for.
+        conditions: the policy applies to requests for which all of them are true.
+        rules: what the policy demands.
+        variables: names and CEL expressions that the rules use.
+        namespace: the only namespace that the policy applies to; empty for all.
         scope: ``Cluster``, ``Namespaced`` or ``*``.
     """
 
@@ -152,7 +154,7 @@ class Policy:
     scope: str = "*"
 
     def objects(self) -> list[Object]:
-        """Give the policy and its binding."""
+        """Return the policy and its binding."""
         api = "admissionregistration.k8s.io/v1"
         variables = [("asked", f"{asks(self.description)} ? request.options.fieldManager : ''"), *self.variables]
         spec: Object = {

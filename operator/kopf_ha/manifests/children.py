@@ -1,4 +1,4 @@
-"""The policies for children, which have no status of ours: their stamp is four annotations."""
+"""The policies for children: kinds without `status.fencing`, whose stamp is four annotations."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from kopf_ha.manifests.description import Child, Description
 
 
 def child_policies(description: Description, child: Child) -> list[Policy]:
-    """Give the policies of one child kind."""
+    """Return the policies of one child kind."""
     return [written(description, child), protected(description, child)]
 
 
 def written(description: Description, child: Child) -> Policy:
-    """The operator's writes to children (I3).
+    """Return the policy for the operator's own writes to children (I3).
 
-    A creation or change carries the writer's own stamp, above the recorded one or the same; a deletion carries
-    none, so the recorded one must be the writer's. Which rules are about tokens: see `policies.stamped`.
+    A creation or change must carry the writer's own stamp, with a token above the recorded one, or the recorded stamp.
+    A deletion carries no stamp, so the recorded one must be the writer's. `policies.stamped` explains which rules are
+    about tokens.
     """
     lease, stale = text(description.lease), about_tokens(description.lease)
     what = f"an object of {child.kind}"
@@ -87,9 +88,10 @@ def written(description: Description, child: Child) -> Policy:
 
 
 def protected(description: Description, child: Child) -> Policy:
-    """Nobody but the operator changes a stamp of our Lease, or makes an object that has one.
+    """Return the policy by which only the operator changes a stamp of its Lease, or creates an object with one.
 
-    A forged one would be taken for a newer leader's, and the next of this name would not be made (I2).
+    The fence would take a forged stamp for that of a newer leader, and would not create the next object of that name
+    (I2).
     """
     ours = text(description.lease)
     stamped = f"({_text(ANNOTATION_LEASE, 'oldObject')} == {ours} || {_text(ANNOTATION_LEASE, 'object')} == {ours})"
@@ -113,23 +115,24 @@ def protected(description: Description, child: Child) -> Policy:
 
 
 def _recognised(description: Description, child: Child) -> list[Rule]:
-    """The operator writes no other objects of this kind than its children, in whatever namespace they are.
+    """Return the rules by which the operator writes only its own children of this kind, in any namespace.
 
-    It makes only what looks like one. It changes or deletes only what looks like one, or has its stamp, which nobody
-    else can write: a child whose label a user took off stays the operator's, and one that it made before it was
-    fenced has no stamp yet. What a user made in a child's place stays the user's (I10).
+    It creates only objects that look like its children. It changes and deletes only objects that look like its children
+    or have its stamp, which nobody else can write. So a child whose label a user removed stays the operator's, and so
+    does a child without a stamp that it created before it was fenced. An object that a user created in a child's place
+    stays the user's (I10).
     """
     if not child.labels and not child.owner:
         return []
     words = [f"label {key}={value}" for key, value in child.labels]
     if child.owner:
         words.append(f"an owner of kind {child.owner}")
-    only = f"fencing: of {child.kind} the operator {{}} only its own, those with {' and '.join(words)}"
+    only = f"fencing: the operator {{}} only its own {child.kind}, those with {' and '.join(words)}"
     return [
         Rule(
             "own-made",
             f"request.operation != 'CREATE' || ({_looks(description, child, 'object')})",
-            only.format("makes"),
+            only.format("creates"),
         ),
         Rule(
             "own-written",
@@ -141,7 +144,7 @@ def _recognised(description: Description, child: Child) -> list[Rule]:
 
 
 def _looks(description: Description, child: Child, of: str) -> str:
-    """Say in CEL that an object is like a child."""
+    """Return the CEL expression for: the object looks like a child."""
     tests = [f"{of}.metadata.?labels[?{text(key)}].orValue('') == {text(value)}" for key, value in child.labels]
     if child.owner:
         tests.append(
@@ -155,7 +158,7 @@ def _stamp(name: str, of: str) -> list[tuple[str, str]]:
     token = _text(ANNOTATION_TOKEN, of)
     return [
         (f"{name}Text", token),
-        # What is no number counts as none: the annotations were never protected, then.
+        # Text that is not a number counts as no token. Without the policy above, anybody may have written it.
         (name, f"variables.{name}Text.matches('^[1-9][0-9]{{0,9}}$') ? int(variables.{name}Text) : 0"),
         (f"{name}Holder", _text(ANNOTATION_HOLDER, of)),
         (f"{name}Pod", _text(ANNOTATION_POD_UID, of)),

@@ -9,36 +9,39 @@ import click
 
 from kopf_ha.errors import ConfigurationError
 from kopf_ha.manifests.description import Child, Description, Kind
-from kopf_ha.manifests.flow import flow_schema
 from kopf_ha.manifests.policies import policies
+from kopf_ha.manifests.priority import flow_schema
 from kopf_ha.manifests.rbac import rbac
 from kopf_ha.manifests.render import render
 from kopf_ha.manifests.schema import schema_fragment
 
 _SCHEMA = (
-    "Merge this into spec.versions[*].schema.openAPIV3Schema of each CRD. Every served version needs it, and\n"
-    "subresources: {status: {}} as well: by a version without it any edit removes an object's stamp, so one such\n"
-    "version makes the operator refuse the whole kind."
+    "Merge this into spec.versions[*].schema.openAPIV3Schema of each CRD. Every served version needs it, and also\n"
+    "subresources: {status: {}}. An edit through a version without it removes an object's stamp. So if one served\n"
+    "version lacks it, the operator refuses to write the whole kind."
 )
 
 
 @click.command()
 @click.option("--group", required=True, help="API group of the operator's kinds.")
 @click.option("--kind", "kinds", multiple=True, required=True, metavar="PLURAL[:FLAG…]",
-              help="A kind with status.fencing; flags: cluster, deciding, and for what a terminating object gets no"
-              " more of, map=FIELD (entries) or value=FIELD of its status.")  # fmt: skip
+              help="A kind with status.fencing. Flags: cluster (cluster-scoped), deciding; map=FIELD and value=FIELD"
+              " name fields of the status that get no new entries or value once an object is deleted.")  # fmt: skip
 @click.option("--child", "children", multiple=True, metavar="PLURAL[.GROUP][:LABEL=VALUE][:owner=KIND]",
-              help="A kind that it makes; with a label or an owner it writes no others of it.")  # fmt: skip
+              help="A kind of objects that the operator creates. With a label or an owner, it may write only"
+              " objects that have them.")  # fmt: skip
 @click.option("--lease", required=True, metavar="NAMESPACE/NAME", help="The Lease that elects the leader.")
-@click.option("--service-account", required=True, metavar="NAMESPACE/NAME", help="What the replicas run as.")
-@click.option("--prefix", default="", help="Of all names.  [default: kopf-ha-SERVICE_ACCOUNT]")
-@click.option("--exempt", multiple=True, metavar="PLURAL[.GROUP]/SUB", help="As the operator is run with.")
+@click.option(
+    "--service-account", required=True, metavar="NAMESPACE/NAME", help="The account that the replicas run as."
+)
+@click.option("--prefix", default="", help="All names begin with it.  [default: kopf-ha-SERVICE_ACCOUNT]")
+@click.option("--exempt", multiple=True, metavar="PLURAL[.GROUP]/SUB", help="The same as the operator is run with.")
 @click.option("--only", multiple=True, type=click.Choice(["policies", "schema", "rbac", "flowschema"]),
-              help="Only these; schema is a fragment, and comes only when asked for.")  # fmt: skip
+              help="Print only these parts. schema, a fragment of a CRD, is printed only if named here.")  # fmt: skip
 def manifests(
     group: str, kinds: tuple[str, ...], children: tuple[str, ...], only: tuple[str, ...], **given: Any
 ) -> None:
-    """Write what fences an operator on the API server's side, for kubectl apply.
+    """Print the policies, RBAC and FlowSchema that fence an operator in the API server, for kubectl apply.
 
     \b
     kopf-ha manifests --group ipam.example.com --kind pools:cluster:deciding:map=allocations --kind claims \\
@@ -57,7 +60,7 @@ def manifests(
 
 
 def stream(description: Description, parts: tuple[str, ...]) -> str:
-    """Give the YAML of some of the parts."""
+    """Return these parts as YAML."""
     objects = []
     if "rbac" in parts:
         objects += rbac(description)
@@ -72,7 +75,7 @@ def stream(description: Description, parts: tuple[str, ...]) -> str:
 
 
 def header(description: Description) -> str:
-    """Say where it comes from, and how the operator is to be run."""
+    """Return the comment that says where the objects come from, and how the operator has to be run."""
     deciding = [f"--deciding {k.plural}.{description.group}" for k in description.kinds if k.deciding]
     namespace, name = description.lease_parts
     run = " ".join(["kopf-ha run", f"--lease-namespace {namespace} --lease-name {name}", *deciding])

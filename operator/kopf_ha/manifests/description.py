@@ -1,4 +1,4 @@
-"""What the manifests are written from: a few names, checked where they come in."""
+"""The description of an operator that its manifests are written from: a few names, checked at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _KIND = re.compile(r"[A-Z][A-Za-z0-9]*")
 _LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?)?")
 
-#: How a description is written in the policies; a later version that means something else has another number.
+#: The version of the format in which policies contain the description. It changes when the meaning changes.
 FORMAT = 1
 
 
@@ -25,11 +25,11 @@ class Kind:
     """A stamped kind.
 
     Args:
-        plural: as in its CRD.
+        plural: its plural name, as in the CRD.
         cluster: whether it is cluster-scoped.
         deciding: whether other objects' state is decided from it.
-        maps: fields of its status that allocate, as maps: a terminating object gets no new entry.
-        values: fields of its status that are allocated, each as a whole: a terminating object gets none.
+        maps: fields of its status that are maps of what it allocates: a terminating object gets no new entry.
+        values: fields of its status that hold what was allocated to it: a terminating object gets no new value.
     """
 
     plural: str
@@ -48,7 +48,7 @@ class Kind:
         """Read ``plural[:cluster][:deciding][:map=FIELD][:value=FIELD]``.
 
         Raises:
-            ConfigurationError: a part that means nothing.
+            ConfigurationError: the text has an unknown part.
         """
         plural, *parts = text.split(":")
         flags = {"cluster": False, "deciding": False}
@@ -61,22 +61,22 @@ class Kind:
                 fields[key].append(value)
             elif part != "namespaced":
                 raise ConfigurationError(
-                    f"{part!r} in kind {text!r} is none of cluster, namespaced, deciding, map=FIELD, value=FIELD"
+                    f"{part!r} in kind {text!r} must be cluster, namespaced, deciding, map=FIELD or value=FIELD"
                 )
         return cls(plural, maps=tuple(fields["map"]), values=tuple(fields["value"]), **flags)
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A kind of objects that the operator makes and that carry their stamp in annotations.
+    """A kind of objects that the operator creates, with the stamp in annotations.
 
     Args:
-        plural: as in its API.
-        group: empty for the core group.
-        labels: that all children carry, pairs of key and value.
+        plural: its plural name, as in its API.
+        group: its API group; empty for the core group.
+        labels: labels that all children have, as pairs of key and value.
         owner: the kind in an owner reference that all children have.
 
-    With labels or owner the operator may make, change and delete no other objects of the kind.
+    With labels or an owner, the operator may create, change and delete only objects that have them.
     """
 
     plural: str
@@ -104,7 +104,7 @@ class Child:
         """Read ``plural[.group][:LABEL=VALUE…][:owner=KIND]``.
 
         Raises:
-            ConfigurationError: a part that means nothing.
+            ConfigurationError: the text has an unknown part.
         """
         kind, *parts = text.split(":")
         plural, _, group = kind.partition(".")
@@ -126,16 +126,16 @@ class Description:
 
     Args:
         group: the API group of its kinds.
-        kinds: that carry `status.fencing`.
-        children: kinds that carry annotations.
-        lease: ``namespace/name`` of the Lease by which its tokens count.
-        service_account: ``namespace/name`` of the account that its pods run as, and nothing else does.
-        prefix: what all objects' names begin with; made from the service account's name if empty.
-        exempt: subresources of kinds and children that it writes unfenced, ``plural[.group]/subresource``, as it
-            is run with ``--exempt``.
+        kinds: the kinds that have `status.fencing`.
+        children: the kinds that have the stamp in annotations.
+        lease: ``namespace/name`` of the Lease whose `leaseTransitions` is the token.
+        service_account: ``namespace/name`` of the account that its pods run as. Nothing else may use it.
+        prefix: the beginning of all objects' names. If empty, it is derived from the service account's name.
+        exempt: subresources of kinds and children that the operator writes without the fence, as
+            ``plural[.group]/subresource``. They must be the same as its ``--exempt`` options.
 
     Raises:
-        ConfigurationError: a name that cannot be meant so; the sentence says how it is written.
+        ConfigurationError: a name is malformed. The message says how it is written.
     """
 
     group: str
@@ -148,9 +148,11 @@ class Description:
 
     def __post_init__(self) -> None:
         if "." not in self.group or not _NAME.fullmatch(self.group):
-            raise ConfigurationError(f"{self.group!r} is no API group of custom resources, as in ipam.example.com")
+            raise ConfigurationError(f"{self.group!r} is not an API group of custom resources, as in ipam.example.com")
         if not self.kinds:
-            raise ConfigurationError("name the operator's kinds; without a stamped kind there is nothing to fence")
+            raise ConfigurationError(
+                "name at least one kind of the operator; without a stamped kind there is nothing to fence"
+            )
         for what, value in (("Lease", self.lease), ("service account", self.service_account)):
             namespace, slash, name = value.partition("/")
             if not slash or not _LABEL.fullmatch(namespace) or not _NAME.fullmatch(name):
@@ -177,20 +179,20 @@ class Description:
             raise ConfigurationError(f"the prefix {self.prefix!r} must begin with {PREFIX}: the fence looks for it")
 
     def as_json(self) -> str:
-        """Give it in one line, for `from_json`."""
+        """Return the description in one line, for `from_json`."""
         return json.dumps({"format": FORMAT, **asdict(self)}, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, line: str) -> Description:
-        """Read what `as_json` gave.
+        """Read what `as_json` returned.
 
         Raises:
-            ConfigurationError: another version wrote it, in another way.
+            ConfigurationError: another version of kopf-ha wrote it in another format.
         """
         try:
             given = json.loads(line)
             if given.pop("format") != FORMAT:
-                raise ValueError("of another format")
+                raise ValueError("it has another format")
             kinds = (k | {"maps": tuple(k["maps"]), "values": tuple(k["values"])} for k in given.pop("kinds"))
             children = (c | {"labels": tuple((k, v) for k, v in c["labels"])} for c in given.pop("children"))
             return cls(
@@ -200,7 +202,7 @@ class Description:
                 **given,
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ConfigurationError(f"no description that this version can read: {error}") from error
+            raise ConfigurationError(f"this version cannot read the description: {error}") from error
 
     @property
     def lease_parts(self) -> tuple[str, str]:
@@ -220,7 +222,7 @@ class Description:
         return "system:serviceaccount:" + ":".join(self.account_parts)
 
     def exempt_of(self, kind: str) -> list[str]:
-        """Give the exempt subresources of ``plural[.group]``, as ``plural/subresource``."""
+        """Return the exempt subresources of ``plural[.group]``, as ``plural/subresource``."""
         split = (e.partition("/") for e in self.exempt)
         return [f"{k.partition('.')[0]}/{sub}" for k, _, sub in split if k == kind]
 

@@ -1,4 +1,4 @@
-"""The policies for the Lease: it counts the terms, so its count never goes back (I2)."""
+"""The policies for the Lease: it counts the terms, so its `leaseTransitions` must never go down (I2)."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ from kopf_ha.manifests import cel
 from kopf_ha.manifests.cel import Policy, Rule, text
 from kopf_ha.manifests.description import Description
 
-#: The rule that refuses nothing but the self-test's question what the policies were written from.
+#: The rule that answers the self-test's question about the description that the policies were written from. It refuses
+#: nothing else.
 DESCRIBE = "describe"
-#: What its sentence begins with; the description follows.
+#: Its message begins with this. The description follows.
 DESCRIBED = "fencing: described by "
 
 _GROUP, _LEASES = ["coordination.k8s.io"], ["leases"]
 
 
 def lease_policies(description: Description) -> list[Policy]:
-    """Give the policies of the Lease."""
+    """Return the policies of the Lease."""
     return [counted(description), kept(description)]
 
 
 def counted(description: Description) -> Policy:
-    """`leaseTransitions` only rises, by the operator alone, with each new holder, who is the writer's own pod (I2).
+    """Return the policy for writes to the Lease (I2).
 
-    It also tells the self-test what all the policies were written from.
+    `leaseTransitions` never goes down, and only the operator raises it. Each new holder raises it, and a replica can
+    only name its own pod as the holder. The policy also tells the self-test what all policies were written from.
     """
     namespace, name = description.lease_parts
     own = "variables.writer != '' && {}.contains('_' + variables.writer + '_')"
@@ -35,7 +37,7 @@ def counted(description: Description) -> Policy:
         resources=_LEASES,
         operations=["CREATE", "UPDATE"],
         namespace=namespace,
-        # By the object: a rule with resourceNames sees no name when a collection is deleted.
+        # The name is taken from the object: a request that deletes a collection has no name for resourceNames.
         conditions=[{"name": "this-lease", "expression": f"object.metadata.name == {text(name)}"}],
         variables=[
             ("operator", f"request.userInfo.username == {text(description.user)}"),
@@ -59,7 +61,8 @@ def counted(description: Description) -> Policy:
                 f"variables.after >= 0 && variables.after <= {TOKEN_MAX}",
                 f"fencing: leaseTransitions is the fencing token, it must be a number from 0 to {TOKEN_MAX}",
             ),
-            # Whoever repairs a Lease that has no number, or makes one by hand, may set it; the replicas go on above.
+            # Anybody may set the number where there is none: in a Lease that they create, or repair. Replicas continue
+            # above it.
             Rule(
                 "raised-by-operator",
                 "variables.operator || variables.before == -1 || variables.after == variables.before",
@@ -106,7 +109,7 @@ def counted(description: Description) -> Policy:
 
 
 def kept(description: Description) -> Policy:
-    """The Lease goes only with its namespace: a new one would count from the start (I2)."""
+    """Return the policy by which the Lease is deleted only with its namespace: a new one counts from 0 again (I2)."""
     namespace, name = description.lease_parts
     return Policy(
         name=f"{description.prefix}-lease-kept",
@@ -120,8 +123,8 @@ def kept(description: Description) -> Policy:
             Rule(
                 "with-namespace",
                 "namespaceObject != null && has(namespaceObject.metadata.deletionTimestamp)",
-                f"fencing: Lease {description.lease} counts the fencing tokens, it goes only with its namespace; in an"
-                f" emergency remove the binding {description.prefix}-lease-kept first",
+                f"fencing: Lease {description.lease} counts the fencing tokens, so it is deleted only with its"
+                f" namespace; in an emergency remove the binding {description.prefix}-lease-kept first",
             )
         ],
         scope="Namespaced",

@@ -1,7 +1,7 @@
-"""The policies for stamped kinds, and all policies together.
+"""The policies for stamped kinds, and the list of all policies.
 
-They run inside the storage transaction: `oldObject` is the very revision that is replaced. The API server
-checks a resourceVersion first, so who only lost a race gets 409 and no refusal.
+They run inside the storage transaction: `oldObject` is exactly the revision that is replaced. The API server checks a
+resourceVersion first, so a writer that only lost a race gets 409 and not a refusal.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from kopf_ha.manifests.children import child_policies
 from kopf_ha.manifests.description import Description, Kind
 from kopf_ha.manifests.lease import lease_policies
 
-#: Untyped, since they may be a Lease, too: the self-test's question.
+#: Untyped, because the self-test's question is about a Lease.
 NOW, WAS = "dyn(object)", "dyn(oldObject)"
 
 
 def policies(description: Description) -> list[Object]:
-    """Give all policies with their bindings, for the operator's writes and for everybody else's."""
+    """Return all policies with their bindings, for the operator's writes and for those of everybody else."""
     return [o for policy in all_policies(description) for o in policy.objects()]
 
 
 def all_policies(description: Description) -> list[Policy]:
-    """Give all policies; the self-test asks about each, and about each of its rules."""
+    """Return all policies. The self-test asks about each of their rules."""
     made = [stamped(description), stamp(description), schema(description)]
     made += [terminating(description, kind) for kind in description.kinds if kind.maps or kind.values]
     for child in description.children:
@@ -32,11 +32,13 @@ def all_policies(description: Description) -> list[Policy]:
 
 
 def stamped(description: Description) -> Policy:
-    """The operator's writes to stamped kinds (I1, I3, I4).
+    """Return the policy for the operator's own writes to stamped kinds (I1, I3, I4).
 
-    A status write carries the writer's own stamp; everything else needs that stamp to be there already. So what
-    a newer term has stamped is closed to an older one, whatever it sends, as long as it invents no token. Only the
-    rules that show by tokens that the writer's term is over say so (I10): the fence ends a term by no other.
+    A status write must carry the writer's own stamp. Every other write needs that stamp on the object already. So an
+    older term can write nothing that a newer term has stamped, unless it invents a token.
+
+    Messages of rules that compare tokens begin with `about_tokens`. Only these rules prove that the writer's term is
+    over, so only they make the fence end it (I10).
     """
     lease, stale = text(description.lease), about_tokens(description.lease)
     recorded = "'token ' + string(variables.before.token) + ' of ' + variables.before.holder"
@@ -110,7 +112,7 @@ def stamped(description: Description) -> Policy:
 
 
 def stamp(description: Description) -> Policy:
-    """Nobody but the operator changes a stamp (I1). Every other field of the status stays editable."""
+    """Return the policy by which only the operator changes a stamp (I1). Users can edit the rest of the status."""
     return Policy(
         name=f"{description.prefix}-stamp",
         description=description,
@@ -130,10 +132,10 @@ def stamp(description: Description) -> Policy:
 
 
 def schema(description: Description) -> Policy:
-    """Each served version of the kinds keeps the stamp and its rule, whoever writes the definition (I1, I2).
+    """Return the policy by which each served version of the kinds keeps the stamp and its rule (I1, I2).
 
-    By a version without the field any edit of a user removes an object's stamp, past the other version's rule, and
-    a stale writer is let through after that.
+    An edit through a version without the field removes the object's stamp, whatever the rule of another version says.
+    After that a stale writer could get through.
     """
     names = [f"{k.plural}.{description.group}" for k in description.kinds]
     served = f"{NOW}.spec.versions.all(v, has(v.served) && !v.served || ({{}}))"
@@ -168,9 +170,10 @@ def schema(description: Description) -> Policy:
 
 
 def terminating(description: Description, kind: Kind) -> Policy:
-    """Nothing is newly allocated from or for an object that is being deleted, whoever writes (I5).
+    """Return the policy by which nothing new is allocated from or for an object that is being deleted (I5).
 
-    Removing its last finalizer is not compare-and-swap, so a late allocation could be lost with the object.
+    It applies to all writers. Removing the last finalizer is not compare-and-swap, so a late allocation could be lost
+    with the object.
     """
     rules = [
         Rule(

@@ -1,4 +1,4 @@
-"""What the operator may do: no more than the fence can fence."""
+"""The RBAC roles of the operator: they allow only what the fence can judge."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _API = "rbac.authorization.k8s.io/v1"
 
 
 def rbac(description: Description) -> list[Object]:
-    """Give a ClusterRole for the kinds and a Role for the Lease and the replicas' Pods, bound to the service account.
+    """Return a ClusterRole for the kinds, and a Role for the Lease and the replicas' Pods, with their bindings.
 
-    Stamped kinds are patched only: they cannot be created with a stamp, and their objects are the users'.
+    Stamped kinds can only be read and patched: an object cannot be created with a stamp, and users own the objects.
     """
     namespace, _ = description.lease_parts
     election = f"{description.prefix}-election"
@@ -29,21 +29,21 @@ def _rules(description: Description) -> list[Object]:
         _rule(description.group, plurals, ["get", "list", "watch", "patch"]),
         _rule(description.group, [f"{p}/status" for p in plurals], ["patch"]),
     ]
-    # Neither list nor watch: no policy limits what is read, and a list gives all namespaces' objects of the kind.
-    # Whoever needs them, or limits children to some namespaces, binds a role of his own beside this one.
+    # Children get neither list nor watch: no policy limits reads, and a list returns the objects of all namespaces. If
+    # you need them, or want to limit children to some namespaces, bind another role beside this one.
     rules += [_rule(c.group, [c.plural], ["get", "create", "patch", "delete"]) for c in description.children]
-    # The fence reads from the schema whether a kind carries stamps; Kopf watches for kinds that come later.
+    # The fence reads in the schema whether a kind has stamps. Kopf watches for kinds that are added later.
     crds = _rule("apiextensions.k8s.io", ["customresourcedefinitions"], ["get", "list", "watch"])
     return [*rules, _rule("", ["events"], ["create"]), crds]
 
 
 def _lease_rules(description: Description) -> list[Object]:
     pinned = _rule("coordination.k8s.io", ["leases"], ["get", "list", "watch", "update"])
-    # A name cannot be demanded of what does not exist yet. There is no `delete`: the Lease counts the terms.
+    # RBAC cannot limit `create` to a name. There is no `delete`, because the Lease counts the terms.
     return [
         pinned | {"resourceNames": [description.lease_parts[1]]},
         _rule("coordination.k8s.io", ["leases"], ["create"]),
-        # The holder's Pod is watched, so that a dead leader's Lease need not be waited for.
+        # The holder's Pod is watched, so that another replica need not wait until a dead leader's Lease expires.
         _rule("", ["pods"], ["get", "list", "watch"]),
     ]
 

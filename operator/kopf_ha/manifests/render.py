@@ -1,4 +1,4 @@
-"""Objects as YAML that people can read."""
+"""Writes objects as readable YAML."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-#: Longer texts are folded: expressions are read, too.
+#: Longer lines are folded, so that people can read expressions.
 WIDTH = 110
 
 
@@ -25,7 +25,7 @@ _Dumper.add_representer(str, _text)
 
 
 def render(objects: Iterable[Any], header: str = "") -> str:
-    """Give a YAML stream, with `header` as comments in front."""
+    """Return the objects as a YAML stream, with `header` as a comment at the top."""
     comment = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())
     texts = [yaml.dump(o, Dumper=_Dumper, sort_keys=False, width=WIDTH, allow_unicode=True) for o in objects]
     return comment + "---\n".join(texts)

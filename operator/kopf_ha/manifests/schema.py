@@ -1,4 +1,4 @@
-"""The fragment of a CRD's schema that makes a kind a stamped one."""
+"""The part of a CRD's schema that adds the stamp to a kind."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from kopf_ha.manifests.cel import Object
 
 
 def schema_fragment() -> Object:
-    """Give what belongs into ``openAPIV3Schema`` of each served version (I1).
+    """Return what belongs into ``openAPIV3Schema`` of each served version (I1).
 
-    The version needs ``subresources: {status: {}}``, too. The rule stands at the root, since on the field itself
-    it would be skipped when the field is removed.
+    Each version also needs ``subresources: {status: {}}``. The rule is at the root, because a rule on the field itself
+    is skipped when the field is removed.
     """
     return {
         "x-kubernetes-validations": [
@@ -28,22 +28,22 @@ def schema_fragment() -> Object:
 def _fencing() -> Object:
     return {
         "type": "object",
-        "description": "The stamp of the newest leadership term that wrote this object. The API server lets no lower"
-        " token through.",
-        # An empty one would freeze the object, its finalizers included.
+        "description": "The stamp of the newest leadership term that wrote this object. The API server refuses writes"
+        " with a lower token.",
+        # With an incomplete stamp nobody could write the object any more, not even its finalizers.
         "required": ["lease", "token", "holder", "podUID"],
         "properties": {
-            "lease": _text(320, "The Lease by which the token counts, as namespace/name."),
+            "lease": _text(320, "The Lease that the token comes from, as namespace/name."),
             "token": {
                 "type": "integer",
                 "format": "int32",
                 "minimum": 1,
                 "maximum": TOKEN_MAX,
-                "description": "The number of the term, which is the Lease's leaseTransitions when it was acquired.",
+                "description": "The number of the term: the Lease's leaseTransitions when the leader acquired it.",
             },
-            "holder": _text(320, "The process that led in this term, as pod name, pod uid and a random part."),
+            "holder": _text(320, "The process that led in this term: pod name, pod uid and a random part."),
             "podUID": _text(
-                64, "The uid of the writer's Pod, which the API server compares with the writer's credentials."
+                64, "The uid of the writer's Pod. The API server compares it with the writer's credentials."
             ),
         },
     }

@@ -1,4 +1,4 @@
-"""The FlowSchema that takes the election out of the crowd."""
+"""The FlowSchema that gives the election's requests priority over those of other service accounts."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from kopf_ha.manifests.description import Description
 
 
 def flow_schema(description: Description) -> list[Object]:
-    """Put the operator's requests for its Lease with those of Kubernetes's own elections.
+    """Return the FlowSchema. It gives the operator's Lease requests the priority of Kubernetes's own elections.
 
-    Otherwise a flood of other service accounts' requests could starve the renewal.
+    Without it, many requests of other service accounts could delay the renewal.
     """
     namespace, name = description.account_parts
     return [
