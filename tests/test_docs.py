@@ -18,8 +18,8 @@ SUFFIXES = {".md", ".py", ".yaml", ".yml", ".toml", ".txt", ".svg", ".in", ""}
 MADE = {"build", "dist", "site", "__pycache__"}
 #: Pages about the past, which may name files that are gone.
 RECORDS = {"CHANGELOG.md", "docs/decisions.md"}
-#: Where a path in a page may begin: at the root, or as docs/promises.md shortens it.
-BASES = ("", "operator", "operator/kopf_ha", "tests")
+#: Where a path in a page may begin: at the root, or as docs/promises.md and docs/architecture.md shorten it.
+BASES = ("", "operator", "operator/kopf_ha", "operator/kopf_ha/core", "tests")
 
 
 @cache
