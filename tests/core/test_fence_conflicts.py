@@ -1,4 +1,4 @@
-"""Conflicts: which go back to the caller, which changes are sent again, and which never are (I6)."""
+"""Conflicts: whose they are, what goes again and what never does (I6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a new leader says and does when the API server does not enforce the fence."""
+"""What a new leader says, and does, when the API server does not enforce the fence."""
 
 from __future__ import annotations
 
