@@ -60,15 +60,6 @@ def test_each_promise_is_stated_where_code_keeps_it() -> None:
     assert defined_promises() - cited_promises(code) == set()
 
 
-def numbered_traps(text: str) -> list[str]:
-    return re.findall(r"(?i)\b(?:trap|pitfall)s? [0-9]+", text)
-
-
-def test_no_trap_is_cited_by_number() -> None:
-    """They were numbered on a page that is not in the repository."""
-    assert {path: found for path, text in texts().items() if (found := numbered_traps(text))} == {}
-
-
 # --- links
 
 
@@ -162,7 +153,6 @@ def test_files_that_are_named_exist(path: str) -> None:
     ("check", "faulty", "found"),
     [
         (lambda t: cited_promises(t) - defined_promises(), "keeps I1 to I99 (I98).", {"I98", "I99"}),
-        (numbered_traps, "see trap 12 and Pitfall 3", ["trap 12", "Pitfall 3"]),
         (lambda t: broken_links("docs/x.md", t), "[a](gone.md), [b](../README.md), [c](#no)", ["gone.md", "#no"]),
         (lambda t: broken_links("docs/x.md", t), "[a](terms.md#no) [b](terms.md#its-end)", ["terms.md#no"]),
         (lambda t: broken_links("docs/x.md", t), "# Twice\n# Twice\n[a](#twice-1) [b](#twice-2)", ["#twice-2"]),
