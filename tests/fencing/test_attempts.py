@@ -51,7 +51,7 @@ def put_body(body: Any) -> Any:
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
 def test_urllib3_would_replay_a_dropped_write_unfenced(http: HttpFake, terms: Terms, method: str) -> None:
-    """The trap itself, with the client as it comes."""
+    """What the fence has to prevent, shown with the plain client."""
     body = mine(http)
     http.fault = first(method, DROP)
     plain = urllib3.PoolManager()

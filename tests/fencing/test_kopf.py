@@ -1,4 +1,4 @@
-"""Trap 11, with Kopf itself: what conflicts below it does to its handlers."""
+"""Kopf runs handlers again after a conflict (409) on a JSON patch, so the fence answers 422: tried with Kopf itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trap 12: who runs in no term does not write, and 'no term' is never the current one."""
+"""Code that runs in no term cannot write: an unset term never means "the current one"."""
 
 from __future__ import annotations
 

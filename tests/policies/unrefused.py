@@ -44,17 +44,17 @@ class Cases:
         fencing = f.old.stamp(99, f.lease).as_status()
         answer = self._patch(f.old, path + "/status", {"status": {"free": 1, "fencing": fencing}})
         yield Case(
-            "A client of the operator’s account invents a token above the recorded one",
+            "A client with the operator’s account invents a token above the recorded one",
             answer,
-            "Nobody does it by being late: it takes a program that lies. The leader’s next write finds the higher"
-            " token, reads the Lease, sees that it still leads, raises the Lease above it and begins a new term behind"
-            " a new barrier.",
+            "A late leader never does this; only a program that lies does. The leader’s next write finds the higher"
+            " token and reads the Lease. It sees that it still leads, raises the Lease above that token, and begins"
+            " a new term with a new barrier.",
         )
         answer = self._label(f.new, path)
         yield Case(
-            "…then the current leader’s write with its lower token",
+            "…then the current leader writes with its lower token",
             answer,
-            "This is how it finds out; nothing is lost.",
+            "This is how the leader notices. Nothing is lost.",
         )
 
     def one_pod(self) -> Iterator[Case]:
@@ -64,7 +64,7 @@ class Cases:
         now = f.stamp(f.old, path, 8)
         again = replace(f.new.stamp(9, f.lease), holder=f"{f.new.pod}_{f.new.uid}_2")
         now = f.new.must("PATCH", path + "/status", {"status": {"fencing": again.as_status()}}, MERGE)
-        text = "The stale request’s resourceVersion (line 2): the new term’s stamp made another one."
+        text = "The stale request’s resourceVersion (line 2): the new term’s stamp changed it."
         yield Case(
             "Terms 7 and 9 are of one pod: a late write of term 7 to the main resource", self._label(f.new, path), text
         )
@@ -83,15 +83,17 @@ class Cases:
         yield Case(
             "The stale leader’s write to an object that no newer term has stamped",
             self._label(f.old, path),
-            "The barrier: objects that others are decided from are stamped before the new leader decides anything."
-            " Others are stamped with its first write, before it relies on them.",
+            "The barrier: the new leader stamps all objects of the deciding kinds before it decides anything. It"
+            " stamps other objects with its first write to them, before it relies on them.",
         )
         child = f.child(f.old, 7)
         answer = f.old(
             "DELETE", child, {"preconditions": {"resourceVersion": f.read(child)["metadata"]["resourceVersion"]}}
         )
         yield Case(
-            "…its deletion of a child that no newer term has stamped", answer, "The same; the next look makes it anew."
+            "…its deletion of a child that no newer term has stamped",
+            answer,
+            "The same. When the new leader looks next, it creates the child again.",
         )
 
     def creations(self) -> Iterator[Case]:
@@ -101,15 +103,15 @@ class Cases:
         yield Case(
             "The stale leader creates an object of a stamped kind",
             f.old("POST", POOLS, body),
-            "The RBAC of `kopf-ha manifests` has no `create` for them: they are the users’. A creation cannot carry a"
-            " stamp, since a new object’s status is dropped.",
+            "The RBAC from `kopf-ha manifests` does not allow `create` for these kinds, because users create them."
+            " A creation cannot carry a stamp, because the API server drops a new object’s status.",
         )
         child = f.child_body(f"late-{f.number()}", f.old.stamp(7, f.lease))
         yield Case(
             "The stale leader creates a child, with its own stamp",
             f.old("POST", f.children, child),
-            "There is no earlier token to compare with. Names of children are made of their owner’s uid, so that a late"
-            " one is nobody else’s; freed addresses rest before they are given again.",
+            "There is no earlier token to compare with. The name of a child is derived from its owner’s uid, so a"
+            " late child belongs to no other owner. Freed addresses are not given again at once.",
         )
 
     def lease(self) -> Iterator[Case]:
@@ -119,8 +121,8 @@ class Cases:
         token = now["spec"]["leaseTransitions"]
         now["spec"] |= {"holderIdentity": f.old.stamp(1, "").holder, "leaseTransitions": token + 1}
         yield Case(
-            "The stale leader takes the Lease, raised, before it expired",
+            "The stale leader takes the Lease before it expires, and raises the token",
             f.old("PUT", f"{f.leases}/leader", now),
-            "It is a new term with a new token, so nothing is unsafe; the one before is lost. Up to 2,000,000,000 it"
-            " may raise as far as it likes: a program that lies can use the tokens up.",
+            "This is a new term with a new token, so it is safe; the term before is lost. It may raise the token as"
+            " far as 2,000,000,000, so a program that lies can use up the tokens.",
         )
