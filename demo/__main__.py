@@ -15,8 +15,7 @@ from devcluster import Binaries, DevclusterError
 
 @click.command()
 @click.option("--fence", type=click.Choice(list(FENCES)), default="full", show_default=True, envvar="FENCE")
-@click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Also write the output as an SVG.")
-def main(fence: str, picture: Path | None) -> None:
+def main(fence: str) -> None:
     """Tell the story; exit with 0 when every promise held, with 1 when one broke, with 2 when it got stuck."""
     try:
         binaries = Binaries.find()  # before there is a panel on the terminal: a build has a line of its own there
@@ -25,7 +24,7 @@ def main(fence: str, picture: Path | None) -> None:
         raise SystemExit(2) from error
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    with tempfile.TemporaryDirectory(prefix="kopf-ha-demo-") as folder, Timeline(picture) as timeline:
+    with tempfile.TemporaryDirectory(prefix="kopf-ha-demo-") as folder, Timeline() as timeline:
         try:
             verdict = tell(timeline, binaries, Path(folder), fence)
         except DevclusterError as error:
