@@ -75,17 +75,17 @@ def test_identities_are_of_the_process() -> None:
 def test_a_copy_is_checked_again_and_keeps_its_identity() -> None:
     settings = Settings()
     assert settings.changed(lease_name="other").identity == settings.identity
-    with pytest.raises(ConfigurationError, match="renew deadline"):
+    with pytest.raises(ConfigurationError, match="--renew-deadline"):
         settings.changed(lease_duration=1.0)
 
 
 def test_ports() -> None:
     assert Settings.from_env({"KOPF_HA_HEALTH_PORT": "8081", "KOPF_HA_METRICS_PORT": "8080"}).health_port == 8081
     for ports, sentence in {
-        ("8081", "8081"): "are both 8081: each needs a port of its own",
-        ("70000", "0"): "metrics port must be 0 to 65535, not 70000",
-        ("0", "-1"): "health port must be 0 to 65535, not -1",
-        ("0", "http"): "KOPF_HA_HEALTH_PORT='http' is no whole number",
+        ("8081", "8081"): "are both 8081; choose two ports",
+        ("70000", "0"): "--metrics-port must be a port from 1 to 65535, or 0 for none, not 70000",
+        ("0", "-1"): "--health-port must be a port from 1 to 65535, or 0 for none, not -1",
+        ("0", "http"): "KOPF_HA_HEALTH_PORT must be a port from 1 to 65535, or 0 for none, not 'http'",
     }.items():
         with pytest.raises(ConfigurationError, match=sentence):
             Settings.from_env(dict(zip(("KOPF_HA_METRICS_PORT", "KOPF_HA_HEALTH_PORT"), ports, strict=True)))

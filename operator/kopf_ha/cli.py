@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -15,6 +16,7 @@ import click
 from kopf_ha import __version__
 from kopf_ha.errors import ConfigurationError
 from kopf_ha.manifests.command import manifests
+from kopf_ha.options import Option, as_markdown, options_of
 from kopf_ha.settings import Settings
 
 # Options of `kopf run` that mean nothing here, and why.
@@ -42,6 +44,28 @@ def _refused_options(command: Any) -> Any:
     return command
 
 
+def _settings_options(command: Any) -> Any:
+    """Add the options that `Settings` declares. What is not given stays None, so that the environment counts."""
+    for one in reversed(options_of(Settings)):
+        text = f"{one.help.replace('`', '')}  [default: {one.default.replace('`', '')}]"
+        if not one.kind.metavar:
+            command = click.option("/".join(one.flags), one.name, is_flag=True, default=None, help=text)(command)
+            continue
+        kind: Any = {"multiple": True} if one.kind.many else {"callback": _reader(one)}
+        command = click.option(*one.flags, one.name, metavar=one.kind.metavar, help=text, **kind)(command)
+    return command
+
+
+def _reader(one: Option) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    def read(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
+        try:
+            return None if text is None else one.read(text, one.flags[0])
+        except ConfigurationError as error:
+            raise click.UsageError(str(error), ctx) from error
+
+    return read
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="kopf-ha")
 def main() -> None:
@@ -57,29 +81,7 @@ main.add_command(manifests)
 @click.option("-A", "--all-namespaces", "clusterwide", is_flag=True, help="Serve all namespaces.")
 @click.option("-n", "--namespace", "namespaces", multiple=True, help="A namespace to serve; may be repeated.")
 @click.option("--standalone", is_flag=True, hidden=True, expose_value=False, help="Always so: there is no peering.")
-@click.option("--lease-name", help="Name of the Lease; one per operator.  [default: kopf-ha]")
-@click.option("--lease-namespace", help="Namespace of the Lease.  [default: the pod's]")
-@click.option("--lease-duration", type=float, metavar="SECONDS", help="How long followers wait.  [default: 15]")
-@click.option("--renew-deadline", type=float, metavar="SECONDS", help="When a leader gives up.  [default: 10]")
-@click.option("--retry-period", type=float, metavar="SECONDS", help="Between two attempts.  [default: 2]")
-@click.option("--deciding", multiple=True, metavar="PLURAL.GROUP",
-              help="A kind that others are decided from; a new leader stamps all of its objects first.")  # fmt: skip
-@click.option("--exempt", multiple=True, metavar="PLURAL[.GROUP][/SUB]", help="Writes that need no fence.")
-@click.option("--after-loss", type=click.Choice(["follow", "exit"]),
-              help="Follow again in this process, or exit.  [default: exit]")  # fmt: skip
-@click.option("--drain-timeout", type=float, metavar="SECONDS", help="For handlers to end.  [default: 10]")
-@click.option("--fence", type=click.Choice(["full", "rv", "none"]), help="For comparison only.  [default: full]")
-@click.option("--unsafe-fence", "unsafe", is_flag=True, default=None, help="Allow another fence than full.")
-@click.option("--require-policies", is_flag=True, default=None,
-              help="Do not lead while the API server would take a stale leader's writes.")  # fmt: skip
-@click.option("--metrics-port", type=int, metavar="PORT", help="Serve metrics for Prometheus at this port.")
-@click.option("--health-port", type=int, metavar="PORT", help="Serve /readyz and /livez for the kubelet at this port.")
-@click.option("--fast-failover/--no-fast-failover", default=None,
-              help="Take over at once when the leader's Pod is gone, although its process may still run: its writes"
-              " are refused, but what it does outside of Kubernetes is not.  [default: on]")  # fmt: skip
-@click.option("--run-dir", metavar="DIR",
-              help="A directory that outlives the container, not the pod (an emptyDir): by a lock in it a restarted"
-              " leader leads again at once.  [default: none]")  # fmt: skip
+@_settings_options
 @click.option("-v", "--verbose", is_flag=True)
 @click.option("-d", "--debug", is_flag=True)
 @click.option("-q", "--quiet", is_flag=True)
@@ -145,6 +147,12 @@ def run(
     _end_by(settings.drain_timeout, status)
     _ended_with.append(status)
     raise SystemExit(status)
+
+
+@main.command(hidden=True)
+def options() -> None:
+    """Print the options of `kopf-ha run` as the table that the documentation shows."""
+    click.echo(as_markdown(options_of(Settings)), nl=False)
 
 
 _ended_with: list[int] = []  #: the exit status of `run`, once it is decided

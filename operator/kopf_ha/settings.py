@@ -1,4 +1,4 @@
-"""What can be set, checked once, where it comes in."""
+"""The configuration of one replica."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ import os
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from kopf_ha.core.election import JITTER_FACTOR, Timing
 from kopf_ha.errors import ConfigurationError
-
-FenceMode = Literal["full", "rv", "none"]
-AfterLoss = Literal["follow", "exit"]
+from kopf_ha.options import Kind, option, options_of
 
 #: A day; the API server itself would take an int32.
 DURATION_MAX = 86_400
@@ -23,18 +21,14 @@ DURATION_MAX = 86_400
 LONGEST = {"identity": 320, "pod_uid": 64}
 
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-_DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
-_KIND = re.compile(r"[a-z0-9]+(\.[a-z0-9][-a-z0-9]*)+")
-
-_EXEMPT = re.compile(r"[a-z0-9]+(\.[a-z0-9][-a-z0-9]*)*(/[a-z]+)?")
 
 
 def new_identity(environ: Mapping[str, str] | None = None) -> tuple[str, str]:
     """Make a holder identity, ``<pod name>_<pod uid>_<random>``, and give it with the pod's uid.
 
-    `POD_NAME` and `POD_UID` come from the downward API; outside of a pod the host's name and a random uid
-    serve. The random part makes it unique per *process*, so that a restarted container acquires anew and
-    raises the token (I2).
+    `POD_NAME` and `POD_UID` come from the downward API. Outside of a pod, the host's name and a random uid
+    take their place. The random part makes the identity unique per *process*, so that a restarted container
+    acquires the Lease again and raises the token (I2).
     """
     env = os.environ if environ is None else environ
     pod = env.get("POD_NAME") or os.uname().nodename
@@ -49,56 +43,155 @@ def _default_namespace() -> str:
         return "default"
 
 
+# --- the kinds of values
+
+
+def _seconds(must_be: str, takes: Any) -> Kind:
+    return Kind(
+        must_be=must_be,
+        read=lambda text: float(text.removesuffix("s")),
+        takes=lambda value: math.isfinite(value) and takes(value),
+        show=lambda value: f"{value:g} s",
+        metavar="SECONDS",
+    )
+
+
+def _choice(*names: str) -> Kind:
+    return Kind(
+        must_be=f"{', '.join(names[:-1])} or {names[-1]}",
+        takes=lambda value: value in names,
+        show=lambda value: f"`{value}`",
+        metavar=f"[{'|'.join(names)}]",
+    )
+
+
+def _kinds(must_be: str, form: str, pattern: str) -> Kind:
+    return Kind(
+        must_be=must_be,
+        read=lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
+        takes=lambda value: re.fullmatch(pattern, value) is not None,
+        show=lambda value: ", ".join(value) or "none",
+        metavar=form,
+        many=True,
+    )
+
+
+def _read_switch(text: str) -> bool:
+    if text.lower() not in ("1", "true", "yes", "0", "false", "no", ""):
+        raise ValueError(text)
+    return text.lower() in ("1", "true", "yes")
+
+
+_NAME = Kind(
+    must_be="a Kubernetes name: at most 253 lower-case letters, digits, '-' and '.'",
+    takes=lambda value: len(value) <= 253 and re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", value) is not None,
+    show=lambda value: f"`{value}`",
+    metavar="NAME",
+)
+_PORT = Kind(
+    must_be="a port from 1 to 65535, or 0 for none",
+    read=int,
+    takes=lambda value: 0 <= value <= 65535,
+    show=lambda value: str(value or "none"),
+    metavar="PORT",
+)
+_DIRECTORY = Kind(must_be="a directory", show=lambda value: value or "none", metavar="DIR")
+_SWITCH = Kind(must_be="true or false", read=_read_switch, show=lambda value: "on" if value else "off", metavar="")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """The configuration of one replica. Durations are in seconds.
 
+    Each option is declared here, once: its type, its default, the values that it takes and its help. The command
+    line, the environment variables (`from_env`) and the table in the documentation are made from that.
+
     Args:
-        lease_name: name of the Lease; one per operator.
-        lease_namespace: its namespace; by default the pod's own.
-        lease_duration: how long followers wait for a leader that does not renew. client-go's default, 15.
-        renew_deadline: how long the leader tries to renew before it gives up. 10.
-        retry_period: between two renewals or two attempts. 2.
-        deciding: kinds that other objects' state is decided from, ``plural.group``; the barrier stamps all
-            of their objects before any handler runs (I4).
-        exempt: writes that go out unfenced, ``plural[.group][/subresource]``. Events are always exempt.
-        fence: `full`; `rv` and `none` are for comparison only and need `unsafe`.
-        unsafe: the switch without which anything but `full` is refused.
-        require_policies: refuse to lead while the API server does not enforce the fence (trap 13).
-        after_loss: `follow` in the same process, or `exit`, for operators with state in module globals.
-        drain_timeout: how long handlers may take to end before the process exits hard; when the process is asked
-            to stop, async ones are cancelled after four fifths of it.
-        metrics_port: where metrics are served; 0 for nowhere.
-        health_port: where `/readyz` and `/livez` are served; 0 for nowhere.
-        fast_failover: watch the holder's Pod, and take over at once when it is gone. Its process may still run
-            then: its writes are refused, but in effects outside of Kubernetes two leaders may overlap.
-        run_dir: a directory that outlives this container, but not its pod: there a restarted process proves that
-            the one before is dead; empty for none.
-        identity: the holder identity; by default a new one per process.
+        identity: the holder identity; by default a new one per process. No option: one value in a Deployment would
+            give all of its replicas the same identity (I2).
         pod_uid: uid of this pod; by default ``POD_UID``, outside of a pod a random one.
-        pod_name: name of this pod; by default ``POD_NAME``, empty outside of one.
-        pod_namespace: namespace of this pod.
+        pod_name: name of this pod; by default ``POD_NAME``, empty outside of a pod.
+        pod_namespace: namespace of this pod; by default ``POD_NAMESPACE``, or the service account's.
 
     Raises:
-        ConfigurationError: a value is out of bounds; the sentence names the bound.
+        ConfigurationError: a value is not allowed; the message names the option and what would be.
     """
 
-    lease_name: str = "kopf-ha"
-    lease_namespace: str = field(default_factory=_default_namespace)
-    lease_duration: float = 15.0
-    renew_deadline: float = 10.0
-    retry_period: float = 2.0
-    deciding: tuple[str, ...] = ()
-    exempt: tuple[str, ...] = ()
-    fence: FenceMode = "full"
-    unsafe: bool = False
-    require_policies: bool = False
-    after_loss: AfterLoss = "exit"
-    drain_timeout: float = 10.0
-    metrics_port: int = 0
-    health_port: int = 0
-    fast_failover: bool = True
-    run_dir: str = ""
+    lease_name: str = option("kopf-ha", _NAME, "Name of the Lease. Each operator needs its own.")
+    lease_namespace: str = option(_default_namespace, _NAME, "Namespace of the Lease.", shown="the pod's namespace")
+    lease_duration: float = option(
+        15.0,
+        _seconds(
+            f"a whole number of seconds from 1 to {DURATION_MAX}",
+            lambda value: value == int(value) and 1 <= value <= DURATION_MAX,
+        ),
+        "How long followers wait for a leader that does not renew the Lease. Whole seconds, since the Lease stores it.",
+    )
+    renew_deadline: float = option(
+        10.0,
+        _seconds("a number of seconds above 0", lambda value: value > 0),
+        "How long the leader tries to renew the Lease before it stops leading.",
+    )
+    retry_period: float = option(
+        2.0,
+        _seconds("a number of seconds above 0", lambda value: value > 0),
+        "Time between two attempts to acquire or renew the Lease.",
+    )
+    deciding: tuple[str, ...] = option(
+        (),
+        _kinds("written plural.group, as in pools.example.dev", "PLURAL.GROUP", r"[a-z0-9]+(\.[a-z0-9][-a-z0-9]*)+"),
+        "A kind whose objects the operator reads to decide about other objects. A new leader stamps all of its objects"
+        " before any handler runs. May be repeated.",
+    )
+    exempt: tuple[str, ...] = option(
+        (),
+        _kinds(
+            "written plural[.group][/subresource]",
+            "PLURAL[.GROUP][/SUB]",
+            r"[a-z0-9]+(\.[a-z0-9][-a-z0-9]*)*(/[a-z]+)?",
+        ),
+        "A kind whose writes are sent without a fence. Events always are. May be repeated.",
+    )
+    after_loss: Literal["follow", "exit"] = option(
+        "exit",
+        _choice("follow", "exit"),
+        "What to do after the Lease was lost: follow again in the same process, or exit, so that the pod restarts and"
+        " module globals are fresh.",
+    )
+    drain_timeout: float = option(
+        10.0,
+        _seconds("a number of seconds, 0 or more", lambda value: value >= 0),
+        "How long handlers may take to end before the process exits without them. When the process is asked to stop,"
+        " async handlers are cancelled after four fifths of that.",
+    )
+    require_policies: bool = option(
+        False,
+        _SWITCH,
+        "Do not lead while the API server would accept a stale leader's writes. When off, the log names what is"
+        " missing.",
+    )
+    fast_failover: bool = option(
+        True,
+        _SWITCH,
+        "Watch the leader's Pod, and take over at once when it is gone. Its process may still run then: its writes are"
+        " refused, but its effects outside of Kubernetes are not.",
+        flags=("--fast-failover", "--no-fast-failover"),
+    )
+    run_dir: str = option(
+        "",
+        _DIRECTORY,
+        "A directory that outlives the container but not the pod, such as an emptyDir. A lock in it proves that the"
+        " previous process is dead, so that a restarted leader leads again at once.",
+    )
+    metrics_port: int = option(0, _PORT, "Serve metrics for Prometheus at this port.")
+    health_port: int = option(0, _PORT, "Serve `/readyz` and `/livez` for the kubelet at this port.")
+    fence: Literal["full", "rv", "none"] = option(
+        "full",
+        _choice("full", "rv", "none"),
+        "How writes are fenced. `rv` (optimistic concurrency alone) and `none` exist for comparison only: both let a"
+        " stale leader write.",
+    )
+    unsafe: bool = option(False, _SWITCH, "Allow a fence other than `full`.", flags=("--unsafe-fence",))
     identity: str = ""
     pod_uid: str = ""
     pod_name: str = ""
@@ -111,17 +204,7 @@ class Settings:
         found = {"identity": identity, "pod_uid": uid, "pod_name": os.environ.get("POD_NAME", "") if in_pod else ""}
         for name, value in found.items():
             object.__setattr__(self, name, getattr(self, name) or value)
-        self._check_names()
-        self._check_durations()
-        self._check_ports()
-        if self.fence not in ("full", "rv", "none"):
-            raise ConfigurationError(f"fence must be full, rv or none, not {self.fence!r}")
-        if self.fence != "full" and not self.unsafe:
-            raise ConfigurationError(
-                f"fence={self.fence} lets a stale leader write; it is for comparison only and needs the unsafe switch"
-            )
-        if self.after_loss not in ("follow", "exit"):
-            raise ConfigurationError(f"after-loss must be follow or exit, not {self.after_loss!r}")
+        self._check()
 
     @property
     def lease(self) -> str:
@@ -133,103 +216,48 @@ class Settings:
         """The durations of the election."""
         return Timing(self.lease_duration, self.renew_deadline, self.retry_period)
 
-    def _check_names(self) -> None:
-        for what in ("lease_name", "lease_namespace"):
-            value = getattr(self, what)
-            if not _DNS_NAME.fullmatch(value) or len(value) > 253:
-                raise ConfigurationError(f"{what.replace('_', ' ')} {value!r} is no Kubernetes name")
-        for what, longest in LONGEST.items():
-            value = getattr(self, what)
+    def _check(self) -> None:
+        """Check each value by itself, and then those that depend on each other."""
+        for one in options_of(self):
+            one.check(getattr(self, one.name))
+        for name, longest in LONGEST.items():
+            value = getattr(self, name)
             if len(value) > longest or not value.isprintable():
-                raise ConfigurationError(
-                    f"{what.replace('_', ' ')} must be at most {longest} printable characters, not {value[:40]!r}"
-                )
-        for kind in self.exempt:
-            if not _EXEMPT.fullmatch(kind):
-                raise ConfigurationError(f"exempt kind {kind!r} must be written plural[.group][/subresource]")
-        for kind in self.deciding:
-            if not _KIND.fullmatch(kind):
-                raise ConfigurationError(
-                    f"deciding kind {kind!r} must be written plural.group, as in pools.example.dev"
-                )
-
-    def _check_durations(self) -> None:
-        for what in ("lease_duration", "renew_deadline", "retry_period", "drain_timeout"):
-            value = getattr(self, what)
-            if not math.isfinite(value):
-                raise ConfigurationError(f"{what.replace('_', ' ')} must be a number of seconds, not {value:g}")
-        # The inequalities of client-go's NewLeaderElector. Without the first a leader still renews what
-        # others already take for expired; without the second it gives up before its second attempt.
+                raise ConfigurationError(f"{name} must be at most {longest} printable characters, not {value[:40]!r}")
+        # The inequalities of client-go's NewLeaderElector. Without the first a leader still renews a Lease that
+        # others already consider expired; without the second it gives up before its second attempt.
         if self.lease_duration <= self.renew_deadline:
             raise ConfigurationError(
-                f"lease duration ({self.lease_duration:g} s) must be greater than renew deadline"
-                f" ({self.renew_deadline:g} s)"
+                f"--lease-duration ({self.lease_duration:g} s) must be greater than --renew-deadline"
+                f" ({self.renew_deadline:g} s); raise the one or lower the other"
             )
         if self.renew_deadline <= self.retry_period * JITTER_FACTOR:
             raise ConfigurationError(
-                f"renew deadline ({self.renew_deadline:g} s) must be greater than retry period"
-                f" ({self.retry_period:g} s) × {JITTER_FACTOR:g}"
+                f"--renew-deadline ({self.renew_deadline:g} s) must be greater than --retry-period"
+                f" ({self.retry_period:g} s) × {JITTER_FACTOR:g}; raise the one or lower the other"
             )
-        if self.retry_period <= 0:
-            raise ConfigurationError(f"retry period must be greater than 0 s, not {self.retry_period:g}")
-        if self.lease_duration < 1 or self.lease_duration != int(self.lease_duration):
-            raise ConfigurationError(
-                f"lease duration must be whole seconds, as the Lease stores it, at least 1, not {self.lease_duration:g}"
-            )
-        if self.lease_duration > DURATION_MAX:
-            raise ConfigurationError(f"lease duration must be at most {DURATION_MAX} s, not {self.lease_duration:.0f}")
-        if self.drain_timeout < 0:
-            raise ConfigurationError(f"drain timeout must not be negative, not {self.drain_timeout:g}")
-
-    def _check_ports(self) -> None:
-        for what in ("metrics_port", "health_port"):
-            if not 0 <= getattr(self, what) <= 65535:
-                raise ConfigurationError(f"{what.replace('_', ' ')} must be 0 to 65535, not {getattr(self, what)}")
         if self.metrics_port and self.metrics_port == self.health_port:
+            raise ConfigurationError(f"--metrics-port and --health-port are both {self.health_port}; choose two ports")
+        if self.fence != "full" and not self.unsafe:
             raise ConfigurationError(
-                f"metrics port and health port are both {self.health_port}: each needs a port of its own"
+                f"--fence={self.fence} lets a stale leader write, and is for comparison only; leave it out, or add"
+                " --unsafe-fence"
             )
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **given: Any) -> Settings:
-        """Make settings from ``KOPF_HA_*`` (`KOPF_HA_LEASE_DURATION=15`); what is given by name wins.
-
-        The identity is not among them: one value in a Deployment would name all of its replicas alike (I2).
+        """Make settings from ``KOPF_HA_*`` (`KOPF_HA_LEASE_DURATION=15`); values given by name win.
 
         Raises:
-            ConfigurationError: a value that cannot be read, or is out of bounds.
+            ConfigurationError: a value cannot be read, or is not allowed.
         """
         env = os.environ if environ is None else environ
-        values: dict[str, Any] = {}
-        for f in fields(cls):
-            if f.name in ("identity", "pod_uid", "pod_name", "pod_namespace"):
-                continue
-            text = env.get(f"KOPF_HA_{f.name.upper()}")
-            if text is not None and given.get(f.name) is None:
-                values[f.name] = _parse(f.name, str(f.type), text)
-        values |= {k: v for k, v in given.items() if v is not None}
+        values = {name: value for name, value in given.items() if value is not None}
+        for one in options_of(cls):
+            if one.name not in values and one.variable in env:
+                values[one.name] = one.read(env[one.variable], one.variable)
         return cls(**values)
 
     def changed(self, **values: Any) -> Settings:
         """Give a copy with other values, checked again."""
         return replace(self, **values)
-
-
-def _parse(name: str, kind: str, text: str) -> Any:
-    if kind == "float":
-        try:
-            return float(text.removesuffix("s"))
-        except ValueError:
-            raise ConfigurationError(f"KOPF_HA_{name.upper()}={text!r} is no number of seconds") from None
-    if kind == "int":
-        try:
-            return int(text)
-        except ValueError:
-            raise ConfigurationError(f"KOPF_HA_{name.upper()}={text!r} is no whole number") from None
-    if kind == "bool":
-        if text.lower() not in ("1", "true", "yes", "0", "false", "no", ""):
-            raise ConfigurationError(f"KOPF_HA_{name.upper()}={text!r} is neither true nor false")
-        return text.lower() in ("1", "true", "yes")
-    if kind.startswith("tuple"):
-        return tuple(part.strip() for part in text.split(",") if part.strip())
-    return text

@@ -15,9 +15,12 @@ from click.testing import CliRunner, Result
 import kopf_ha
 import kopf_ha.run
 from kopf_ha.cli import main
+from kopf_ha.options import options_of
 from kopf_ha.settings import Settings
 
 SOURCE = Path(kopf_ha.__file__).parents[1]
+ROOT = SOURCE.parent
+DURATION = "must be a whole number of seconds from 1 to 86400, not"
 
 
 class Call:
@@ -93,6 +96,38 @@ def test_the_command_line_wins_over_the_environment(call: Call, monkeypatch: pyt
     assert call.settings.deciding == ("c.example.dev",)
 
 
+def test_each_option_means_the_same_on_the_command_line_and_in_the_environment(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = {"SECONDS": "5s", "PORT": "8080", "NAME": "some", "DIR": "/run/x", "[follow|exit]": "follow"}
+    texts |= {"[full|rv|none]": "none", "PLURAL.GROUP": "a.example.dev", "PLURAL[.GROUP][/SUB]": "pods/eviction"}
+    for one in options_of(Settings):
+        # What a value demands of others: durations of 5 s, and an unsafe fence.
+        monkeypatch.setenv("KOPF_HA_RETRY_PERIOD", "1")
+        monkeypatch.setenv("KOPF_HA_UNSAFE", "false" if one.name == "unsafe" else "true")
+        if one.name == "lease_duration":
+            monkeypatch.setenv("KOPF_HA_RENEW_DEADLINE", "4")
+        flag, text = one.flags[-1], texts.get(one.kind.metavar, "")
+        assert invoke("op.py", flag, *([text] if text else [])).exit_code == 0, one
+        by_flag = call.settings
+        monkeypatch.setenv(one.variable, text or str(not flag.startswith("--no-")))
+        assert invoke("op.py").exit_code == 0, one
+        assert call.settings is not None
+        assert by_flag is not None
+        given = getattr(call.settings, one.name)
+        assert given == getattr(by_flag, one.name)
+        assert given != getattr(Settings(), one.name)
+        monkeypatch.delenv(one.variable)
+
+
+def test_the_documentation_shows_the_options_as_they_are_declared() -> None:
+    """After a change: replace the table there by what `kopf-ha options` prints."""
+    table = CliRunner().invoke(main, ["options"]).output
+    page = ROOT / "docs" / "options.md"
+    assert table in (page if page.exists() else ROOT / "README.md").read_text()
+    assert table.count("\n") == 2 + len(options_of(Settings))
+
+
 def test_kopf_s_own_variable_for_a_namespace(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KOPF_RUN_NAMESPACE", "one")
     assert invoke("op.py").exit_code == 0
@@ -113,21 +148,21 @@ def test_kopf_s_own_variable_for_a_namespace(call: Call, monkeypatch: pytest.Mon
         (["."], "is a directory"),
         (["op.txt"], "op.txt is no Python file; modules are named with -m"),
         (["-m", "no.such.module"], "there is no module no in"),
-        (["op.py", "--lease-duration=5"], "lease duration (5 s) must be greater than renew deadline (10 s)"),
-        (["op.py", "--retry-period=9"], "renew deadline (10 s) must be greater than retry period (9 s) × 1.2"),
-        (["op.py", "--retry-period=0"], "retry period must be greater than 0 s, not 0"),
-        (["op.py", "--lease-duration=15.5"], "lease duration must be whole seconds"),
-        (["op.py", "--lease-duration=nan"], "lease duration must be a number of seconds, not nan"),
-        (["op.py", "--lease-duration=inf"], "lease duration must be a number of seconds, not inf"),
-        (["op.py", "--lease-duration=9999999999"], "lease duration must be at most 86400 s"),
-        (["op.py", "--drain-timeout=-1"], "drain timeout must not be negative, not -1"),
-        (["op.py", "--lease-duration=soon"], "'soon' is not a valid float"),
-        (["op.py", "--lease-name=No_Name"], "lease name 'No_Name' is no Kubernetes name"),
-        (["op.py", "--deciding=pools"], "deciding kind 'pools' must be written plural.group"),
-        (["op.py", "--exempt=Pools"], "exempt kind 'Pools' must be written plural[.group][/subresource]"),
-        (["op.py", "--fence=none"], "fence=none lets a stale leader write"),
-        (["op.py", "--fence=rv"], "fence=rv lets a stale leader write"),
-        (["op.py", "--after-loss=restart"], "'restart' is not one of 'follow', 'exit'"),
+        (["op.py", "--lease-duration=5"], "--lease-duration (5 s) must be greater than --renew-deadline (10 s)"),
+        (["op.py", "--retry-period=9"], "--renew-deadline (10 s) must be greater than --retry-period (9 s) × 1.2"),
+        (["op.py", "--retry-period=0"], "--retry-period must be a number of seconds above 0, not 0"),
+        (["op.py", "--lease-duration=15.5"], f"--lease-duration {DURATION} 15.5"),
+        (["op.py", "--lease-duration=nan"], f"--lease-duration {DURATION} nan"),
+        (["op.py", "--lease-duration=inf"], f"--lease-duration {DURATION} inf"),
+        (["op.py", "--lease-duration=9999999999"], f"--lease-duration {DURATION}"),
+        (["op.py", "--drain-timeout=-1"], "--drain-timeout must be a number of seconds, 0 or more, not -1"),
+        (["op.py", "--lease-duration=soon"], f"--lease-duration {DURATION} 'soon'"),
+        (["op.py", "--lease-name=No_Name"], "--lease-name must be a Kubernetes name: at most 253 lower-case letters"),
+        (["op.py", "--deciding=pools"], "--deciding must be written plural.group, as in pools.example.dev, not"),
+        (["op.py", "--exempt=Pools"], "--exempt must be written plural[.group][/subresource], not 'Pools'"),
+        (["op.py", "--fence=none"], "--fence=none lets a stale leader write"),
+        (["op.py", "--fence=rv"], "--fence=rv lets a stale leader write"),
+        (["op.py", "--after-loss=restart"], "--after-loss must be follow or exit, not 'restart'"),
     ],
 )
 def test_refused_with_a_sentence(call: Call, tmp_path: Path, args: list[str], why: str) -> None:
@@ -141,10 +176,10 @@ def test_refused_with_a_sentence(call: Call, tmp_path: Path, args: list[str], wh
 @pytest.mark.parametrize(
     ("name", "value", "why"),
     [
-        ("LEASE_DURATION", "soon", "KOPF_HA_LEASE_DURATION='soon' is no number of seconds"),
-        ("UNSAFE", "perhaps", "KOPF_HA_UNSAFE='perhaps' is neither true nor false"),
-        ("FENCE", "half", "fence must be full, rv or none, not 'half'"),
-        ("AFTER_LOSS", "wait", "after-loss must be follow or exit, not 'wait'"),
+        ("LEASE_DURATION", "soon", f"KOPF_HA_LEASE_DURATION {DURATION} 'soon'"),
+        ("UNSAFE", "perhaps", "KOPF_HA_UNSAFE must be true or false, not 'perhaps'"),
+        ("FENCE", "half", "--fence must be full, rv or none, not 'half'"),
+        ("AFTER_LOSS", "wait", "--after-loss must be follow or exit, not 'wait'"),
     ],
 )
 def test_wrong_environment(call: Call, monkeypatch: pytest.MonkeyPatch, name: str, value: str, why: str) -> None:
