@@ -1,6 +1,8 @@
-"""A hook of MkDocs for links that leave docs/: to the published sources, or, where there are none, plain text.
+"""A hook of MkDocs that makes pages written for GitHub fit the site.
 
-The pages link to code as GitHub shows it (`../operator/…`), but a site holds docs/ alone.
+- The pages link to code (`../operator/…`), but a site holds docs/ alone: such a link leads to the published sources,
+  or becomes plain text where there are none.
+- In a table GitHub wants `a\\|b` in code, and MkDocs wants `a|b`.
 """
 
 from __future__ import annotations
@@ -10,14 +12,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-# A child of this logger counts as a warning for --strict.
-log = logging.getLogger("mkdocs.hooks.docs_links")
+# A warning of a logger below `mkdocs` ends a build with --strict.
+log = logging.getLogger("mkdocs.hooks.kopf_ha")
 
 _LINK = re.compile(r"\[(?P<text>[^\[\]]+)\]\((?P<path>\.\./[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
+_ROW = re.compile(r"(?m)^\|.*\|$")
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
-    """Rewrite the links of one page; one to a file that does not exist is a warning."""
+    """Rewrite one page; a link to a file that does not exist is a warning."""
     docs = Path(config.docs_dir)
 
     def elsewhere(link: re.Match[str]) -> str:
@@ -30,4 +33,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
         path = target.relative_to(docs.parent)
         return f"[{link['text']}]({config.repo_url.rstrip('/')}/{kind}/main/{path}{link['anchor'] or ''})"
 
-    return _LINK.sub(elsewhere, markdown)
+    def code(row: re.Match[str]) -> str:
+        return re.sub(r"`[^`]*`", lambda span: span[0].replace(r"\|", "|"), row[0])
+
+    return _ROW.sub(code, _LINK.sub(elsewhere, markdown))
