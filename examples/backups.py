@@ -1,4 +1,4 @@
-"""Twelve lines of an operator, as anybody writes them with Kopf. README tells what to try with it."""
+"""An operator as anybody writes it with Kopf. README shows what becomes of it when its leader is paused."""
 
 import time
 
