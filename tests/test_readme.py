@@ -12,7 +12,9 @@ README = ROOT / "README.md"
 
 
 def block(language: str, contains: str) -> str:
-    found = [text for text in re.findall(rf"(?ms)^```{language}\n(.*?)^```$", README.read_text()) if contains in text]
+    found: list[str] = [
+        text for text in re.findall(rf"(?ms)^```{language}\n(.*?)^```$", README.read_text()) if contains in text
+    ]
     assert len(found) == 1
     return found[0]
 
