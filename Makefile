@@ -3,6 +3,7 @@
 # make e2e     the operator on real nodes, by kubectl alone; needs root
 # make chaos   faults on real nodes, at random, for MINUTES; SEED=… repeats a run; needs root
 # make image   the operator's image, as a docker archive; BASE=… or DEBIAN=1
+# make docs    the site of docs/, in build/site
 # Each sets up what it needs: a virtual environment, and the control plane's programs, built from Go modules
 # once and kept in the user's cache.
 
@@ -15,16 +16,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test alone e2e chaos image units lint binaries picture clean help
+.PHONY: demo test alone e2e chaos image units lint docs binaries clean help
 
 help:
-	@sed -n 's/^# //p' Makefile | head -7
+	@sed -n 's/^# //p' Makefile | head -8
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12") if sys.version_info < (3, 11) else 0'
 	@echo "setting up $(VENV) with the packages of constraints.txt: about a minute, once" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	@touch $@
 
 binaries: $(STAMP)
@@ -33,20 +34,23 @@ binaries: $(STAMP)
 demo: $(STAMP)
 	@$(BIN)/python -m demo --fence $(FENCE)
 
-picture: $(STAMP)
-	@$(BIN)/python -m demo --picture docs/demo.svg
-
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry operator
+	$(BIN)/deptry . --ignore DEP004  # all but what ships may use the extras
+
+# The site, in build/site; a warning is an error. The variable silences the theme's advertisement of its successor.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The units of the library on every Python that it supports; CI requires all of them.
 units: $(STAMP)
 	@scripts/units $(UNITS_PYTHONS)
 
-test: lint binaries units
+test: lint docs binaries units
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --ignore tests/e2e $(PYTEST_ARGS); status=$$?; \
 	if [ $$status = 1 ]; then echo "tests: what failed beside others, once more, alone:"; $(MAKE) alone; else exit $$status; fi
 

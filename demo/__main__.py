@@ -15,10 +15,7 @@ from devcluster import Binaries, DevclusterError
 
 @click.command()
 @click.option("--fence", type=click.Choice(list(FENCES)), default="full", show_default=True, envvar="FENCE")
-@click.option(
-    "--picture", type=click.Path(dir_okay=False, path_type=Path), help="Also write the output as an SVG image."
-)
-def main(fence: str, picture: Path | None) -> None:
+def main(fence: str) -> None:
     """Run the demo. Exit with 0 if every promise held, with 1 if one was broken, with 2 if the demo failed."""
     try:
         binaries = Binaries.find()  # before the panel is shown: a build writes its progress to the terminal
@@ -27,7 +24,7 @@ def main(fence: str, picture: Path | None) -> None:
         raise SystemExit(2) from error
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    with tempfile.TemporaryDirectory(prefix="kopf-ha-demo-") as folder, Timeline(picture) as timeline:
+    with tempfile.TemporaryDirectory(prefix="kopf-ha-demo-") as folder, Timeline() as timeline:
         try:
             verdict = tell(timeline, binaries, Path(folder), fence)
         except DevclusterError as error:

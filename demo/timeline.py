@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -37,9 +35,8 @@ class Timeline:
     Without a terminal it prints plain lines, so that CI and files get the same output.
     """
 
-    def __init__(self, picture: Path | None = None) -> None:
-        self.console = Console(record=picture is not None, width=118 if picture else None, highlight=False)
-        self.picture = picture
+    def __init__(self) -> None:
+        self.console = Console(highlight=False)
         self.began = time.monotonic()
         self.holder = "nobody"
         self.token = 0
@@ -51,7 +48,7 @@ class Timeline:
         self._live: Live | None = None
 
     def __enter__(self) -> Timeline:
-        if self.console.is_terminal and not self.picture:
+        if self.console.is_terminal:
             self._live = Live(self._panel(), console=self.console, refresh_per_second=8, transient=True)
             self._live.start()
         return self
@@ -62,11 +59,6 @@ class Timeline:
         if self._live is not None:
             self._live.stop()
             self.console.print(self._panel())
-        if self.picture is not None:
-            self.console.print(self._panel())
-            svg = self.console.export_svg(title="make demo")
-            # Use any monospaced font: the image must not load a font from elsewhere.
-            self.picture.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL))
 
     def say(self, kind: str, text: str) -> None:
         """Print a line of a kind (`STYLES`)."""
@@ -76,7 +68,7 @@ class Timeline:
             seconds = time.monotonic() - self.began
             line = Text(f"{seconds:6.1f}s  ", style="dim")
             line.append(text, style=STYLES[kind])
-            self.console.print(line, soft_wrap=not self.picture)
+            self.console.print(line, soft_wrap=True)
             sys.stdout.flush()
             self._refresh()
 

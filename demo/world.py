@@ -44,6 +44,7 @@ class World:
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self._thread.join(10)
+        self._look()  # the panel that stays on the terminal shows how it ended
 
     def kubectl(self, *args: str, stdin: str | None = None) -> str:
         """Run a kubectl command, and print it as a user would type it."""
@@ -89,10 +90,13 @@ class World:
 
     def _show(self) -> None:
         while not self._done.wait(0.5):
-            try:
-                holder, token = self.lease()
-                claims = self.claims()
-            except (subprocess.SubprocessError, ValueError):
-                continue
-            bound = sum(1 for c in claims.values() if (c.get("status") or {}).get("address"))
-            self.timeline.state(holder=holder or "nobody", token=token, bound=bound, claims=len(claims))
+            self._look()
+
+    def _look(self) -> None:
+        try:
+            holder, token = self.lease()
+            claims = self.claims()
+        except (subprocess.SubprocessError, ValueError):
+            return
+        bound = sum(1 for c in claims.values() if (c.get("status") or {}).get("address"))
+        self.timeline.state(holder=holder or "nobody", token=token, bound=bound, claims=len(claims))

@@ -21,7 +21,7 @@ ACCOUNT = f"system:serviceaccount:{NAME}:{NAME}"
 
 @pytest.fixture
 def node(plane: ControlPlane, tmp_path: Path) -> Iterator[Node]:
-    """The reference operator as README says, with claims of two namespaces that are bound."""
+    """The reference operator as the tutorial says, with claims of two namespaces that are bound."""
     logs = tmp_path / "logs"
     logs.mkdir()
     with Node(plane, logs, ROOT) as made:

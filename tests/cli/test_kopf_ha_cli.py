@@ -123,8 +123,7 @@ def test_each_option_means_the_same_on_the_command_line_and_in_the_environment(
 def test_the_documentation_shows_the_options_as_they_are_declared() -> None:
     """After a change: replace the table there by what `kopf-ha options` prints."""
     table = CliRunner().invoke(main, ["options"]).output
-    page = ROOT / "docs" / "options.md"
-    assert table in (page if page.exists() else ROOT / "README.md").read_text()
+    assert table in (ROOT / "docs" / "options.md").read_text()
     assert table.count("\n") == 2 + len(options_of(Settings))
 
 

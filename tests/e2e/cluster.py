@@ -1,4 +1,4 @@
-"""A cluster with two nodes that know the operator's image, for benchmarks; tests have README's lines make theirs."""
+"""A cluster with two nodes that know the operator's image, for benchmarks; the tests follow the tutorial instead."""
 
 from __future__ import annotations
 

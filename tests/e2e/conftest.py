@@ -1,4 +1,4 @@
-"""The cluster of README, made by README's own lines, and the operator on it."""
+"""The cluster of the tutorial, made by its own lines, and the operator on it."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from tests.page import blocks
 
 
 @pytest.fixture(scope="session")
-def readme() -> Iterator[str]:
-    """The blocks of README's part, in order; each test takes those that are its own."""
-    return iter(blocks(ROOT / "README.md", "On your cluster"))
+def tutorial() -> Iterator[str]:
+    """The blocks of the part about the cluster, in order; each test takes its own."""
+    return iter(blocks(ROOT / "docs" / "tutorial.md", "On a cluster"))
 
 
 @pytest.fixture(scope="session")
-def stage(node_binaries: Binaries, readme: Iterator[str]) -> Iterator[Stage]:
-    """Two nodes, and the operator on them as README says."""
+def stage(node_binaries: Binaries, tutorial: Iterator[str]) -> Iterator[Stage]:
+    """Two nodes, and the operator on them as the tutorial says."""
     name = f"e2e-{secrets.token_hex(4)}"
     os.environ["DEVCLUSTER_NAME"] = name
     state: Path = folder_for(name)
     try:
         for contains in ("devcluster load",):
-            block = next(readme)
+            block = next(tutorial)
             assert contains in block
             subprocess.run(["bash", "-euo", "pipefail", "-c", block], cwd=ROOT, check=True, timeout=900)
         record = json.loads((state / "cluster.json").read_text())

@@ -33,8 +33,8 @@ def shown(stage: Stage, request: pytest.FixtureRequest) -> Iterator[None]:
             print(stage.kubectl("logs", "-n", NAME, pod["metadata"]["name"], "--tail=60", check=False))
 
 
-def test_installing_as_readme_says(stage: Stage, readme: Iterator[str]) -> None:
-    block = next(readme)
+def test_installing_as_the_tutorial_says(stage: Stage, tutorial: Iterator[str]) -> None:
+    block = next(tutorial)
     assert "apply -k deploy/" in block
     stage.shell(block)
     pods = stage.pods()
@@ -48,8 +48,8 @@ def test_installing_as_readme_says(stage: Stage, readme: Iterator[str]) -> None:
     assert stage.kubectl(*inside, tried).strip() == "Read-only file system"
 
 
-def test_pools_and_claims(stage: Stage, readme: Iterator[str]) -> None:
-    block = next(readme)
+def test_pools_and_claims(stage: Stage, tutorial: Iterator[str]) -> None:
+    block = next(tutorial)
     assert "claims.yaml" in block
     said = stage.shell(block)
     head = next(line for line in said.splitlines() if line.startswith("NAME") and "ADDRESS" in line)
@@ -62,14 +62,14 @@ def test_pools_and_claims(stage: Stage, readme: Iterator[str]) -> None:
     assert "CIDR" in stage.kubectl("explain", "addresspool.spec").upper()
 
 
-def test_failing_over_as_readme_says(stage: Stage, readme: Iterator[str]) -> None:
-    block = next(readme)
+def test_failing_over_as_the_tutorial_says(stage: Stage, tutorial: Iterator[str]) -> None:
+    block = next(tutorial)
     assert "delete pod" in block
     old, token = stage.lease()
     said = stage.shell(block)
     assert said.splitlines()[0] == f"{old} {token}"
     stage.next_leader(token)
-    assert next(readme, None) is None
+    assert next(tutorial, None) is None
     until("events of both", lambda: _reasons(stage, "lease", NAME) >= {"Leading", "Stopped"}, LIMIT)
 
 
