@@ -10,8 +10,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tests.e2e.stage import NAME, Stage
-from tests.e2e.watch import Watch
+from testbed.deployment import NAME
+from testbed.stage import Stage
+from testbed.watch import Watch
 
 #: Seconds between looks at new logs; a container that lives for less leaves none here.
 LOOK = 0.5

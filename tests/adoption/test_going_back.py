@@ -26,7 +26,7 @@ def test_plain_kopf_goes_on_with_stamped_objects(shop: Shop) -> None:
     assert not ours(shop, "clusterroles", "clusterrolebindings", "flowschemas")
 
     plain = shop.replica()
-    plain.until("HANDLER resume", 3)
+    plain.see("HANDLER resume", 3)
     assert shop.state() == state
     shop.boxes("new")
     shop.until_placed(4)

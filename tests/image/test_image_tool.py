@@ -21,8 +21,8 @@ from devcluster import Progress
 from devcluster.images import architecture
 from image import base, build, busybox, cache, cli, tools, wheels
 from image.errors import ImageError
+from testbed.unpacked import read_json
 from tests.image.conftest import or_skip
-from tests.image.unpacked import read_json
 
 
 @pytest.fixture(autouse=True)

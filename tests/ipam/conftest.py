@@ -8,16 +8,12 @@ from pathlib import Path
 import pytest
 
 from devcluster import Cluster
-from devcluster.waiting import until
-from tests.ipam.support import ROOT, Ipam
+from tests.kit.ipam import Ipam, install_crds
 
 
 @pytest.fixture(scope="session")
 def crds(cluster: Cluster) -> None:
-    cluster.kubectl("apply", "-k", str(ROOT / "crds"))
-    cluster.wait_established()
-    served = ("get", "addresspools,addressclaims", "-A")
-    until("the CRDs to be served", lambda: cluster.kubectl(*served, check=False).returncode == 0)
+    install_crds(cluster)
 
 
 @pytest.fixture

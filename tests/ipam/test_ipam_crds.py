@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.ipam.support import Ipam
+from tests.kit.ipam import Ipam
 
 STAMP = {"lease": "ns/l", "token": 7, "holder": "pod_uid_x", "podUID": "uid"}
 

@@ -10,7 +10,7 @@ import pytest
 from devcluster import ControlPlane
 from judge import Expectations, History, Key, judge, read_audit, read_history
 from judge.history import Object, replay
-from tests.ipam.support import Ipam, address
+from tests.kit.ipam import Ipam, address
 
 Writes = list[tuple[int, Key, Object | None]]
 
@@ -42,7 +42,7 @@ def test_a_run_that_became_quiet(ipam: Ipam, control_plane: ControlPlane) -> Non
     ipam.delete("addressclaim", "c1", wait=False)
     ipam.until_reason("addressclaim", "c1", "Released")
 
-    first.must_run = False
+    ipam.expendable.add(first)
     first.kill()
     ipam.vacate_lease()
     second = ipam.operator("b")

@@ -8,7 +8,7 @@ from typing import Any
 
 from devcluster.waiting import until
 from judge import read_history
-from tests.ipam.support import Ipam, address, condition, message
+from tests.kit.ipam import Ipam, address, condition, message
 
 SMALL = {"cidr": "10.95.0.0/29", "gateway": "10.95.0.1"}  # gives .2 to .6
 ONE = {"cidr": "10.95.0.8/32"}

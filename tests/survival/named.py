@@ -17,4 +17,4 @@ from kopf_ha import settings
 IDENTITY = os.environ["SURVIVAL_IDENTITY"]
 settings.new_identity = lambda environ=None: (IDENTITY, "one-pod")  # type: ignore[assignment]
 
-runpy.run_path(str(Path(__file__).parents[1] / "ipam" / "launcher.py"), run_name="__main__")
+runpy.run_path(str(Path(__file__).parents[1] / "kit" / "faulty.py"), run_name="__main__")

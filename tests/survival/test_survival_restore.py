@@ -11,7 +11,8 @@ import pytest
 
 from devcluster import Binaries, ControlPlane
 from devcluster.waiting import until
-from tests.survival.support import BEFORE, Follower, Site, install_crds, terms
+from tests.kit.ipam import install_crds
+from tests.survival.support import BEFORE, Follower, Site, terms
 
 MINE = BEFORE + 1
 

@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import Any
 
 from devcluster.waiting import until
-from tests.e2e.stage import LIMIT, Stage
-from tests.e2e.watch import Watch
+from testbed.stage import LIMIT, Stage
+from testbed.watch import Watch
 
 NAMESPACE = "load"
 #: Claims at a time, and how many of them live.
