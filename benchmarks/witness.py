@@ -106,8 +106,8 @@ class Witness:
                     found = path.stat()
                     key = found.st_dev, found.st_ino
                     if key not in self._opened:
-                        copy = self.folder / f"{path.parts[-3].removeprefix(f'{NAME}_')}_{path.name}"
-                        self._opened[key] = path.open("rb"), copy.open("ab")
+                        kept = self.folder / f"{path.parts[-3].removeprefix(f'{NAME}_')}_{path.name}"
+                        self._opened[key] = path.open("rb"), kept.open("ab")
                 except OSError:
                     pass  # gone meanwhile
             for original, copy in self._opened.values():

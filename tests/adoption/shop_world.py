@@ -103,7 +103,7 @@ class Shop:
         for name in names:
             self.create("Box", name, {"rack": "big"})
 
-    def list(self, kind: str, *args: str) -> list[dict[str, Any]]:
+    def all(self, kind: str, *args: str) -> list[dict[str, Any]]:
         return list(json.loads(self.plane.kubectl("get", kind, "-n", "shop", "-o", "json", *args).stdout)["items"])
 
     def until(self, what: str, check: Any) -> Any:
@@ -113,8 +113,8 @@ class Shop:
         """Wait until there are that many boxes, each with a slot, an entry in the rack and a ConfigMap."""
 
         def placed() -> bool:
-            boxes = {b["metadata"]["uid"]: (b.get("status") or {}).get("slot") for b in self.list("boxes")}
-            (rack,) = self.list("racks")
+            boxes = {b["metadata"]["uid"]: (b.get("status") or {}).get("slot") for b in self.all("boxes")}
+            (rack,) = self.all("racks")
             slots = {uid: slot for slot, uid in (rack.get("status") or {}).get("slots", {}).items()}
             # those of deleted boxes are garbage, which is collected at its own pace
             told = {c["metadata"]["ownerReferences"][0]["uid"] for c in self.children()}
@@ -123,13 +123,13 @@ class Shop:
         self.until(f"{count} boxes to be placed", placed)
 
     def children(self) -> list[dict[str, Any]]:
-        return self.list("configmaps", "-l", "app=shop")
+        return self.all("configmaps", "-l", "app=shop")
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[tuple[str, str], Any]:
         """All that adoption must keep, without stamps and what goes with each write."""
         made = {}
         for kind in ("racks", "boxes", "configmaps"):
-            for item in self.children() if kind == "configmaps" else self.list(kind):
+            for item in self.children() if kind == "configmaps" else self.all(kind):
                 status = {k: v for k, v in (item.get("status") or {}).items() if k != "fencing"}
                 kept = {k: item["metadata"].get(k) for k in ("uid", "labels", "finalizers", "ownerReferences")}
                 made[kind, item["metadata"]["name"]] = (kept, item.get("spec"), item.get("data"), status)
@@ -139,7 +139,7 @@ class Shop:
         """The token that each object records; 0 for none."""
         made = {}
         for kind in ("racks", "boxes"):
-            for item in self.list(kind):
+            for item in self.all(kind):
                 made[kind, item["metadata"]["name"]] = (item.get("status") or {}).get("fencing", {}).get("token", 0)
         for item in self.children():
             notes = item["metadata"].get("annotations") or {}
@@ -153,7 +153,7 @@ class Shop:
         return found[-1]
 
     def lease(self) -> dict[str, Any]:
-        return dict(next((i["spec"] for i in self.list("leases") if i["metadata"]["name"] == "shop-operator"), {}))
+        return dict(next((i["spec"] for i in self.all("leases") if i["metadata"]["name"] == "shop-operator"), {}))
 
     def leader(self) -> PodReplica | None:
         """The replica that the Lease names."""

@@ -42,7 +42,7 @@ def test_plain_kopf_beside_fenced_replicas(shop: Shop) -> None:
 
     # Without policies the CRD's rule lets it through: it does the leader's work once more.
     shop.until("a status write of plain Kopf", written)
-    count = len(shop.list("boxes"))
+    count = len(shop.all("boxes"))
     shop.until_placed(count)
 
     shop.apply_policies()
@@ -105,7 +105,7 @@ def test_a_rolling_update_between_versions_of_kopf_ha(shop: Shop, older: bool) -
     page.next("set image")
     page.check_at_end()
     shop.boxes("b3", "b4")
-    shop.until_placed(len(shop.list("boxes")))
+    shop.until_placed(len(shop.all("boxes")))
     assert first.isdisjoint(r.uid for r in shop.node.replicas())
     after = shop.tokens()
     assert all(after[key] >= token for key, token in before.items() if key[0] != "configmaps" or not older)

@@ -20,7 +20,7 @@ from testbed.replica import SHORT
 from tests.kit.world import World
 
 #: So long that nothing which waits for an expiry passes a test.
-LONG = {"lease_duration": 900, "renew_deadline": 600, "retry_period": 2}
+LONG: dict[str, Any] = {"lease_duration": 900, "renew_deadline": 600, "retry_period": 2}
 
 
 class Replica:
@@ -108,7 +108,7 @@ class Stage:
         uid: str = "uid",
         **values: Any,
     ) -> Replica:
-        given = SHORT | {"lease_name": "op", "lease_namespace": self.namespace} | values
+        given: dict[str, Any] = SHORT | {"lease_name": "op", "lease_namespace": self.namespace} | values
         settings = Settings(identity=identity, pod_uid=uid, **given)
 
         def make_client() -> ApiClient:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -69,7 +70,7 @@ def test_a_run_that_became_quiet(ipam: Ipam, control_plane: ControlPlane) -> Non
 
     writes: Writes = [(c.revision, c.key, c.after) for c in history.changes]
     assert kinds(writes) == set()
-    claim, pool = (lambda n: key_of(writes, "addressclaims", n)), (lambda n: key_of(writes, "addresspools", n))
+    claim, pool = partial(key_of, writes, "addressclaims"), partial(key_of, writes, "addresspools")
     end = history.revision
 
     assert kinds([*writes, (end, claim("c2"), None)]) == {

@@ -207,7 +207,7 @@ def test_a_full_pool_and_leaders_that_die(ipam: Ipam) -> None:
         ipam.until_reason("addressclaim", name, "PoolExhausted")
         # Kubernetes notes the age in whole seconds; of one second, names decide.
         made = datetime.fromisoformat(ipam.get("aclaim", "z")["metadata"]["creationTimestamp"])
-        until("a second to be over", lambda made=made: datetime.now(UTC) >= made + timedelta(seconds=1), 10, 0.05)
+        until("a second to be over", lambda made=made: datetime.now(UTC) >= made + timedelta(seconds=1), 10, 0.05)  # type: ignore[misc]
     for number in range(1, 11):
         leader.kill()
         ipam.operators.remove(leader)

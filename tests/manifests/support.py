@@ -35,7 +35,7 @@ def rendered(cluster: Cluster) -> list[dict[str, Any]]:
 
 def built(binaries: Binaries, folder: Path) -> list[dict[str, Any]]:
     """What a folder renders to, without a cluster. Raises AssertionError with what kustomize says."""
-    argv = [binaries["kubectl"], "kustomize", folder]
+    argv: list[str | Path] = [binaries["kubectl"], "kustomize", folder]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", done.stderr

@@ -155,7 +155,7 @@ def test_nobody_else_uses_the_priority(cluster: Cluster, deployed: Documents, na
 
     for where in (namespace, NAMESPACE):
         cluster.kubectl("create", "serviceaccount", "other", f"--namespace={where}")
-        said = until("the policy to be in force", lambda w=where: pod(w, serviceAccountName="other"))
+        said = until("the policy to be in force", lambda w=where: pod(w, serviceAccountName="other"))  # type: ignore[misc]
         assert "only pods of system:serviceaccount:kopf-ha-ipam:kopf-ha-ipam use the PriorityClass" in said
         assert pod(where, serviceAccountName="other", priorityClassName="") == ""
     assert pod(NAMESPACE, serviceAccountName=NAME) == ""
@@ -235,7 +235,7 @@ def test_a_replica_does_all_its_work_with_what_is_granted_and_uses_all_of_it(
 
         for probe in ("startup", "readiness", "liveness"):
             http = container_of(deployment)[f"{probe}Probe"]["httpGet"]
-            until_it(f"the {probe} probe", lambda http=http: running.ask(http["port"], http["path"])[0] == 200)
+            until_it(f"the {probe} probe", lambda http=http: running.ask(http["port"], http["path"])[0] == 200)  # type: ignore[misc]
         assert f'leader_election_master_status{{name="{NAME}"}} 1.0' in running.ask("metrics", "/metrics")[1]
 
         spec = {"cidr": "10.77.0.0/28", "gateway": "10.77.0.1"}

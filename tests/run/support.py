@@ -51,7 +51,7 @@ class World(kit.World):
         super().__init__(cluster, namespace, GROUP)
 
     def settings(self, **more: Any) -> Settings:
-        given = {"lease_name": "op", "lease_namespace": self.namespace, "after_loss": "follow", **SHORT}
+        given: dict[str, Any] = {"lease_name": "op", "lease_namespace": self.namespace, "after_loss": "follow", **SHORT}
         return Settings(**(given | more))
 
 

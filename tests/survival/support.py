@@ -122,7 +122,7 @@ class Follower:
         self.now = boottime()
         self.grants: list[Grant] = []
         self.causes: list[str] = []
-        times = {"lease_duration": duration, "renew_deadline": duration * 2 / 3, "retry_period": 0.5}
+        times: dict[str, Any] = {"lease_duration": duration, "renew_deadline": duration * 2 / 3, "retry_period": 0.5}
         self.elector = Elector(
             Settings(lease_name=LEASE, lease_namespace=site.namespace, identity=identity, pod_uid="u", **times),
             lambda: config.new_client_from_config(str(site.cluster.kubeconfig)),

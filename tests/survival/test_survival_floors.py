@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from tests.kit.ipam import address
 
+from tests.kit.ipam import address
 from tests.survival.support import BEFORE, Site, terms
 
 MINE = BEFORE + 1

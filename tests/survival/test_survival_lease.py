@@ -55,7 +55,7 @@ def test_while_a_leader_leads(site: Site) -> None:
     ]:
         deed(site)
         lost = f"lost: token {high}, .*{cause.format(high)}"
-        site.until(f"the leader to be lost by {deed.__name__}", lambda x=lost: one.said(x) or two.said(x))
+        site.until(f"the leader to be lost by {deed.__name__}", lambda x=lost: one.said(x) or two.said(x))  # type: ignore[misc]
         above = HUGE if deed is raised else high
         site.goes_on(above, claim=f"after-{deed.__name__}")
         assert max(terms(one) + terms(two)) == above + 1
@@ -108,7 +108,7 @@ def test_a_number_that_cannot_be(site: Site) -> None:
         for each in (one, new):
             site.until(
                 f"{each.name} to say why nobody leads",
-                lambda e=each, w=what: e.said(f"WARNING.*cannot be used: leaseTransitions is {w}"),
+                lambda e=each, w=what: e.said(f"WARNING.*cannot be used: leaseTransitions is {w}"),  # type: ignore[misc]
             )
         site.apply(site.claim(f"waits-for-{what}", "p"))
         find, repair = shell_of_runbook("The Lease has no usable `leaseTransitions`")
@@ -156,7 +156,7 @@ def begin_again(site: Site, number: int) -> None:
         for kind in KINDS:
             for item in site.all(kind):
                 if (item.get("status") or {}).get("fencing"):
-                    until("the rule to be out", lambda k=kind, n=item["metadata"]["name"]: lower(k, n))
+                    until("the rule to be out", lambda k=kind, n=item["metadata"]["name"]: lower(k, n))  # type: ignore[misc]
         for child in site.children():
             site.kubectl("patch", "configmap", child["metadata"]["name"], "--type=merge", "-p", note)
         site.edit_lease(leaseTransitions=number)
@@ -204,7 +204,7 @@ def test_the_namespace_of_the_lease_is_deleted_and_made_again(site: Site) -> Non
         site.cluster.kubectl("delete", "namespace", home.namespace)
         home.until("one to be lost", lambda: one.said(f"lost: token {highest}, .*was deleted"))
         for each in (one, two):
-            home.until("both to say why", lambda e=each: e.said("namespace .* does not exist: create it"))
+            home.until("both to say why", lambda e=each: e.said("namespace .* does not exist: create it"))  # type: ignore[misc]
         site.apply(site.claim("after", "p"))
         site.cluster.kubectl("create", "namespace", home.namespace)
         site.until_settled("after")

@@ -125,12 +125,12 @@ def writes(old: Writer, pool: str, claim: str, child: str) -> dict[str, tuple[An
 
 def test_the_same_refusals_at_whichever_server(site: Site, bearer: str) -> None:
     """Line 2: in flight on the revision that it knew, and after reading anew."""
-    told: list[dict[str, Any]] = []
+    told: list[dict[tuple[str, str], Any]] = []
     for n, servers in enumerate(SERVERS):
         old, new, paths = takeover(site, bearer, servers, n)
         before = [new.read(path) for path in paths]
         kept = dict(old.fence.known._seen)
-        answers: dict[str, Any] = {}
+        answers: dict[tuple[str, str], Any] = {}
         for what, write in writes(old, *paths).items():
             old.fence.known._seen.update(kept)
             answers[what, "in flight"] = old.refused(*write)

@@ -73,7 +73,7 @@ def check(cluster: Cluster, namespace: str, leader: Site, follower: Site) -> Non
         meta = {"name": name, "namespace": namespace}
         return {"apiVersion": "example.dev/v1", "kind": "Site", "metadata": meta, "spec": {"host": host}}
 
-    def state(name: str) -> tuple[str, str]:
+    def state(name: str) -> tuple[str, ...]:
         get = ("get", f"{SITES}/{name}", "-n", namespace, "-o", "jsonpath={.status.state} {.status.fencing.token}")
         return tuple(cluster.kubectl(*get).stdout.split())
 
