@@ -16,7 +16,7 @@ from kopf_ha.core.grant import Grant
 from kopf_ha.election import Elector
 from kopf_ha.settings import Settings
 from testbed.replica import PATIENCE as PATIENCE
-from testbed.replica import SHORT
+from testbed.replica import TIMES
 from tests.kit.world import World
 
 #: So long that nothing which waits for an expiry passes a test.
@@ -108,7 +108,7 @@ class Stage:
         uid: str = "uid",
         **values: Any,
     ) -> Replica:
-        given: dict[str, Any] = SHORT | {"lease_name": "op", "lease_namespace": self.namespace} | values
+        given: dict[str, Any] = TIMES | {"lease_name": "op", "lease_namespace": self.namespace} | values
         settings = Settings(identity=identity, pod_uid=uid, **given)
 
         def make_client() -> ApiClient:

@@ -31,7 +31,7 @@ PATHS = {
     "namespaces": "/api/v1/namespaces",
     "crds": "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
 }
-SHORT_NAMES = {"apool": "addresspool", "aclaim": "addressclaim"}
+ALIASES = {"apool": "addresspool", "aclaim": "addressclaim"}
 
 
 def install_crds(cluster: Cluster) -> None:
@@ -63,7 +63,7 @@ class Ipam(World):
     def path(self, plural: str, name: str = "", version: str = "v1") -> str:
         """Give the path of a kind, by any of its names, or of one object."""
         singular = plural.removesuffix("s")
-        path = PATHS[SHORT_NAMES.get(singular, singular) + "s"].format(self.namespace)
+        path = PATHS[ALIASES.get(singular, singular) + "s"].format(self.namespace)
         return f"{path}/{name}" if name else path
 
     def pool(self, name: str, **spec: Any) -> dict[str, Any]:

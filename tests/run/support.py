@@ -24,7 +24,7 @@ from kopf_ha.run.operator import Runner
 from kopf_ha.settings import Settings
 from testbed import replica as testbed
 from testbed.ports import free_port as free_port
-from testbed.replica import PATIENCE, SHORT
+from testbed.replica import PATIENCE, TIMES
 from testbed.replica import SOURCE as SOURCE
 from tests.kit import world as kit
 from tests.kit.client import MERGE as MERGE
@@ -51,7 +51,7 @@ class World(kit.World):
         super().__init__(cluster, namespace, GROUP)
 
     def settings(self, **more: Any) -> Settings:
-        given: dict[str, Any] = {"lease_name": "op", "lease_namespace": self.namespace, "after_loss": "follow", **SHORT}
+        given: dict[str, Any] = {"lease_name": "op", "lease_namespace": self.namespace, "after_loss": "follow", **TIMES}
         return Settings(**(given | more))
 
 

@@ -15,14 +15,14 @@ from kopf_ha.core.grant import Grant
 from kopf_ha.election import Elector
 from kopf_ha.settings import Settings
 from testbed.deployment import ROOT
-from testbed.replica import SHORT, Replica
+from testbed.replica import TIMES, Replica
 from tests.kit.ipam import LEASE, Ipam
 from tests.page import shell
 
 #: The number of the Lease before anybody led.
 BEFORE = 40
 #: Of Leases, in seconds.
-DURATION = SHORT["lease_duration"]
+DURATION = TIMES["lease_duration"]
 
 
 class Site(Ipam):

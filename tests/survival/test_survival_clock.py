@@ -53,7 +53,7 @@ def test_a_holder_whose_clock_is_wrong_is_alive_as_long_as_it_writes(site: Site,
 def test_the_wall_clock_jumps_with_each_renewal(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """The leader goes on, and followers wait; when it ends, one of them leads."""
     monkeypatch.setattr(elector, "_wall", lambda: random.choice([FAR_AHEAD, LONG_AGO]))
-    patient = 4 * DURATION  # the test itself gives the signs of life, between its requests
+    patient = 2 * DURATION  # the test itself gives the signs of life, between its requests
     one = Follower(site, "one", duration=patient)
     try:
         until("one to lead", one.leads)
