@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from devcluster import Cluster
+from kopf_ha_ipam.conflicts import GIVEN_TWICE
 from tests.kit.ipam import Ipam, install_crds
+
+
+@pytest.fixture(autouse=True)
+def nothing_given_twice() -> Iterator[None]:
+    """The metric belongs to the process; other tests look at it."""
+    yield
+    GIVEN_TWICE.set(0)
 
 
 @pytest.fixture(scope="session")
