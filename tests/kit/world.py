@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import secrets
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -11,6 +14,7 @@ from devcluster import Cluster
 from devcluster.waiting import until
 from tests.kit.client import MERGE, administrator
 
+NAMESPACES = "/api/v1/namespaces"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces"
 
 
@@ -111,6 +115,19 @@ class World:
         items = self.ask("GET", f"/api/v1/namespaces/{self.namespace}/events")["items"]
         lease = self.lease_path.rpartition("/")[2]
         return {e["reason"]: e["message"] for e in items if e["involvedObject"]["name"] == lease}
+
+
+@contextmanager
+def fresh_namespace(cluster: Cluster) -> Iterator[str]:
+    """Make a namespace in which Pods can be made; its end is not waited for."""
+    ask, name = administrator(cluster), f"test-{secrets.token_hex(4)}"
+    ask.must("POST", NAMESPACES, {"metadata": {"name": name}})
+    try:
+        account = f"{NAMESPACES}/{name}/serviceaccounts/default"
+        until(f"the default service account of {name}", lambda: ask("GET", account).ok, every=0.01)
+        yield name
+    finally:
+        ask("DELETE", f"{NAMESPACES}/{name}")
 
 
 def apply_kinds(cluster: Cluster, *kinds: dict[str, Any]) -> None:

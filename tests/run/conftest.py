@@ -80,6 +80,7 @@ def replica(world: World, tmp_path: Path) -> Iterator[Callable[..., Replica]]:
     yield start
     for one in made:
         one.kill()
+        print(f"--- {one.name}", one.log, sep="\n")  # pytest shows it on failure
 
 
 @pytest.fixture
