@@ -10,13 +10,14 @@
 PYTHON ?= python3
 FENCE ?= full
 MINUTES ?= 5
-# Most of a test's time is waiting for leases, so several run at once, each with a cluster of its own.
+# Most of a test's time is waiting for leases, so several run at once, each with its own cluster. Those that a busy
+# machine can fail run one after the other, after the rest.
 WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test alone e2e chaos image units lint docs binaries clean help
+.PHONY: demo test e2e chaos image units lint docs binaries clean help
 
 help:
 	@sed -n 's/^# //p' Makefile | head -8
@@ -51,14 +52,7 @@ units: $(STAMP)
 	@scripts/units $(UNITS_PYTHONS)
 
 test: lint docs binaries units
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --ignore tests/e2e $(PYTEST_ARGS); status=$$?; \
-	if [ $$status = 1 ]; then echo "tests: what failed beside others, once more, alone:"; $(MAKE) alone; else exit $$status; fi
-
-# Leases of three seconds do not outlive a machine that is starved for as long, so what failed beside others has to
-# pass alone. What failed stays in the output above. Only pytest's status 1 means that tests failed: after an internal
-# error or an interruption (2, 3, 4, 5) not all of them ran.
-alone:
-	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none --ignore tests/e2e $(PYTEST_ARGS)
+	@BIN=$(BIN) WORKERS=$(WORKERS) scripts/tests $(PYTEST_ARGS)
 
 # One cluster with two nodes for all of it, one test after the other.
 e2e: $(STAMP)

@@ -30,9 +30,10 @@ from benchmarks.faults import FAULTS, Fault, Scene
 from benchmarks.witness import Witness
 from devcluster.errors import DevclusterError
 from devcluster.waiting import until
-from tests.e2e.cluster import cluster
-from tests.e2e.load import NAMESPACE, Load
-from tests.e2e.stage import NAME, Stage
+from testbed.deployment import NAME
+from testbed.load import NAMESPACE, Load
+from testbed.nodes import cluster
+from testbed.stage import Stage
 
 #: Seconds for all to be well again.
 RECOVERY = 150.0

@@ -28,8 +28,9 @@ from rich.table import Table
 from devcluster.images import single_program
 from devcluster.node import load_image
 from devcluster.waiting import until
-from tests.e2e.cluster import cluster
-from tests.e2e.stage import NAME, OPERATOR, Stage, is_fenced_write, writer
+from testbed.deployment import NAME, SELECTOR
+from testbed.nodes import cluster
+from testbed.stage import Stage, is_fenced_write, writer
 
 PEER = "peer"
 
@@ -63,7 +64,7 @@ class Group:
         return None
 
 
-OURS = Group(NAME, OPERATOR)
+OURS = Group(NAME, SELECTOR)
 THEIRS = Group(PEER, "app=peer")
 
 

@@ -14,7 +14,8 @@ from random import Random
 from typing import Any
 
 from devcluster.waiting import until
-from tests.e2e.stage import LIMIT, NAME, Stage
+from testbed.deployment import NAME
+from testbed.stage import LIMIT, Stage
 
 #: Seconds of the Lease in deploy/, and those for which a stopped process is not yet killed by its liveness probe.
 LEASE, UNNOTICED = 15.0, 21.0

@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from devcluster.waiting import until
-from tests.e2e.cluster import cluster
-from tests.e2e.load import Load
-from tests.e2e.stage import NAME, Stage
+from testbed.deployment import NAME
+from testbed.load import Load
+from testbed.nodes import cluster
+from testbed.stage import Stage
 
 CALM = 30  #: claims that are bound before and after
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import json
 import os
 import statistics
 import sys
@@ -30,9 +31,10 @@ from devcluster.waiting import until
 from image import base, build
 from image.errors import ImageError
 from image.tools import need
-from tests.image.container import Container
-from tests.image.unpacked import Image, unpack
-from tests.manifests.support import NAME, ROOT, container, environment, free_port, get
+from testbed.container import Container
+from testbed.deployment import NAME, ROOT, container_of, pod_token, variables
+from testbed.ports import free_port
+from testbed.unpacked import Image, unpack
 
 NOTHING = "print('here')"
 IMPORTS = "import kopf_ha.cli, kopf, kopf_ha.run, kopf_ha_ipam.handlers; print('here')"
@@ -45,11 +47,15 @@ class Stage:
 
     def __init__(self, plane: ControlPlane, image: Image, folder: Path) -> None:
         self.plane, self.image, self.folder = plane, image, folder
-        self.deployment = get(plane, "deployment", NAME, f"--namespace={NAME}")
+        self.container = container_of(self.get("deployment", NAME))
 
     def pods(self) -> list[dict[str, Any]]:
         """Give the Deployment's, which wait for a node for ever."""
-        return list(get(self.plane, "pods", f"--namespace={NAME}")["items"])
+        return list(self.get("pods")["items"])
+
+    def get(self, *what: str) -> dict[str, Any]:
+        """Give an object or a list of the operator's namespace."""
+        return dict(json.loads(self.plane.kubectl("get", *what, f"--namespace={NAME}", "--output=json").stdout))
 
     def says(self, code: str) -> float:
         """Give the seconds to the line that some Python prints at its end."""
@@ -64,18 +70,14 @@ class Stage:
     @contextmanager
     def replica(self, pod: dict[str, Any]) -> Iterator[Callable[[Callable[[str, int], bool]], float]]:
         """Start the replica of a pod; give what waits for a sign of its log and port, and gives the seconds since."""
-        name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
-        token = self.plane.kubectl(
-            *("create", "token", NAME, f"--namespace={NAME}", "--bound-object-kind=Pod"),
-            *(f"--bound-object-name={name}", f"--bound-object-uid={uid}"),
-        ).stdout.strip()
-        account = self.folder / f"account-{name}"
+        token = pod_token(self.plane, pod)
+        account = self.folder / f"account-{pod['metadata']['name']}"
         account.mkdir(exist_ok=True)
         for file, content in (("token", token), ("ca.crt", self.plane.ca_file.read_text()), ("namespace", NAME)):
             (account / file).write_text(content)
         server = urlsplit(self.plane.servers[0])
         health = free_port()
-        env = environment(self.deployment, pod) | {
+        env = variables(self.container, pod) | {
             "KUBERNETES_SERVICE_HOST": str(server.hostname),
             "KUBERNETES_SERVICE_PORT": str(server.port),
             # a pod has an address of its own, these containers share one
@@ -86,7 +88,7 @@ class Stage:
             self.folder,
             self.image.root,
             self.image.config["config"],
-            [*self.image.config["config"]["Entrypoint"], *container(self.deployment)["args"]],
+            [*self.image.config["config"]["Entrypoint"], *self.container["args"]],
             env,
             {"/run/secrets/kubernetes.io/serviceaccount": account},
             scratch=["/run", "/run/kopf-ha"],

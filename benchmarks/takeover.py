@@ -10,7 +10,6 @@ from __future__ import annotations
 import datetime
 import itertools
 import json
-import os
 import signal
 import statistics
 import sys
@@ -22,34 +21,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from devcluster import ControlPlane, PodIdentity, Process
+from devcluster import ControlPlane
 from devcluster.waiting import until
-
-NAME = "kopf-ha-ipam"
-ROOT = Path(__file__).parents[1]
-
-
-class Replica(Process):
-    """One replica, in a Pod that is an object and no more."""
-
-    def __init__(self, plane: ControlPlane, pod: PodIdentity, folder: Path) -> None:
-        env = os.environ | {
-            "KUBECONFIG": str(plane.kubeconfig_for(pod.token, name=pod.name)),
-            "PYTHONPATH": str(ROOT / "operator"),
-            "POD_NAME": pod.name,
-            "POD_UID": pod.uid,
-            "POD_NAMESPACE": NAME,
-        }
-        argv = [
-            sys.executable, "-m", "kopf_ha", "run", "-A", "-m", "kopf_ha_ipam.handlers", "--after-loss=follow",
-            "--deciding=addresspools.ipam.kopf-ha.dev", f"--lease-name={NAME}", "--log-format=plain",
-        ]  # fmt: skip
-        self.log = folder / f"{pod.name}.log"
-        super().__init__(pod.name, argv, env, self.log)
-        self.pod = pod
-
-    def said(self, text: str) -> bool:
-        return self.log.exists() and text in self.log.read_text()
+from testbed.deployment import NAME, ROOT
+from testbed.replica import IPAM, Replica, as_pod
 
 
 class World:
@@ -67,7 +42,11 @@ class World:
 
     def start(self) -> Replica:
         labels = {"app.kubernetes.io/name": NAME, "app.kubernetes.io/component": "operator"}
-        made = Replica(self.plane, self.plane.pod_identity(NAME, NAME, next(self.names), labels), self.folder)
+        pod = self.plane.pod_identity(NAME, NAME, next(self.names), labels)
+        config = self.plane.kubeconfig_for(pod.token, name=pod.name)
+        arguments = [*IPAM, f"--lease-name={NAME}", "--log-format=plain"]
+        log = self.folder / f"{pod.name}.log"
+        made = Replica(pod.name, config, arguments, log, times={}, env=as_pod(pod, NAME))
         made.start()
         return made
 
@@ -113,32 +92,32 @@ def round_of(world: World, how: str, trace: bool) -> float:
     until("the first to lead", lambda: leader.said("barrier: "), watched=[leader])
     follower = world.start()
     until("the other one to follow", lambda: follower.said("new leader: "), watched=[follower])
-    until("quiet", lambda: world.holder() == leader.pod.name)
+    until("quiet", lambda: world.holder() == leader.name)
     if how == "released":
         leader.signal(signal.SIGTERM)
     else:
         leader.pause()
-        world.plane.kubectl("delete", "pod", leader.pod.name, "-n", NAME, "--force", "--grace-period=0")
+        world.plane.kubectl("delete", "pod", leader.name, "-n", NAME, "--force", "--grace-period=0")
     until("the other one to lead", lambda: follower.said("barrier: "), watched=[follower])
 
     def found() -> tuple[float, float] | None:
         events = list(world.audit())
-        begin = next((at(e) for e in events if freed(e, leader.pod.name)), None)
+        begin = next((at(e) for e in events if freed(e, leader.name)), None)
         if begin is None:
             return None
-        end = next((at(e) for e in events if at(e) > begin and stamped(e, leader.pod.name)), None)
+        end = next((at(e) for e in events if at(e) > begin and stamped(e, leader.name)), None)
         return (begin, end) if end else None
 
     begin, end = until("the audit log", found)
     if trace:
         for event in world.audit():
-            if begin - 0.05 < at(event) <= end + 0.3 and pod_of(event) == follower.pod.name:
+            if begin - 0.05 < at(event) <= end + 0.3 and pod_of(event) == follower.name:
                 began = datetime.datetime.fromisoformat(event["requestReceivedTimestamp"]).timestamp()
                 code, what = event["responseStatus"].get("code"), f"{event['verb']} {event['requestURI'][:110]}"
                 print(f"{(began - begin) * 1000:7.1f} {(at(event) - began) * 1000:6.1f} ms {code} {what}")
     leader.kill()
     follower.kill()
-    world.plane.kubectl("delete", "pod", follower.pod.name, "-n", NAME, "--force", "--grace-period=0")
+    world.plane.kubectl("delete", "pod", follower.name, "-n", NAME, "--force", "--grace-period=0")
     patch = '{"spec":{"holderIdentity":""}}'
     world.plane.kubectl("patch", "lease", NAME, "-n", NAME, "--type=merge", "-p", patch)
     return end - begin

@@ -10,8 +10,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tests.e2e.stage import NAME, Stage
-from tests.e2e.watch import Watch
+from testbed.deployment import NAME
+from testbed.stage import Stage
+from testbed.watch import Watch
 
 #: Seconds between looks at new logs; a container that lives for less leaves none here.
 LOOK = 0.5
@@ -105,8 +106,8 @@ class Witness:
                     found = path.stat()
                     key = found.st_dev, found.st_ino
                     if key not in self._opened:
-                        copy = self.folder / f"{path.parts[-3].removeprefix(f'{NAME}_')}_{path.name}"
-                        self._opened[key] = path.open("rb"), copy.open("ab")
+                        kept = self.folder / f"{path.parts[-3].removeprefix(f'{NAME}_')}_{path.name}"
+                        self._opened[key] = path.open("rb"), kept.open("ab")
                 except OSError:
                     pass  # gone meanwhile
             for original, copy in self._opened.values():

@@ -8,7 +8,6 @@ building would count as a test's time.
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +26,7 @@ from devcluster import (
 )
 from devcluster.binaries import programs
 from devcluster.node import check_possible
-from devcluster.waiting import until
+from tests.kit.world import fresh_namespace
 
 # who asks for one of these needs a cluster, or the programs of one
 _CLUSTER_FIXTURES = {"cluster", "binaries", "node_binaries"}
@@ -122,14 +121,6 @@ def control_plane(cluster: Cluster) -> ControlPlane:
 
 @pytest.fixture
 def namespace(cluster: Cluster) -> Iterator[str]:
-    """A fresh namespace in which Pods can be made; its end is not waited for."""
-    name = f"test-{secrets.token_hex(4)}"
-    cluster.kubectl("create", "namespace", name)
-    try:
-        until(
-            f"the default service account of {name}",
-            lambda: cluster.kubectl("get", "sa", "default", "-n", name, check=False).returncode == 0,
-        )
+    """A fresh namespace in which Pods can be made."""
+    with fresh_namespace(cluster) as name:
         yield name
-    finally:
-        cluster.kubectl("delete", "namespace", name, "--wait=false", check=False)

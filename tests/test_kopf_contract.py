@@ -271,7 +271,9 @@ def test_the_task_that_logs_in_is_found_and_its_end_is_seen(registry: kopf.Opera
         (login,) = running.operator.login
         assert login not in running.operator.tasks
         until("the login to fail", login.done, LONG)
-        assert str(login.exception().__cause__) == "no credentials"
+        failed = login.exception()
+        assert failed is not None
+        assert str(failed.__cause__) == "no credentials"
 
 
 def test_the_first_root_task_to_end_ends_the_operator(registry: kopf.OperatorRegistry) -> None:

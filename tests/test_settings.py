@@ -53,7 +53,11 @@ def test_no_environment_gives_anything_but_a_sentence(environ: dict[str, str]) -
 
 @given(st.integers(2, 86_400))
 def test_the_environment_says_the_same_as_the_names(seconds: int) -> None:
-    values = {"lease_duration": float(seconds), "renew_deadline": seconds * 0.6, "retry_period": seconds * 0.1}
+    values: dict[str, Any] = {
+        "lease_duration": float(seconds),
+        "renew_deadline": seconds * 0.6,
+        "retry_period": seconds * 0.1,
+    }
     texts = {f"KOPF_HA_{name.upper()}": f"{value!r}s" for name, value in values.items()}
     by_env, by_name = Settings.from_env(texts), Settings(**values)
     assert all(getattr(by_env, name) == getattr(by_name, name) for name in values)

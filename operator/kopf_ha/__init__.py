@@ -37,7 +37,7 @@ from kopf_ha.settings import Settings
 if TYPE_CHECKING:
     import kopf
 
-    from kopf_ha.run import operator
+    from kopf_ha.run.entry import operator
 
     #: Handlers for every replica: `@kopf.on.validate("widgets", registry=kopf_ha.everywhere)`. See docs/terms.md.
     everywhere: kopf.OperatorRegistry

@@ -7,8 +7,6 @@ mean what they say, and the controllers' part is the real one.
 from __future__ import annotations
 
 import os
-import re
-import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,17 +14,10 @@ from typing import Any
 
 import requests
 
-from devcluster import ControlPlane, Process
-from devcluster.waiting import until
+from devcluster import ControlPlane
+from testbed.deployment import variables
+from testbed.replica import SOURCE, Replica
 
-ROOT = Path(__file__).parents[2]
-#: So that a test waits seconds for a lease, and for an address that rests.
-SHORT = {
-    "KOPF_HA_LEASE_DURATION": "3",
-    "KOPF_HA_RENEW_DEADLINE": "2",
-    "KOPF_HA_RETRY_PERIOD": "0.5",
-    "KOPF_HA_IPAM_QUARANTINE": "1",
-}
 #: Pods have an address each, these processes share one.
 NO_PORTS = {"KOPF_HA_METRICS_PORT": "0", "KOPF_HA_HEALTH_PORT": "0"}
 EVERY = 0.2
@@ -34,27 +25,14 @@ NODE = "node"
 MERGE = {"Content-Type": "application/merge-patch+json"}
 
 
-class Replica(Process):
+class PodReplica(Replica):
     """One pod's container."""
 
-    def __init__(self, pod: Mapping[str, Any], argv: list[str], env: dict[str, str], log: Path, cwd: Path) -> None:
-        super().__init__(pod["metadata"]["name"], argv, env, log, cwd)
+    def __init__(self, pod: Mapping[str, Any], *args: Any, **more: Any) -> None:
+        super().__init__(pod["metadata"]["name"], *args, **more)
         self.uid = str(pod["metadata"]["uid"])
         self.namespace = str(pod["metadata"]["namespace"])
         self.labels = dict(pod["metadata"].get("labels") or {})
-
-    @property
-    def log(self) -> str:
-        return self.log_path.read_text() if self.log_path and self.log_path.exists() else ""
-
-    def until(self, pattern: str, count: int = 1) -> list[str]:
-        """Wait for lines of its log."""
-
-        def seen() -> list[str] | None:
-            found = re.findall(f"(?m)^.*{pattern}.*$", self.log)
-            return found if len(found) >= count else None
-
-        return until(f"{count} × {pattern!r} in the log of {self.name}", seen, 90)
 
 
 class Node:
@@ -69,8 +47,8 @@ class Node:
 
     def __init__(self, plane: ControlPlane, folder: Path, cwd: Path, older: Path | None = None) -> None:
         self.plane, self.folder, self.cwd, self.older = plane, folder, cwd, older
-        self.running: dict[str, Replica] = {}
-        self.all: list[Replica] = []  #: in the order of their starts, ended ones too
+        self.running: dict[str, PodReplica] = {}
+        self.all: list[PodReplica] = []  #: in the order of their starts, ended ones too
         self._asked: set[str] = set()
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -109,7 +87,7 @@ class Node:
         if self._error is not None:
             raise self._error
 
-    def replicas(self, label: str = "") -> list[Replica]:
+    def replicas(self, label: str = "") -> list[PodReplica]:
         """Those that run now, oldest first; ``key=value`` selects."""
         key, _, value = label.partition("=")
         with self._lock:
@@ -159,7 +137,7 @@ class Node:
         ready = [{"type": kind, "status": "True"} for kind in ("Ready", "ContainersReady")]
         self.ask("PATCH", f"{path}/status", {"status": {"phase": "Running", "conditions": ready}}, MERGE)
 
-    def _replica(self, pod: Mapping[str, Any], path: str) -> Replica | None:
+    def _replica(self, pod: Mapping[str, Any], path: str) -> PodReplica | None:
         meta, spec = pod["metadata"], pod["spec"]
         account = f"/api/v1/namespaces/{meta['namespace']}/serviceaccounts/{spec['serviceAccountName']}/token"
         bound = {"apiVersion": "v1", "kind": "Pod", "name": meta["name"], "uid": meta["uid"]}
@@ -168,30 +146,16 @@ class Node:
             return None  # the pod is gone meanwhile
         token = answer.json()["status"]["token"]
         (container,) = spec["containers"]
-        environment = {v["name"]: _value(v, pod) for v in container.get("env") or ()}
-        source = str(ROOT / "operator")
-        if container["image"].endswith(":older"):
-            source = f"{self.older}{os.pathsep}{source}"
-        env = {
-            **SHORT,
-            "PATH": os.environ["PATH"],
-            "HOME": str(self.folder),
-            "PYTHONPATH": source,
-            "PYTHONUNBUFFERED": "1",
-            "KUBECONFIG": str(self.plane.kubeconfig_for(token, name=meta["name"])),
-            **environment,
-            **NO_PORTS,
-        }
+        source = f"{self.older}{os.pathsep}{SOURCE}" if container["image"].endswith(":older") else str(SOURCE)
+        env = {"HOME": str(self.folder), "PYTHONPATH": source, "KOPF_HA_IPAM_QUARANTINE": "1"}
         # an image without a command has kopf-ha as its entry point, as the Dockerfile says
         program, *args = container.get("command") or ["kopf-ha", *container.get("args", ())]
-        argv = [sys.executable, "-m", {"kopf-ha": "kopf_ha"}.get(program, program), *args]
-        return Replica(pod, argv, env, self.folder / f"{meta['name']}.log", self.cwd)
-
-
-def _value(variable: Mapping[str, Any], pod: Any) -> str:
-    if "value" in variable:
-        return str(variable["value"])
-    value = pod
-    for part in variable["valueFrom"]["fieldRef"]["fieldPath"].split("."):
-        value = value[part]
-    return str(value)
+        return PodReplica(
+            pod,
+            self.plane.kubeconfig_for(token, name=meta["name"]),
+            args,
+            self.folder / f"{meta['name']}.log",
+            env=env | variables(container, pod) | NO_PORTS,
+            program=("-m", {"kopf-ha": "kopf_ha"}.get(program, program)),
+            cwd=self.cwd,
+        )

@@ -12,7 +12,8 @@ from devcluster import ControlPlane
 from devcluster.waiting import until
 from kopf_ha.core.token import ANNOTATION_TOKEN
 from kopf_ha.manifests import Child, Description, Kind, flow_schema, policies, rbac, render, schema_fragment
-from tests.adoption.node import Node, Replica
+from testbed.replica import PATIENCE
+from tests.adoption.node import Node, PodReplica
 
 SHOP = Path(__file__).parent / "shop"
 OPERATOR = "app=shop-operator"
@@ -25,8 +26,6 @@ DESCRIPTION = Description(
     service_account="shop/shop-operator",
 )
 STATUS = ("--subresource=status", "--type=merge", "-p")
-#: What a test waits for, at most: thirty lease durations, since other work shares the machine.
-LONG = 90
 
 
 def merged(crds: str, fragment: dict[str, Any]) -> str:
@@ -54,7 +53,7 @@ class Shop:
         self.plane.wait_established()
         self.create("Rack", "big", {})
 
-    def run_plain(self) -> Replica:
+    def run_plain(self) -> PodReplica:
         self.apply("deployment-kopf.yaml")
         return self.replica()
 
@@ -104,18 +103,18 @@ class Shop:
         for name in names:
             self.create("Box", name, {"rack": "big"})
 
-    def list(self, kind: str, *args: str) -> list[dict[str, Any]]:
+    def all(self, kind: str, *args: str) -> list[dict[str, Any]]:
         return list(json.loads(self.plane.kubectl("get", kind, "-n", "shop", "-o", "json", *args).stdout)["items"])
 
     def until(self, what: str, check: Any) -> Any:
-        return until(what, check, LONG, 0.2, watched=[self.node])
+        return until(what, check, PATIENCE, 0.2, watched=[self.node])
 
     def until_placed(self, count: int) -> None:
         """Wait until there are that many boxes, each with a slot, an entry in the rack and a ConfigMap."""
 
         def placed() -> bool:
-            boxes = {b["metadata"]["uid"]: (b.get("status") or {}).get("slot") for b in self.list("boxes")}
-            (rack,) = self.list("racks")
+            boxes = {b["metadata"]["uid"]: (b.get("status") or {}).get("slot") for b in self.all("boxes")}
+            (rack,) = self.all("racks")
             slots = {uid: slot for slot, uid in (rack.get("status") or {}).get("slots", {}).items()}
             # those of deleted boxes are garbage, which is collected at its own pace
             told = {c["metadata"]["ownerReferences"][0]["uid"] for c in self.children()}
@@ -124,13 +123,13 @@ class Shop:
         self.until(f"{count} boxes to be placed", placed)
 
     def children(self) -> list[dict[str, Any]]:
-        return self.list("configmaps", "-l", "app=shop")
+        return self.all("configmaps", "-l", "app=shop")
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[tuple[str, str], Any]:
         """All that adoption must keep, without stamps and what goes with each write."""
         made = {}
         for kind in ("racks", "boxes", "configmaps"):
-            for item in self.children() if kind == "configmaps" else self.list(kind):
+            for item in self.children() if kind == "configmaps" else self.all(kind):
                 status = {k: v for k, v in (item.get("status") or {}).items() if k != "fencing"}
                 kept = {k: item["metadata"].get(k) for k in ("uid", "labels", "finalizers", "ownerReferences")}
                 made[kind, item["metadata"]["name"]] = (kept, item.get("spec"), item.get("data"), status)
@@ -140,7 +139,7 @@ class Shop:
         """The token that each object records; 0 for none."""
         made = {}
         for kind in ("racks", "boxes"):
-            for item in self.list(kind):
+            for item in self.all(kind):
                 made[kind, item["metadata"]["name"]] = (item.get("status") or {}).get("fencing", {}).get("token", 0)
         for item in self.children():
             notes = item["metadata"].get("annotations") or {}
@@ -149,14 +148,14 @@ class Shop:
 
     # --- the replicas
 
-    def replica(self, label: str = OPERATOR) -> Replica:
-        found: list[Replica] = self.until(f"a replica with {label}", lambda: self.node.replicas(label))
+    def replica(self, label: str = OPERATOR) -> PodReplica:
+        found: list[PodReplica] = self.until(f"a replica with {label}", lambda: self.node.replicas(label))
         return found[-1]
 
     def lease(self) -> dict[str, Any]:
-        return dict(next((i["spec"] for i in self.list("leases") if i["metadata"]["name"] == "shop-operator"), {}))
+        return dict(next((i["spec"] for i in self.all("leases") if i["metadata"]["name"] == "shop-operator"), {}))
 
-    def leader(self) -> Replica | None:
+    def leader(self) -> PodReplica | None:
         """The replica that the Lease names."""
         holder = self.lease().get("holderIdentity") or ""
         return next((r for r in self.node.replicas() if holder.startswith(f"{r.name}_{r.uid}_")), None)
@@ -173,7 +172,7 @@ class Shop:
     def refusals(self) -> list[str]:
         return [line for r in self.node.all for line in r.log.splitlines() if "refused by" in line]
 
-    def writes(self, replica: Replica) -> list[tuple[str, str, int]]:
+    def writes(self, replica: PodReplica) -> list[tuple[str, str, int]]:
         """A replica's writes as (verb, resource, code), by the audit log; without events and Leases."""
         made = []
         for event in self._audited(replica):
@@ -182,11 +181,11 @@ class Shop:
             made.append((event["verb"], ref["resource"] + sub, int(event["responseStatus"]["code"])))
         return made
 
-    def answers(self, replica: Replica) -> list[tuple[str, int]]:
+    def answers(self, replica: PodReplica) -> list[tuple[str, int]]:
         """The same, as (path, code)."""
         return [(e["requestURI"].partition("?")[0], int(e["responseStatus"]["code"])) for e in self._audited(replica)]
 
-    def _audited(self, replica: Replica) -> list[dict[str, Any]]:
+    def _audited(self, replica: PodReplica) -> list[dict[str, Any]]:
         found = []
         for path in self.plane.audit_logs:
             for line in path.read_text().splitlines():

@@ -33,7 +33,7 @@ def test_an_operator_that_ran_under_plain_kopf(shop: Shop) -> None:
 
     shop.until("the racks to be stamped", lambda: shop.tokens()["racks", "big"] > 0)
     leader = shop.until("a leader", shop.leader)
-    leader.until("HANDLER resume", 7)
+    leader.see("HANDLER resume", 7)
     kept = shop.state()
     assert {k: kept[k] for k in before} == before | {("racks", "big"): kept["racks", "big"]}
 

@@ -26,7 +26,7 @@ def test_plain_kopf_goes_on_with_stamped_objects(shop: Shop) -> None:
     assert not ours(shop, "clusterroles", "clusterrolebindings", "flowschemas")
 
     plain = shop.replica()
-    plain.until("HANDLER resume", 3)
+    plain.see("HANDLER resume", 3)
     assert shop.state() == state
     shop.boxes("new")
     shop.until_placed(4)
@@ -40,7 +40,7 @@ def test_plain_kopf_goes_on_with_stamped_objects(shop: Shop) -> None:
     assert {key: after[key] for key in living} == {key: before[key] for key in living}
 
     # The rule stays: it passes a merge patch of the status, and refuses one that replaces all of it.
-    (rack,) = shop.list("racks")
+    (rack,) = shop.all("racks")
     shop.plane.kubectl("patch", "-n", "shop", "rack/big", "--dry-run=server", *STATUS, '{"status": {"slots": null}}')
     del rack["status"]["fencing"]
     replace = ("replace", "--subresource=status", "-n", "shop", "-f", "-")

@@ -8,12 +8,12 @@ import json
 import pytest
 
 from kopf_ha.manifests import policies, render
-from tests.adoption.node import Replica
+from tests.adoption.node import PodReplica
 from tests.adoption.shop_world import DESCRIPTION, OPERATOR, STATUS, Shop
 from tests.page import Page
 
 
-def plain_beside(shop: Shop) -> Replica:
+def plain_beside(shop: Shop) -> PodReplica:
     """Start plain Kopf in a Deployment of its own, with the same service account."""
     text = (shop.folder / "deployment-kopf.yaml").read_text()
     shop.plane.kubectl("apply", "-f", "-", input=text.replace("name: shop-operator,", "name: left,").replace(
@@ -21,11 +21,11 @@ def plain_beside(shop: Shop) -> Replica:
     return shop.replica("app=left")
 
 
-def accepted(shop: Shop, replica: Replica) -> list[tuple[str, str, int]]:
+def accepted(shop: Shop, replica: PodReplica) -> list[tuple[str, str, int]]:
     return [w for w in shop.writes(replica) if w[2] < 300]
 
 
-def refused(shop: Shop, replica: Replica) -> list[str]:
+def refused(shop: Shop, replica: PodReplica) -> list[str]:
     return [path for path, code in shop.answers(replica) if code == 403]
 
 
@@ -42,7 +42,7 @@ def test_plain_kopf_beside_fenced_replicas(shop: Shop) -> None:
 
     # Without policies the CRD's rule lets it through: it does the leader's work once more.
     shop.until("a status write of plain Kopf", written)
-    count = len(shop.list("boxes"))
+    count = len(shop.all("boxes"))
     shop.until_placed(count)
 
     shop.apply_policies()
@@ -105,7 +105,7 @@ def test_a_rolling_update_between_versions_of_kopf_ha(shop: Shop, older: bool) -
     page.next("set image")
     page.check_at_end()
     shop.boxes("b3", "b4")
-    shop.until_placed(len(shop.list("boxes")))
+    shop.until_placed(len(shop.all("boxes")))
     assert first.isdisjoint(r.uid for r in shop.node.replicas())
     after = shop.tokens()
     assert all(after[key] >= token for key, token in before.items() if key[0] != "configmaps" or not older)

@@ -11,7 +11,8 @@ import pytest
 
 from devcluster import ControlPlane, DevclusterError
 from devcluster.waiting import until
-from tests.adoption.node import ROOT, Node
+from testbed.deployment import ROOT
+from tests.adoption.node import Node
 from tests.page import Page
 
 NAME = "kopf-ha-ipam"

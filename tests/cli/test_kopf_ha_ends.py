@@ -7,18 +7,14 @@ four in ten. So what is tested is that these steps are never begun.
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from devcluster.waiting import until
+from testbed.replica import PATIENCE, Replica
 
-ROOT = Path(__file__).parents[2]
 OPERATOR = """
 import atexit
 import kopf
@@ -49,17 +45,15 @@ def test_it_ends_with_the_status_that_it_means(tmp_path: Path, way: str) -> None
             "users": [{"name": "u", "user": {"token": "t"}}],
         }
         (tmp_path / "config").write_text(json.dumps(config))
-        pod = {"POD_NAME": "p", "POD_UID": "u", "POD_NAMESPACE": "n"}
-        env = os.environ | pod | {"KUBECONFIG": str(tmp_path / "config"), "PYTHONPATH": str(ROOT / "operator")}
+        env = {"POD_NAME": "p", "POD_UID": "u", "POD_NAMESPACE": "n"}
+        program, arguments = ("-c", BEFORE + WAYS[way]), ["run", "-A", "op.py"]
         log = tmp_path / "log"
-        argv = [sys.executable, "-c", BEFORE + WAYS[way], "run", "-A", "op.py"]
-        with log.open("wb") as out, subprocess.Popen(argv, cwd=tmp_path, env=env, stdout=out, stderr=out) as replica:
-            try:
-                until("it to follow", lambda: "follows Lease" in log.read_text(), 120, 0.005)
-                replica.send_signal(signal.SIGTERM)
-                assert replica.wait(120) == 0, log.read_text()
-            finally:
-                replica.kill()
+        with Replica(
+            "op", tmp_path / "config", arguments, log, times={}, env=env, program=program, cwd=tmp_path
+        ) as replica:
+            until("it to follow", lambda: "follows Lease" in log.read_text(), PATIENCE, 0.005)
+            replica.terminate()
+            assert replica.wait() == 0, log.read_text()
         said = log.read_text()
         assert "the last steps begin" not in said, said
         assert said.endswith("a callback of the operator's own"), "callbacks run, and what they print is not lost"

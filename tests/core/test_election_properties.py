@@ -318,4 +318,4 @@ BOUNDS = settings(max_examples=150, stateful_step_count=60, deadline=None, suppr
 def test_whatever_happens(machine: type[Faults]) -> None:
     from hypothesis.stateful import run_state_machine_as_test
 
-    run_state_machine_as_test(machine, settings=BOUNDS)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(machine, settings=BOUNDS)

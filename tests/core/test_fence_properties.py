@@ -223,8 +223,8 @@ class Writers(RuleBasedStateMachine):
 
     def check_accepted(self, accepted: Accepted) -> None:
         path = WIDGET if "/t.dev/" in accepted.request.path else CHILD
-        before = accepted.before and recorded_in(accepted.before, stamped=path == WIDGET)
-        after = accepted.after and recorded_in(accepted.after, stamped=path == WIDGET)
+        before = recorded_in(accepted.before, stamped=path == WIDGET) if accepted.before else None
+        after = recorded_in(accepted.after, stamped=path == WIDGET) if accepted.after else None
         if accepted.after is None:
             assert before is not None, "deleted what the writer had not stamped"
             assert before.holder == accepted.who
@@ -267,4 +267,4 @@ BOUNDS = settings(max_examples=200, stateful_step_count=50, deadline=None, suppr
 
 @pytest.mark.parametrize("machine", [Writers, Twins])
 def test_whatever_the_order(machine: type[Writers]) -> None:
-    run_state_machine_as_test(machine, settings=BOUNDS)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(machine, settings=BOUNDS)

@@ -28,7 +28,7 @@ from tests.core.fake_api import (
 
 MINE = stamp(7)
 DEPLOYMENT = "/apis/apps/v1/namespaces/a/deployments/x"
-BODY = {
+BODY: dict[str, Any] = {
     "metadata": {"annotations": {"theirs": "kept"}, "labels": {"l": "1"}},
     "spec": {"old": 1},
     "status": {"old": 1},

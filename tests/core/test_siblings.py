@@ -218,7 +218,8 @@ def test_old_news_changes_nothing() -> None:
 
 
 def test_a_pod_without_anything_is_read_without_complaint() -> None:
-    for broken in ({}, {"status": {"containerStatuses": None}}, {"spec": {"containers": []}}, {"metadata": None}):
+    cases: list[Any] = [{}, {"status": {"containerStatuses": None}}, {"spec": {"containers": []}}, {"metadata": None}]
+    for broken in cases:
         assert Pod.parse(broken).running == ""
 
 
@@ -351,4 +352,4 @@ def test_no_lag_makes_a_living_process_a_dead_one() -> None:
     from hypothesis.stateful import run_state_machine_as_test
 
     bounds = settings(max_examples=200, stateful_step_count=40, deadline=None)
-    run_state_machine_as_test(Lagging, settings=bounds)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(Lagging, settings=bounds)

@@ -12,7 +12,7 @@ from kopf_ha.errors import FloorLost, Refused, SetAside, StaleLeader, TermEnded
 from tests.core.fake_api import CRDS, JSON_PATCH, MERGE, MINE, FakeApi, Process, as_status, patch, stamp, status
 
 POOL = "/apis/t.dev/v1/namespaces/a/pools/x"
-ALONE = {"status": {}}
+ALONE: dict[str, Any] = {"status": {}}
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ import pytest
 
 from devcluster import Binaries
 from devcluster.state import StateDir, folder_for
-from tests.e2e.stage import ROOT, Stage
+from testbed.deployment import ROOT
+from testbed.stage import Stage
 from tests.page import blocks
 
 

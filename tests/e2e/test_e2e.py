@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from devcluster.waiting import until
-from tests.e2e.load import Load
-from tests.e2e.stage import LIMIT, NAME, ROOT, Stage, is_fenced_write, seconds, writer
+from testbed.deployment import NAME, ROOT
+from testbed.load import Load
+from testbed.stage import LIMIT, Stage, is_fenced_write, seconds, writer
 from tests.page import blocks
 
 pytestmark = pytest.mark.timeout(600)

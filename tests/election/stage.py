@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +15,12 @@ from devcluster.waiting import until
 from kopf_ha.core.grant import Grant
 from kopf_ha.election import Elector
 from kopf_ha.settings import Settings
+from testbed.replica import PATIENCE as PATIENCE
+from testbed.replica import TIMES
+from tests.kit.world import World
 
-#: As short as the Lease's whole seconds allow.
-SHORT = {"lease_duration": 3, "renew_deadline": 2, "retry_period": 0.5}
 #: So long that nothing which waits for an expiry passes a test.
-LONG = {"lease_duration": 900, "renew_deadline": 600, "retry_period": 2}
-PATIENCE = 20 * 3.0
+LONG: dict[str, Any] = {"lease_duration": 900, "renew_deadline": 600, "retry_period": 2}
 
 
 class Replica:
@@ -96,6 +95,7 @@ class Stage:
         self.cluster = cluster
         self.namespace = namespace
         self.replicas: list[Replica] = []
+        self._world = World(cluster, namespace)
 
     def replica(
         self,
@@ -108,7 +108,7 @@ class Stage:
         uid: str = "uid",
         **values: Any,
     ) -> Replica:
-        given = SHORT | {"lease_name": "op", "lease_namespace": self.namespace} | values
+        given: dict[str, Any] = TIMES | {"lease_name": "op", "lease_namespace": self.namespace} | values
         settings = Settings(identity=identity, pod_uid=uid, **given)
 
         def make_client() -> ApiClient:
@@ -124,12 +124,11 @@ class Stage:
         return self.cluster.kubectl("-n", self.namespace, *args, **options).stdout
 
     def create(self, spec: dict[str, Any]) -> None:
-        body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "op"}, "spec": spec}
-        self.kubectl("create", "-f", "-", input=json.dumps(body))
+        self._world.make_lease(**spec)
 
     def patch(self, **spec: Any) -> None:
-        self.kubectl("patch", "lease", "op", "--type=merge", "-p", json.dumps({"spec": spec}))
+        self._world.edit_lease(**spec)
 
     @property
     def spec(self) -> dict[str, Any]:
-        return dict(json.loads(self.kubectl("get", "lease", "op", "-o", "json"))["spec"])
+        return self._world.lease()

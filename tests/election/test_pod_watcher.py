@@ -289,7 +289,7 @@ def test_my_own_deletion_is_told_once(world: World) -> None:
     marked = world.follower("marked", finalizers=["test.kopf-ha.dev/stay"])
     gone = world.follower("gone")
     for name in ("marked", "gone"):
-        until("its Pod to be seen", lambda n=name: _sees(world, n), PATIENCE)
+        until("its Pod to be seen", lambda n=name: _sees(world, n), PATIENCE)  # type: ignore[misc]
         world.pods.delete(name)
     until("the deletion to be told", lambda: marked.deleted and gone.deleted, PATIENCE)
     world.pods.patch("marked", labels={"n": "1"}, finalizers=None)

@@ -7,7 +7,7 @@ import json
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import kopf
@@ -17,6 +17,7 @@ import urllib3
 
 from kopf_ha.adapters.kopf_client import fenced_credentials
 
+T = TypeVar("T")
 MERGE = "application/merge-patch+json"
 #: Sends one request and gives its status and body.
 Send = Callable[..., tuple[int, Any]]
@@ -98,8 +99,8 @@ def by_aiohttp(target: str, make: Callable[[str], Any] = connection) -> Send:
     return send
 
 
-def in_session(target: str, fn: Callable[[aiohttp.ClientSession, str], Awaitable[Any]], make: Any = connection) -> Any:
-    async def main() -> Any:
+def in_session(target: str, fn: Callable[[aiohttp.ClientSession, str], Awaitable[T]], make: Any = connection) -> T:
+    async def main() -> T:
         info: Any = fenced_credentials(make(target))
         try:
             return await fn(info.aiohttp_session, info.server)

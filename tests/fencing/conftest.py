@@ -12,7 +12,6 @@ from kubernetes.client import rest
 from pykube.http import KubernetesHTTPAdapter
 
 from devcluster import Cluster
-from devcluster.waiting import until
 from kopf_ha import adapters
 from kopf_ha._context import boottime, entered
 from kopf_ha.adapters import Outcome, Wiring, wired
@@ -21,6 +20,8 @@ from kopf_ha.core.grant import Grant
 from kopf_ha.core.token import Stamp
 from tests.fencing.http_fake import HttpFake
 from tests.fencing.kinds import GROUP, KINDS
+from tests.kit import world as kit
+from tests.kit.world import apply_kinds
 
 
 class Terms:
@@ -69,40 +70,22 @@ def http(terms: Terms) -> Iterator[HttpFake]:
 @pytest.fixture(scope="session")
 def kinds(cluster: Cluster) -> Cluster:
     """Gadgets with a stamp, Frames whose schema keeps half of it, Plains without."""
-    cluster.kubectl("apply", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": KINDS}))
-    for crd in KINDS:
-        for version in crd["spec"]["versions"]:
-            path = f"/apis/{GROUP}/{version['name']}/{crd['spec']['names']['plural']}"
-            until(f"{path} to be served", lambda p=path: served(cluster, p))
+    apply_kinds(cluster, *KINDS)
     return cluster
 
 
-def served(cluster: Cluster, path: str) -> bool:
-    return cluster.kubectl("get", "--raw", path, check=False).returncode == 0
-
-
-class World:
-    """One namespace, as an administrator sees it, by kubectl."""
+class World(kit.World):
+    """One namespace, with objects of all kinds, by the names that kubectl has for them."""
 
     def __init__(self, cluster: Cluster, namespace: str) -> None:
-        self.cluster, self.namespace = cluster, namespace
+        super().__init__(cluster, namespace, GROUP)
         self.kubeconfig = str(cluster.kubeconfig)
 
-    def kubectl(self, *args: str, **more: Any) -> str:
-        return self.cluster.kubectl("-n", self.namespace, *args, **more).stdout
-
-    def get(self, kind: str, name: str) -> Any:
-        return json.loads(self.kubectl("get", kind, name, "-o", "json"))
+    def get(self, plural: str, name: str) -> Any:
+        return json.loads(self.kubectl("get", plural, name, "-o", "json").stdout)
 
     def there(self, kind: str, name: str) -> bool:
-        return bool(self.kubectl("get", kind, name, "-o", "name", "--ignore-not-found"))
-
-    def create(self, kind: str, name: str, **spec: Any) -> Any:
-        body = {"apiVersion": f"{GROUP}/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
-        return json.loads(self.kubectl("create", "-f", "-", "-o", "json", input=json.dumps(body)))
-
-    def path(self, plural: str, name: str = "", version: str = "v1") -> str:
-        return f"/apis/{GROUP}/{version}/namespaces/{self.namespace}/{plural}" + (f"/{name}" if name else "")
+        return bool(self.kubectl("get", kind, name, "-o", "name", "--ignore-not-found").stdout)
 
     def maps(self, name: str = "") -> str:
         return f"/api/v1/namespaces/{self.namespace}/configmaps" + (f"/{name}" if name else "")

@@ -2,54 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from kopf_ha.manifests import schema_fragment
+from tests.kit.crd import STAMP, crd, version
 
 GROUP = "fencing.kopf-ha.test"
+RULES = schema_fragment()["x-kubernetes-validations"]
 
-_TEXT = {"type": "string"}
-WHOLE = {"lease": _TEXT, "token": {"type": "integer"}, "holder": _TEXT, "podUID": _TEXT}
-HALF = {"lease": _TEXT, "token": {"type": "integer"}}
-LOOSE = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-(RULE,) = schema_fragment()["x-kubernetes-validations"]
-
-
-def version(name: str, fencing: Any, *, storage: bool = True, rule: bool = True) -> dict[str, Any]:
-    status: dict[str, Any] = {"type": "object", "properties": {"a": _TEXT}}
-    root: dict[str, Any] = {"type": "object", "properties": {"spec": LOOSE, "status": status}}
-    if fencing is not None:
-        status["properties"]["fencing"] = {"type": "object", "properties": fencing}
-        if rule:
-            root["x-kubernetes-validations"] = [RULE]
-    return {
-        "name": name,
-        "served": True,
-        "storage": storage,
-        "subresources": {"status": {}},
-        "schema": {"openAPIV3Schema": root},
-    }
-
-
-def crd(kind: str, *versions: dict[str, Any]) -> dict[str, Any]:
-    plural = f"{kind.lower()}s"
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{plural}.{GROUP}"},
-        "spec": {
-            "group": GROUP,
-            "scope": "Namespaced",
-            "names": {"kind": kind, "plural": plural, "singular": kind.lower()},
-            "versions": list(versions),
-        },
-    }
-
+_STATUS = {"type": "object", "properties": {"a": {"type": "string"}}}
+_HALF = {name: STAMP[name] for name in ("lease", "token")}
+_WHOLE = version(status=_STATUS, rules=RULES)
 
 KINDS = [
-    crd("Gadget", version("v1", WHOLE)),
-    crd("Bare", version("v1", WHOLE, rule=False)),
-    crd("Frame", version("v1", HALF)),
-    crd("Plain", version("v1", None)),
-    crd("Mixed", version("v1", WHOLE), version("v1beta1", None, storage=False)),
+    crd(GROUP, "Gadget", _WHOLE),
+    crd(GROUP, "Bare", version(status=_STATUS)),
+    crd(GROUP, "Frame", version(fencing=_HALF, status=_STATUS, rules=RULES)),
+    crd(GROUP, "Plain", version(fencing=None, status=_STATUS)),
+    crd(GROUP, "Mixed", _WHOLE, version("v1beta1", None, status=_STATUS, storage=False)),
 ]

@@ -100,7 +100,7 @@ def operator(world: World, installed: None) -> Iterator[Operator]:
     made = Operator(world, Meddled(lease), Terms(lease).grant(7))
     yield made
     made.end()
-    names = world.kubectl("get", GADGETS, "-o", "name").split()
+    names = world.kubectl("get", GADGETS, "-o", "name").stdout.split()
     for name in names:
         world.kubectl("patch", name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}', check=False)
 

@@ -18,8 +18,8 @@ from devcluster import Progress
 from image import base, build
 from image.errors import NotHereError
 from image.tools import need
-from tests.image.container import Container
-from tests.image.unpacked import Image, unpack
+from testbed.container import Container
+from testbed.unpacked import Image, unpack
 
 T = TypeVar("T")
 

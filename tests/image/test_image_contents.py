@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from image.wheels import ROOT
-from tests.image.unpacked import Image
+from testbed.unpacked import Image
 
 pytestmark = pytest.mark.timeout(600)  # the first time it is made, from Debian's packages on
 

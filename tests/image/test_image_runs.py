@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from devcluster.waiting import until
+from testbed.unpacked import Image
 from tests.image.conftest import Start
-from tests.image.unpacked import Image
 from tests.manifests.support import last_command
 
 pytestmark = pytest.mark.timeout(600)

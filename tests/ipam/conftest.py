@@ -8,16 +8,20 @@ from pathlib import Path
 import pytest
 
 from devcluster import Cluster
-from devcluster.waiting import until
-from tests.ipam.support import ROOT, Ipam
+from kopf_ha_ipam.conflicts import GIVEN_TWICE
+from tests.kit.ipam import Ipam, install_crds
+
+
+@pytest.fixture(autouse=True)
+def nothing_given_twice() -> Iterator[None]:
+    """The metric belongs to the process; other tests look at it."""
+    yield
+    GIVEN_TWICE.set(0)
 
 
 @pytest.fixture(scope="session")
 def crds(cluster: Cluster) -> None:
-    cluster.kubectl("apply", "-k", str(ROOT / "crds"))
-    cluster.wait_established()
-    served = ("get", "addresspools,addressclaims", "-A")
-    until("the CRDs to be served", lambda: cluster.kubectl(*served, check=False).returncode == 0)
+    install_crds(cluster)
 
 
 @pytest.fixture

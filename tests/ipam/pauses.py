@@ -43,8 +43,8 @@ class World:
         self.add("pool", {"metadata": {"name": name, "generation": 1}, "spec": {"cidr": cidr}})
 
     def claim(self, name: str, pool: str, *more: str) -> None:
-        meta = {"name": name, "namespace": "ns", "finalizers": [FINALIZER, *more]}
-        meta["creationTimestamp"] = f"2026-01-01T00:00:{next(self._uids):02}Z"  # type: ignore[assignment]
+        meta: Body = {"name": name, "namespace": "ns", "finalizers": [FINALIZER, *more]}
+        meta["creationTimestamp"] = f"2026-01-01T00:00:{next(self._uids):02}Z"
         self.add("claim", {"metadata": meta, "spec": {"poolName": pool}})
 
     def delete(self, kind: str, name: str) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from devcluster.waiting import until
-from tests.ipam.support import LIMIT, Ipam, Operator
+from testbed.replica import PATIENCE, Replica
+from tests.kit.ipam import FAULTY, Ipam
 
-LAUNCHER = Path(__file__).with_name("launcher.py")
 POOL = {"cidr": "10.93.0.0/29", "gateway": "10.93.0.1"}
 
 
@@ -32,13 +30,13 @@ def test_a_crash_after_each_write(ipam: Ipam, first: int) -> None:
 
 def _crash(ipam: Ipam, after: int) -> bool:
     """Give whether the leader died."""
-    first = ipam.operator(f"n{after}", launcher=LAUNCHER, IPAM_KILL_AFTER=str(after))
+    first = ipam.operator(f"n{after}", launcher=FAULTY, IPAM_KILL_AFTER=str(after))
     pool = f"p{after}"
     ipam.apply(ipam.pool(pool, **POOL), ipam.claim("stays", pool), ipam.claim("goes", pool))
-    until("it to die or bind", lambda: not first.running or _bound(ipam), LIMIT)
+    until("it to die or bind", lambda: not first.running or _bound(ipam), PATIENCE)
     if first.running:
         ipam.delete("addressclaim", "goes", wait=False)
-        until("it to die or free", lambda: not first.running or not ipam.get("addressclaim", "goes"), LIMIT)
+        until("it to die or free", lambda: not first.running or not ipam.get("addressclaim", "goes"), PATIENCE)
         ipam.until_quiet()  # its last writes come after that
     died = not first.running
     if died:
@@ -67,7 +65,7 @@ def _bound(ipam: Ipam) -> bool:
     return len(ipam.children()) == 2
 
 
-def _succeed(ipam: Ipam, name: str) -> Operator:
+def _succeed(ipam: Ipam, name: str) -> Replica:
     if ipam.get("lease", "ipam-test"):
         ipam.vacate_lease()
     return ipam.operator(name)

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.ipam.support import Ipam
+from devcluster import Cluster
+from tests.kit.ipam import Ipam
+from tests.kit.world import fresh_namespace
 
 STAMP = {"lease": "ns/l", "token": 7, "holder": "pod_uid_x", "podUID": "uid"}
+
+
+@pytest.fixture(scope="module")
+def one_for_all(cluster: Cluster, crds: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ipam]:
+    """Nothing runs in it."""
+    with fresh_namespace(cluster) as namespace:
+        yield Ipam(cluster, namespace, tmp_path_factory.mktemp("crds"))
+
+
+@pytest.fixture
+def ipam(one_for_all: Ipam) -> Iterator[Ipam]:
+    one_for_all.clear()
+    yield one_for_all
+    one_for_all.clear()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from devcluster import ControlPlane
 from judge import Expectations, History, Key, judge, read_audit, read_history
 from judge.history import Object, replay
-from tests.ipam.support import Ipam, address
+from tests.kit.ipam import Ipam, address
 
 Writes = list[tuple[int, Key, Object | None]]
 
@@ -42,7 +43,7 @@ def test_a_run_that_became_quiet(ipam: Ipam, control_plane: ControlPlane) -> Non
     ipam.delete("addressclaim", "c1", wait=False)
     ipam.until_reason("addressclaim", "c1", "Released")
 
-    first.must_run = False
+    ipam.expendable.add(first)
     first.kill()
     ipam.vacate_lease()
     second = ipam.operator("b")
@@ -69,7 +70,7 @@ def test_a_run_that_became_quiet(ipam: Ipam, control_plane: ControlPlane) -> Non
 
     writes: Writes = [(c.revision, c.key, c.after) for c in history.changes]
     assert kinds(writes) == set()
-    claim, pool = (lambda n: key_of(writes, "addressclaims", n)), (lambda n: key_of(writes, "addresspools", n))
+    claim, pool = partial(key_of, writes, "addressclaims"), partial(key_of, writes, "addresspools")
     end = history.revision
 
     assert kinds([*writes, (end, claim("c2"), None)]) == {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tests.ipam.support import ROOT, Ipam, address, condition, message
+from testbed.deployment import ROOT
+from tests.kit.ipam import Ipam, address, condition, message
 
 SMALL = {"cidr": "10.91.0.0/29", "gateway": "10.91.0.1"}  # gives .2 to .6
 EXAMPLES = ROOT / "examples"

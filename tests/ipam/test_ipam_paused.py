@@ -7,26 +7,25 @@ second one, and a claim made after that got the first. When it wakes, it goes on
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from devcluster.waiting import until
-from tests.ipam.support import LIMIT, Ipam, Operator, address, condition
+from testbed.replica import PATIENCE, Replica
+from tests.kit.ipam import FAULTY, Ipam, address, condition
 
-LAUNCHER = Path(__file__).with_name("launcher.py")
 POOL = {"cidr": "10.94.0.0/28"}
 
 
-def freeze_and_succeed(ipam: Ipam, mode: str) -> Operator:
+def freeze_and_succeed(ipam: Ipam, mode: str) -> Replica:
     """Give the paused leader, which has a successor that is done with its work."""
     fence: dict[str, Any] = {"KOPF_HA_FENCE": mode, "KOPF_HA_UNSAFE": "true"} if mode != "full" else {}
-    paused = ipam.operator("old", launcher=LAUNCHER, IPAM_STOP_BEFORE="/addresspools/ /x/", **fence)
+    paused = ipam.operator("old", launcher=FAULTY, IPAM_STOP_BEFORE="/addresspools/ /x/", **fence)
     ipam.apply(ipam.pool("small", **POOL))
     ipam.until_reason("addresspool", "small", "Active")
     ipam.apply(ipam.claim("x", "small"))
-    until("it to freeze", lambda: paused.said("frozen before"), LIMIT)
+    until("it to freeze", lambda: paused.said("frozen before"), PATIENCE)
     ipam.apply(ipam.pool("small", **POOL, excluded=["10.94.0.1"]))
     ipam.vacate_lease()
     ipam.operator("new", **fence)
@@ -59,20 +58,20 @@ def test_with_the_fence_it_changes_nothing(ipam: Ipam) -> None:
     assert paused.running  # it follows
 
 
-def frozen(ipam: Ipam, before: str) -> Operator:
+def frozen(ipam: Ipam, before: str) -> Replica:
     """Start a leader that stands still before a certain write."""
-    paused = ipam.operator("old", launcher=LAUNCHER, IPAM_STOP_BEFORE=before)
+    paused = ipam.operator("old", launcher=FAULTY, IPAM_STOP_BEFORE=before)
     ipam.until_leader(paused)
     return paused
 
 
-def succeed(ipam: Ipam, paused: Operator) -> None:
-    until("it to freeze", lambda: paused.said("frozen before"), LIMIT)
+def succeed(ipam: Ipam, paused: Replica) -> None:
+    until("it to freeze", lambda: paused.said("frozen before"), PATIENCE)
     ipam.vacate_lease()
     ipam.until_leader(ipam.operator("new"))
 
 
-def wakes(ipam: Ipam, paused: Operator) -> None:
+def wakes(ipam: Ipam, paused: Replica) -> None:
     paused.resume()
     ipam.until("its term to end", lambda: paused.said("term 1 of .* is over"))
 
@@ -81,7 +80,7 @@ def test_a_creation_that_comes_late_publishes_nothing_that_is_another_claims(ipa
     """A creation is no compare-and-swap. So an address is freed when its claim is gone, not while it is going."""
     paused = frozen(ipam, "/configmaps x-")
     ipam.apply(ipam.pool("small", cidr="10.94.0.4/32"), ipam.claim("x", "small"))
-    until("it to freeze", lambda: paused.said("frozen before"), LIMIT)
+    until("it to freeze", lambda: paused.said("frozen before"), PATIENCE)
     hold = '[{"op": "add", "path": "/metadata/finalizers/-", "value": "example.com/hold"}]'
     ipam.kubectl("patch", "aclaim", "x", "--type=json", "-p", hold)
     succeed(ipam, paused)
@@ -104,7 +103,7 @@ def test_a_claim_to_which_an_earlier_leader_may_still_write_is_stamped_before_a_
     ipam.apply(ipam.claim("x", "first"))
     ipam.until_reason("addressclaim", "x", "PoolNotFound")
     ipam.apply(ipam.pool("first", **POOL))
-    until("it to freeze", lambda: paused.said("frozen before"), LIMIT)
+    until("it to freeze", lambda: paused.said("frozen before"), PATIENCE)
     ipam.kubectl("delete", "addresspool", "first", "--wait=false")
     ipam.kubectl("patch", "addresspool", "first", "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
     succeed(ipam, paused)

@@ -274,12 +274,13 @@ def test_a_term_ends_after_the_answers_to_what_its_pools_are_being_told() -> Non
             await answered.wait()
             return await send(*args)
 
-        leader.view.patch_pool_status = slow  # type: ignore[method-assign]
+        leader.view.patch_pool_status = slow  # type: ignore[method-assign,assignment]
         leader.memory.agenda.wait(claim.ref.uid, None)
         leader.memory.agenda.changed()
         task = asyncio.create_task(leader.retries.run())
         await under_way.wait()
-        ending = asyncio.create_task(handlers.stop(memo=kopf.Memo(memory=leader.memory, retries=task)))
+        stop: Any = handlers.stop
+        ending: asyncio.Task[None] = asyncio.create_task(stop(memo=kopf.Memo(memory=leader.memory, retries=task)))
         await asyncio.sleep(0.01)
         assert not ending.done()
         answered.set()

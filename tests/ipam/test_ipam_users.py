@@ -8,7 +8,7 @@ from typing import Any
 
 from devcluster.waiting import until
 from judge import read_history
-from tests.ipam.support import Ipam, address, condition, message
+from tests.kit.ipam import Ipam, address, condition, message
 
 SMALL = {"cidr": "10.95.0.0/29", "gateway": "10.95.0.1"}  # gives .2 to .6
 ONE = {"cidr": "10.95.0.8/32"}
@@ -207,7 +207,7 @@ def test_a_full_pool_and_leaders_that_die(ipam: Ipam) -> None:
         ipam.until_reason("addressclaim", name, "PoolExhausted")
         # Kubernetes notes the age in whole seconds; of one second, names decide.
         made = datetime.fromisoformat(ipam.get("aclaim", "z")["metadata"]["creationTimestamp"])
-        until("a second to be over", lambda made=made: datetime.now(UTC) >= made + timedelta(seconds=1), 10, 0.05)
+        until("a second to be over", lambda made=made: datetime.now(UTC) >= made + timedelta(seconds=1), 10, 0.05)  # type: ignore[misc]
     for number in range(1, 11):
         leader.kill()
         ipam.operators.remove(leader)

@@ -55,6 +55,13 @@ class Story:
         self.writes.append((self.revision, key, value))
         return self.revision
 
+    @property
+    def last(self) -> Object:
+        """What was written last."""
+        value = self.writes[-1][2]
+        assert value is not None
+        return value
+
     def lease(self, number: int | None, holder: str, uid: str = "lease-1") -> int:
         spec: dict[str, Any] = {"holderIdentity": holder, "leaseTransitions": number}
         namespace, name = LEASE.split("/")

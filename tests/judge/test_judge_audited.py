@@ -1,27 +1,27 @@
 """I8 by the audit log: no write without an entry, none without a pod."""
 
 import pytest
-from judge_stories import ONE, USER, ZERO, Story
 
 from judge import Expectations, judge
 from judge.audited import all_is_audited, unaudited, writes_have_a_pod
 from judge.writers import Writers
+from tests.judge.judge_stories import ONE, USER, ZERO, Story
 
 
-def writers(story):
+def writers(story: Story) -> Writers:
     return Writers(story.history, story.audit, USER)
 
 
-def podless(story):
+def podless(story: Story) -> list[tuple[str, str, str, int | None]]:
     found = writes_have_a_pod(story.history, story.audit, writers(story))
     return [(f.promise, f.kind, f.object, f.revision) for f in found]
 
 
-def missing(story):
+def missing(story: Story) -> list[tuple[str, str, int | None]]:
     return [(f.promise, f.kind, f.revision) for f in all_is_audited(story.history, writers(story))]
 
 
-def test_writes_from_pods():
+def test_writes_from_pods() -> None:
     story = Story()
     story.lease(1, ZERO.holder)
     story.asked(USER)  # the Lease and Events are exempt
@@ -36,7 +36,7 @@ def test_writes_from_pods():
     assert podless(story) == []
 
 
-def test_a_write_without_a_pod():
+def test_a_write_without_a_pod() -> None:
     story = Story()
     bad = story.claim("a", term=(ZERO, 1))
     story.asked(USER)
@@ -46,13 +46,13 @@ def test_a_write_without_a_pod():
 
 
 @pytest.mark.parametrize("resource", ["secrets", "deployments"])
-def test_a_write_without_a_pod_of_what_the_history_does_not_show(resource):
+def test_a_write_without_a_pod_of_what_the_history_does_not_show(resource: str) -> None:
     story = Story()
     story.asked(USER, key=story.claim_key("a"), resource=resource, revision=None)
     assert [kind for _, kind, *_ in podless(story)] == ["write without a pod"]
 
 
-def test_somebody_else_stamps():
+def test_somebody_else_stamps() -> None:
     story = Story()
     bad = story.claim("a", term=(ZERO, 1))
     story.asked("alice")
@@ -61,7 +61,7 @@ def test_somebody_else_stamps():
     assert podless(story) == [("I8", "stamped by another account", "addressclaims default/a", bad)]
 
 
-def test_without_pods_and_without_a_name_nothing_is_said():
+def test_without_pods_and_without_a_name_nothing_is_said() -> None:
     story = Story()
     story.lease(1, ZERO.holder)
     story.claim("a", "10.20.0.1", (ZERO, 1))
@@ -73,7 +73,7 @@ def test_without_pods_and_without_a_name_nothing_is_said():
     assert found - {f.kind for f in judge(story.history, story.audit, expected).findings} == {"write without a pod"}
 
 
-def test_a_write_that_the_log_does_not_show():
+def test_a_write_that_the_log_does_not_show() -> None:
     story = Story()
     story.pool({}, (ZERO, 1))
     story.asked(ZERO)
@@ -88,7 +88,7 @@ def test_a_write_that_the_log_does_not_show():
     assert [c.revision for c in unaudited(story.history, writers(story))] == [pool, claim, child]
 
 
-def test_a_log_that_was_cut_off_is_a_note_unless_it_is_whole():
+def test_a_log_that_was_cut_off_is_a_note_unless_it_is_whole() -> None:
     story = Story()
     story.lease(1, ZERO.holder)
     story.claim("a")

@@ -1,28 +1,30 @@
 """I4: what a decision reads was stamped in the same term before."""
 
-from judge_stories import LEASE, ONE, ZERO, Story
+from collections.abc import Iterable
 
 from judge.barrier import (
     barrier_comes_first,
     claims_are_stamped_before_activation,
     no_pool_is_skipped,
 )
+from judge.finding import Finding
 from judge.leases import Leases
+from tests.judge.judge_stories import LEASE, ONE, ZERO, Story
 
 
-def kinds(findings):
+def kinds(findings: Iterable[Finding]) -> list[tuple[str, str, int | None]]:
     return [(f.promise, f.kind, f.revision) for f in findings]
 
 
-def skipped(story):
+def skipped(story: Story) -> list[Finding]:
     return list(no_pool_is_skipped(story.history, Leases(story.history, [LEASE])))
 
 
-def inactive(story):
+def inactive(story: Story) -> list[Finding]:
     return list(claims_are_stamped_before_activation(story.history))
 
 
-def test_an_address_from_a_pool_that_the_term_has_not_stamped_breaks_i4():
+def test_an_address_from_a_pool_that_the_term_has_not_stamped_breaks_i4() -> None:
     story = Story()
     story.pool({"10.20.0.1": "a"}, (ZERO, 1))
     story.claim("a", "10.20.0.1", (ZERO, 1))
@@ -36,7 +38,7 @@ def test_an_address_from_a_pool_that_the_term_has_not_stamped_breaks_i4():
 # --- a barrier that skips an object
 
 
-def two_pools():
+def two_pools() -> Story:
     """Two pools of the first term; the second one begins, and stamps but one of them."""
     story = Story()
     story.lease(1, ZERO.holder)
@@ -47,7 +49,7 @@ def two_pools():
     return story
 
 
-def test_a_barrier_that_stamps_all_before_it_decides():
+def test_a_barrier_that_stamps_all_before_it_decides() -> None:
     story = two_pools()
     story.pool({}, (ONE, 2), name="red")
     story.pool({"10.20.0.1": "a", "10.20.0.2": "b"}, (ONE, 2))
@@ -55,7 +57,7 @@ def test_a_barrier_that_stamps_all_before_it_decides():
     assert skipped(story) == []
 
 
-def test_a_pool_that_was_skipped_and_gave_with_the_stamp():
+def test_a_pool_that_was_skipped_and_gave_with_the_stamp() -> None:
     story = two_pools()
     first = story.pool({"10.20.0.1": "a", "10.20.0.2": "b"}, (ONE, 2))
     bad = story.pool({"10.30.0.1": "c"}, (ONE, 2), name="red")
@@ -67,7 +69,7 @@ def test_a_pool_that_was_skipped_and_gave_with_the_stamp():
     )
 
 
-def test_a_pool_that_was_skipped_and_stamped_after_the_first_decision():
+def test_a_pool_that_was_skipped_and_stamped_after_the_first_decision() -> None:
     story = two_pools()
     story.claim("a", "10.20.0.1", (ONE, 2))  # recorded before, told now: a decision, too
     story.pool({}, (ONE, 2), name="red")
@@ -76,13 +78,13 @@ def test_a_pool_that_was_skipped_and_stamped_after_the_first_decision():
     assert kinds(skipped(story)) == [("I4", "skipped by the barrier", bad)]
 
 
-def test_the_first_decision_itself_on_a_pool_that_was_skipped():
+def test_the_first_decision_itself_on_a_pool_that_was_skipped() -> None:
     story = two_pools()
     bad = story.pool({"10.30.0.1": "c"}, (ONE, 2), name="red")
     assert kinds(skipped(story)) == [("I4", "skipped by the barrier", bad)]
 
 
-def test_a_claim_that_is_given_what_a_skipped_pool_records():
+def test_a_claim_that_is_given_what_a_skipped_pool_records() -> None:
     story = Story()
     story.lease(1, ZERO.holder)
     story.pool({"10.20.0.1": "a"}, (ZERO, 1))
@@ -91,7 +93,7 @@ def test_a_claim_that_is_given_what_a_skipped_pool_records():
     assert kinds(skipped(story)) == [("I4", "skipped by the barrier", bad)]
 
 
-def test_a_pool_that_is_set_aside_gives_nothing_until_it_is_stamped():
+def test_a_pool_that_is_set_aside_gives_nothing_until_it_is_stamped() -> None:
     story = two_pools()
     story.set_aside("1 deciding objects are set aside: addresspools.ipam.kopf-ha.dev red (409 changed)")
     story.pool({"10.20.0.1": "a", "10.20.0.2": "b"}, (ONE, 2))
@@ -101,7 +103,7 @@ def test_a_pool_that_is_set_aside_gives_nothing_until_it_is_stamped():
     assert skipped(story) == []
 
 
-def test_a_pool_that_is_set_aside_and_gives_all_the_same():
+def test_a_pool_that_is_set_aside_and_gives_all_the_same() -> None:
     story = two_pools()
     story.set_aside("1 deciding objects are set aside: addresspools.ipam.kopf-ha.dev red (409 changed)")
     story.pool({"10.20.0.1": "a", "10.20.0.2": "b"}, (ONE, 2))
@@ -109,7 +111,7 @@ def test_a_pool_that_is_set_aside_and_gives_all_the_same():
     assert kinds(skipped(story)) == [("I4", "skipped by the barrier", bad)]
 
 
-def test_another_pool_that_is_set_aside_excuses_nothing():
+def test_another_pool_that_is_set_aside_excuses_nothing() -> None:
     story = two_pools()
     story.set_aside("1 deciding objects are set aside: addresspools.ipam.kopf-ha.dev green (409 changed)")
     story.pool({"10.20.0.1": "a", "10.20.0.2": "b"}, (ONE, 2))
@@ -118,13 +120,13 @@ def test_another_pool_that_is_set_aside_excuses_nothing():
     assert len(skipped(story)) == 1
 
 
-def test_a_pool_that_gives_nothing_may_be_skipped():
+def test_a_pool_that_gives_nothing_may_be_skipped() -> None:
     story = two_pools()
     story.pool({"10.20.0.1": "a", "10.20.0.2": "b"}, (ONE, 2))
     assert skipped(story) == []
 
 
-def test_a_pool_that_is_made_when_the_term_has_begun_is_stamped_when_it_is_taken_on():
+def test_a_pool_that_is_made_when_the_term_has_begun_is_stamped_when_it_is_taken_on() -> None:
     story = two_pools()
     story.pool({}, (ONE, 2), name="red")
     story.pool({}, name="green", state="")
@@ -134,7 +136,7 @@ def test_a_pool_that_is_made_when_the_term_has_begun_is_stamped_when_it_is_taken
     assert skipped(story) == []
 
 
-def test_a_pool_that_a_later_term_stamped_is_not_skipped_by_the_earlier_one():
+def test_a_pool_that_a_later_term_stamped_is_not_skipped_by_the_earlier_one() -> None:
     story = two_pools()
     story.pool({}, (ONE, 2), name="red")
     story.claim("a", "10.20.0.1", (ZERO, 1))  # late, and nobody has stamped the claim
@@ -144,7 +146,7 @@ def test_a_pool_that_a_later_term_stamped_is_not_skipped_by_the_earlier_one():
 # --- claims, before a pool becomes active
 
 
-def remade():
+def remade() -> Story:
     """A pool that is made again in the second term, where a claim waits that the first one stamped."""
     story = Story()
     story.lease(1, ZERO.holder)
@@ -155,7 +157,7 @@ def remade():
     return story
 
 
-def test_a_claim_that_was_not_stamped_before_a_pool_became_active():
+def test_a_claim_that_was_not_stamped_before_a_pool_became_active() -> None:
     story = remade()
     story.claim("late")  # the term has written already: nobody promised it anything
     bad = story.pool({}, (ONE, 2), name="red")
@@ -167,7 +169,7 @@ def test_a_claim_that_was_not_stamped_before_a_pool_became_active():
     )
 
 
-def test_a_claim_without_any_stamp_counts_too():
+def test_a_claim_without_any_stamp_counts_too() -> None:
     story = Story()
     story.claim("a")
     story.pool({}, (ONE, 2), name="red", state="Claiming")
@@ -175,7 +177,7 @@ def test_a_claim_without_any_stamp_counts_too():
     assert len(inactive(story)) == 1
 
 
-def test_claims_that_are_stamped_gone_or_recorded_by_an_active_pool():
+def test_claims_that_are_stamped_gone_or_recorded_by_an_active_pool() -> None:
     story = remade()
     story.pool({"10.20.0.1": "b"}, (ONE, 2))
     story.claim("a", "", (ONE, 2))
@@ -184,7 +186,7 @@ def test_claims_that_are_stamped_gone_or_recorded_by_an_active_pool():
     assert inactive(story) == []
 
 
-def test_a_record_of_a_pool_that_is_gone_or_not_active_makes_nothing_safe():
+def test_a_record_of_a_pool_that_is_gone_or_not_active_makes_nothing_safe() -> None:
     gone, withdrawn = Story(), Story()
     for story in (gone, withdrawn):
         story.claim("b")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -13,6 +15,7 @@ import requests
 from devcluster import ControlPlane, PodIdentity
 from judge import AuditEntry, Change, Expectations, History, Key, dump, judge, load, read_audit, read_history
 from judge.__main__ import main
+from judge.finding import Finding
 from judge.writers import Writers
 
 pytestmark = pytest.mark.cluster
@@ -41,7 +44,7 @@ class Site:
         body = {"apiVersion": f"{GROUP}/v1", "kind": kind, "metadata": {"name": name}, **fields}
         self.kubectl("apply", "-f", "-", input=json.dumps(body))
 
-    def status(self, kind: str, name: str, status: dict[str, object], who: PodIdentity) -> None:
+    def status(self, kind: str, name: str, status: dict[str, Any], who: PodIdentity) -> None:
         patch = json.dumps({"status": status})
         self.kubectl("patch", kind, name, "--subresource=status", "--type=merge", "-p", patch, who=who)
 
@@ -52,7 +55,7 @@ class Site:
 
 
 @pytest.fixture
-def site(cluster: ControlPlane):
+def site(cluster: ControlPlane) -> Iterator[Site]:
     if not isinstance(cluster, ControlPlane):
         pytest.skip("an existing cluster shows no etcd")
     namespace = f"judge-{uuid.uuid4().hex[:8]}"
@@ -77,7 +80,7 @@ def changes(history: History, key: Key) -> list[Change]:
     return [change for change in history.changes if change.key == key]
 
 
-def test_every_revision_and_its_writer(site: Site, tmp_path: Path):
+def test_every_revision_and_its_writer(site: Site, tmp_path: Path) -> None:
     site.kubectl("create", "configmap", "m", "--from-literal=n=1")
     site.kubectl("patch", "configmap", "m", "--type=merge", "-p", '{"data":{"n":"2"}}', who=site.zero)
     site.kubectl("patch", "configmap", "m", "--type=merge", "-p", '{"data":{"n":"2"}}', who=site.one)  # no change
@@ -105,7 +108,7 @@ def test_every_revision_and_its_writer(site: Site, tmp_path: Path):
     assert not list(history.of("secrets"))
 
 
-def test_the_end_of_a_finalizer_is_matched_with_who_removed_it(site: Site):
+def test_the_end_of_a_finalizer_is_matched_with_who_removed_it(site: Site) -> None:
     site.kubectl("create", "configmap", "m")
     site.kubectl("patch", "configmap", "m", "--type=merge", "-p", '{"metadata":{"finalizers":["kopf-ha.dev/x"]}}')
     site.kubectl("delete", "configmap", "m", "--wait=false")
@@ -119,10 +122,10 @@ def test_the_end_of_a_finalizer_is_matched_with_who_removed_it(site: Site):
     assert [(e.verb, e.pod) for e in entries if e] == [("delete", ""), ("patch", "op-1")]
 
 
-def test_a_deletion_by_body_deletes_whatever_its_url_says(site: Site):
+def test_a_deletion_by_body_deletes_whatever_its_url_says(site: Site) -> None:
     """`?dryRun=All` counts only without a body, and a body that asks for a dry run is one."""
     path = f"/api/v1/namespaces/{site.namespace}/configmaps/m"
-    body = {"apiVersion": "v1", "kind": "DeleteOptions"}
+    body: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions"}
     site.kubectl("create", "configmap", "m")
     for query, options in (("?dryRun=All", None), ("", {**body, "dryRun": ["All"]}), ("?dryRun=All", body)):
         assert site.kubectl("get", "configmap", "m", "-o", "name")
@@ -138,7 +141,7 @@ def test_a_deletion_by_body_deletes_whatever_its_url_says(site: Site):
     assert entry.pod == "op-0"
 
 
-def delete(site: Site, path: str, options: dict[str, object] | None) -> None:
+def delete(site: Site, path: str, options: dict[str, Any] | None) -> None:
     """Send a DELETE as it is, as a pod."""
     answer = requests.delete(
         site.cluster.servers[0] + path,
@@ -150,7 +153,7 @@ def delete(site: Site, path: str, options: dict[str, object] | None) -> None:
     assert answer.status_code == 200, answer.text
 
 
-def test_command_line(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_command_line(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     c = site.cluster
     certs = (f"--ca={c.etcd_ca}", f"--cert={c.etcd_cert}", f"--key={c.etcd_key}")
     argv = [f"--etcd={c.etcd_endpoints[0]}", *certs, f"--dump={tmp_path / 'h'}", "--audit", *map(str, c.audit_logs)]
@@ -159,7 +162,7 @@ def test_command_line(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.usefixtures("crds")
-def test_an_address_given_twice_by_hand_is_found(site: Site):
+def test_an_address_given_twice_by_hand_is_found(site: Site) -> None:
     pool = site.namespace
     site.apply("AddressPool", pool, spec={"cidr": "10.20.0.0/24"})
     for name in "ab":
@@ -188,7 +191,7 @@ def test_an_address_given_twice_by_hand_is_found(site: Site):
 
 
 @pytest.mark.usefixtures("crds")
-def test_an_unstamped_write_of_a_replica_is_found(site: Site):
+def test_an_unstamped_write_of_a_replica_is_found(site: Site) -> None:
     site.apply("AddressClaim", "a", spec={"poolName": "none"})
     site.kubectl("annotate", "addressclaim", "a", "kopf.zalando.org/x=y", who=site.zero)
     (found,) = ours(site, Expectations(site.user))
@@ -196,7 +199,7 @@ def test_an_unstamped_write_of_a_replica_is_found(site: Site):
 
 
 @pytest.mark.usefixtures("crds")
-def test_what_a_quiet_run_left_and_what_the_account_wrote_without_a_pod(site: Site):
+def test_what_a_quiet_run_left_and_what_the_account_wrote_without_a_pod(site: Site) -> None:
     """By hand: a record of a claim that is gone, freed too early elsewhere, and a claim that waits in vain."""
     pool, stamp = site.namespace, {"lease": f"{site.namespace}/op", "token": 1, "holder": "op-0_x_y"}
     stamped = {"fencing": {**stamp, "podUID": site.zero.uid}}
@@ -227,7 +230,7 @@ def test_what_a_quiet_run_left_and_what_the_account_wrote_without_a_pod(site: Si
     }
 
 
-def ours(site: Site, expected: Expectations):
+def ours(site: Site, expected: Expectations) -> list[Finding]:
     """Findings of this test's namespace: others share the control plane."""
     found = judge(*site.read(), expected).findings
     return [f for f in found if site.namespace in f.sentence]

@@ -1,18 +1,18 @@
 """The Lease's numbers, and terms."""
 
 import pytest
-from judge_stories import LEASE, ONE, ZERO, Story
 
 from judge.leases import Leases, numbers_are_unique, rebirths, tokens_are_granted
 from judge.writers import Writers
+from tests.judge.judge_stories import LEASE, ONE, ZERO, Story
 
 
-def kinds(story):
+def kinds(story: Story) -> list[str]:
     seen = Leases(story.history, [LEASE])
     return [f.kind for f in numbers_are_unique(seen, Writers(story.history, story.audit))]
 
 
-def test_terms_in_order():
+def test_terms_in_order() -> None:
     story = Story()
     start = story.lease(1, ZERO.holder)
     story.lease(1, ZERO.holder)  # renewed
@@ -28,7 +28,7 @@ def test_terms_in_order():
     ]
 
 
-def test_a_lease_that_nobody_names_is_not_judged():
+def test_a_lease_that_nobody_names_is_not_judged() -> None:
     story = Story()
     story.lease(2, ZERO.holder)
     story.lease(1, ONE.holder)
@@ -49,14 +49,14 @@ def test_a_lease_that_nobody_names_is_not_judged():
         ([(None, "")], []),
     ],
 )
-def test_numbers(numbers, expected):
+def test_numbers(numbers: list[tuple[int | None, str]], expected: list[str]) -> None:
     story = Story()
     for number, holder in numbers:
         story.lease(number, holder)
     assert kinds(story) == expected
 
 
-def test_a_lease_that_was_deleted_begins_anew_and_is_noted():
+def test_a_lease_that_was_deleted_begins_anew_and_is_noted() -> None:
     story = Story()
     story.lease(7, "a")
     story.gone(story.writes[-1][1])
@@ -67,7 +67,7 @@ def test_a_lease_that_was_deleted_begins_anew_and_is_noted():
     assert note == f"Lease {LEASE} was deleted at revision 3, at number 7"
 
 
-def test_an_invented_token_is_found():
+def test_an_invented_token_is_found() -> None:
     story = Story()
     story.lease(1, ZERO.holder)
     story.claim("a", term=(ZERO, 1))

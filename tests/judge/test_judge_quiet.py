@@ -1,7 +1,8 @@
 """I7, and I5's aftermath: what is left, who waits and what is not shown when a run has become quiet."""
 
+from typing import Any
+
 import pytest
-from judge_stories import LEASE, ONE, ZERO, Story
 
 from judge import Expectations, judge
 from judge.conflicts import conflicts_are_shown
@@ -9,29 +10,30 @@ from judge.leaks import nothing_is_left
 from judge.service import claims_are_served, served_in_order
 from judge.shapes import usable
 from judge.writers import Writers
+from tests.judge.judge_stories import LEASE, ONE, ZERO, Story
 
 
-def left(story, *, fenced=True):
+def left(story: Story, *, fenced: bool = True) -> list[tuple[str, str, str]]:
     return [(f.promise, f.kind, f.object) for f in nothing_is_left(story.history, fenced=fenced)]
 
 
-def unserved(story):
+def unserved(story: Story) -> list[tuple[str, str, str]]:
     return [(f.promise, f.kind, f.object) for f in claims_are_served(story.history)]
 
 
-def out_of_order(story):
+def out_of_order(story: Story) -> list[tuple[str, str, str, int | None]]:
     found = served_in_order(story.history, Writers(story.history, []))
     return [(f.promise, f.kind, f.object, f.revision) for f in found]
 
 
-def hidden(story):
+def hidden(story: Story) -> list[tuple[str, str, str]]:
     return [(f.promise, f.kind, f.object) for f in conflicts_are_shown(story.history, fenced=True)]
 
 
 # --- what is left behind
 
 
-def test_an_address_of_a_claim_that_is_gone():
+def test_an_address_of_a_claim_that_is_gone() -> None:
     story = Story()
     story.claim("a")
     story.claim("b")
@@ -45,14 +47,14 @@ def test_an_address_of_a_claim_that_is_gone():
     assert left(story) == []
 
 
-def test_a_claim_of_the_same_name_is_another_claim():
+def test_a_claim_of_the_same_name_is_another_claim() -> None:
     story = Story()
     story.pool({"10.20.0.1": "a"}, (ZERO, 1))
     story.claim("a", uid="another")
     assert left(story) == [("I7", "address left behind", "addresspools blue")]
 
 
-def test_a_config_map_of_a_claim_that_is_gone():
+def test_a_config_map_of_a_claim_that_is_gone() -> None:
     story = Story()
     story.claim("a")
     story.child("a", "10.20.0.1", (ZERO, 1))
@@ -67,7 +69,7 @@ def test_a_config_map_of_a_claim_that_is_gone():
     assert left(story) == []
 
 
-def test_what_is_left_counts_only_when_the_run_became_quiet():
+def test_what_is_left_counts_only_when_the_run_became_quiet() -> None:
     story = Story()
     story.lease(1, ZERO.holder)
     story.claim("a")
@@ -87,7 +89,7 @@ def test_what_is_left_counts_only_when_the_run_became_quiet():
 # --- who is not served
 
 
-def test_a_claim_that_waits_while_an_address_is_free():
+def test_a_claim_that_waits_while_an_address_is_free() -> None:
     story = Story()
     story.pool({"10.20.0.1": "b"}, (ZERO, 1))
     story.waits("a", "1")
@@ -99,14 +101,14 @@ def test_a_claim_that_waits_while_an_address_is_free():
 
 
 @pytest.mark.parametrize("pool", [{"state": ""}, {"state": "Claiming"}, {"deletionTimestamp": "2030"}, {"name": "red"}])
-def test_a_pool_that_gives_nothing(pool):
+def test_a_pool_that_gives_nothing(pool: dict[str, Any]) -> None:
     story = Story()
     story.pool({}, (ZERO, 1), **pool)
     story.claim("a")
     assert unserved(story) == []
 
 
-def test_claims_that_need_nothing():
+def test_claims_that_need_nothing() -> None:
     story = Story()
     story.pool({"10.20.0.1": "a"}, (ZERO, 1))
     story.claim("a", "10.20.0.1")
@@ -116,7 +118,7 @@ def test_claims_that_need_nothing():
     assert unserved(story) == []
 
 
-def test_a_pool_whose_addresses_are_all_taken_or_shown():
+def test_a_pool_whose_addresses_are_all_taken_or_shown() -> None:
     story = Story()
     spec = {"cidr": "10.20.0.0/29", "gateway": "10.20.0.1", "excluded": ["10.20.0.2-10.20.0.3", "10.20.0.4/32"]}
     story.pool({"10.20.0.5": "b"}, (ZERO, 1), spec=spec)
@@ -131,7 +133,7 @@ def test_a_pool_whose_addresses_are_all_taken_or_shown():
     ("address", "served"),
     [("10.20.0.1", True), ("10.20.0.2", False), ("10.20.0.255", True), ("10.30.0.1", True), ("fd00::1", True)],
 )
-def test_a_claim_that_wants_a_certain_address(address, served):
+def test_a_claim_that_wants_a_certain_address(address: str, served: bool) -> None:
     story = Story()
     story.pool({"10.20.0.1": "b"}, (ZERO, 1))
     story.claim("a", spec={"poolName": "blue", "address": address})
@@ -152,14 +154,14 @@ def test_a_claim_that_wants_a_certain_address(address, served):
         ({}, set()),
     ],
 )
-def test_usable_addresses(spec, expected):
+def test_usable_addresses(spec: dict[str, Any], expected: set[str]) -> None:
     assert usable({"spec": spec}) == expected
 
 
 # --- the order of waiting
 
 
-def test_the_younger_one_is_served_first():
+def test_the_younger_one_is_served_first() -> None:
     story = Story()
     story.pool({"10.20.0.1": "x"}, (ZERO, 1))
     story.waits("old", "2030-01-01T00:00:01Z")
@@ -168,7 +170,7 @@ def test_the_younger_one_is_served_first():
     assert out_of_order(story) == [("I7", "served out of order", "addressclaims default/old", bad)]
 
 
-def test_the_older_one_is_served_first_and_both_at_once_are_fine():
+def test_the_older_one_is_served_first_and_both_at_once_are_fine() -> None:
     story = Story()
     story.pool({}, (ZERO, 1))
     story.waits("old", "1")
@@ -180,7 +182,7 @@ def test_the_older_one_is_served_first_and_both_at_once_are_fine():
     assert out_of_order(story) == []
 
 
-def test_of_one_age_the_name_decides():
+def test_of_one_age_the_name_decides() -> None:
     story = Story()
     story.pool({}, (ZERO, 1))
     story.waits("a", "1")
@@ -199,7 +201,7 @@ def test_of_one_age_the_name_decides():
         {"finalizers": []},
     ],
 )
-def test_who_does_not_wait_in_the_queue(older):
+def test_who_does_not_wait_in_the_queue(older: dict[str, Any]) -> None:
     story = Story()
     story.pool({}, (ZERO, 1))
     story.waits("old", "1", **older)
@@ -208,7 +210,7 @@ def test_who_does_not_wait_in_the_queue(older):
     assert out_of_order(story) == []
 
 
-def test_a_claim_that_wants_a_certain_address_and_one_that_keeps_its_own_overtake_nobody():
+def test_a_claim_that_wants_a_certain_address_and_one_that_keeps_its_own_overtake_nobody() -> None:
     story = Story()
     story.pool({}, (ZERO, 1))
     story.waits("old", "1")
@@ -218,7 +220,7 @@ def test_a_claim_that_wants_a_certain_address_and_one_that_keeps_its_own_overtak
     assert out_of_order(story) == []
 
 
-def test_who_is_gone_or_served_waits_no_more():
+def test_who_is_gone_or_served_waits_no_more() -> None:
     story = Story()
     story.pool({}, (ZERO, 1))
     for name in ("gone", "served"):
@@ -233,11 +235,11 @@ def test_who_is_gone_or_served_waits_no_more():
 # --- conflicts
 
 
-def conflict(status="True"):
+def conflict(status: str = "True") -> list[dict[str, str]]:
     return [{"type": "AddressConflict", "status": status, "reason": "GivenTwice"}]
 
 
-def test_an_address_that_was_given_twice_and_is_not_shown():
+def test_an_address_that_was_given_twice_and_is_not_shown() -> None:
     story = Story()
     story.claim("a", "10.20.0.1", (ZERO, 1), conditions=conflict())
     story.claim("b", "10.20.0.1", (ZERO, 1), conditions=conflict("False"))
@@ -251,7 +253,7 @@ def test_an_address_that_was_given_twice_and_is_not_shown():
     assert hidden(story) == []
 
 
-def test_a_conflict_that_is_over_need_not_be_shown():
+def test_a_conflict_that_is_over_need_not_be_shown() -> None:
     story = Story()
     story.claim("a", "10.20.0.1")
     story.claim("b", "10.20.0.1")
@@ -259,7 +261,7 @@ def test_a_conflict_that_is_over_need_not_be_shown():
     assert hidden(story) == []
 
 
-def test_a_quiet_run_is_asked_for_all_of_it():
+def test_a_quiet_run_is_asked_for_all_of_it() -> None:
     story = Story()
     story.lease(1, ZERO.holder)
     story.claim("a", "10.20.0.1", (ZERO, 1))

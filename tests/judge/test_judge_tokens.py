@@ -1,21 +1,23 @@
 """I1, I2, I3, I4, I8: each check fails on a minimal bad history and passes on the good neighbour."""
 
-from judge_stories import LEASE, ONE, USER, ZERO, Replica, Story
+from collections.abc import Iterable
 
 from judge import tokens
+from judge.finding import Finding
 from judge.leases import Leases
 from judge.writers import Writers
+from tests.judge.judge_stories import LEASE, ONE, USER, ZERO, Replica, Story
 
 
-def kinds(findings):
+def kinds(findings: Iterable[Finding]) -> list[tuple[str, str, int | None]]:
     return [(f.promise, f.kind, f.revision) for f in findings]
 
 
-def writers(story):
+def writers(story: Story) -> Writers:
     return Writers(story.history, story.audit, USER)
 
 
-def test_a_token_that_rises_or_stays_is_fine():
+def test_a_token_that_rises_or_stays_is_fine() -> None:
     story = Story()
     story.pool({}, (ZERO, 1))
     story.pool({"10.20.0.1": "a"}, (ZERO, 1))
@@ -26,7 +28,7 @@ def test_a_token_that_rises_or_stays_is_fine():
     assert not kinds(tokens.no_late_write(story.history))
 
 
-def test_a_token_that_goes_down_breaks_i1_and_i3():
+def test_a_token_that_goes_down_breaks_i1_and_i3() -> None:
     story = Story()
     story.pool({}, (ONE, 2))
     bad = story.pool({}, (ZERO, 1))
@@ -37,7 +39,7 @@ def test_a_token_that_goes_down_breaks_i1_and_i3():
     assert "token 2 of ipam-1" in late.sentence
 
 
-def test_a_child_counts_too():
+def test_a_child_counts_too() -> None:
     story = Story()
     story.child("a", "10.20.0.1", (ONE, 10))
     bad = story.child("a", "10.20.0.1", (ZERO, 9))
@@ -45,7 +47,7 @@ def test_a_child_counts_too():
     assert kinds(tokens.no_late_write(story.history)) == [("I3", "late write", bad)]
 
 
-def test_a_new_object_of_the_same_name_begins_anew():
+def test_a_new_object_of_the_same_name_begins_anew() -> None:
     story = Story()
     story.claim("a", term=(ONE, 2), uid="first")
     story.gone(story.claim_key("a"))
@@ -54,7 +56,7 @@ def test_a_new_object_of_the_same_name_begins_anew():
     assert not kinds(tokens.no_late_write(story.history))
 
 
-def test_a_stamp_that_is_removed_breaks_i1_and_hides_nothing_from_i3():
+def test_a_stamp_that_is_removed_breaks_i1_and_hides_nothing_from_i3() -> None:
     story = Story()
     story.pool({}, (ONE, 2))
     removed = story.pool({})
@@ -63,23 +65,23 @@ def test_a_stamp_that_is_removed_breaks_i1_and_hides_nothing_from_i3():
     assert kinds(tokens.no_late_write(story.history)) == [("I3", "late write", late)]
 
 
-def test_an_unreadable_stamp_is_no_stamp():
+def test_an_unreadable_stamp_is_no_stamp() -> None:
     story = Story()
     story.child("a", "10.20.0.1", (ONE, 2))
     story.child("a", "10.20.0.1", (ONE, 2))
-    story.writes[-1][2]["metadata"]["annotations"]["kopf-ha.dev/token"] = "two"
+    story.last["metadata"]["annotations"]["kopf-ha.dev/token"] = "two"
     assert [f.kind for f in tokens.tokens_only_rise(story.history, writers(story))] == ["stamp removed"]
 
 
-def test_another_lease_breaks_i1():
+def test_another_lease_breaks_i1() -> None:
     story = Story()
     story.pool({}, (ONE, 2))
     story.pool({}, (ONE, 3))
-    story.writes[-1][2]["status"]["fencing"]["lease"] = "other/lease"
+    story.last["status"]["fencing"]["lease"] = "other/lease"
     assert [f.kind for f in tokens.tokens_only_rise(story.history, writers(story))] == ["another Lease"]
 
 
-def test_one_token_of_two_holders_breaks_i2():
+def test_one_token_of_two_holders_breaks_i2() -> None:
     story = Story()
     story.pool({}, (ZERO, 1))
     bad = story.pool({}, (ONE, 1))
@@ -87,14 +89,14 @@ def test_one_token_of_two_holders_breaks_i2():
     assert kinds(tokens.tokens_have_one_holder(story.history)) == [("I2", "token shared", bad)]
 
 
-def test_two_processes_of_one_pod_are_two_holders():
+def test_two_processes_of_one_pod_are_two_holders() -> None:
     story = Story()
     story.pool({}, (ZERO, 1))
     story.pool({}, (Replica("ipam-0", "b"), 1))
     assert [f.promise for f in tokens.tokens_have_one_holder(story.history)] == ["I2"]
 
 
-def test_one_token_on_two_objects_is_no_concern_of_i2():
+def test_one_token_on_two_objects_is_no_concern_of_i2() -> None:
     story = Story()
     story.pool({}, (ZERO, 1), name="blue")
     story.pool({}, (ONE, 1), name="red")
@@ -102,7 +104,7 @@ def test_one_token_on_two_objects_is_no_concern_of_i2():
     assert not kinds(tokens.tokens_have_one_holder(story.history))
 
 
-def test_a_write_under_another_pods_stamp_breaks_i3():
+def test_a_write_under_another_pods_stamp_breaks_i3() -> None:
     story = Story()
     story.claim("a", term=(ZERO, 1))
     story.asked(ZERO)
@@ -118,7 +120,7 @@ def test_a_write_under_another_pods_stamp_breaks_i3():
     assert [str(p) for p in found[0].parties] == ["pod ipam-1 (token 2)", "pod ipam-0 (no token; from audit log)"]
 
 
-def test_a_deletion_under_another_pods_stamp_is_late_unless_the_object_was_terminating():
+def test_a_deletion_under_another_pods_stamp_is_late_unless_the_object_was_terminating() -> None:
     story = Story()
     story.child("a", "10.20.0.1", (ONE, 2))
     bad = story.gone(story.child_key("a"))
@@ -130,7 +132,7 @@ def test_a_deletion_under_another_pods_stamp_is_late_unless_the_object_was_termi
     assert found == [("I3", "write under another's stamp", bad)]
 
 
-def test_a_replicas_write_without_a_stamp_breaks_i8():
+def test_a_replicas_write_without_a_stamp_breaks_i8() -> None:
     story = Story()
     story.claim("a")
     story.asked("alice")
@@ -143,7 +145,7 @@ def test_a_replicas_write_without_a_stamp_breaks_i8():
     assert found == [("I8", "write without stamp", bad)]
 
 
-def test_late_writes_on_objects_that_nobody_stamped_later_are_counted():
+def test_late_writes_on_objects_that_nobody_stamped_later_are_counted() -> None:
     story = Story()
     story.lease(1, ZERO.holder)
     story.claim("a", "", (ZERO, 1))

@@ -1,18 +1,18 @@
 """I6: what users wrote stays theirs; I7: writes stop."""
 
 import pytest
-from judge_stories import ONE, USER, ZERO, Story
 
 from judge.shapes import stamp_of
 from judge.users import only_users_change_specs, unknown_editors, writes_stop
 from judge.writers import Writers
+from tests.judge.judge_stories import ONE, USER, ZERO, Story
 
 
-def found(story):
+def found(story: Story) -> list[str]:
     return [f.sentence for f in only_users_change_specs(story.history, Writers(story.history, story.audit, USER))]
 
 
-def test_users_change_specs_and_the_operator_its_own():
+def test_users_change_specs_and_the_operator_its_own() -> None:
     story = Story()
     story.claim("a", spec={"poolName": "blue"})
     story.asked("alice")
@@ -24,7 +24,7 @@ def test_users_change_specs_and_the_operator_its_own():
     assert found(story) == []
 
 
-def test_the_operator_changes_a_spec_a_label_or_an_annotation():
+def test_the_operator_changes_a_spec_a_label_or_an_annotation() -> None:
     story = Story()
     story.claim("a", spec={"poolName": "blue"})
     story.asked("alice")
@@ -41,7 +41,7 @@ def test_the_operator_changes_a_spec_a_label_or_an_annotation():
     ]
 
 
-def test_an_edit_that_the_audit_log_does_not_show_is_counted():
+def test_an_edit_that_the_audit_log_does_not_show_is_counted() -> None:
     story = Story()
     story.claim("a", spec={"poolName": "blue"})
     story.claim("a", "10.20.0.1", spec={"poolName": "blue"})
@@ -50,7 +50,7 @@ def test_an_edit_that_the_audit_log_does_not_show_is_counted():
     assert unknown_editors(story.history, Writers(story.history, [])) == 1
 
 
-def test_writes_stop():
+def test_writes_stop() -> None:
     story = Story()
     last = story.claim("a", "10.20.0.1", (ZERO, 1))
     story.lease(1, ZERO.holder)
@@ -61,8 +61,10 @@ def test_writes_stop():
 
 
 @pytest.mark.parametrize("token", ["9" * 5000, "0" * 5000 + "7", "9" * 20, "-1", "1.5", "\u0661", ""])
-def test_an_annotation_that_no_number_can_be_read_from_is_no_stamp(token):
+def test_an_annotation_that_no_number_can_be_read_from_is_no_stamp(token: str) -> None:
     """Anybody may write one, so it must not keep the judge from reading the rest (I10)."""
     notes = {"kopf-ha.dev/lease": "ns/op", "kopf-ha.dev/token": token, "kopf-ha.dev/holder": "me"}
     assert stamp_of({"metadata": {"annotations": notes}}) is None
-    assert stamp_of({"metadata": {"annotations": {**notes, "kopf-ha.dev/token": "7"}}}).token == 7
+    stamp = stamp_of({"metadata": {"annotations": {**notes, "kopf-ha.dev/token": "7"}}})
+    assert stamp is not None
+    assert stamp.token == 7

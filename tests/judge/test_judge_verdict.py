@@ -1,10 +1,12 @@
 """The whole judge: good runs, vacuous runs, the command line."""
 
+from pathlib import Path
+
 import pytest
-from judge_stories import LEASE, ONE, USER, ZERO, Story
 
 from judge import Expectations, dump, judge
 from judge.__main__ import main
+from tests.judge.judge_stories import LEASE, ONE, USER, ZERO, Story
 
 
 def good_run() -> Story:
@@ -13,13 +15,12 @@ def good_run() -> Story:
     story.asked(ZERO)
     story.claim("a")
     story.asked("alice")
-    for write in (
-        lambda: story.pool({"10.20.0.7": "a"}, (ZERO, 1)),
-        lambda: story.claim("a", "10.20.0.7", (ZERO, 1)),
-        lambda: story.child("a", "10.20.0.7", (ZERO, 1)),
-    ):
-        write()
-        story.asked(ZERO)
+    story.pool({"10.20.0.7": "a"}, (ZERO, 1))
+    story.asked(ZERO)
+    story.claim("a", "10.20.0.7", (ZERO, 1))
+    story.asked(ZERO)
+    story.child("a", "10.20.0.7", (ZERO, 1))
+    story.asked(ZERO)
     story.lease(2, ONE.holder)
     story.asked(ONE)
     story.pool({"10.20.0.7": "a"}, (ONE, 2))
@@ -30,7 +31,7 @@ def good_run() -> Story:
     return story
 
 
-def test_a_good_run():
+def test_a_good_run() -> None:
     story = good_run()
     verdict = judge(story.history, story.audit, Expectations(USER, min_terms=2, min_refusals=1))
     assert verdict.ok, str(verdict)
@@ -50,13 +51,13 @@ def test_a_good_run():
         (Expectations(min_refusals=2), "refusals"),
     ],
 )
-def test_a_run_in_which_too_little_happened(expected, kind):
+def test_a_run_in_which_too_little_happened(expected: Expectations, kind: str) -> None:
     story = good_run()
     verdict = judge(story.history, story.audit, expected)
     assert [(f.promise, f.kind) for f in verdict.findings] == [("vacuous", kind)]
 
 
-def test_an_empty_run_proves_nothing():
+def test_an_empty_run_proves_nothing() -> None:
     verdict = judge(Story().history)
     assert [str(f) for f in verdict.findings] == [
         "vacuous terms: only 0 terms seen, 1 expected",
@@ -65,12 +66,12 @@ def test_an_empty_run_proves_nothing():
     ]
 
 
-def test_what_the_operator_held_back_counts():
+def test_what_the_operator_held_back_counts() -> None:
     story = good_run()
     assert judge(story.history, story.audit, Expectations(min_refusals=3, gate_refusals=2)).ok
 
 
-def test_dry_runs_events_and_the_lease_are_no_refusals():
+def test_dry_runs_events_and_the_lease_are_no_refusals() -> None:
     story = good_run()
     story.asked(ZERO, code=403, revision=None, dry_run=True)
     story.asked(ZERO, code=409, revision=None, resource="leases")
@@ -79,7 +80,7 @@ def test_dry_runs_events_and_the_lease_are_no_refusals():
     assert judge(story.history, story.audit, Expectations(USER)).summary.refused == {403: 1}
 
 
-def test_a_lease_that_was_edited_on_purpose_is_a_note():
+def test_a_lease_that_was_edited_on_purpose_is_a_note() -> None:
     story = good_run()
     story.lease(1, ONE.holder)
     assert [f.promise for f in judge(story.history, story.audit).findings] == ["Lease", "Lease"]
@@ -88,7 +89,7 @@ def test_a_lease_that_was_edited_on_purpose_is_a_note():
     assert "went down" in verdict.notes[0]
 
 
-def test_a_late_write_is_a_note_or_a_finding_but_not_both():
+def test_a_late_write_is_a_note_or_a_finding_but_not_both() -> None:
     story = good_run()
     story.claim("b", "", (ZERO, 1))
     verdict = judge(story.history, story.audit)
@@ -101,7 +102,7 @@ def test_a_late_write_is_a_note_or_a_finding_but_not_both():
     assert verdict.summary.late_but_harmless == 1
 
 
-def test_plain_kopf_has_no_stamps_and_its_duplicates_are_found():
+def test_plain_kopf_has_no_stamps_and_its_duplicates_are_found() -> None:
     story = Story()
     story.lease(1, ZERO.holder)
     story.claim("a", "10.20.0.7")
@@ -114,7 +115,7 @@ def test_plain_kopf_has_no_stamps_and_its_duplicates_are_found():
     assert {f.promise for f in verdict.findings} == {"I5"}
 
 
-def test_command_line(tmp_path, capsys):
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(tmp_path / "history")
     story = good_run()
     dump(story.history, path)
@@ -129,7 +130,7 @@ def test_command_line(tmp_path, capsys):
     assert main(["--from", path + "2"]) == 1
 
 
-def test_command_line_that_cannot_judge(tmp_path, capsys):
+def test_command_line_that_cannot_judge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--from", str(tmp_path / "none")]) == 2
     assert main(["--etcd", "http://127.0.0.1:1"]) == 2
     assert "could not be read" in capsys.readouterr().err
@@ -138,7 +139,7 @@ def test_command_line_that_cannot_judge(tmp_path, capsys):
     assert stop.value.code == 2
 
 
-def test_every_check_is_asked():
+def test_every_check_is_asked() -> None:
     story = Story()
     story.lease(2, ZERO.holder)
     story.lease(2, ONE.holder)  # Lease
@@ -173,7 +174,7 @@ def test_every_check_is_asked():
     }
 
 
-def test_every_check_of_the_order_of_things_is_asked():
+def test_every_check_of_the_order_of_things_is_asked() -> None:
     story = Story()
     story.lease(1, ZERO.holder)
     story.claim("a", "", (ZERO, 1))
@@ -210,7 +211,7 @@ def test_every_check_of_the_order_of_things_is_asked():
     assert not unfenced.broken("I4")
 
 
-def test_the_command_line_passes_everything_on(tmp_path, capsys):
+def test_the_command_line_passes_everything_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     story = good_run()
     story.gone(story.claim_key("a"))
     dump(story.history, str(tmp_path / "history"))

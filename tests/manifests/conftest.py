@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from devcluster import Binaries, Cluster, ControlPlane
-from tests.manifests.support import NAMESPACE, ROOT, get, rendered
+from testbed.deployment import ROOT
+from tests.manifests.support import NAMESPACE, get, rendered
 
 
 @pytest.fixture(scope="session")

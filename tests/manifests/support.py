@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -15,12 +13,13 @@ from typing import Any
 
 import yaml
 
-from devcluster import Binaries, Cluster, Process
+from devcluster import Binaries, Cluster
+from testbed.deployment import NAME, ROOT, container_of, pod_token, variables
+from testbed.ports import free_port
+from testbed.replica import Replica
 
-ROOT = Path(__file__).parents[2]
-NAME = NAMESPACE = "kopf-ha-ipam"
-ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{NAME}"
-
+#: Named as the operator is.
+NAMESPACE = NAME
 
 #: What a user may apply, by the folder in the repository.
 OVERLAYS = sorted(
@@ -36,7 +35,7 @@ def rendered(cluster: Cluster) -> list[dict[str, Any]]:
 
 def built(binaries: Binaries, folder: Path) -> list[dict[str, Any]]:
     """What a folder renders to, without a cluster. Raises AssertionError with what kustomize says."""
-    argv = [binaries["kubectl"], "kustomize", folder]
+    argv: list[str | Path] = [binaries["kubectl"], "kustomize", folder]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", done.stderr
@@ -48,23 +47,9 @@ def one(documents: list[dict[str, Any]], kind: str, name: str = NAME) -> dict[st
     return found
 
 
-def container(deployment: Mapping[str, Any]) -> dict[str, Any]:
-    (found,) = deployment["spec"]["template"]["spec"]["containers"]
-    return dict(found)
-
-
 def environment(deployment: Mapping[str, Any], pod: Mapping[str, Any]) -> dict[str, str]:
     """The variables that the kubelet would set for the pod."""
-    out = {}
-    for variable in container(deployment)["env"]:
-        if "value" in variable:
-            out[variable["name"]] = variable["value"]
-        else:
-            value: Any = pod
-            for part in variable["valueFrom"]["fieldRef"]["fieldPath"].split("."):
-                value = value[part]
-            out[variable["name"]] = value
-    return out
+    return variables(container_of(deployment), pod)
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -97,33 +82,23 @@ def last_command() -> list[str]:
     return list(json.loads([rest for name, rest in stages()[-1] if name == "CMD"][-1]))
 
 
-class Replica(Process):
+class PodReplica(Replica):
     """What a pod of the Deployment runs, as a process: its arguments, variables and credentials, and no others."""
 
     def __init__(self, cluster: Cluster, deployment: Mapping[str, Any], pod: Mapping[str, Any], folder: Path) -> None:
-        name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
-        self.ports = {p["name"]: free_port() for p in container(deployment)["ports"]}
-        token = cluster.kubectl(
-            *("create", "token", NAME, f"--namespace={NAMESPACE}", "--duration=2h"),
-            *("--bound-object-kind=Pod", f"--bound-object-name={name}", f"--bound-object-uid={uid}"),
-        ).stdout.strip()
+        ports = {p["name"]: free_port() for p in container_of(deployment)["ports"]}
+        token = pod_token(cluster, pod)
         env = {
             **image_environment(),
-            **environment(deployment, pod),
+            **variables(container_of(deployment), pod),
             "KOPF_HA_RUN_DIR": str(folder),
             # a pod has an address of its own, these processes share one
-            **{f"KOPF_HA_{name.upper()}_PORT": str(port) for name, port in self.ports.items()},
+            **{f"KOPF_HA_{name.upper()}_PORT": str(port) for name, port in ports.items()},
             "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(ROOT / "operator"),
-            "KUBECONFIG": str(cluster.kubeconfig_for(token)),
         }
-        argv = [sys.executable, "-m", "kopf_ha", *container(deployment)["args"]]
-        super().__init__(name, argv, env, folder / "replica.log")
-        self.token = token
-
-    @property
-    def log(self) -> str:
-        return self.log_path.read_text() if self.log_path and self.log_path.exists() else ""
+        config, arguments = cluster.kubeconfig_for(token), container_of(deployment)["args"]
+        super().__init__(pod["metadata"]["name"], config, arguments, folder / "replica.log", times={}, env=env)
+        self.ports, self.token = ports, token
 
     def ask(self, port: str, path: str) -> tuple[int, str]:
         """What it answers at a port of the container: status and text; status 0 while it does not."""
@@ -134,12 +109,6 @@ class Replica(Process):
             return error.code, error.read().decode()
         except OSError as error:
             return 0, str(error)
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 def get(cluster: Cluster, *what: str) -> dict[str, Any]:

@@ -15,7 +15,8 @@ import yaml
 from kopf_ha.run.metrics import Metrics
 from kopf_ha.settings import Settings
 from kopf_ha_ipam.conflicts import GIVEN_TWICE
-from tests.manifests.support import NAME, NAMESPACE, ROOT
+from testbed.deployment import NAME, ROOT
+from tests.manifests.support import NAMESPACE
 
 RULES = ROOT / "deploy/components/monitoring/prometheus-rule.yaml"
 #: Exit status of scripts/promtool when there is none to be had.

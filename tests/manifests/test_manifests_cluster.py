@@ -12,7 +12,8 @@ import pytest
 
 from devcluster import Cluster, ControlPlane
 from devcluster.waiting import until
-from tests.manifests.support import ACCOUNT, NAME, NAMESPACE, OVERLAYS, ROOT, Replica, container, get, one
+from testbed.deployment import ACCOUNT, NAME, ROOT, container_of
+from tests.manifests.support import NAMESPACE, OVERLAYS, PodReplica, get, one
 
 Documents = list[dict[str, Any]]
 
@@ -154,7 +155,7 @@ def test_nobody_else_uses_the_priority(cluster: Cluster, deployed: Documents, na
 
     for where in (namespace, NAMESPACE):
         cluster.kubectl("create", "serviceaccount", "other", f"--namespace={where}")
-        said = until("the policy to be in force", lambda w=where: pod(w, serviceAccountName="other"))
+        said = until("the policy to be in force", lambda w=where: pod(w, serviceAccountName="other"))  # type: ignore[misc]
         assert "only pods of system:serviceaccount:kopf-ha-ipam:kopf-ha-ipam use the PriorityClass" in said
         assert pod(where, serviceAccountName="other", priorityClassName="") == ""
     assert pod(NAMESPACE, serviceAccountName=NAME) == ""
@@ -225,7 +226,7 @@ def test_a_replica_does_all_its_work_with_what_is_granted_and_uses_all_of_it(
     def until_it(what: str, check: Callable[[], Any]) -> Any:
         return until(what, check, watched=[running])
 
-    running = Replica(cluster, deployment, first, tmp_path)
+    running = PodReplica(cluster, deployment, first, tmp_path)
     with running:
         until_it("the barrier", lambda: re.search(r"barrier: \d+ deciding objects stamped", running.log))
         lease = get(cluster, "lease", NAME, f"--namespace={NAMESPACE}")
@@ -233,8 +234,8 @@ def test_a_replica_does_all_its_work_with_what_is_granted_and_uses_all_of_it(
         assert lease["spec"]["holderIdentity"].startswith(f"{meta['name']}_{meta['uid']}_")
 
         for probe in ("startup", "readiness", "liveness"):
-            http = container(deployment)[f"{probe}Probe"]["httpGet"]
-            until_it(f"the {probe} probe", lambda http=http: running.ask(http["port"], http["path"])[0] == 200)
+            http = container_of(deployment)[f"{probe}Probe"]["httpGet"]
+            until_it(f"the {probe} probe", lambda http=http: running.ask(http["port"], http["path"])[0] == 200)  # type: ignore[misc]
         assert f'leader_election_master_status{{name="{NAME}"}} 1.0' in running.ask("metrics", "/metrics")[1]
 
         spec = {"cidr": "10.77.0.0/28", "gateway": "10.77.0.1"}
@@ -259,7 +260,7 @@ def test_a_replica_does_all_its_work_with_what_is_granted_and_uses_all_of_it(
         *("patch", "configmap", child["metadata"]["name"], f"--namespace={namespace}", "--type=merge"),
         *("-p", '{"data": {"ADDRESS": "10.77.0.9"}}'),
     )
-    running = Replica(cluster, deployment, second, tmp_path)
+    running = PodReplica(cluster, deployment, second, tmp_path)
     with running:
         until_it(
             "the child to be corrected",
@@ -316,7 +317,7 @@ def requests(plane: ControlPlane) -> tuple[set[tuple[str, str]], list[dict[str, 
 
 def test_election_requests_have_their_own_priority(cluster: Cluster, deployed: Documents, tmp_path: Path) -> None:
     schema = get(cluster, "flowschema", f"{NAME}-election")["metadata"]["uid"]
-    token = Replica(cluster, one(deployed, "Deployment"), replicas(cluster)[0], tmp_path).token
+    token = PodReplica(cluster, one(deployed, "Deployment"), replicas(cluster)[0], tmp_path).token
 
     def matched() -> bool:
         # the answer's headers name the schema that took the request; whether there is a Lease matters not

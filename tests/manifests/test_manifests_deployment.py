@@ -9,7 +9,8 @@ from click.testing import CliRunner
 
 from kopf_ha import cli
 from kopf_ha.settings import Settings
-from tests.manifests.support import NAME, NAMESPACE, ROOT, container, environment, last_command
+from testbed.deployment import NAME, ROOT, container_of
+from tests.manifests.support import NAMESPACE, environment, last_command
 
 POD = {"metadata": {"name": "kopf-ha-ipam-5d9-x2x", "uid": "0b1c", "namespace": NAMESPACE}}
 #: Read by others: the reference operator itself.
@@ -46,13 +47,13 @@ def test_no_variable_is_misspelt(deployment: dict[str, Any]) -> None:
     # the identity would be the same for all replicas
     own = {f.name for f in fields(Settings)} - {"identity", "pod_uid"}
     known = {f"KOPF_HA_{name.upper()}" for name in own} | OTHERS
-    given = {v["name"] for v in container(deployment)["env"]}
+    given = {v["name"] for v in container_of(deployment)["env"]}
     assert given - known == {"POD_NAMESPACE", "POD_NAME", "POD_UID"}
 
 
 @pytest.mark.parametrize("where", ["deployment", "image"])
 def test_options_are_those_of_the_command(deployment: dict[str, Any], where: str) -> None:
-    command, *args = container(deployment)["args"] if where == "deployment" else last_command()
+    command, *args = container_of(deployment)["args"] if where == "deployment" else last_command()
     assert command == "run"
     told = CliRunner().invoke(cli.main, ["run", "--help"])
     assert told.exit_code == 0

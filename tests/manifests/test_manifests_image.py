@@ -10,7 +10,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from tests.manifests.support import ROOT, container, image_environment, instructions, stages
+from testbed.deployment import ROOT, container_of
+from tests.manifests.support import image_environment, instructions, stages
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def test_a_user_without_a_name_is_named_for_kopf() -> None:
 def test_signals_reach_the_process() -> None:
     assert json.loads(last("ENTRYPOINT")) == ["kopf-ha"]  # no shell in between
     args = json.loads(last("CMD"))
-    assert args[: len(container(deployment())["args"])] == container(deployment())["args"]
+    assert args[: len(container_of(deployment())["args"])] == container_of(deployment())["args"]
 
 
 def test_what_is_copied_exists_and_is_not_ignored() -> None:
@@ -94,6 +95,6 @@ def test_pins_are_what_pyproject_asks_for(pyproject: dict[str, Any]) -> None:
 def test_one_version_everywhere(pyproject: dict[str, Any]) -> None:
     version = pyproject["project"]["version"]
     kustomization = yaml.safe_load((ROOT / "deploy/default/kustomization.yaml").read_text())
-    assert container(deployment())["image"] == f"kopf-ha-ipam:{version}"
+    assert container_of(deployment())["image"] == f"kopf-ha-ipam:{version}"
     assert kustomization["images"] == [{"name": "kopf-ha-ipam", "newTag": version}]
     assert kustomization["labels"][0]["pairs"] == {"app.kubernetes.io/version": version}

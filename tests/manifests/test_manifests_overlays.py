@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from devcluster import Binaries
 from kopf_ha.manifests.command import manifests
 from kopf_ha.settings import Settings
-from tests.manifests.support import ENTRIES, NAME, NAMESPACE, ROOT, built, container, environment, one
+from testbed.deployment import NAME, ROOT, container_of
+from tests.manifests.support import ENTRIES, NAMESPACE, built, environment, one
 
 Documents = list[dict[str, Any]]
 
@@ -86,8 +87,8 @@ def test_the_overlay_of_the_page(binaries: Binaries, tmp_path: Path) -> None:
     assert strangers(documents) == []
     assert {"ServiceMonitor", "PrometheusRule"} <= {d["kind"] for d in documents}
     deployment = one(documents, "Deployment")
-    assert container(deployment)["image"] == "registry.example/kopf-ha-ipam:0.1.0"
-    assert container(deployment)["resources"]["limits"]["memory"] == "1Gi"
+    assert container_of(deployment)["image"] == "registry.example/kopf-ha-ipam:0.1.0"
+    assert container_of(deployment)["resources"]["limits"]["memory"] == "1Gi"
     assert zones(deployment)["minDomains"] == 3
 
 
@@ -135,7 +136,7 @@ def test_all_is_labelled_and_in_its_namespace(documents: Documents) -> None:
 def test_selectors_and_ports_are_those_of_the_pods(documents: Documents) -> None:
     template = one(documents, "Deployment")["spec"]["template"]
     labels = template["metadata"]["labels"]
-    ports = {p["name"]: p["containerPort"] for p in container(one(documents, "Deployment"))["ports"]}
+    ports = {p["name"]: p["containerPort"] for p in container_of(one(documents, "Deployment"))["ports"]}
     assert ports == {"metrics": 8080, "health": 8081}
 
     service = one(documents, "Service", f"{NAME}-metrics")
@@ -172,18 +173,18 @@ def test_the_program_listens_where_the_ports_are(documents: Documents, monkeypat
     for name, value in environment(deployment, POD).items():
         monkeypatch.setenv(name, value)
     settings = Settings.from_env()  # raises on durations that do not go together
-    ports = {p["name"]: p["containerPort"] for p in container(deployment)["ports"]}
+    ports = {p["name"]: p["containerPort"] for p in container_of(deployment)["ports"]}
     assert settings.metrics_port == ports["metrics"]
     assert settings.health_port == ports["health"]
     grace = deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
     assert grace > 2 * settings.drain_timeout + settings.renew_deadline
     # a leader that is late ends in order by itself before it is killed
-    liveness = container(deployment)["livenessProbe"]
+    liveness = container_of(deployment)["livenessProbe"]
     assert liveness["periodSeconds"] * (liveness["failureThreshold"] - 1) > settings.lease_duration
 
 
 def test_probes_ask_what_is_meant(documents: Documents) -> None:
-    of = container(one(documents, "Deployment"))
+    of = container_of(one(documents, "Deployment"))
     asked = {kind: of[f"{kind}Probe"]["httpGet"] for kind in ("startup", "readiness", "liveness")}
     assert asked == {
         "startup": {"path": "/livez", "port": "health"},
@@ -201,7 +202,7 @@ def test_replicas_give_way_to_the_system_only(documents: Documents) -> None:
 
 def test_a_node_that_does_not_count_local_storage_takes_the_pods(documents: Documents) -> None:
     # a limit without a request would be the request
-    resources = container(one(documents, "Deployment"))["resources"]
+    resources = container_of(one(documents, "Deployment"))["resources"]
     assert resources["requests"]["ephemeral-storage"] == "0"
     assert "ephemeral-storage" in resources["limits"]
     assert "cpu" not in resources["limits"]

@@ -11,7 +11,8 @@ import pytest
 
 from devcluster import Binaries, Cluster, ControlPlane, Process, components
 from devcluster.waiting import until
-from tests.manifests.support import NAME, ROOT, built, get, one
+from testbed.deployment import NAME, ROOT
+from tests.manifests.support import built, get, one
 
 ZONES = ("a", "b", "c")
 #: Keeps other tests' pods away.

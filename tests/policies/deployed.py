@@ -6,61 +6,41 @@ Its replicas have the credentials of pods, so that a write that the policies ref
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from devcluster import Binaries, ControlPlane, PodIdentity, Process
+from devcluster import Binaries, ControlPlane, PodIdentity
 from devcluster.waiting import until
-from tests.policies.fenced import ROOT
-
-NAME = "kopf-ha-ipam"
-
-
-class Operator(Process):
-    """One container of a pod; a second one is that container, restarted."""
-
-    def __init__(
-        self, plane: ControlPlane, pod: PodIdentity, log: Path, *args: str, launcher: Path | None = None, **env: str
-    ) -> None:
-        environment = os.environ | {
-            "KUBECONFIG": str(plane.kubeconfig_for(pod.token, name=pod.name)),
-            "PYTHONPATH": str(ROOT / "operator"),
-            "POD_NAME": pod.name,
-            "POD_UID": pod.uid,
-            "POD_NAMESPACE": NAME,
-            "KOPF_HA_IPAM_QUARANTINE": "1",
-            **env,
-        }
-        start = [str(launcher)] if launcher else ["-m", "kopf_ha"]
-        argv = [
-            sys.executable, *start, "run", "-A", "-m", "kopf_ha_ipam.handlers",
-            "--deciding=addresspools.ipam.kopf-ha.dev", f"--lease-name={NAME}", "--lease-duration=3",
-            "--renew-deadline=2", "--retry-period=0.5", "--after-loss=follow", *args,
-        ]  # fmt: skip
-        super().__init__(log.stem, argv, environment, log)
-        self.log = log
+from testbed.deployment import NAME, ROOT
+from testbed.replica import IPAM, KOPF_HA, Replica, as_pod
 
 
 class World:
+    """A control plane with everything in deploy/ and one pool, and replicas with the credentials of pods."""
+
     def __init__(self, plane: ControlPlane, folder: Path) -> None:
         self.plane, self.folder = plane, folder
-        self.running: list[Operator] = []
-        self.logs: list[Path] = []
+        self.running: list[Replica] = []
+        self.all: list[Replica] = []  #: ended ones, too
 
-    def start(self, pod: PodIdentity, *args: str, **options: Any) -> Operator:
-        made = Operator(self.plane, pod, self.folder / f"{pod.name}-{len(self.logs)}.log", *args, **options)
-        self.logs.append(made.log)
+    def start(self, pod: PodIdentity, *args: str, launcher: Path | None = None, **env: str) -> Replica:
+        """Start one container of a pod; a second one is that container, restarted."""
+        name = f"{pod.name}-{len(self.all)}"
+        config = self.plane.kubeconfig_for(pod.token, name=pod.name)
+        arguments = [*IPAM, f"--lease-name={NAME}", *args]
+        env = as_pod(pod, NAME) | {"KOPF_HA_IPAM_QUARANTINE": "1"} | env
+        program = (launcher,) if launcher else KOPF_HA
+        made = Replica(name, config, arguments, self.folder / f"{name}.log", env=env, program=program)
+        self.all.append(made)
         self.running.append(made)
         made.start()
         return made
 
-    def kill(self, operator: Operator) -> None:
-        operator.kill()
-        self.running.remove(operator)
+    def kill(self, replica: Replica) -> None:
+        replica.kill()
+        self.running.remove(replica)
 
     def list(self, kind: str, *args: str) -> list[dict[str, Any]]:
         return list(json.loads(self.plane.kubectl("get", kind, "-o", "json", *args).stdout)["items"])
@@ -85,7 +65,7 @@ class World:
         until(f"{count} claims to be bound", check, watched=self.running)
 
     def check_nothing_was_refused(self) -> None:
-        said = [line for log in self.logs for line in log.read_text().splitlines() if "refused" in line]
+        said = [line for replica in self.all for line in replica.log.splitlines() if "refused" in line]
         assert said == []
 
 
@@ -111,5 +91,5 @@ def deployed(binaries: Binaries, tmp_path: Path) -> Iterator[World]:
         try:
             yield made
         finally:
-            for operator in list(made.running):
-                made.kill(operator)
+            for replica in list(made.running):
+                made.kill(replica)

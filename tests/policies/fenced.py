@@ -8,81 +8,22 @@ from __future__ import annotations
 
 import copy
 import itertools
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import requests
 import yaml
 
 from devcluster import Cluster
 from devcluster.waiting import until
 from kopf_ha.core.token import Stamp
 from kopf_ha.manifests import Child, Description, Kind, policies, render
+from testbed.deployment import ROOT
+from tests.kit.client import MERGE, Client, administrator
 
-ROOT = Path(__file__).parents[2]
 GROUP = "fenced.kopf-ha.dev"
 POOLS = f"/apis/{GROUP}/v1/fencedpools"
-MERGE, STRATEGIC = "application/merge-patch+json", "application/strategic-merge-patch+json"
-JSON_PATCH, APPLY = "application/json-patch+json", "application/apply-patch+yaml"
 LABEL = ("app.kubernetes.io/managed-by", "fenced-test")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the API server said."""
-
-    status: int
-    body: dict[str, Any]
-
-    @property
-    def message(self) -> str:
-        return str(self.body.get("message") or "")
-
-    @property
-    def ok(self) -> bool:
-        return self.status < 300
-
-    @property
-    def by(self) -> str:
-        """Who refused: the policy's name, `schema`, or nothing."""
-        found = re.search(r"ValidatingAdmissionPolicy '([^']+)'", self.message)
-        return found[1] if found else "schema" if self.status == 422 and "fencing stamp" in self.message else ""
-
-
-@dataclass
-class Client:
-    """A bearer of a token, who sends what it likes."""
-
-    server: str
-    ca: Path | None
-    token: str
-    pod: str = ""
-    uid: str = ""
-    session: requests.Session | None = None
-
-    def __call__(self, method: str, path: str, body: Any = None, content_type: str = "application/json") -> Answer:
-        self.session = self.session or requests.Session()
-        got = self.session.request(
-            method,
-            self.server + path,
-            data=None if body is None else json.dumps(body),
-            headers={"Authorization": f"Bearer {self.token}", "Content-Type": content_type},
-            verify=str(self.ca) if self.ca else True,
-            timeout=30,
-        )
-        return Answer(got.status_code, got.json())
-
-    def must(self, method: str, path: str, body: Any = None, content_type: str = "application/json") -> dict[str, Any]:
-        answer = self(method, path, body, content_type)
-        assert answer.ok, f"{method} {path}: {answer.status} {answer.message}"
-        return answer.body
-
-    def stamp(self, token: int, lease: str) -> Stamp:
-        return Stamp(token, f"{self.pod}_{self.uid}_1", lease, self.uid)
 
 
 def described(namespace: str) -> Description:
@@ -110,20 +51,18 @@ class Fenced:
         self.claims = f"/apis/{GROUP}/v1/namespaces/{namespace}/fencedclaims"
         self.children = f"/api/v1/namespaces/{namespace}/configmaps"
         self.description = described(namespace)
+        self.admin = administrator(cluster)
         self._numbers = itertools.count(1)
 
     # --- setting up and taking down
 
     def install(self) -> None:
-        """Make the kinds, the accounts and the policies, and wait until these are in force."""
-        for account, role in (("operator", "cluster-admin"), ("boss", "cluster-admin")):
-            self.cluster.kubectl("create", "serviceaccount", account, "-n", self.namespace)
-            who = f"--serviceaccount={self.namespace}:{account}"
-            self.cluster.kubectl("create", "clusterrolebinding", self._binding(account), f"--clusterrole={role}", who)
+        """Make the kinds, the account and the policies, and wait until these are in force."""
+        self.cluster.kubectl("create", "serviceaccount", "operator", "-n", self.namespace)
+        who = f"--serviceaccount={self.namespace}:operator"
+        self.cluster.kubectl("create", "clusterrolebinding", self._binding, "--clusterrole=cluster-admin", who)
         self.cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(crds()))
         self.cluster.wait_established()
-        token = self.cluster.kubectl("create", "token", "boss", "-n", self.namespace, "--duration=2h").stdout.strip()
-        self.admin = Client(self.cluster.servers[0], self.cluster.ca_file, token)
         self.old, self.new, self.third = (self.pod(name) for name in ("old", "new", "third"))
         self.bare = Client(
             self.cluster.servers[0],
@@ -167,15 +106,15 @@ class Fenced:
         names = [c["metadata"]["name"] for c in crds()]
         self.cluster.kubectl("delete", "crd", *names, "--wait=false", check=False)
         self.cluster.kubectl("wait", "--for=delete", *(f"crd/{n}" for n in names), check=False)
-        for account in ("operator", "boss"):
-            self.cluster.kubectl("delete", "clusterrolebinding", self._binding(account), check=False)
+        self.cluster.kubectl("delete", "clusterrolebinding", self._binding, check=False)
 
     def pod(self, name: str) -> Client:
         made = self.cluster.pod_identity(self.namespace, "operator", name)
         return Client(self.cluster.servers[0], self.cluster.ca_file, made.token, name, made.uid)
 
-    def _binding(self, account: str) -> str:
-        return f"{self.namespace}-{account}"
+    @property
+    def _binding(self) -> str:
+        return f"{self.namespace}-operator"
 
     # --- objects
 
@@ -269,7 +208,3 @@ def changed(body: Mapping[str, Any], **spec: Any) -> dict[str, Any]:
     made = copy.deepcopy(dict(body))
     made["spec"] |= spec
     return made
-
-
-__all__ = ["APPLY", "GROUP", "JSON_PATCH", "LABEL", "MERGE", "POOLS", "ROOT", "STRATEGIC", "Answer", "Client", "Fenced",
-           "changed", "crds", "described"]  # fmt: skip

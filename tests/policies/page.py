@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tests.policies.fenced import Answer, Fenced
+from tests.kit.client import Answer
+from tests.policies.fenced import Fenced
 from tests.policies.refused import Row
 from tests.policies.unrefused import Case
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kopf_ha.core.token import Stamp
-from tests.policies.fenced import APPLY, GROUP, JSON_PATCH, MERGE, STRATEGIC, Answer, Client, Fenced, changed
+from tests.kit.client import APPLY, JSON_PATCH, MERGE, STRATEGIC, Answer, Client
+from tests.policies.fenced import GROUP, Fenced, changed
 
 Attempt = Callable[[Client, str, dict[str, Any]], Answer]
 TOKENS = {"old": 7, "new": 8}

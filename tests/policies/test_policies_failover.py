@@ -7,20 +7,15 @@ what refuses it is the token alone (I3, I5). The Lease lasts for longer than the
 from __future__ import annotations
 
 import json
-import re
-from pathlib import Path
 from typing import Any
 
 from devcluster.waiting import until
 from judge import Expectations, judge, read_history
-from tests.policies.deployed import NAME, Operator, World
+from testbed.deployment import NAME
+from tests.kit.ipam import FAULTY
+from tests.policies.deployed import World
 
-LAUNCHER = Path(__file__).parents[1] / "ipam" / "launcher.py"
 LONG = ("--lease-duration=600", "--renew-deadline=400")
-
-
-def said(operator: Operator, pattern: str) -> bool:
-    return re.search(pattern, operator.log.read_text()) is not None
 
 
 def exclude(world: World, *addresses: str) -> None:
@@ -35,18 +30,18 @@ def addresses(world: World) -> dict[str, Any]:
 
 def test_a_leader_whose_pod_was_deleted_by_force_wakes_up(world: World) -> None:
     one, two = (world.plane.pod_identity(NAME, NAME, name) for name in ("one", "two"))
-    old = world.start(one, *LONG, launcher=LAUNCHER, IPAM_STOP_BEFORE="/addresspools/ /x/")
-    until("it to lead", lambda: said(old, r"barrier: \d+ deciding"), watched=[old])
+    old = world.start(one, *LONG, launcher=FAULTY, IPAM_STOP_BEFORE="/addresspools/ /x/")
+    until("it to lead", lambda: old.said(r"barrier: \d+ deciding"), watched=[old])
     new = world.start(two, *LONG)
-    until("the other one to follow", lambda: said(new, "new leader: one_"), watched=[new])
+    until("the other one to follow", lambda: new.said("new leader: one_"), watched=[new])
     world.claims("x")
-    until("the leader to freeze with x decided", lambda: said(old, "frozen before"))
+    until("the leader to freeze with x decided", lambda: old.said("frozen before"))
     # Until then the address that it decided on is not to be had.
     exclude(world, "10.77.0.1")
 
     world.plane.kubectl("delete", "pod", "one", "-n", NAME, "--force", "--grace-period=0")
-    until("the other one to lead", lambda: said(new, "leading: token 2"), watched=[new])
-    assert said(new, "Pod one is gone: taking over from one_.* without waiting")
+    until("the other one to lead", lambda: new.said("leading: token 2"), watched=[new])
+    assert new.said("Pod one is gone: taking over from one_.* without waiting")
     until("x to be bound", lambda: addresses(world)["x"], watched=[new])
     assert addresses(world) == {"x": "10.77.0.2"}
     exclude(world)
@@ -57,7 +52,7 @@ def test_a_leader_whose_pod_was_deleted_by_force_wakes_up(world: World) -> None:
     world.running.remove(old)
     old.resume()
     until("the old one to end", lambda: not old.running)
-    assert said(old, "refused by (precondition|server), token 1")
+    assert old.said("refused by (precondition|server), token 1")
     assert addresses(world) == {"x": "10.77.0.2", "y": "10.77.0.1"}
     world.claims("z")
     world.until_bound(3)

@@ -14,8 +14,8 @@ from kopf_ha.core.refusal import RULE_MESSAGE, Refusal, refusal_of
 from kopf_ha.core.target import Target
 from kopf_ha.manifests import Description, Kind, policies, schema_fragment
 from kopf_ha.manifests.command import manifests
+from testbed.deployment import ROOT
 from tests.core.fake_api import denied
-from tests.policies.fenced import ROOT
 
 #: How the reference operator's manifests are written.
 REFERENCE = [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.policies.deployed import NAME, World
+from testbed.deployment import NAME
+from tests.policies.deployed import World
 
 
 def test_the_reference_operator_behind_its_policies(world: World) -> None:

@@ -16,7 +16,8 @@ from kopf_ha.core.refusal import RULE_MESSAGE, Refusal, about_tokens, refusal_of
 from kopf_ha.core.target import Target
 from kopf_ha.core.wire import Request, Response
 from kopf_ha.errors import Denied, StaleLeader
-from tests.policies.fenced import GROUP, MERGE, Answer, Client, Fenced
+from tests.kit.client import MERGE, Answer, Client
+from tests.policies.fenced import GROUP, Fenced
 from tests.policies.refused import Attempts
 
 #: What the current leader's pod is refused by rules that are not about tokens.

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 
-from tests.policies.fenced import ROOT, Fenced
+from testbed.deployment import ROOT
+from tests.policies.fenced import Fenced
 from tests.policies.page import page
 from tests.policies.refused import Attempts
 from tests.policies.unrefused import Cases

@@ -19,7 +19,8 @@ from kopf_ha.manifests.lease import DESCRIBE
 from kopf_ha.manifests.policies import all_policies
 from kopf_ha.run.selftest import SelfTest
 from kopf_ha.settings import Settings
-from tests.policies.fenced import GROUP, MERGE, POOLS, Client, Fenced, crds, described
+from tests.kit.client import MERGE, Client
+from tests.policies.fenced import GROUP, POOLS, Fenced, crds, described
 
 KIND = f"fencedpools.{GROUP}"
 

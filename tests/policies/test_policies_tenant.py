@@ -12,7 +12,8 @@ from typing import Any
 
 from devcluster import ControlPlane
 from devcluster.waiting import until
-from tests.policies.deployed import NAME, World
+from testbed.deployment import NAME
+from tests.policies.deployed import World
 
 RIGHTS = """
 apiVersion: v1
@@ -146,4 +147,4 @@ def test_what_a_tenant_does_costs_nobody_else_anything(world: World) -> None:
     until("addresses to come back", lambda: records("later") == {"foreign", "elsewhere", "held"})
     until("short ones to be gone", lambda: records("pool") == {"first", "second", "kept"})
     assert leader.running
-    assert "term 1 of" not in leader.log.read_text(), "the term ended"
+    assert "term 1 of" not in leader.log, "the term ended"

@@ -11,7 +11,8 @@ import pytest
 
 from devcluster.waiting import until
 from kopf_ha.core.token import ANNOTATION_HOLDER, ANNOTATION_LEASE, ANNOTATION_POD_UID, ANNOTATION_TOKEN
-from tests.policies.fenced import APPLY, GROUP, JSON_PATCH, LABEL, MERGE, Fenced, changed
+from tests.kit.client import APPLY, JSON_PATCH, MERGE
+from tests.policies.fenced import GROUP, LABEL, Fenced, changed
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tests.policies.fenced import MERGE, POOLS, Answer, Client, Fenced
+from tests.kit.client import MERGE, Answer, Client
+from tests.policies.fenced import POOLS, Fenced
 
 
 @dataclass(frozen=True)

@@ -18,22 +18,15 @@ from devcluster import Cluster
 from devcluster.waiting import until
 from kopf_ha import adapters
 from kopf_ha.settings import Settings
+from tests.kit.world import apply_kinds
 from tests.run.support import GROUP, LONG, MERGE, Marks, Policy, Replica, Running, World, crd
 
 
 @pytest.fixture(scope="session")
 def kinds(cluster: Cluster) -> Cluster:
     """Root (deciding), Thing, and Bare, which has no stamp in its schema."""
-    made = [crd("Root"), crd("Thing"), crd("Bare", fencing=False)]
-    cluster.kubectl("apply", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": made}))
-    for plural in ("roots", "things", "bares"):
-        # Until then lists answer 404 or 429.
-        until(f"{plural} to be served", lambda p=plural: _served(cluster, p))
+    apply_kinds(cluster, crd("Root"), crd("Thing"), crd("Bare", fencing=False))
     return cluster
-
-
-def _served(cluster: Cluster, plural: str) -> bool:
-    return cluster.kubectl("get", f"{plural}.{GROUP}", "-A", check=False).returncode == 0
 
 
 @pytest.fixture
@@ -49,10 +42,10 @@ def world(
     monkeypatch.setattr(rest.RESTClientObject, "request", rest.RESTClientObject.request)
     monkeypatch.setattr(KubernetesHTTPAdapter, "_do_send", KubernetesHTTPAdapter._do_send)
     caplog.set_level(logging.INFO)
-    here = World(namespace, kinds.kubeconfig)
+    here = World(kinds, namespace)
     adapters.install()
     yield here
-    here.clear()
+    here.clear("roots", "things")
 
 
 @pytest.fixture
@@ -87,6 +80,7 @@ def replica(world: World, tmp_path: Path) -> Iterator[Callable[..., Replica]]:
     yield start
     for one in made:
         one.kill()
+        print(f"--- {one.name}", one.log, sep="\n")  # pytest shows it on failure
 
 
 @pytest.fixture
@@ -123,7 +117,7 @@ def policy(kinds: Cluster, world: World) -> Iterator[Policy]:
         body = {"status": {"x": 1}} if sub else {"spec": {"x": 1}}
         until(
             "the policy to be in force",
-            lambda: world.api.request("PATCH", path, body, MERGE).status in (403, 422),
+            lambda: world.api("PATCH", path, body, MERGE).status in (403, 422),
             LONG,
         )
 

@@ -31,7 +31,7 @@ class Pod:
         self.world.ask("DELETE", f"{self.path}/mine")
 
     def drop(self) -> None:
-        self.world.api.request("PATCH", f"{self.path}/mine", {"metadata": {"finalizers": None}}, MERGE)
+        self.world.api("PATCH", f"{self.path}/mine", {"metadata": {"finalizers": None}}, MERGE)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def vitals(phase: str = "following", signs: dict[str, Any] | None = None, **more
 
 
 def leads(**more: Any) -> Vitals:
-    given = {"grant": grant(), "began": NOW - 100, "signs": {"beat": NOW - 1}} | more
+    given: dict[str, Any] = {"grant": grant(), "began": NOW - 100, "signs": {"beat": NOW - 1}} | more
     return vitals("leading", **given)
 
 

@@ -24,7 +24,7 @@ from kopf_ha.run.logs import TermFields, configure, speaking_for
 from kopf_ha.run.quiet import hush
 from kopf_ha.run.report import Report
 from kopf_ha.settings import Settings
-from tests.run.support import LONG, Replica, World
+from tests.run.support import Replica, World
 
 Start = Callable[..., Replica]
 
@@ -210,7 +210,7 @@ def test_a_term_that_was_lost_says_why_in_one_line(replica: Start, world: World)
 
 def test_configuration_errors_are_json_too(replica: Start, world: World) -> None:
     one = replica("", "op.py", "--log-format=json", env={"KUBECONFIG": "/nowhere"})
-    assert one.process.wait(LONG) == 1
+    assert one.wait() == 1
     (line,) = [json.loads(text) for text in one.log.splitlines()]
     assert "no credentials for a cluster" in line["message"]
 

@@ -16,7 +16,7 @@ HANDLING = """
 @kopf.on.create(GROUP, "v1", "things")
 async def made(patch, logger, **_):
     logger.info("HANDLING in term %s", kopf_ha.current_term().token)
-    await asyncio.sleep(3.5)
+    await asyncio.sleep(6.5)
     patch.spec["done"] = kopf_ha.current_term().remaining() > 0
 """
 
@@ -55,7 +55,7 @@ async def made(logger, **_):
 
 def test_a_second_signal_does_not_wait(replica: Start, world: World) -> None:
     world.create("Thing", "a")
-    one = replica(HANDLING.replace("3.5", "3600"), "op.py", "--drain-timeout=3600")
+    one = replica(HANDLING.replace("6.5", "3600"), "op.py", "--drain-timeout=3600")
     one.see("HANDLING")
     one.signal(signal.SIGTERM)
     one.see("stopping: SIGTERM")

@@ -200,7 +200,7 @@ def test_an_object_that_is_deleted_under_its_handler_goes(
     world.create("Thing", "a")
     running = run(handlers)
     marks.wait("gone")
-    until("the object to be gone", lambda: world.api.request("GET", path).status == 404, LONG)
+    until("the object to be gone", lambda: world.api("GET", path).status == 404, LONG)
     world.create("Thing", "later")
     until("another to be served", lambda: world.get("things", "later").get("status", {}).get("address"), LONG)
     assert "refused by server" in caplog.text

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
@@ -85,7 +86,7 @@ class Echo(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serves(handler: type[BaseHTTPRequestHandler] = Echo, **more: float) -> Iterator[int]:
+def serves(handler: type[BaseHTTPRequestHandler] = Echo, **more: Any) -> Iterator[int]:
     server = Server("health", free_port(), handler, **more)
     try:
         yield server.port

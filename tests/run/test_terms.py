@@ -68,7 +68,7 @@ def test_what_outlives_its_term_is_refused(run: Run, world: World, marks: Marks)
     handlers, again = registry(), threading.Event()
 
     def later() -> bool:
-        return kopf_ha.current_term().token != marks.all("seen")[0]
+        return bool(kopf_ha.current_term().token != marks.all("seen")[0])
 
     def by_pykube(name: str) -> None:
         api = pykube.HTTPClient(pykube.KubeConfig.from_env())

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from devcluster import Binaries, ControlPlane
-from tests.survival.support import Site, install_crds
+from tests.kit.ipam import install_crds
+from tests.survival.support import Site
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,6 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "operator"))
 from kopf_ha import settings
 
 IDENTITY = os.environ["SURVIVAL_IDENTITY"]
-settings.new_identity = lambda environ=None: (IDENTITY, "one-pod")  # type: ignore[assignment]
+settings.new_identity = lambda environ=None: (IDENTITY, "one-pod")
 
-runpy.run_path(str(Path(__file__).parents[1] / "ipam" / "launcher.py"), run_name="__main__")
+runpy.run_path(str(Path(__file__).parents[1] / "kit" / "faulty.py"), run_name="__main__")

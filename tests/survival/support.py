@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +11,18 @@ from kubernetes import config
 from devcluster import ControlPlane
 from judge import Expectations, History, Verdict, judge, read_history
 from kopf_ha._context import boottime
-from kopf_ha.api import Api
 from kopf_ha.core.grant import Grant
 from kopf_ha.election import Elector
 from kopf_ha.settings import Settings
-from tests.ipam.support import ROOT, Ipam, Operator
+from testbed.deployment import ROOT
+from testbed.replica import TIMES, Replica
+from tests.kit.ipam import LEASE, Ipam
+from tests.page import shell
 
-LEASE = "ipam-test"
-LAUNCHER = Path(__file__).parents[1] / "ipam" / "launcher.py"
 #: The number of the Lease before anybody led.
 BEFORE = 40
 #: Of Leases, in seconds.
-DURATION = 3
-
-
-def install_crds(plane: ControlPlane) -> None:
-    plane.kubectl("apply", "-k", str(ROOT / "crds"))
-    plane.wait_established()
-
-
-PATHS = {
-    "addresspool": "/apis/ipam.kopf-ha.dev/v1/addresspools",
-    "addressclaim": "/apis/ipam.kopf-ha.dev/v1/namespaces/{}/addressclaims",
-    "configmap": "/api/v1/namespaces/{}/configmaps",
-    "lease": "/apis/coordination.k8s.io/v1/namespaces/{}/leases",
-    "crd": "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
-}
+DURATION = TIMES["lease_duration"]
 
 
 class Site(Ipam):
@@ -49,63 +33,20 @@ class Site(Ipam):
     def __init__(self, plane: ControlPlane, namespace: str, folder: Path) -> None:
         super().__init__(plane, namespace, folder)
         self.plane = plane
-        self.api = Api(config.new_client_from_config(str(plane.kubeconfig)))
         self.since = int(self.read(f"/api/v1/namespaces/{namespace}")["metadata"]["resourceVersion"])
 
-    # Reading without kubectl, which costs more than all that it waits for.
-
-    def read(self, path: str) -> dict[str, Any]:
-        """Give what is there, nothing if there is nothing."""
-        answer = self.api.request("GET", path)
-        assert answer.ok or answer.status == 404, answer.message
-        return dict(answer.json) if answer.ok else {}
-
-    def path(self, kind: str) -> str:
-        return PATHS[kind.rstrip("s")].format(self.namespace)
-
-    def get(self, kind: str, name: str) -> dict[str, Any]:
-        return self.read(f"{self.path(kind)}/{name}")
-
-    def all(self, kind: str) -> list[dict[str, Any]]:
-        return list(self.read(self.path(kind))["items"])
-
-    def children(self) -> list[dict[str, Any]]:
-        return list(
-            self.read(f"{self.path('configmap')}?labelSelector=app.kubernetes.io/managed-by=kopf-ha-ipam")["items"]
-        )
-
-    # --- the Lease, by hand
-
-    @property
-    def lease(self) -> dict[str, Any]:
-        return dict(self.get("lease", LEASE).get("spec") or {})
-
-    @property
-    def lease_version(self) -> str:
-        return str(self.get("lease", LEASE)["metadata"]["resourceVersion"])
-
-    def make_lease(self, **spec: Any) -> None:
-        body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": LEASE}, "spec": spec}
-        self.kubectl("create", "-f", "-", input=json.dumps(body))
-
-    def edit_lease(self, **spec: Any) -> None:
-        self.kubectl("patch", "lease", LEASE, "--type=merge", "-p", json.dumps({"spec": spec}))
-
-    def drop_lease(self) -> None:
-        self.kubectl("delete", "lease", LEASE)
-
-    def end(self, operator: Operator) -> None:
+    def end(self, operator: Replica) -> None:
         """Let a replica end in order; it gives its Lease back."""
-        operator.must_run = False
+        self.expendable.add(operator)
         operator.stop()
 
-    def kill(self, operator: Operator) -> None:
-        operator.must_run = False
+    def kill(self, operator: Replica) -> None:
+        self.expendable.add(operator)
         operator.kill()
 
     # --- the beginning and the end of each story
 
-    def begin(self, name: str = "one", number: int = BEFORE, **more: Any) -> Operator:
+    def begin(self, name: str = "one", number: int = BEFORE, **more: Any) -> Replica:
         """Give a leader with token 41, one more than the number, which has bound claim x from pool p."""
         self.make_lease(leaseTransitions=number)
         one = self.operator(name, **more)
@@ -132,7 +73,7 @@ class Site(Ipam):
         """A term above this token works: pools and a new claim bear it, and nothing in the history is wrong."""
         self.apply(self.claim(claim, "p"))
         self.until_settled(claim)
-        number = self.lease["leaseTransitions"]
+        number = self.lease()["leaseTransitions"]
         assert above < self.token("addressclaim", claim) <= number
         assert above < self.token("addresspool", "p") <= number
         assert max(self.tokens()) <= number, "a stamp that the Lease does not know"
@@ -181,7 +122,7 @@ class Follower:
         self.now = boottime()
         self.grants: list[Grant] = []
         self.causes: list[str] = []
-        times = {"lease_duration": duration, "renew_deadline": duration * 2 / 3, "retry_period": 0.5}
+        times: dict[str, Any] = {"lease_duration": duration, "renew_deadline": duration * 2 / 3, "retry_period": 0.5}
         self.elector = Elector(
             Settings(lease_name=LEASE, lease_namespace=site.namespace, identity=identity, pod_uid="u", **times),
             lambda: config.new_client_from_config(str(site.cluster.kubeconfig)),
@@ -201,7 +142,7 @@ class Follower:
         return self.elector.leading
 
 
-def terms(operator: Operator) -> list[int]:
+def terms(operator: Replica) -> list[int]:
     """The tokens of a process's terms, in order."""
     return [int(n) for n in re.findall(r"leading: token (\d+)", operator.log)]
 
@@ -216,9 +157,4 @@ def shell_of_runbook(heading: str) -> list[str]:
 
 def run_shell(site: Site, command: str) -> str:
     """Run a command of the documentation as administrator."""
-    env = site.cluster.kubectl_env()
-    env |= {"KUBECONFIG": str(site.cluster.kubeconfig)}
-    env["PATH"] = f"{site.cluster.kubectl_path.parent}:{env['PATH']}"
-    done = subprocess.run(["bash", "-ec", command], env=env, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, f"{command}: {done.stderr}"
-    return done.stdout.strip()
+    return shell(site.plane, command, ROOT).strip()

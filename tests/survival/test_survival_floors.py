@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.ipam.support import address
+from tests.kit.ipam import address
 from tests.survival.support import BEFORE, Site, terms
 
 MINE = BEFORE + 1

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from devcluster.waiting import until
-from tests.ipam.support import LIMIT
+from testbed.replica import PATIENCE
 from tests.survival.support import BEFORE, Site, terms
 
 NAMED = Path(__file__).with_name("named.py")
@@ -19,7 +19,7 @@ def named(site: Site, name: str, **env: str) -> dict[str, Any]:
 
 def test_after_one_that_was_killed(site: Site) -> None:
     first = site.begin(**named(site, "first"))
-    assert site.lease["holderIdentity"] == "same_one-pod_1"
+    assert site.lease()["holderIdentity"] == "same_one-pod_1"
     site.kill(first)
     second = site.operator(**named(site, "second"))
     site.goes_on(MINE)
@@ -32,13 +32,13 @@ def test_after_one_that_is_paused_in_the_middle_of_a_write(site: Site) -> None:
     site.apply(site.claim("x1", "p"))
     site.until_reason("addressclaim", "x1", "PoolNotFound")
     site.apply(site.pool("p", cidr="10.80.0.0/28"))
-    until("it to freeze", lambda: first.said("frozen before"), LIMIT)
+    until("it to freeze", lambda: first.said("frozen before"), PATIENCE)
     second = site.operator(**named(site, "second"))
     site.until_ready("x1")
     site.goes_on(MINE)
     before = site.quiet()
     first.resume()
-    until("it to learn that it is lost", lambda: first.said(f"term {MINE} of .* is over"), LIMIT)
+    until("it to learn that it is lost", lambda: first.said(f"term {MINE} of .* is over"), PATIENCE)
     assert site.touched(before) == []
     assert terms(second) == [MINE + 1]
 
@@ -47,7 +47,7 @@ def test_two_live_processes(site: Site) -> None:
     """One leads, the other follows; when the first gives back, the second is above it."""
     first = site.begin(**named(site, "first"))
     second = site.operator(**named(site, "second"))
-    until("second to follow", lambda: second.said("new leader: same"), LIMIT)
+    until("second to follow", lambda: second.said("new leader: same"), PATIENCE)
     site.goes_on(BEFORE)
     assert terms(second) == []
     site.end(first)

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from devcluster.waiting import until
-from tests.ipam.support import KINDS, LIMIT, ROOT, Ipam
-from tests.survival.support import BEFORE, LAUNCHER, LEASE, Site, run_shell, shell_of_runbook, terms
+from testbed.deployment import ROOT
+from testbed.replica import PATIENCE
+from tests.kit.ipam import FAULTY, KINDS, LEASE, Ipam
+from tests.survival.support import BEFORE, Site, run_shell, shell_of_runbook, terms
 
 MINE = BEFORE + 1
 HUGE = 1_000_000_000
@@ -53,7 +55,7 @@ def test_while_a_leader_leads(site: Site) -> None:
     ]:
         deed(site)
         lost = f"lost: token {high}, .*{cause.format(high)}"
-        site.until(f"the leader to be lost by {deed.__name__}", lambda x=lost: one.said(x) or two.said(x))
+        site.until(f"the leader to be lost by {deed.__name__}", lambda x=lost: one.said(x) or two.said(x))  # type: ignore[misc]
         above = HUGE if deed is raised else high
         site.goes_on(above, claim=f"after-{deed.__name__}")
         assert max(terms(one) + terms(two)) == above + 1
@@ -66,7 +68,7 @@ def test_while_nobody_leads(site: Site) -> None:
     last, high = site.begin(), MINE
     for deed, low in [(deleted, 1), (recreated, 1), (lowered, 4)]:
         site.end(last)
-        assert not site.lease.get("holderIdentity")
+        assert not site.lease().get("holderIdentity")
         deed(site)
         last = site.operator(deed.__name__)
         site.goes_on(high, claim=f"after-{deed.__name__}")
@@ -78,17 +80,17 @@ def test_while_nobody_leads(site: Site) -> None:
 def test_while_the_leader_is_paused_in_the_middle_of_a_write(site: Site) -> None:
     """Its token is as high as any when it wakes, and its request, past all checks, is refused."""
     site.make_lease(leaseTransitions=BEFORE)
-    old = site.operator("old", launcher=LAUNCHER, IPAM_STOP_BEFORE="/addresspools/ /x1/")
+    old = site.operator("old", launcher=FAULTY, IPAM_STOP_BEFORE="/addresspools/ /x1/")
     site.apply(site.claim("x1", "p"))
     site.until_reason("addressclaim", "x1", "PoolNotFound")
     site.apply(site.pool("p", cidr="10.80.0.0/28"))
-    until("it to freeze", lambda: old.said("frozen before"), LIMIT)
+    until("it to freeze", lambda: old.said("frozen before"), PATIENCE)
     deleted(site)
     new = site.operator("new")
     site.goes_on(MINE)
     before = site.quiet()
     old.resume()
-    until("it to learn that it is lost", lambda: old.said(f"term {MINE} of .* is over"), LIMIT)
+    until("it to learn that it is lost", lambda: old.said(f"term {MINE} of .* is over"), PATIENCE)
     assert site.touched(before) == []
     assert new.said(f"leading: token {MINE + 1},")
     assert site.judged().ok, site.judged()
@@ -106,7 +108,7 @@ def test_a_number_that_cannot_be(site: Site) -> None:
         for each in (one, new):
             site.until(
                 f"{each.name} to say why nobody leads",
-                lambda e=each, w=what: e.said(f"WARNING.*cannot be used: leaseTransitions is {w}"),
+                lambda e=each, w=what: e.said(f"WARNING.*cannot be used: leaseTransitions is {w}"),  # type: ignore[misc]
             )
         site.apply(site.claim(f"waits-for-{what}", "p"))
         find, repair = shell_of_runbook("The Lease has no usable `leaseTransitions`")
@@ -129,7 +131,7 @@ def test_no_number_is_left(site: Site) -> None:
     site.vacate_lease()
     site.until("one to say so", lambda: one.said(f"no token is left: the highest so far is {LAST}"))
     site.apply(site.claim("waits", "p"))
-    assert site.lease["leaseTransitions"] == LAST
+    assert site.lease()["leaseTransitions"] == LAST
     site.end(one)
     begin_again(site, number=5)
     site.operator("new")
@@ -154,7 +156,7 @@ def begin_again(site: Site, number: int) -> None:
         for kind in KINDS:
             for item in site.all(kind):
                 if (item.get("status") or {}).get("fencing"):
-                    until("the rule to be out", lambda k=kind, n=item["metadata"]["name"]: lower(k, n))
+                    until("the rule to be out", lambda k=kind, n=item["metadata"]["name"]: lower(k, n))  # type: ignore[misc]
         for child in site.children():
             site.kubectl("patch", "configmap", child["metadata"]["name"], "--type=merge", "-p", note)
         site.edit_lease(leaseTransitions=number)
@@ -202,7 +204,7 @@ def test_the_namespace_of_the_lease_is_deleted_and_made_again(site: Site) -> Non
         site.cluster.kubectl("delete", "namespace", home.namespace)
         home.until("one to be lost", lambda: one.said(f"lost: token {highest}, .*was deleted"))
         for each in (one, two):
-            home.until("both to say why", lambda e=each: e.said("namespace .* does not exist: create it"))
+            home.until("both to say why", lambda e=each: e.said("namespace .* does not exist: create it"))  # type: ignore[misc]
         site.apply(site.claim("after", "p"))
         site.cluster.kubectl("create", "namespace", home.namespace)
         site.until_settled("after")

@@ -11,7 +11,8 @@ import pytest
 
 from devcluster import Binaries, ControlPlane
 from devcluster.waiting import until
-from tests.survival.support import BEFORE, Follower, Site, install_crds, terms
+from tests.kit.ipam import install_crds
+from tests.survival.support import BEFORE, Follower, Site, terms
 
 MINE = BEFORE + 1
 
@@ -110,9 +111,9 @@ def test_who_watches_from_a_revision_that_is_undone_sees_nothing(site: Site, tmp
     restore(site.plane, tmp_path / "copy")
     maps = site.path("configmap")
     now = site.read(maps)["metadata"]["resourceVersion"]
-    refused = site.api.request("GET", f"{maps}?resourceVersion={ahead}")
+    refused = site.api("GET", f"{maps}?resourceVersion={ahead}")
     assert (refused.status, "Too large resource version" in refused.message) == (504, True)
     site.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "seen"}})
     watch = maps + "?watch=1&timeoutSeconds=2&resourceVersion="
-    assert b'"name":"seen"' in site.api.request("GET", watch + now).body
-    assert b'"name":"seen"' not in site.api.request("GET", f"{watch}{ahead}").body
+    assert '"name":"seen"' in site.kubectl("get", "--raw", watch + now).stdout
+    assert '"name":"seen"' not in site.kubectl("get", "--raw", f"{watch}{ahead}").stdout

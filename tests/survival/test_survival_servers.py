@@ -20,10 +20,11 @@ from kopf_ha.core.grant import Grant
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Request, Response
 from kopf_ha.errors import Refused, StaleLeader
-from tests.ipam.support import LIMIT
+from testbed.replica import PATIENCE
+from tests.kit.ipam import FAULTY, LEASE
 from tests.policies.fenced import Fenced
 from tests.policies.refused import Attempts
-from tests.survival.support import BEFORE, LAUNCHER, LEASE, Site, terms
+from tests.survival.support import BEFORE, Site, terms
 
 MERGE, JSON_PATCH = "application/merge-patch+json", "application/json-patch+json"
 GROUP = "/apis/ipam.kopf-ha.dev/v1"
@@ -124,12 +125,12 @@ def writes(old: Writer, pool: str, claim: str, child: str) -> dict[str, tuple[An
 
 def test_the_same_refusals_at_whichever_server(site: Site, bearer: str) -> None:
     """Line 2: in flight on the revision that it knew, and after reading anew."""
-    told: list[dict[str, Any]] = []
+    told: list[dict[tuple[str, str], Any]] = []
     for n, servers in enumerate(SERVERS):
         old, new, paths = takeover(site, bearer, servers, n)
         before = [new.read(path) for path in paths]
         kept = dict(old.fence.known.objects._revisions)
-        answers: dict[str, Any] = {}
+        answers: dict[tuple[str, str], Any] = {}
         for what, write in writes(old, *paths).items():
             old.fence.known.objects._revisions.update(kept)
             answers[what, "in flight"] = old.refused(*write)
@@ -207,17 +208,17 @@ def test_a_leader_that_was_paused_in_the_middle_of_a_write(site: Site, bearer: s
     """The reference operator: the old one by the first server, the new one by the second."""
     by = [str(site.cluster.kubeconfig_for(bearer, server=n)) for n in (0, 1)]
     site.make_lease(leaseTransitions=BEFORE)
-    old = site.operator("old", launcher=LAUNCHER, IPAM_STOP_BEFORE="/addresspools/ /x1/", KUBECONFIG=by[0])
+    old = site.operator("old", launcher=FAULTY, IPAM_STOP_BEFORE="/addresspools/ /x1/", KUBECONFIG=by[0])
     site.apply(site.claim("x1", "p"))
     site.until_reason("addressclaim", "x1", "PoolNotFound")
     site.apply(site.pool("p", cidr="10.80.0.0/28"))
-    until("it to freeze", lambda: old.said("frozen before"), LIMIT)
+    until("it to freeze", lambda: old.said("frozen before"), PATIENCE)
     site.vacate_lease()
     new = site.operator("new", KUBECONFIG=by[1])
     site.goes_on(BEFORE + 1)
     before = site.quiet()
     old.resume()
-    until("it to learn that it is lost", lambda: old.said(f"term {BEFORE + 1} of .* is over"), LIMIT)
+    until("it to learn that it is lost", lambda: old.said(f"term {BEFORE + 1} of .* is over"), PATIENCE)
     assert site.touched(before) == []
     assert terms(new) == [BEFORE + 2]
 

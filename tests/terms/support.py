@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from devcluster.waiting import until
-from tests.run.support import LONG
+from testbed.replica import PATIENCE
 
 #: Appended lines are whole and in order, whichever process writes them.
 TRACING = """
@@ -38,6 +38,6 @@ class Trace:
         until(
             f"{count} × {what} {having} in the trace",
             lambda: len(self.all(what, **having)) >= count,
-            LONG,
+            PATIENCE,
         )
         return self.all(what, **having)[count - 1]

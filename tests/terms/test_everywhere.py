@@ -79,12 +79,12 @@ def reading(marks: Marks, server: kopf.WebhookServer, gate: threading.Event) -> 
         return {spec.get("key"): name}
 
     @kopf.on.validate(GROUP, "v1", "things", registry=made, id="unique")
-    def unique(spec: kopf.Spec, by_key: kopf.Index[str, str], **_: Any) -> None:
-        if spec.get("key") in by_key:
+    def unique(spec: kopf.Spec, **others: Any) -> None:
+        if spec.get("key") in others["by_key"]:
             raise kopf.AdmissionError(f"key {spec.get('key')} is taken", code=409)
 
     @kopf.on.event(GROUP, "v1", "things", registry=made)
-    def event(name: str, namespace: str, patch: kopf.Patch, **_: Any) -> None:
+    def event(name: str | None, namespace: str | None, patch: kopf.Patch, **_: Any) -> None:
         client = kubernetes.client.CustomObjectsApi(kubernetes.config.new_client_from_config())
         body = {"spec": {"by": "everywhere"}}
         write = client.patch_namespaced_custom_object

@@ -62,7 +62,8 @@ def test_nothing_to_run() -> None:
 
 
 def test_managed_webhook_configurations_are_refused(caplog: pytest.LogCaptureFixture) -> None:
-    registry, failures = new_registry(), []
+    registry = new_registry()
+    failures: list[Any] = []
     # the second waits for its turn and comes after all the others
     calls = iter((kopf.TemporaryError("later", delay=0.01), None))
 
@@ -84,7 +85,8 @@ def test_managed_webhook_configurations_are_refused(caplog: pytest.LogCaptureFix
 
 
 def test_a_webhook_without_a_server_ends_it() -> None:
-    registry, failures = new_registry(), []
+    registry = new_registry()
+    failures: list[Any] = []
     kopf.on.validate("things", registry=registry)(lambda **_: None)
     kopf.on.login(registry=registry)(nowhere)
     one, ended = make(registry, failures)

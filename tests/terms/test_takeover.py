@@ -97,8 +97,9 @@ def test_takeover(traced: Start, trace: Trace, world: World) -> None:
     world.create("Thing", "b", size=1, flaky=True)
     world.create("Thing", "d", size=1)
     one = traced("one", OPERATOR)
-    for what, having in [("timer", {}), *(("begins", {"daemon": d}) for d in DAEMONS)]:
-        trace.wait(what, token=1, **having)
+    trace.wait("timer", token=1)
+    for daemon in DAEMONS:
+        trace.wait("begins", token=1, daemon=daemon)
     for name in "abd":
         trace.wait("create", name=name)
     trace.wait("flaky", 3)

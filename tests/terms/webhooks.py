@@ -10,7 +10,7 @@ import trustme
 
 from devcluster import Cluster
 from devcluster.waiting import until
-from tests.run.support import LONG
+from testbed.replica import PATIENCE
 
 
 class Certificates:
@@ -34,4 +34,4 @@ def reject(cluster: Cluster, body: object) -> str:
 
 def until_rejected(cluster: Cluster, body: object, because: str) -> None:
     """Wait until the API server has learnt of the webhook: it does so within a second or so."""
-    until(f"{because!r} to be the answer", lambda: because in reject(cluster, body), LONG)
+    until(f"{because!r} to be the answer", lambda: because in reject(cluster, body), PATIENCE)

@@ -1,36 +1,70 @@
-"""What the tests of the reference operator share."""
+"""Replicas of the reference operator on a real control plane, and what an administrator sees of them."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from devcluster import Cluster, Process
+from devcluster import Cluster
 from devcluster.waiting import until
+from testbed.deployment import ROOT
+from testbed.replica import IPAM, KOPF_HA, PATIENCE, Replica
+from tests.kit.client import MERGE
+from tests.kit.world import World
 
-ROOT = Path(__file__).parents[2]
-API = "ipam.kopf-ha.dev/v1"
+GROUP = "ipam.kopf-ha.dev"
+API = f"{GROUP}/v1"
 KINDS = ("addressclaims", "addresspools")
-#: Generous: nothing here says how long something may take.
-LIMIT = 60.0
+LEASE = "ipam-test"
+#: Runs kopf-ha with a fault at a certain write.
+FAULTY = Path(__file__).with_name("faulty.py")
+#: Where the kinds are that tests ask for, by their plurals.
+PATHS = {
+    "addresspools": f"/apis/{API}/addresspools",
+    "addressclaims": f"/apis/{API}/namespaces/{{}}/addressclaims",
+    "configmaps": "/api/v1/namespaces/{}/configmaps",
+    "resourcequotas": "/api/v1/namespaces/{}/resourcequotas",
+    "leases": "/apis/coordination.k8s.io/v1/namespaces/{}/leases",
+    "namespaces": "/api/v1/namespaces",
+    "crds": "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+}
+ALIASES = {"apool": "addresspool", "aclaim": "addressclaim"}
 
 
-class Ipam:
-    """A cluster with the CRDs, one namespace, and operators."""
+def install_crds(cluster: Cluster) -> None:
+    """Make the operator's kinds."""
+    cluster.kubectl("apply", "-k", str(ROOT / "crds"))
+    cluster.wait_established()
+    served = ("get", "addresspools,addressclaims", "-A")
+    until("the CRDs to be served", lambda: cluster.kubectl(*served, check=False).returncode == 0)
+
+
+class Ipam(World):
+    """A cluster with the CRDs, one namespace, and operators.
+
+    Args:
+        cluster: the cluster.
+        namespace: for claims, and for the Lease.
+        folder: for logs.
+    """
 
     def __init__(self, cluster: Cluster, namespace: str, folder: Path) -> None:
-        self.cluster = cluster
-        self.namespace = namespace
+        super().__init__(cluster, namespace, GROUP, LEASE)
         self.folder = folder
-        self.operators: list[Operator] = []
+        self.operators: list[Replica] = []
+        #: Those that may end while the test waits for something.
+        self.expendable: set[Replica] = set()
 
     # objects
+
+    def path(self, plural: str, name: str = "", version: str = "v1") -> str:
+        """Give the path of a kind, by any of its names, or of one object."""
+        singular = plural.removesuffix("s")
+        path = PATHS[ALIASES.get(singular, singular) + "s"].format(self.namespace)
+        return f"{path}/{name}" if name else path
 
     def pool(self, name: str, **spec: Any) -> dict[str, Any]:
         return {"apiVersion": API, "kind": "AddressPool", "metadata": {"name": name}, "spec": spec}
@@ -39,24 +73,20 @@ class Ipam:
         meta = {"name": name, "namespace": self.namespace}
         return {"apiVersion": API, "kind": "AddressClaim", "metadata": meta, "spec": {"poolName": pool, **spec}}
 
-    def kubectl(self, *args: str, check: bool = True, input: str | None = None) -> subprocess.CompletedProcess[str]:
-        return self.cluster.kubectl("-n", self.namespace, *args, check=check, input=input)
-
     def apply(self, *objects: Mapping[str, Any], check: bool = True) -> subprocess.CompletedProcess[str]:
         many = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
         return self.kubectl("apply", "-f", "-", input=json.dumps(many), check=check)
 
-    def get(self, kind: str, name: str) -> dict[str, Any]:
+    def get(self, plural: str, name: str) -> dict[str, Any]:
         """Give the object, an empty one if it is not there."""
-        done = self.kubectl("get", kind, name, "-o", "json", "--ignore-not-found")
-        return dict(json.loads(done.stdout)) if done.stdout else {}
+        return self.read(self.path(plural, name))
 
     def all(self, kind: str) -> list[dict[str, Any]]:
-        return list(json.loads(self.kubectl("get", kind, "-o", "json").stdout)["items"])
+        return list(self.read(self.path(kind))["items"])
 
     def children(self) -> list[dict[str, Any]]:
-        done = self.kubectl("get", "configmap", "-l", "app.kubernetes.io/managed-by=kopf-ha-ipam", "-o", "json")
-        return list(json.loads(done.stdout)["items"])
+        label = "labelSelector=app.kubernetes.io/managed-by=kopf-ha-ipam"
+        return list(self.read(f"{self.path('configmaps')}?{label}")["items"])
 
     def delete(self, kind: str, *names: str, wait: bool = True) -> None:
         """Delete what is there; with `wait` until it is gone."""
@@ -65,7 +95,7 @@ class Ipam:
     # waiting
 
     def until(self, what: str, check: Callable[[], Any]) -> Any:
-        return until(what, check, LIMIT, watched=[o for o in self.operators if o.must_run])
+        return until(what, check, PATIENCE, watched=[o for o in self.operators if o not in self.expendable])
 
     def until_ready(self, *names: str) -> dict[str, str]:
         """Wait until the claims (all, if none are named) are bound, and give their addresses."""
@@ -100,28 +130,31 @@ class Ipam:
             same, before = versions == before, versions
             return same
 
-        until("writes to stop", check, LIMIT, every=1.5)
+        until("writes to stop", check, PATIENCE, every=1.5)
 
     # operators
 
-    def operator(self, name: str = "a", *, launcher: Path | None = None, **env: str) -> Operator:
-        """Start a replica. All of one test share a Lease."""
-        made = Operator(self, name, launcher, env)
+    def operator(self, name: str = "a", *, launcher: Path | None = None, **env: str) -> Replica:
+        """Start a replica, with a launcher in place of the command's. All of one test share a Lease."""
+        arguments = [*IPAM, f"--lease-name={LEASE}", f"--lease-namespace={self.namespace}"]
+        pod = {"POD_NAME": name, "POD_NAMESPACE": self.namespace, "KOPF_HA_IPAM_QUARANTINE": "1"}
+        log, program = self.folder / f"{name}.log", (launcher,) if launcher else KOPF_HA
+        made = Replica(name, self.cluster.kubeconfig, arguments, log, env=pod | env, program=program)
         self.operators.append(made)
+        if launcher:
+            self.expendable.add(made)
         made.start()
         return made
 
-    def until_leader(self, operator: Operator) -> None:
+    def until_leader(self, operator: Replica) -> None:
         def check() -> bool:
-            lease = self.get("lease", "ipam-test")
-            return str((lease.get("spec") or {}).get("holderIdentity") or "").startswith(f"{operator.name}_")
+            return str(self.lease().get("holderIdentity") or "").startswith(f"{operator.name}_")
 
-        until(f"{operator.name} to lead", check, LIMIT, watched=[operator])
+        until(f"{operator.name} to lead", check, PATIENCE, watched=[operator])
 
     def vacate_lease(self) -> None:
         """Spare the wait for the expiry, for a leader that is known to be dead or paused."""
-        patch = json.dumps({"spec": {"holderIdentity": ""}})
-        self.kubectl("patch", "lease", "ipam-test", "--type=merge", "-p", patch)
+        self.edit_lease(holderIdentity="")
 
     # the promise
 
@@ -135,48 +168,18 @@ class Ipam:
         published = {c["metadata"]["ownerReferences"][0]["uid"]: c["data"]["ADDRESS"] for c in self.children()}
         assert published == {c["metadata"]["uid"]: address(c) for c in claims if address(c)}
 
-    def clear(self) -> None:
-        """Stop operators and remove everything, finalizers or not."""
+    def clear(self, *plurals: str) -> None:
+        """Stop operators, show their logs and remove everything, finalizers or not."""
         for operator in self.operators:
             operator.kill()
             print(f"--- {operator.name}", *operator.log.splitlines()[-100:], sep="\n")  # pytest shows it on failure
-        for kind in KINDS:
-            found = json.loads(self.cluster.kubectl("get", kind, "-A", "-o", "json").stdout)["items"]
-            for item in found:
+        for kind in plurals or KINDS:
+            for item in self.read(f"/apis/{API}/{kind}").get("items", ()):  # of all namespaces
                 meta = item["metadata"]
-                where = [f"--namespace={meta['namespace']}"] if "namespace" in meta else []
-                patch = '{"metadata": {"finalizers": null}}'
-                self.cluster.kubectl("delete", kind, meta["name"], *where, "--wait=false", check=False)
-                self.cluster.kubectl("patch", kind, meta["name"], *where, "--type=merge", "-p", patch, check=False)
-
-
-class Operator(Process):
-    """One replica as a subprocess."""
-
-    def __init__(self, ipam: Ipam, name: str, launcher: Path | None, env: Mapping[str, str]) -> None:
-        start = [sys.executable, str(launcher)] if launcher else [sys.executable, "-m", "kopf_ha"]
-        argv = [
-            *start, "run", "-A", "-m", "kopf_ha_ipam.handlers", "--deciding=addresspools.ipam.kopf-ha.dev",
-            "--lease-name=ipam-test", f"--lease-namespace={ipam.namespace}", "--lease-duration=3", "--renew-deadline=2",
-            "--retry-period=0.5", "--after-loss=follow",
-        ]  # fmt: skip
-        environment = os.environ | {
-            "KUBECONFIG": str(ipam.cluster.kubeconfig),
-            "PYTHONPATH": str(ROOT / "operator"),
-            "POD_NAME": name,
-            "POD_NAMESPACE": ipam.namespace,
-            "KOPF_HA_IPAM_QUARANTINE": "1",
-            **env,
-        }
-        self.must_run = launcher is None
-        super().__init__(name, argv, environment, ipam.folder / f"{name}.log")
-
-    @property
-    def log(self) -> str:
-        return self.log_path.read_text() if self.log_path and self.log_path.exists() else ""
-
-    def said(self, pattern: str) -> bool:
-        return re.search(pattern, self.log) is not None
+                where = f"namespaces/{meta['namespace']}/" if "namespace" in meta else ""
+                path = f"/apis/{API}/{where}{kind}/{meta['name']}"
+                self.api("DELETE", path)
+                self.api("PATCH", path, {"metadata": {"finalizers": None}}, MERGE)
 
 
 def condition(body: Mapping[str, Any], field: str = "reason") -> str:

@@ -12,7 +12,8 @@ from devcluster import Progress, supervisor
 from devcluster.node import load_image
 from devcluster.state import StateDir
 from devcluster.supervisor import Size
-from tests.e2e.stage import ROOT, Stage
+from testbed.deployment import ROOT
+from testbed.stage import Stage
 
 
 @contextmanager

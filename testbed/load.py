@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import Any
 
 from devcluster.waiting import until
-from tests.e2e.stage import LIMIT, Stage
-from tests.e2e.watch import Watch
+from testbed.stage import LIMIT, Stage
+from testbed.watch import Watch
 
 NAMESPACE = "load"
 #: Claims at a time, and how many of them live.
@@ -65,7 +65,12 @@ class Load:
     def wait_for(self, more: int) -> None:
         """Wait until that many more claims got an address."""
         goal = len(self.bound_at) + more
-        until(f"{more} more claims to be bound", lambda: self.check() or len(self.bound_at) >= goal, LIMIT, 0.1)
+
+        def bound() -> bool:
+            self.check()
+            return len(self.bound_at) >= goal
+
+        until(f"{more} more claims to be bound", bound, LIMIT, 0.1)
 
     def settle(self) -> None:
         """Wait until every claim that lives has an address, one of its own, and the others are gone."""

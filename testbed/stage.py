@@ -20,11 +20,8 @@ from typing import Any
 import judge
 from devcluster.waiting import until
 from judge import audit
+from testbed.deployment import ACCOUNT, NAME, ROOT, SELECTOR
 
-ROOT = Path(__file__).parents[2]
-NAME = "kopf-ha-ipam"
-OPERATOR = f"app.kubernetes.io/name={NAME}"
-ACCOUNT = f"system:serviceaccount:{NAME}:{NAME}"
 #: Seconds; generous, since a test waits for what has to happen, however slow the machine is.
 LIMIT = 120.0
 
@@ -106,7 +103,7 @@ class Stage:
 
     def pods(self) -> list[dict[str, Any]]:
         """Give the replicas' pods."""
-        return list(self.get("pods", "-n", NAME, "-l", OPERATOR))
+        return list(self.get("pods", "-n", NAME, "-l", SELECTOR))
 
     def pod(self, name: str, namespace: str = NAME) -> dict[str, Any]:
         """Give a pod."""

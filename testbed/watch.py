@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from tests.e2e.stage import LIMIT, Stage
+from testbed.stage import LIMIT, Stage
 
 #: Seconds until a watch that ended begins anew.
 PAUSE = 0.2

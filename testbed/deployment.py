@@ -1,0 +1,47 @@
+"""The Deployment of the reference operator: its names, and what a kubelet would give its pods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from devcluster import Cluster
+
+#: The repository.
+ROOT = Path(__file__).parents[1]
+#: Of the operator, its namespace, its service account and its Lease.
+NAME = "kopf-ha-ipam"
+#: Selects the operator's pods.
+SELECTOR = f"app.kubernetes.io/name={NAME}"
+#: As whom its requests come.
+ACCOUNT = f"system:serviceaccount:{NAME}:{NAME}"
+
+
+def variables(container: Mapping[str, Any], pod: Mapping[str, Any]) -> dict[str, str]:
+    """Give a container's variables, with the pod's fields where it refers to them."""
+    out = {}
+    for variable in container.get("env") or ():
+        if "value" in variable:
+            out[variable["name"]] = str(variable["value"])
+        else:
+            value: Any = pod
+            for part in variable["valueFrom"]["fieldRef"]["fieldPath"].split("."):
+                value = value[part]
+            out[variable["name"]] = str(value)
+    return out
+
+
+def container_of(deployment: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the one container of a Deployment."""
+    (found,) = deployment["spec"]["template"]["spec"]["containers"]
+    return dict(found)
+
+
+def pod_token(cluster: Cluster, pod: Mapping[str, Any]) -> str:
+    """Give a token of the pod's service account that is bound to the pod, as a kubelet mounts it; for two hours."""
+    meta = pod["metadata"]
+    return cluster.kubectl(
+        *("create", "token", pod["spec"]["serviceAccountName"], f"--namespace={meta['namespace']}", "--duration=2h"),
+        *("--bound-object-kind=Pod", f"--bound-object-name={meta['name']}", f"--bound-object-uid={meta['uid']}"),
+    ).stdout.strip()

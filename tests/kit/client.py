@@ -1,0 +1,105 @@
+"""A client of the API server that no fence reaches: a plain `requests` session."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3 import Retry
+
+from devcluster import Cluster
+from kopf_ha.core.token import Stamp
+
+MERGE = "application/merge-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
+APPLY = "application/apply-patch+yaml"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the API server said."""
+
+    status: int
+    body: dict[str, Any]
+
+    @property
+    def message(self) -> str:
+        return str(self.body.get("message") or "")
+
+    @property
+    def ok(self) -> bool:
+        return self.status < 300
+
+    @property
+    def by(self) -> str:
+        """Who refused: the policy's name, `schema`, or nothing."""
+        found = re.search(r"ValidatingAdmissionPolicy '([^']+)'", self.message)
+        return found[1] if found else "schema" if self.status == 422 and "fencing stamp" in self.message else ""
+
+
+def _session() -> requests.Session:
+    made = requests.Session()
+    # An API server that was restarted has dropped its connections; a write may not be sent twice.
+    again = Retry(3, backoff_factor=0.1, allowed_methods={"GET"}, raise_on_status=False)
+    made.mount("https://", HTTPAdapter(max_retries=again))
+    return made
+
+
+@dataclass
+class Client:
+    """The bearer of a token, who sends what it likes.
+
+    Args:
+        server: the API server's address.
+        ca: the authority of its certificate; None for the system's.
+        token: of a service account.
+        pod: the name of the pod that the token is bound to.
+        uid: that pod's.
+    """
+
+    server: str
+    ca: Path | None
+    token: str
+    pod: str = ""
+    uid: str = ""
+    session: requests.Session = field(default_factory=_session, repr=False)
+
+    def __call__(self, method: str, path: str, body: Any = None, content_type: str = "application/json") -> Answer:
+        got = self.session.request(
+            method,
+            self.server + path,
+            data=None if body is None else json.dumps(body),
+            headers={"Authorization": f"Bearer {self.token}", "Content-Type": content_type},
+            # not the session's: a variable of the environment would win over it
+            verify=str(self.ca) if self.ca else True,
+            timeout=30,
+        )
+        return Answer(got.status_code, got.json())
+
+    def must(self, method: str, path: str, body: Any = None, content_type: str = "application/json") -> dict[str, Any]:
+        """Send what has to be accepted; give the answer's body."""
+        answer = self(method, path, body, content_type)
+        assert answer.ok, f"{method} {path}: {answer.status} {answer.message}"
+        return answer.body
+
+    def stamp(self, token: int, lease: str) -> Stamp:
+        """Give the stamp of a term of this pod."""
+        return Stamp(token, f"{self.pod}_{self.uid}_1", lease, self.uid)
+
+
+@functools.cache
+def administrator(cluster: Cluster) -> Client:
+    """Give a client that may do everything; one for each cluster."""
+    kubectl, account = cluster.kubectl, "kopf-ha-tests"
+    kubectl("create", "serviceaccount", account, "-n", "kube-system", check=False)  # it may be there
+    who = f"--serviceaccount=kube-system:{account}"
+    kubectl("create", "clusterrolebinding", account, "--clusterrole=cluster-admin", who, check=False)
+    token = kubectl("create", "token", account, "-n", "kube-system", "--duration=4h").stdout.strip()
+    return Client(cluster.servers[0], cluster.ca_file, token)
