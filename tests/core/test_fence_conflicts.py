@@ -262,7 +262,7 @@ def test_a_stamp_that_lost_a_race_is_a_conflict_and_no_success(api: FakeApi, ask
 
 @pytest.mark.parametrize("saw", [True, False])
 def test_an_object_that_goes_before_it_is_stamped_is_not_found(api: FakeApi, saw: bool) -> None:
-    """As without the fence (I9), even if the change would not be sent again."""
+    """As without the fence, even if the change would not be sent again."""
     api.put(WIDGET, {"spec": {"list": [1]}}, stamp(6))
     me = Process(api, MINE)
     me.saw = saw
