@@ -164,3 +164,44 @@ def test_files_that_are_named_exist(path: str) -> None:
 )  # fmt: skip
 def test_a_fault_is_found(check: Callable[[str], object], faulty: str, found: object) -> None:
     assert check(faulty) == found
+
+
+# --- the map of the code
+
+
+MAP = "docs/architecture.md"
+PACKAGES = ROOT / "operator"
+
+
+def test_the_map_has_every_module_and_no_other() -> None:
+    mapped = set()
+    for section in re.split(r"(?m)^### ", texts()[MAP])[1:]:
+        title, _, rows = section.partition("\n")
+        folder = next(iter(re.findall(r"^(?:operator/)?([\w/]+)", title)))
+        base = PACKAGES / folder if (PACKAGES / folder).is_dir() else PACKAGES / "kopf_ha" / folder
+        for cells in re.findall(r"(?m)^\| (`[^|]*\.py`[^|]*) \|", rows):
+            mapped |= {base / name for name in re.findall(r"`([\w/]+\.py)`", cells)}
+    modules = {path for path in PACKAGES.rglob("*.py") if path.name != "__init__.py"}
+    assert {path for path in mapped if not path.exists()} == set()
+    assert modules - mapped == set()
+
+
+def test_what_the_walks_name_exists() -> None:
+    """``Class.method``, ``module.function`` and ``Class``."""
+    sources = {path.stem: path.read_text() for path in PACKAGES.rglob("*.py")}
+    whole = "\n".join(sources.values())
+    missing = []
+    for owner, name in re.findall(r"`([A-Za-z]\w+)\.([a-z_]\w+)`", texts()[MAP]):
+        if name in ("py", "md") or (owner, name) in STRANGERS:
+            continue
+        place = sources.get(owner) or next((t for t in sources.values() if re.search(rf"class {owner}\b", t)), "")
+        if not re.search(rf"\b(def |class ){name}\b|\b{name}\s*[:=]", place):
+            missing.append(f"{owner}.{name}")
+    missing += [
+        name for name in re.findall(r"`([A-Z][a-z]\w+[a-z])`", texts()[MAP]) if not re.search(rf"\b{name}\b", whole)
+    ]
+    assert missing == []
+
+
+#: What looks like a name in our code and is none: a field of a Kubernetes object, a file.
+STRANGERS = {("status", "fencing"), ("pyproject", "toml")}
