@@ -144,7 +144,7 @@ def test_a_pool_in_use_goes_when_it_is_empty(ipam: Ipam) -> None:
     ipam.apply(ipam.claim("c", "small"))
     ipam.until_reason("addressclaim", "c", "PoolTerminating")
     ipam.delete("addressclaim", "a")
-    ipam.until("it to count", lambda: "1 claim;" in ipam.until_reason("addresspool", "small", "Terminating"))
+    ipam.until("it to count", lambda: "1 claim." in ipam.until_reason("addresspool", "small", "Terminating"))
     ipam.until_quiet()
     ipam.delete("addressclaim", "b")
     ipam.until_gone("addresspool", "small")
