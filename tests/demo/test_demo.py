@@ -12,6 +12,8 @@ import pytest
 from devcluster import Binaries
 
 ROOT = Path(__file__).parents[2]
+# the demo's replicas have Leases of 3 s
+pytestmark = pytest.mark.load_sensitive
 
 
 def tell(fence: str) -> subprocess.CompletedProcess[str]:
