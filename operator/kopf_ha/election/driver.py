@@ -75,7 +75,8 @@ class Driver:
             try:
                 self.state, actions = self._rules.step(self.state, event, self._clock(), _wall())
             except IllegalMove as error:
-                log.debug("ignored: %s", error)  # such as a resume() that the end overtook
+                # After the end, a resume() may still come. In any other phase it is a bug, and must not be silent.
+                log.log(logging.DEBUG if self.state.phase is Phase.STOPPED else logging.ERROR, "ignored: %s", error)
                 continue
             self._note_vacancy()
             if isinstance(event, events.LeaseSeen):

@@ -96,7 +96,8 @@ class Election:
 #: A rule handles the event of its entry: ``rule(me, state, event, now, wall)``.
 Rule = Callable[[Candidate, State, Any, float, str], Step]
 
-#: phase → event → rule. What has no entry here cannot happen.
+#: phase → event → rule. What has no entry here cannot come: a request blocks the driver until its answer, so that a
+#: `Tick` or news from the watch wait while one is under way.
 RULES: Mapping[Phase, Mapping[type[Event], Rule]] = {
     Phase.FOLLOWING: {
         LeaseSeen: following.look,
