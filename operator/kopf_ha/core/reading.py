@@ -161,7 +161,8 @@ class Reader:
         """Note the object in an accepted answer, and return its revision; None if the answer is no object.
 
         Raises:
-            StampDropped: the object has to carry this term's stamp and does not.
+            StampDropped: the object has to carry this term's stamp and does not. This ends the term, since no write to
+                such a kind can be fenced.
             MalformedStamp: its stamp is incomplete or invalid.
         """
         body = answer.json

@@ -1,4 +1,4 @@
-"""Recognises refusals by our CRD rule and by our policies (I10). Nothing else in kopf-ha does.
+"""Recognises refusals by our CRD rule and by our policies (I10). No other module recognises one.
 
 An API server quotes in its messages what users wrote, so `message` is never searched. What refused the write stands
 alone in `details.causes`, and is compared there as a whole, from its first character (docs/facts.md).

@@ -101,7 +101,7 @@ def is_conflict(request: Request, answer: Response) -> bool:
 
 
 class Unanswered(Exception):
-    """The API server did not answer a request that the fence itself needed (403, 429, 5xx).
+    """A request that the fence itself needed was refused (403, 429, 5xx), so that its question is not answered.
 
     The client gets this answer in place of the one to its own request, so its own error handling deals with it.
     """
