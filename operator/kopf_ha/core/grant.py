@@ -30,7 +30,7 @@ class Grant:
     set_aside: frozenset[str] = field(default=frozenset(), init=False)
 
     def extend(self, deadline: float) -> None:
-        """Move the deadline after a renewal, never backwards. On a closed grant this changes nothing for the writers."""
+        """Move the deadline after a renewal, never backwards. A closed grant stays closed."""
         self.deadline = max(self.deadline, deadline)
 
     def close(self, cause: str) -> None:
