@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from devcluster import (
     Binaries,
@@ -27,6 +28,10 @@ from devcluster import (
 from devcluster.binaries import programs
 from devcluster.node import check_possible
 from tests.kit.world import fresh_namespace
+
+# No test asserts a duration, and a busy machine draws slowly.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 # who asks for one of these needs a cluster, or the programs of one
 _CLUSTER_FIXTURES = {"cluster", "binaries", "node_binaries"}

@@ -8,6 +8,7 @@ import queue
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs
 
 GROUP = "contract.kopf-ha.test"
 LIST = f"/apis/{GROUP}/v1/things"
@@ -83,7 +84,7 @@ class KopfApi:
                     api.agents.add(self.headers["User-Agent"])
                     api._changed.wait_for(lambda: path not in api.held)
                 if "watch=true" in query:
-                    self._watch()
+                    self._watch(int(parse_qs(query)["resourceVersion"][0]))
                 else:
                     self._answer(api._get(path))
 
@@ -100,10 +101,13 @@ class KopfApi:
                 except ConnectionError:
                     pass  # whoever asked does not wait any more
 
-            def _watch(self) -> None:
+            def _watch(self, since: int) -> None:
                 events: queue.SimpleQueue[Any] = queue.SimpleQueue()
                 with api._changed:
                     api._watches.append(events)
+                    for body in api._objects.values():  # patched between the list and this watch
+                        if int(body["metadata"]["resourceVersion"]) > since:
+                            events.put({"type": "MODIFIED", "object": copy.deepcopy(body)})
                 self.send_response(200)
                 self.end_headers()
                 while (event := events.get()) is not None:
