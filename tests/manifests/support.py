@@ -82,7 +82,7 @@ def last_command() -> list[str]:
     return list(json.loads([rest for name, rest in stages()[-1] if name == "CMD"][-1]))
 
 
-class PodReplica(Replica):
+class DeployedReplica(Replica):
     """What a pod of the Deployment runs, as a process: its arguments, variables and credentials, and no others."""
 
     def __init__(self, cluster: Cluster, deployment: Mapping[str, Any], pod: Mapping[str, Any], folder: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from devcluster import Cluster, ControlPlane
 from devcluster.waiting import until
 from testbed.deployment import ACCOUNT, NAME, ROOT, container_of
-from tests.manifests.support import NAMESPACE, OVERLAYS, PodReplica, get, one
+from tests.manifests.support import NAMESPACE, OVERLAYS, DeployedReplica, get, one
 
 Documents = list[dict[str, Any]]
 
@@ -226,7 +226,7 @@ def test_a_replica_does_all_its_work_with_what_is_granted_and_uses_all_of_it(
     def until_it(what: str, check: Callable[[], Any]) -> Any:
         return until(what, check, watched=[running])
 
-    running = PodReplica(cluster, deployment, first, tmp_path)
+    running = DeployedReplica(cluster, deployment, first, tmp_path)
     with running:
         until_it("the barrier", lambda: re.search(r"barrier: \d+ deciding objects stamped", running.log))
         lease = get(cluster, "lease", NAME, f"--namespace={NAMESPACE}")
@@ -260,7 +260,7 @@ def test_a_replica_does_all_its_work_with_what_is_granted_and_uses_all_of_it(
         *("patch", "configmap", child["metadata"]["name"], f"--namespace={namespace}", "--type=merge"),
         *("-p", '{"data": {"ADDRESS": "10.77.0.9"}}'),
     )
-    running = PodReplica(cluster, deployment, second, tmp_path)
+    running = DeployedReplica(cluster, deployment, second, tmp_path)
     with running:
         until_it(
             "the child to be corrected",
@@ -317,7 +317,7 @@ def requests(plane: ControlPlane) -> tuple[set[tuple[str, str]], list[dict[str, 
 
 def test_election_requests_have_their_own_priority(cluster: Cluster, deployed: Documents, tmp_path: Path) -> None:
     schema = get(cluster, "flowschema", f"{NAME}-election")["metadata"]["uid"]
-    token = PodReplica(cluster, one(deployed, "Deployment"), replicas(cluster)[0], tmp_path).token
+    token = DeployedReplica(cluster, one(deployed, "Deployment"), replicas(cluster)[0], tmp_path).token
 
     def matched() -> bool:
         # the answer's headers name the schema that took the request; whether there is a Lease matters not
