@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import click
 
-from devcluster import supervisor
+from devcluster import background, supervisor
 from devcluster.binaries import Binaries
 from devcluster.cluster import find_kubectl
 from devcluster.errors import BusyError, DevclusterError
@@ -100,11 +100,11 @@ def up(
     if kubeconfig is not None:
         if folder.owner() is not None:
             raise DevclusterError(f"a cluster is up in {folder.path}: take it down first")
-        click.echo(supervisor.adopt(folder, kubeconfig, progress)["kubeconfig"])
+        click.echo(background.adopt(folder, kubeconfig, progress)["kubeconfig"])
     elif foreground:
         _foreground(folder, wanted, progress)
     else:
-        click.echo(supervisor.up(folder, wanted, progress)["kubeconfig"])
+        click.echo(background.up(folder, wanted, progress)["kubeconfig"])
 
 
 def _wanted(etcd: str, apiservers: str, nodes: int, node: bool) -> Size:
@@ -156,7 +156,7 @@ def _say(answer: dict[str, Any]) -> None:
 def down(name: str, state: Path | None) -> None:
     """Stop the cluster, and remove all its files."""
     folder = _state(name, state)
-    was_up = supervisor.down(folder)
+    was_up = background.down(folder)
     click.echo(f"{folder.path} is down" if was_up else f"nothing is up in {folder.path}", err=True)
 
 

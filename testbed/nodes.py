@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from devcluster import Progress, supervisor
+from devcluster import Progress, background
 from devcluster.node import load_image
 from devcluster.state import StateDir
 from devcluster.supervisor import Size
@@ -22,9 +22,9 @@ def cluster(folder: Path) -> Iterator[Stage]:
     argv = [sys.executable, "-m", "image", "--debian"]
     built = subprocess.run(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.split()[-1]
     state = StateDir(folder)
-    record = supervisor.up(state, Size(nodes=2), Progress(sys.stderr))
+    record = background.up(state, Size(nodes=2), Progress(sys.stderr))
     try:
         load_image(record["cells"].values(), Path(built))
         yield Stage(record)
     finally:
-        supervisor.down(state)
+        background.down(state)
