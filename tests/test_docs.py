@@ -60,6 +60,15 @@ def test_each_promise_is_stated_where_code_keeps_it() -> None:
     assert defined_promises() - cited_promises(code) == set()
 
 
+def numbered_traps(text: str) -> list[str]:
+    return re.findall(r"(?i)\b(?:trap|pitfall)s? [0-9]+", text)
+
+
+def test_no_trap_is_cited_by_number() -> None:
+    """Nothing in the repository defines such numbers, so the words have to stand where they matter."""
+    assert {path: found for path, text in texts().items() if (found := numbered_traps(text))} == {}
+
+
 # --- links
 
 
@@ -146,7 +155,56 @@ def test_files_that_are_named_exist(path: str) -> None:
     assert missing_files(texts()[path]) == []
 
 
+# --- the map of the code
+
+MAP = "docs/architecture.md"
+PACKAGES = ROOT / "operator"
+#: What looks like a name in our code and is none: a field of a Kubernetes object, a file.
+STRANGERS = {("status", "fencing"), ("pyproject", "toml")}
+
+
+def mapped_modules(page: str) -> set[Path]:
+    """The modules in the tables of a page, whose sections are named after folders."""
+    mapped = set()
+    for section in re.split(r"(?m)^### ", page)[1:]:
+        title, _, rows = section.partition("\n")
+        folder = next(iter(re.findall(r"^(?:operator/)?([\w/]+)", title)))
+        base = PACKAGES / folder if (PACKAGES / folder).is_dir() else PACKAGES / "kopf_ha" / folder
+        for cells in re.findall(r"(?m)^\| (`[^|]*\.py`[^|]*) \|", rows):
+            mapped |= {base / name for name in re.findall(r"`([\w/]+\.py)`", cells)}
+    return mapped
+
+
+def test_the_map_has_every_module_and_no_other() -> None:
+    mapped = mapped_modules(texts()[MAP])
+    modules = {path for path in PACKAGES.rglob("*.py") if path.name != "__init__.py"}
+    assert mapped - modules == set()
+    assert modules - mapped == set()
+
+
+def missing_names(page: str) -> list[str]:
+    """What a page names as ``Class.method``, ``module.function`` or ``Class``, and is none of our code."""
+    sources = {path: path.read_text() for path in PACKAGES.rglob("*.py")}
+    whole = "\n".join(sources.values())
+    missing = []
+    for owner, name in re.findall(r"`([A-Za-z]\w+)\.([a-z_]\w+)`", page):
+        if name in ("py", "md") or (owner, name) in STRANGERS:
+            continue
+        places = [s for path, s in sources.items() if path.stem == owner or re.search(rf"\bclass {owner}\b", s)]
+        if not any(re.search(rf"\b(def |class ){name}\b|\b{name}\s*[:=]", place) for place in places):
+            missing.append(f"{owner}.{name}")
+    names = re.findall(r"`([A-Z][a-z]\w+[a-z])`", page)
+    return missing + [name for name in names if not re.search(rf"\b{name}\b", whole)]
+
+
+def test_what_the_walks_name_exists() -> None:
+    assert missing_names(texts()[MAP]) == []
+
+
 # --- what these checks would find
+
+
+RUN = PACKAGES / "kopf_ha" / "run"
 
 
 @pytest.mark.parametrize(
@@ -156,6 +214,10 @@ def test_files_that_are_named_exist(path: str) -> None:
         (lambda t: broken_links("docs/x.md", t), "[a](gone.md), [b](../README.md), [c](#no)", ["gone.md", "#no"]),
         (lambda t: broken_links("docs/x.md", t), "[a](terms.md#no) [b](terms.md#its-end)", ["terms.md#no"]),
         (lambda t: broken_links("docs/x.md", t), "# Twice\n# Twice\n[a](#twice-1) [b](#twice-2)", ["#twice-2"]),
+        (numbered_traps, "see trap 12 and Pitfall 3", ["trap 12", "Pitfall 3"]),
+        (mapped_modules, "### run/: x\n| `a.py`, `b/c.py` | x |", {RUN / "a.py", RUN / "b/c.py"}),
+        (missing_names, "`Gate.check` `Gate.gone` `write.update` `write.gone` `Gate` `Gone` `Nowhere`",
+         ["Gate.gone", "write.gone", "Nowhere"]),
         (missing_files, "`core/gone.py` `core/token.py` `run/test_gone` `x/y.py` `test_no.py`",
          ["core/gone.py", "run/test_gone", "test_no.py"]),
         (missing_files, "`core/test_refusal::test_gone`", ["core/test_refusal::test_gone"]),
@@ -164,44 +226,3 @@ def test_files_that_are_named_exist(path: str) -> None:
 )  # fmt: skip
 def test_a_fault_is_found(check: Callable[[str], object], faulty: str, found: object) -> None:
     assert check(faulty) == found
-
-
-# --- the map of the code
-
-
-MAP = "docs/architecture.md"
-PACKAGES = ROOT / "operator"
-
-
-def test_the_map_has_every_module_and_no_other() -> None:
-    mapped = set()
-    for section in re.split(r"(?m)^### ", texts()[MAP])[1:]:
-        title, _, rows = section.partition("\n")
-        folder = next(iter(re.findall(r"^(?:operator/)?([\w/]+)", title)))
-        base = PACKAGES / folder if (PACKAGES / folder).is_dir() else PACKAGES / "kopf_ha" / folder
-        for cells in re.findall(r"(?m)^\| (`[^|]*\.py`[^|]*) \|", rows):
-            mapped |= {base / name for name in re.findall(r"`([\w/]+\.py)`", cells)}
-    modules = {path for path in PACKAGES.rglob("*.py") if path.name != "__init__.py"}
-    assert {path for path in mapped if not path.exists()} == set()
-    assert modules - mapped == set()
-
-
-def test_what_the_walks_name_exists() -> None:
-    """``Class.method``, ``module.function`` and ``Class``."""
-    sources = {path.stem: path.read_text() for path in PACKAGES.rglob("*.py")}
-    whole = "\n".join(sources.values())
-    missing = []
-    for owner, name in re.findall(r"`([A-Za-z]\w+)\.([a-z_]\w+)`", texts()[MAP]):
-        if name in ("py", "md") or (owner, name) in STRANGERS:
-            continue
-        place = sources.get(owner) or next((t for t in sources.values() if re.search(rf"class {owner}\b", t)), "")
-        if not re.search(rf"\b(def |class ){name}\b|\b{name}\s*[:=]", place):
-            missing.append(f"{owner}.{name}")
-    missing += [
-        name for name in re.findall(r"`([A-Z][a-z]\w+[a-z])`", texts()[MAP]) if not re.search(rf"\b{name}\b", whole)
-    ]
-    assert missing == []
-
-
-#: What looks like a name in our code and is none: a field of a Kubernetes object, a file.
-STRANGERS = {("status", "fencing"), ("pyproject", "toml")}
