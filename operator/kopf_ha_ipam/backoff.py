@@ -30,6 +30,10 @@ class Backoff:
         """Return whether the time of the next try has not come yet."""
         return self._until.get(key, now) > now
 
+    def until(self, key: Hashable) -> float:
+        """Return the time of the next try. Raises KeyError if nothing failed."""
+        return self._until[key]
+
     def forget(self, key: Hashable) -> None:
         """Forget the failures: the last try succeeded, or none is needed any more."""
         self._failures.pop(key, None)

@@ -192,7 +192,12 @@ class Retries:
             self._agenda.changed()
 
     def _due(self, key: Hashable) -> bool:
-        return not self._agenda.backoff.waits(key, self._memory.clock())
+        """Return whether its time has come. If not, wake up then: an alarm set for an earlier time has rung by now."""
+        backoff = self._agenda.backoff
+        waits = backoff.waits(key, self._memory.clock())
+        if waits:
+            self._agenda.wake_at(backoff.until(key))
+        return not waits
 
     async def _try(
         self, key: Hashable, what: str, work: Coroutine[Any, Any, T], context: contextvars.Context | None = None

@@ -93,6 +93,36 @@ def test_one_claims_trouble_is_its_own(error: Exception) -> None:
     asyncio.run(scenario())
 
 
+def test_of_several_that_wait_each_is_tried_again_at_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The alarm is set for the first one. When it rings, the others still have to wait, and need it once more (I7)."""
+    monkeypatch.setattr("kopf_ha_ipam.backoff.FIRST", 0.2)
+
+    class Timed(World):
+        now = property(lambda self: asyncio.get_running_loop().time(), lambda self, _: None)
+
+    async def scenario() -> None:
+        world = Timed()
+        world.pool("p")
+        world.claim("a", "p")
+        world.claim("b", "p")
+        leader = Leader(world, 1)
+        leader.memory.pool_seen(world.objects["pool", "p"])
+        await retries.settle_pool(leader.memory, "p")
+        broken = True
+        failing(leader, "create_child", lambda body: iter([Unavailable("no answer") if broken else None]))
+        for name in ("a", "b"):
+            await retries.settle(leader.memory, leader.memory.claim_seen(world.objects["claim", name]))
+            await asyncio.sleep(0.1)
+        broken = False
+        task = asyncio.create_task(leader.retries.run())
+        async with asyncio.timeout(10):
+            while not (bound(world, "a") and bound(world, "b")):  # noqa: ASYNC110  nothing else tells it
+                await asyncio.sleep(0.02)
+        task.cancel()
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("error", [kopf_ha.StaleLeader("newer"), kopf_ha.NoTerm("none")])
 def test_the_end_of_the_term_ends_it(error: Exception) -> None:
     async def scenario() -> None:
