@@ -10,7 +10,7 @@
     ├── ElectionError           the Lease cannot be understood
     │   └── MalformedLease      a Lease whose `leaseTransitions` is missing or no number
     └── Refused                 a write that was refused; never retried
-        ├── NoTerm              the caller runs in no term: a thread, an executor, code outside of a handler
+        ├── NoTerm              the caller runs in no term: it was not started by a handler
         ├── Unfenced            the fence does not know how to fence this write
         ├── ForeignStamp        the object is stamped by a term of another Lease; other objects can be written
         ├── Denied              the API server refused this write by a rule of ours; the term goes on
@@ -28,6 +28,12 @@ refused write must never be sent again (I8).
 from __future__ import annotations
 
 from typing import Any
+
+#: How code comes to run in no term, and what to do about it.
+NO_TERM = (
+    "it was started while its module was imported, or elsewhere outside of a handler; start it in an on.startup handler"
+    " or in the handler that needs it, or hand it functions wrapped with kopf_ha.current_term().bind(...)"
+)
 
 
 class KopfHAError(Exception):
@@ -106,7 +112,7 @@ class Refused(KopfHAError):
 
 
 class NoTerm(Refused):
-    """The caller runs in no term: in a thread, an executor, `async_req`, outside of handlers, `kopf_ha.everywhere`."""
+    """The caller runs in no term: it was started at import or in a child process, or is of `kopf_ha.everywhere`."""
 
 
 class Unfenced(Refused):

@@ -84,10 +84,13 @@ def wiring() -> Wiring:
     if _current is None and _is_child:
         raise NoTerm(
             "a write in a child process, which runs in no term: return the result and write it in the handler, or"
-            " run the job in a thread, wrapped with kopf_ha.current_term().bind(...)"
+            " run the job in a thread"
         )
     if _current is None:
-        raise NoTerm("a write while no operator runs: move it from the module's top level into a handler")
+        raise NoTerm(
+            "a write while no operator runs: move it from the module's top level into an on.startup handler, or into"
+            " the handler that needs it, since every replica imports the module, but only the leader writes"
+        )
     return _current
 
 
