@@ -104,9 +104,11 @@ class Refused(KopfHAError):
         line: which line of the fence refused: ``gate``, ``precondition`` or ``server``.
         sent: the last request to the API server; None if none left the process.
         answer: the answer to it; None if none left the process.
+        never: no later term would change it: the code that writes has to change.
     """
 
     line: str = "gate"
+    never: bool = False
     sent: Any = None
     answer: Any = None
 
@@ -114,9 +116,21 @@ class Refused(KopfHAError):
 class NoTerm(Refused):
     """The caller runs in no term: it was started at import or in a child process, or is of `kopf_ha.everywhere`."""
 
+    never = True
+
 
 class Unfenced(Refused):
-    """A write that the fence does not know how to fence; the message says how to declare it."""
+    """A write that the fence does not know how to fence; the message says how to declare it.
+
+    Args:
+        message: for people.
+        by_object: the object is the reason and not the code: what it records cannot be judged. Users may have written
+            it, so nothing but this write may depend on it (I10).
+    """
+
+    def __init__(self, message: str, *, by_object: bool = False) -> None:
+        super().__init__(message)
+        self.never = not by_object
 
 
 class TermEnded(Refused):

@@ -158,6 +158,12 @@ class Settings:
         "What to do after the Lease was lost: follow again in the same process, or exit, so that the pod restarts and"
         " module globals are fresh.",
     )
+    on_unfenced: Literal["report", "exit"] = option(
+        "report",
+        _choice("report", "exit"),
+        "What to do when the operator's code tries a write that is refused in every term, since it runs in no term or"
+        " the fence does not know the write: report it, or also exit with status 6.",
+    )
     drain_timeout: float = option(
         10.0,
         _seconds("a number of seconds, 0 or more", lambda value: value >= 0),

@@ -7,6 +7,6 @@ Call `install()` before the operator's code is loaded. `uncovered()` names clien
 """
 
 from kopf_ha.adapters._install import install, uncovered
-from kopf_ha.adapters._wiring import Outcome, Wiring, wired, wiring
+from kopf_ha.adapters._wiring import Outcome, Wiring, refused_before, wired, wiring
 
-__all__ = ["Outcome", "Wiring", "install", "uncovered", "wired", "wiring"]
+__all__ = ["Outcome", "Wiring", "install", "refused_before", "uncovered", "wired", "wiring"]

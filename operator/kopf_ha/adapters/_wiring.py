@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -12,6 +14,8 @@ from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.wire import Request, Response
 from kopf_ha.errors import NoTerm, Refused
+
+logger = logging.getLogger("kopf_ha.fence")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,8 @@ def headers_for(out: Request, asked: Request, given: Iterable[tuple[str, str]]) 
 
 _current: Wiring | None = None
 _is_child = False  #: this process is a child of a fenced one
+#: writes that were refused while no operator ran
+_before: deque[Outcome] = deque(maxlen=100)
 
 
 def enter_child() -> None:
@@ -94,6 +100,25 @@ def wiring() -> Wiring:
     return _current
 
 
+def refused_before() -> list[Outcome]:
+    """Return the writes that were refused before the operator ran, once: the code may have caught the errors."""
+    found = list(_before)
+    _before.clear()
+    return found
+
+
+def _wiring_for(client: str, request: Request) -> Wiring:
+    try:
+        return wiring()
+    except NoTerm as error:
+        if _is_child:
+            # Nobody collects it here, and the code may catch it.
+            logger.error("%s: %s: %s", client, type(error).__name__, error)
+        else:
+            _before.append(Outcome(client, request, None, error))
+        raise
+
+
 @contextlib.contextmanager
 def wired(new: Wiring) -> Iterator[None]:
     """Make `new` the wiring of this process in the body of the `with` statement."""
@@ -113,7 +138,7 @@ def drive(client: str, request: Request, send: Callable[[Request], Response]) ->
     Raises:
         Refused: the write did not happen, or was refused.
     """
-    use, grant = wiring(), current_grant()
+    use, grant = _wiring_for(client, request), current_grant()
     try:
         flow = use.fence.flow(request, grant, use.now, only_reads=only_reads())
         out = next(flow)
@@ -134,7 +159,7 @@ async def adrive(client: str, request: Request, send: Callable[[Request], Awaita
     Raises:
         Refused: the write did not happen, or was refused.
     """
-    use, grant = wiring(), current_grant()
+    use, grant = _wiring_for(client, request), current_grant()
     try:
         flow = use.fence.flow(request, grant, use.now, saw=True, only_reads=only_reads())
         out = next(flow)

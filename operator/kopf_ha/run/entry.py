@@ -15,7 +15,7 @@ import kopf
 from kopf_ha import adapters
 from kopf_ha.errors import ConfigurationError, KopfHAError, TermEnded
 from kopf_ha.run.build import build
-from kopf_ha.run.ending import EXIT_EVERYWHERE, EXIT_SIGNAL
+from kopf_ha.run.ending import EXIT_EVERYWHERE, EXIT_SIGNAL, EXIT_UNFENCED
 from kopf_ha.run.everywhere import name_unserved
 from kopf_ha.run.kopf_thread import KopfOptions
 from kopf_ha.run.threads import in_thread
@@ -116,7 +116,8 @@ async def operator(
     Raises:
         ConfigurationError: an option or a handler is not allowed, or there are no credentials.
         TermEnded: the Lease was lost and `after_loss` is `exit`.
-        KopfHAError: the handlers that run on every replica ended.
+        KopfHAError: the handlers that run on every replica ended; or `on_unfenced` is `exit`, and the operator's code
+            tried a write that is refused in every term.
     """
     adapters.install()
     _name_uncovered()
@@ -136,6 +137,8 @@ async def operator(
         raise
     if status == EXIT_EVERYWHERE:
         raise KopfHAError("kopf_ha.everywhere ended; the log names the cause")
+    if status == EXIT_UNFENCED:
+        raise KopfHAError("the operator's code tried a write that is refused in every term; the log names it")
     if status:
         raise TermEnded("the Lease was lost; the log names the cause")
 

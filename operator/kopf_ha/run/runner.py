@@ -14,12 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kopf_ha._context import boottime, entered
-from kopf_ha.adapters import Outcome, Wiring, wired
+from kopf_ha.adapters import Outcome, Wiring, refused_before, wired
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.election import Elector, PodWatcher, RunLock
 from kopf_ha.errors import ApiError, ConfigurationError, FloorLost, MalformedLease, TermEnded
-from kopf_ha.run.ending import EXIT_LOST, EXIT_STUCK, end_hard
+from kopf_ha.run.ending import EXIT_LOST, EXIT_STUCK, EXIT_UNFENCED, end_hard
 from kopf_ha.run.enforcement import Enforcement
 from kopf_ha.run.everywhere import LINGER, Everywhere
 from kopf_ha.run.health import Health, Vitals
@@ -27,6 +27,7 @@ from kopf_ha.run.inbox import Ended, Event, Inbox, Quit, Started, Stopped
 from kopf_ha.run.journal import Journal
 from kopf_ha.run.kopf_thread import WAKE
 from kopf_ha.run.logs import speaking_for
+from kopf_ha.run.never import is_never
 from kopf_ha.run.quiet import hush
 from kopf_ha.run.serving import serving
 from kopf_ha.run.term import Term
@@ -102,7 +103,15 @@ class Runner:
         """Return what the probes look at."""
         elector, ready = self.elector, self.everywhere.ready
         return Vitals(
-            elector.signs, elector.state, self.grant, self.began, self.stepping, self.draining, self.stopping, ready
+            elector.signs,
+            elector.state,
+            self.grant,
+            self.began,
+            self.stepping,
+            self.draining,
+            self.stopping,
+            ready,
+            self.journal.never.lines(),
         )
 
     def on_outcome(self, outcome: Outcome) -> None:
@@ -116,6 +125,8 @@ class Runner:
             else:
                 self.elector.step_down(str(refused), grant=grant)
         self.journal.wrote(outcome)
+        if is_never(outcome) and self.settings.on_unfenced == "exit":
+            self.inbox.put(Quit(f"on-unfenced is exit: {type(refused).__name__}: {refused}", EXIT_UNFENCED))
 
     # --- the loop
 
@@ -160,6 +171,8 @@ class Runner:
         """Start what lives as long as the process."""
         if self.settings.fence == "full":
             logger.info("replica %s follows Lease %s", self.settings.identity, self.settings.lease)
+        for outcome in refused_before():
+            self.on_outcome(outcome)
         self.everywhere.start()
         self.run_lock.start()
         self.elector.start()
