@@ -103,6 +103,7 @@ def test_each_option_means_the_same_on_the_command_line_and_in_the_environment(
     texts |= {
         "[full|rv|none]": "none",
         "[report|exit]": "exit",
+        "[auto|start]": "start",
         "PLURAL.GROUP": "a.example.dev",
         "PLURAL[.GROUP][/SUB]": "pods/eviction",
     }

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import queue
 import urllib.request
 from collections.abc import Callable
 from typing import Any
-from unittest.mock import MagicMock
 
 import kopf
 import kubernetes
@@ -17,21 +15,18 @@ import pytest
 
 import kopf_ha
 from devcluster.waiting import until
-from kopf_ha import adapters
 from kopf_ha.adapters import Outcome, refused_before
 from kopf_ha.core.token import ANNOTATION_TOKEN, Stamp
 from kopf_ha.core.wire import Request
 from kopf_ha.errors import Denied, ForeignStamp, GateClosed, KopfHAError, NoTerm, Refused, SetAside, Unfenced
 from kopf_ha.run.ending import EXIT_UNFENCED
 from kopf_ha.run.health import answer, notes
-from kopf_ha.run.inbox import Inbox, Quit
+from kopf_ha.run.inbox import Quit
 from kopf_ha.run.journal import Journal
 from kopf_ha.run.never import OTHERS, PATHS, Never
-from kopf_ha.run.runner import Runner
-from kopf_ha.settings import Settings
 from tests.core.fake_api import CHILD
 from tests.fencing.clients import CLIENTS
-from tests.run.support import GROUP, LONG, Marks, Replica, Running, World, caught, free_port, registry
+from tests.run.support import GROUP, LONG, Marks, Replica, Running, World, caught, free_port, make_runner, registry
 
 PATH = "/api/v1/namespaces/ns/configmaps/a"
 NO_TERM, UNFENCED = NoTerm("no term"), Unfenced("unknown")
@@ -49,20 +44,6 @@ def outcome(
     error: Refused | None = NO_TERM, method: str = "PATCH", path: str = PATH, client: str = "pykube"
 ) -> Outcome:
     return Outcome(client, Request(method, path), None, error)
-
-
-@pytest.fixture
-def journal(monkeypatch: pytest.MonkeyPatch) -> Journal:
-    monkeypatch.setattr("kopf_ha.run.journal.Events", MagicMock())
-    return Journal(Settings(pod_name="pod", pod_uid="uid", lease_namespace="ns"), MagicMock())
-
-
-def make_runner(journal: Journal, **given: Any) -> Runner:
-    inbox: Inbox = queue.SimpleQueue()
-    some: dict[str, Any] = dict.fromkeys(
-        ("elector", "fence", "enforcement", "make_term", "pods", "run_lock", "everywhere"), MagicMock()
-    )
-    return Runner(settings=Settings(**given), inbox=inbox, journal=journal, **some)
 
 
 def posted(journal: Journal) -> list[tuple[str, str, str]]:
@@ -149,7 +130,7 @@ def test_it_ends_the_process_on_request(journal: Journal) -> None:
 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_what_was_refused_before_the_operator_ran_is_told_when_it_starts(
-    world_of_clients: None, journal: Journal, client: str
+    fenced_clients: None, journal: Journal, client: str
 ) -> None:
     """A module writes while it is imported, and catches the error."""
     assert isinstance(caught(lambda: CLIENTS[client]("http://127.0.0.1:1")("DELETE", CHILD)), NoTerm)
@@ -157,18 +138,6 @@ def test_what_was_refused_before_the_operator_ran_is_told_when_it_starts(
     assert counted(journal)["NoTerm"] == 1
     assert f"{client}: NoTerm: a write while no operator runs" in posted(journal)[1][2]
     assert refused_before() == [], "it is told once"
-
-
-@pytest.fixture
-def world_of_clients(monkeypatch: pytest.MonkeyPatch) -> None:
-    from kubernetes.client import rest
-    from pykube.http import KubernetesHTTPAdapter
-
-    monkeypatch.setattr(rest.RESTClientObject, "__init__", rest.RESTClientObject.__init__)
-    monkeypatch.setattr(rest.RESTClientObject, "request", rest.RESTClientObject.request)
-    monkeypatch.setattr(KubernetesHTTPAdapter, "_do_send", KubernetesHTTPAdapter._do_send)
-    adapters.install()
-    refused_before()
 
 
 IMPORTED = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from kopf_ha._context import boottime, current_grant, only_reads
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
+from kopf_ha.core.target import parse_path
 from kopf_ha.core.wire import Request, Response
 from kopf_ha.errors import NoTerm, Refused
 
@@ -66,6 +68,7 @@ _current: Wiring | None = None
 _is_child = False  #: this process is a child of a fenced one
 #: writes that were refused while no operator ran
 _before: deque[Outcome] = deque(maxlen=100)
+_reads: tuple[int, list[str]] | None = None  #: whose reads are noted, by the thread's ident, and where
 
 
 def enter_child() -> None:
@@ -98,6 +101,24 @@ def wiring() -> Wiring:
             " the handler that needs it, since every replica imports the module, but only the leader writes"
         )
     return _current
+
+
+@contextlib.contextmanager
+def noting_reads() -> Iterator[list[str]]:
+    """Collect the kinds of the objects that this thread reads through fenced clients in the body."""
+    global _reads
+    found: list[str] = []
+    _reads = (threading.get_ident(), found)
+    try:
+        yield found
+    finally:
+        _reads = None
+
+
+def note_read(path: str) -> None:
+    """Note a read. Each adapter calls it, so it must be cheap. Discovery and ``/version`` are no objects."""
+    if _reads is not None and _reads[0] == threading.get_ident() and (target := parse_path(path)) is not None:
+        _reads[1].append(target.kind)
 
 
 def refused_before() -> list[Outcome]:

@@ -11,6 +11,7 @@ import logging
 import queue
 import random
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from kopf_ha._context import boottime, entered
@@ -23,7 +24,7 @@ from kopf_ha.run.ending import EXIT_LOST, EXIT_STUCK, EXIT_UNFENCED, end_hard
 from kopf_ha.run.enforcement import Enforcement
 from kopf_ha.run.everywhere import LINGER, Everywhere
 from kopf_ha.run.health import Health, Vitals
-from kopf_ha.run.inbox import Ended, Event, Inbox, Quit, Started, Stopped
+from kopf_ha.run.inbox import Ended, Event, Inbox, Load, Quit, Started, Stopped
 from kopf_ha.run.journal import Journal
 from kopf_ha.run.kopf_thread import WAKE
 from kopf_ha.run.logs import speaking_for
@@ -57,6 +58,7 @@ class Runner:
         pods: watches the Pods of all replicas.
         run_lock: proves that an earlier process of this pod is dead.
         everywhere: what runs on every replica.
+        load: loads the operator's code, if that is to be done when the first term begins.
         later: calls a function after so many seconds, in a thread.
         clock: the machine's boot-time clock, in seconds.
     """
@@ -71,6 +73,7 @@ class Runner:
     pods: PodWatcher
     run_lock: RunLock
     everywhere: Everywhere
+    load: Callable[[], None] | None = None
     later: Callable[[float, Callable[[], None]], None] = later
     clock: Callable[[], float] = boottime
 
@@ -205,6 +208,8 @@ class Runner:
                     self.failed(term, error)
             case Ended():
                 pass  # it was asked to end, or its end is known already
+            case Load(grant, done):
+                self.load_for(grant, done)
             case Quit(cause, status):
                 return self.leave(cause, status)
         return None
@@ -223,6 +228,22 @@ class Runner:
             )
         self.term = self.make_term(grant)
         self.term.start()
+
+    def load_for(self, grant: Grant, done: Future[None]) -> None:
+        """Load the operator's code in the main thread, as at a start, for the first term that gets that far."""
+        term = self.term
+        if term is None or term.grant is not grant or grant.closed:
+            done.cancel()
+            return
+        load, self.load = self.load, None
+        term.kopf_ran = True  # a second attempt would need another process
+        try:
+            if load is not None:
+                load()
+        except BaseException as error:  # noqa: BLE001  whatever ended it, the term fails with it
+            done.set_exception(error)
+        else:
+            done.set_result(None)
 
     def failed(self, term: Term, error: BaseException | None) -> None:
         """Step down after a term that ended by itself; another replica may do better. `Stopped` follows."""
