@@ -158,6 +158,19 @@ class Settings:
         "What to do after the Lease was lost: follow again in the same process, or exit, so that the pod restarts and"
         " module globals are fresh.",
     )
+    load: Literal["auto", "start"] = option(
+        "auto",
+        _choice("auto", "start"),
+        "When the operator's modules are loaded. `auto`: at the start; but if a module reads objects while it is"
+        " imported, when the term begins, so that what it keeps of them is not as old as the follower. `start`: always"
+        " at the start.",
+    )
+    on_unfenced: Literal["report", "exit"] = option(
+        "report",
+        _choice("report", "exit"),
+        "What to do when the operator's code tries a write that is refused in every term, since it runs in no term or"
+        " the fence does not know the write: report it, or also exit with status 6.",
+    )
     drain_timeout: float = option(
         10.0,
         _seconds("a number of seconds, 0 or more", lambda value: value >= 0),

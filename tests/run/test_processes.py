@@ -208,5 +208,5 @@ kubernetes.client.CustomObjectsApi().patch_namespaced_custom_object(
     GROUP, "v1", {world.namespace!r}, "things", "a", {{"spec": {{"early": 1}}}})
 """)
     assert one.wait() == 1
-    assert "NoTerm: a write while no operator runs: move it from the module's top level into a handler" in one.log
+    assert "NoTerm: a write while no operator runs: move it from the module's top level" in one.log
     assert world.get("things", "a")["spec"] == {}

@@ -15,7 +15,7 @@ import pytest
 
 import kopf_ha
 from devcluster.waiting import until
-from kopf_ha.errors import GateClosed, NoTerm
+from kopf_ha.errors import GateClosed
 from kopf_ha.run.ending import EXIT_LOST
 from tests.run.support import GROUP, LONG, Marks, Rival, Running, World, caught, registry
 
@@ -117,7 +117,7 @@ def test_what_outlives_its_term_is_refused(run: Run, world: World, marks: Marks)
             return
         term = kopf_ha.current_term()
         threading.Thread(target=term.bind(write), args=("bound",), daemon=True).start()
-        threading.Thread(target=write, args=("unbound",), daemon=True).start()
+        threading.Thread(target=write, args=("thread",), daemon=True).start()
         threading.Thread(target=asyncio.run, args=(term.bind(awrite)(),), daemon=True).start()
         marks.put("handling")
 
@@ -131,11 +131,10 @@ def test_what_outlives_its_term_is_refused(run: Run, world: World, marks: Marks)
         assert isinstance(marks.wait(mark), GateClosed), marks.all(mark)
     until("a second term", lambda: marks.all("seen")[-1] > first, LONG)
     again.set()
-    for mark in ("bound", "bound coroutine"):
+    for mark in ("thread", "bound", "bound coroutine"):
         error = marks.wait(mark)
         assert isinstance(error, GateClosed), error
         assert f"term {first} is over" in str(error)
-    assert isinstance(marks.wait("unbound"), NoTerm)
     assert world.get("things", "thread")["spec"] == {"by": "thread"}
 
 

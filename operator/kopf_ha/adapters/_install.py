@@ -6,7 +6,7 @@ import importlib.metadata
 import sys
 from pathlib import Path
 
-from kopf_ha.adapters import _children, kubernetes_client, pykube_client
+from kopf_ha.adapters import _children, _threads, kubernetes_client, pykube_client
 
 #: Clients that are not fenced, by a module whose import shows that they are used.
 _OTHERS = {
@@ -24,8 +24,9 @@ _COMMON_NAMES = {"k8s": "k8s"}
 def install() -> None:
     """Fence the `kubernetes` client and pykube-ng in this process and its children. Kopf is fenced by its vault.
 
-    Call it before the operator's code is loaded: that code may write at its top level.
+    Call it before the operator's code is loaded: that code may write at its top level, and its threads carry terms.
     """
+    _threads.install()
     kubernetes_client.install()
     pykube_client.install()
     _children.install(kubernetes_client.installed)

@@ -15,7 +15,7 @@ import urllib3
 from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.util.retry import Retry
 
-from kopf_ha.adapters._wiring import drive, headers_for
+from kopf_ha.adapters._wiring import drive, headers_for, note_read
 from kopf_ha.core.wire import WRITES, Request, Response
 
 #: An attribute of `RESTClientObject`: whether its pools are fenced. It is missing until `_fence` or `exempt` ran.
@@ -36,6 +36,7 @@ class _Fenced(HTTPConnectionPool):
     ) -> urllib3.BaseHTTPResponse:
         """Send one request. Each attempt of a write goes through the fence."""
         if method.upper() not in WRITES:
+            note_read(urlsplit(url).path)
             return super().urlopen(method, url, body=body, headers=headers, retries=retries, **options)
         policy = retries if isinstance(retries, Retry) else Retry.from_int(retries, default=self.retries)
         while True:

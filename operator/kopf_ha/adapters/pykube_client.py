@@ -10,13 +10,14 @@ from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 from urllib3 import Timeout
 
-from kopf_ha.adapters._wiring import drive, headers_for
+from kopf_ha.adapters._wiring import drive, headers_for, note_read
 from kopf_ha.core.wire import WRITES, Request, Response
 
 
 def fenced_send(adapter: HTTPAdapter, prepared: requests.PreparedRequest, **options: Any) -> requests.Response:
     """Send one attempt of a request. A write goes through the fence."""
     if (prepared.method or "").upper() not in WRITES:
+        note_read(urlsplit(prepared.url or "").path)
         return HTTPAdapter.send(adapter, prepared, **options)
     parts = urlsplit(prepared.url or "")
     body = prepared.body

@@ -94,7 +94,10 @@ class Reader:
             raise Unanswered(answer)
         revision = self.learn(answer)
         if revision is None:
-            raise Unfenced(f"{self.target}: the API server's answer to a read is no object with a uid and a version")
+            raise Unfenced(
+                f"{self.target}: the API server's answer to a read is no object with a uid and a version",
+                by_object=True,
+            )
         return Found(revision, (yield from self.check_stamp(revision)), answer)
 
     def check_stamp(self, revision: Revision) -> Steps[bool]:
@@ -125,7 +128,7 @@ class Reader:
         leads = yield from self.leads()
         if not self.stamped and leads is not False:
             says = "says that this process leads" if leads else "cannot be read"
-            raise Unfenced(f"{what}, although Lease {mine.lease} {says}: {_REPAIR}")
+            raise Unfenced(f"{what}, although Lease {mine.lease} {says}: {_REPAIR}", by_object=True)
         raise self.overtaken(what, recorded.token, leads)
 
     def check_floor(self, token: int) -> Steps[None]:

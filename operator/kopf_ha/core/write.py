@@ -55,7 +55,7 @@ def write(request: Request, target: Target, known: Known, gate: Gate, *, saw: bo
     except Unanswered as error:
         return error.answer
     except MalformedStamp as error:
-        raise Unfenced(f"{target}: {error}; repair it by hand, the fence does not guess") from error
+        raise Unfenced(f"{target}: {error}; repair it by hand, the fence does not guess", by_object=True) from error
 
 
 def check_fenceable(asked: Asked, lease: str) -> None:
@@ -145,7 +145,9 @@ def stamp_and_send(asked: Asked, reader: Reader, found: Found, uid: str) -> Flow
             raise Unanswered(answer)
         latest = reader.learn(answer, must_be_mine=True)
         if latest is None:
-            raise Unfenced(f"{asked}: the API server's answer to the stamp is no object with a uid and a version")
+            raise Unfenced(
+                f"{asked}: the API server's answer to the stamp is no object with a uid and a version", by_object=True
+            )
         version = latest.version
     answer = yield from send(asked, reader, change.fenced(asked, mine, stamped=stamped, version=version, uid=uid))
     if answer.ok:
