@@ -20,8 +20,12 @@ from tests.fencing.clients import CLIENTS, MERGE
 from tests.fencing.conftest import Terms
 from tests.fencing.http_fake import HttpFake
 
-START = pytest.mark.parametrize("start", ["fork", "spawn", "forkserver"])
-BLOCKING = pytest.mark.parametrize("client", ["kubernetes", "pykube"])
+STARTS = ["fork", "spawn", "forkserver"]
+BLOCKING = ["kubernetes", "pykube"]
+START = pytest.mark.parametrize("start", STARTS)
+#: The two that are always there, and the others, which a new interpreter fences when it imports them.
+PAIRS = [(client, start) for client in BLOCKING for start in STARTS]
+PAIRS += [(client, "spawn") for client in CLIENTS if client not in (*BLOCKING, "kopf")]
 
 
 def read(client: str, url: str) -> int:
@@ -44,8 +48,7 @@ def into(pipe: Any, client: str, url: str) -> None:
         pipe.send(error)
 
 
-@START
-@BLOCKING
+@pytest.mark.parametrize(("client", "start"), PAIRS)
 def test_it_reads_and_does_not_write(http: HttpFake, terms: Terms, client: str, start: str) -> None:
     http.api.put(CHILD, {"spec": {}}, stamp(6))
     with terms.term(7), ProcessPoolExecutor(1, multiprocessing.get_context(start)) as pool:

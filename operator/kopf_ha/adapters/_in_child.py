@@ -12,7 +12,14 @@ from pathlib import Path
 from types import ModuleType
 
 #: The module that the fence changes, one for each client.
-CLIENTS = ("kubernetes.client.rest", "pykube.http")
+CLIENTS = (
+    "kubernetes.client.rest",
+    "kubernetes.aio.client.rest",
+    "kubernetes_asyncio.client.rest",
+    "pykube.http",
+    "httpx",
+    "httpx2",
+)
 
 
 def refuse() -> None:
