@@ -34,7 +34,7 @@ MERGE = "application/merge-patch+json"
 Send = Callable[..., tuple[int, Any]]
 
 
-def by_kubernetes(target: str, **configured: Any) -> Send:
+def by_kubernetes(target: str, token: str = "", **configured: Any) -> Send:
     """A client for a kubeconfig file, or for a plain URL."""
     configuration = kubernetes.client.Configuration()
     if target.startswith("http"):
@@ -49,15 +49,19 @@ def by_kubernetes(target: str, **configured: Any) -> Send:
         method: str, path: str, body: Any = None, content_type: str = "application/json", accept: str = ""
     ) -> tuple[int, Any]:
         url, headers = api.configuration.host + path, {"Content-Type": content_type, "Accept": accept or "*/*"}
+        headers |= {"Authorization": f"bearer {token}"} if token else {}
         got = api.rest_client.request(method, url, headers, body)
         return got.status, parsed(got.read())
 
     return send
 
 
-def by_pykube(target: str) -> Send:
+def by_pykube(target: str, token: str = "") -> Send:
     load = pykube.KubeConfig.from_url if target.startswith("http") else pykube.KubeConfig.from_file
     config = load(target)
+    if token:
+        config.doc["users"] = [{"name": "self", "user": {"token": token}}]
+        config.doc["contexts"][0]["context"]["user"] = "self"
     api = pykube.HTTPClient(config)
 
     def send(
@@ -71,9 +75,10 @@ def by_pykube(target: str) -> Send:
     return send
 
 
-def by_requests(target: str) -> Send:
+def by_requests(target: str, token: str = "") -> Send:
     """As the client `k8s` does."""
     session = requests.Session()
+    session.headers.update({"Authorization": f"Bearer {token}"} if token else {})
     if not target.startswith("http"):
         info = connection(target)
         target, session.verify = info.server, str(info.ca_path)
@@ -110,8 +115,10 @@ def own_session(target: str) -> Any:
     return kopf.AiohttpSession(server=info.server, aiohttp_session=session)
 
 
-def by_aiohttp(target: str, make: Callable[[str], Any] = connection) -> Send:
+def by_aiohttp(target: str, make: Callable[[str], Any] = connection, token: str = "") -> Send:
     """The session that Kopf writes with."""
+    if token:
+        make = lambda target: kopf.ConnectionInfo(server=target, token=token)  # noqa: E731
 
     def send(
         method: str, path: str, body: Any = None, content_type: str = "application/json", accept: str = ""
@@ -139,7 +146,7 @@ def in_session(target: str, fn: Callable[[aiohttp.ClientSession, str], Awaitable
     return asyncio.run(main())
 
 
-def by_kr8s(target: str) -> Send:
+def by_kr8s(target: str, token: str = "") -> Send:
     """The async client of httpx."""
     given = {"url": target} if target.startswith("http") else {"kubeconfig": target}
 
@@ -149,6 +156,7 @@ def by_kr8s(target: str) -> Send:
         async def one() -> tuple[int, Any]:
             api = kr8s.asyncio.Api(bypass_factory=True, **given)
             await api.auth
+            api.auth.token = token or None
             base, _, last = path.rpartition("/")
             headers = {"Content-Type": content_type} | ({"Accept": accept} if accept else {})
             raw = None if body is None else json.dumps(body)
@@ -167,10 +175,10 @@ def by_kr8s(target: str) -> Send:
     return send
 
 
-def by_easykube(target: str) -> Send:
+def by_easykube(target: str, token: str = "") -> Send:
     """The blocking client of httpx."""
     if target.startswith("http"):
-        client = easykube.SyncClient(base_url=target)
+        client = easykube.SyncClient(base_url=target, headers={"authorization": f"bearer {token}"} if token else {})
     else:
         client = easykube.Configuration.from_kubeconfig(target).sync_client()
 
@@ -187,9 +195,9 @@ def by_easykube(target: str) -> Send:
     return send
 
 
-def by_lightkube(target: str) -> Send:
+def by_lightkube(target: str, token: str = "t") -> Send:
     """The blocking client of httpx2."""
-    client = lightkube.Client(config=_lightkubes(target))
+    client = lightkube.Client(config=_lightkubes(target, token))
 
     def send(
         method: str, path: str, body: Any = None, content_type: str = "application/json", accept: str = ""
@@ -202,14 +210,14 @@ def by_lightkube(target: str) -> Send:
     return send
 
 
-def by_lightkube_async(target: str) -> Send:
+def by_lightkube_async(target: str, token: str = "t") -> Send:
     """The async client of httpx2."""
 
     def send(
         method: str, path: str, body: Any = None, content_type: str = "application/json", accept: str = ""
     ) -> tuple[int, Any]:
         async def one() -> tuple[int, Any]:
-            client = lightkube.AsyncClient(config=_lightkubes(target))
+            client = lightkube.AsyncClient(config=_lightkubes(target, token))
             headers = {"Content-Type": content_type} | ({"Accept": accept} if accept else {})
             raw = None if body is None else json.dumps(body)
             try:
@@ -223,21 +231,21 @@ def by_lightkube_async(target: str) -> Send:
     return send
 
 
-def _lightkubes(target: str) -> Any:
+def _lightkubes(target: str, token: str) -> Any:
     if not target.startswith("http"):
         return lightkube.KubeConfig.from_file(target)
-    return lightkube.KubeConfig.from_one(cluster=Cluster(server=target), user=User(token="t"))
+    return lightkube.KubeConfig.from_one(cluster=Cluster(server=target), user=User(token=token))
 
 
-def by_kubernetes_asyncio(target: str) -> Send:
-    return _by_generated(target, kubernetes_asyncio, _preload_content=False)
+def by_kubernetes_asyncio(target: str, token: str = "") -> Send:
+    return _by_generated(target, kubernetes_asyncio, token, _preload_content=False)
 
 
-def by_kubernetes_aio(target: str) -> Send:
-    return _by_generated(target, kubernetes.aio)
+def by_kubernetes_aio(target: str, token: str = "") -> Send:
+    return _by_generated(target, kubernetes.aio, token)
 
 
-def _by_generated(target: str, library: Any, **options: Any) -> Send:
+def _by_generated(target: str, library: Any, token: str, **options: Any) -> Send:
     def send(
         method: str, path: str, body: Any = None, content_type: str = "application/json", accept: str = ""
     ) -> tuple[int, Any]:
@@ -249,6 +257,7 @@ def _by_generated(target: str, library: Any, **options: Any) -> Send:
                 await library.config.load_kube_config(target, client_configuration=configuration)
             async with library.client.ApiClient(configuration) as api:
                 headers = {"Content-Type": content_type, "Accept": accept or "*/*"}
+                headers |= {"Authorization": f"Bearer {token}"} if token else {}
                 url = configuration.host + path
                 got = await api.rest_client.request(method, url, headers=headers, body=body, **options)
                 return got.status, parsed(await got.read())
@@ -265,7 +274,7 @@ def parsed(raw: bytes) -> Any:
         return raw
 
 
-CLIENTS: dict[str, Callable[[str], Send]] = {
+CLIENTS: dict[str, Callable[..., Send]] = {
     "kubernetes": by_kubernetes,
     "pykube": by_pykube,
     "requests": by_requests,

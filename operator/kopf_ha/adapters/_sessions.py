@@ -7,6 +7,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
+from kopf_ha.adapters._bearer import renew
 from kopf_ha.adapters._wiring import adrive, headers_for
 from kopf_ha.core.wire import WRITES, Request, Response
 
@@ -26,6 +27,7 @@ class FenceMiddleware:
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
         """Be called by aiohttp for each attempt, also for those of a redirect."""
+        renew(request.headers)
         if request.method not in WRITES:
             return await handler(request)
         body = request.body
