@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import aiohttp
+import kopf
 import pytest
 import requests
 import urllib3
@@ -15,7 +17,7 @@ from requests.adapters import HTTPAdapter
 
 from kopf_ha.core.refusal import about_tokens
 from kopf_ha.core.wire import Request, Response
-from kopf_ha.errors import Denied, GateClosed, StaleLeader
+from kopf_ha.errors import Denied, GateClosed, StaleLeader, Unfenced
 from tests.core.fake_api import CHILD, LEASE, WIDGET, denied, stamp, status
 from tests.fencing.clients import BROKEN, CLIENTS, MERGE, REPORTED, by_aiohttp, by_kubernetes, by_pykube, own_session
 from tests.fencing.conftest import Terms
@@ -231,6 +233,36 @@ def test_aiohttp_follows_a_redirect_through_the_fence(http: HttpFake, terms: Ter
         with pytest.raises(GateClosed):
             by_aiohttp(http.url)("PUT", CHILD, put_body(body))
     assert len(http.writes()) == 1
+
+
+def test_a_session_that_raises_for_errors_gets_only_the_answer_that_the_fence_gives(
+    http: HttpFake, terms: Terms
+) -> None:
+    """Of a conflict that the fence resolves it would see nothing, either."""
+
+    def raising(target: str) -> Any:
+        return kopf.AiohttpSession(server=target, aiohttp_session=aiohttp.ClientSession(raise_for_status=True))
+
+    mine(http)
+    http.fault = first("PATCH", status(409, "conflict"))
+    with terms.term(7):
+        assert by_aiohttp(http.url, raising)("PATCH", CHILD, {"spec": {"a": 2}}, MERGE)[0] == 200
+        with pytest.raises(aiohttp.ClientResponseError, match="404"):
+            by_aiohttp(http.url, raising)("PATCH", CHILD + "-none", {"spec": {"a": 2}}, MERGE)
+
+
+@EVERY
+def test_only_kopf_decides_by_what_its_watch_showed(http: HttpFake, terms: Terms, client: str) -> None:
+    """The status of a deciding kind has to name the revision that it was decided from."""
+    http.api.put(WIDGET, {"spec": {"a": 1}}, stamp(7))
+    terms.fence.known.deciding |= {http.api.target(WIDGET).kind}
+    send = CLIENTS[client](http.url)
+    with terms.term(7):
+        if client == "kopf":
+            assert send("PATCH", WIDGET + "/status", {"status": {"a": 1}}, MERGE)[0] == 200
+        else:
+            with pytest.raises(Unfenced, match="resourceVersion"):
+                send("PATCH", WIDGET + "/status", {"status": {"a": 1}}, MERGE)
 
 
 # --- all of them

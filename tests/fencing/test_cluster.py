@@ -247,6 +247,9 @@ def test_a_stale_writer_by_kr8s(world: World, terms: Terms) -> None:
     assert now["data"] == {"by": "8"}
     assert stamp_of(now) == (8, "pod8")
     assert {o.client for o in terms.outcomes} == {"httpx", "kubernetes"}
+    with terms.term(9):  # its thread began in term 7
+        mine.patch({"data": {"by": "9"}})
+    assert stamp_of(world.get("configmap", "c")) == (9, "pod9")
 
 
 def test_a_stale_writer_by_lightkube(world: World, terms: Terms) -> None:

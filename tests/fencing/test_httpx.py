@@ -252,6 +252,27 @@ def test_what_could_not_be_sent_in_time_is_not_sent(
     assert "connection.connect_tcp.started" in seen
 
 
+@PACKAGE
+@pytest.mark.parametrize(("given", "left", "expected"), [(1, 600, 1), (30, 2, 2), (None, 2, 2)])
+def test_the_shorter_limit_counts(
+    http: HttpFake, terms: Terms, package: Any, given: float | None, left: float, expected: float
+) -> None:
+    mine(http)
+    limits: list[dict[str, float]] = []
+
+    def seen(event: str, info: Any) -> None:
+        if event.endswith("send_request_headers.started"):
+            limits.append(info["request"].extensions["timeout"])
+
+    with terms.term(7) as grant, package.Client(timeout=given) as client:
+        terms.now = lambda: grant.deadline - left
+        terms.fence.known.learn(http.api.target(CHILD), http.api.get(CHILD))
+        client.patch(http.url + CHILD, json={}, headers={"Content-Type": MERGE}, extensions={"trace": seen})
+    assert [{phase: round(time, 3) for phase, time in one.items()} for one in limits] == [
+        {"connect": expected, "read": expected, "write": expected, "pool": expected}
+    ]
+
+
 # --- optional
 
 LATER = """

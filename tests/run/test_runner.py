@@ -359,7 +359,9 @@ def test_a_term_in_which_nothing_can_be_written_ends(leads: tuple[Runner, Grant]
     assert "expired token" in cause
 
 
-def test_one_that_is_known_again_goes_on(leads: tuple[Runner, Grant], now: list[float]) -> None:
+def test_one_that_is_known_again_goes_on(
+    leads: tuple[Runner, Grant], now: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
     runner, one = leads
     for status in (200, 404, 500):
         answered(runner, one, 401)
@@ -367,6 +369,7 @@ def test_one_that_is_known_again_goes_on(leads: tuple[Runner, Grant], now: list[
         answered(runner, one, status)
         answered(runner, one, 401)
     assert told(runner) == []
+    assert "401" not in caplog.text
 
 
 def test_one_in_which_another_client_can_write_goes_on_and_says_which_cannot(
