@@ -58,10 +58,27 @@ class WrappedVault(credentials.Vault):
             await session.close()
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class _WithSession(kopf.AiohttpSession):
+    """A connection with a session that was made for it.
+
+    It equals one for the same credentials. Kopf keeps credentials that got a 401, and does not try them again when the
+    next login returns them. Two sessions are never equal, so a deleted account would log in again and again, without a
+    pause.
+    """
+
+    origin: kopf.ConnectionInfo
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _WithSession) and self.origin == other.origin
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 def with_session(info: kopf.ConnectionInfo, session: aiohttp.ClientSession) -> kopf.AiohttpSession:
     """Return the same connection (server, namespace, priority, expiration) with an existing session."""
     base = {f.name: getattr(info, f.name) for f in dataclasses.fields(credentials.KubeContext)}
-    return kopf.AiohttpSession(**base, aiohttp_session=session)
+    return _WithSession(**base, aiohttp_session=session, origin=info)
 
 
 # --- registries of handlers

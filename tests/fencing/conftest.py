@@ -7,9 +7,14 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
+import httpx2
+import kubernetes.aio.client.rest
+import kubernetes_asyncio.client.rest
 import pytest
 from kubernetes.client import rest
 from pykube.http import KubernetesHTTPAdapter
+from requests.adapters import HTTPAdapter
 
 from devcluster import Cluster
 from kopf_ha import adapters
@@ -45,11 +50,28 @@ class Terms:
             yield grant
 
 
+#: What the adapters change, as the clients have it.
+PLAIN = [
+    (owner, name, vars(owner)[name])
+    for owner, names in (
+        (rest.RESTClientObject, ("__init__", "request")),
+        (kubernetes.aio.client.rest.RESTClientObject, ("__init__", "request")),
+        (kubernetes_asyncio.client.rest.RESTClientObject, ("__init__", "request")),
+        (KubernetesHTTPAdapter, ("_do_send",)),
+        (HTTPAdapter, ("send",)),
+        (httpx.HTTPTransport, ("handle_request",)),
+        (httpx.AsyncHTTPTransport, ("handle_async_request",)),
+        (httpx2.HTTPTransport, ("handle_request",)),
+        (httpx2.AsyncHTTPTransport, ("handle_async_request",)),
+    )
+    for name in names
+]
+
+
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rest.RESTClientObject, "__init__", rest.RESTClientObject.__init__)
-    monkeypatch.setattr(rest.RESTClientObject, "request", rest.RESTClientObject.request)
-    monkeypatch.setattr(KubernetesHTTPAdapter, "_do_send", KubernetesHTTPAdapter._do_send)
+    for owner, name, plain in PLAIN:
+        monkeypatch.setattr(owner, name, plain)
     adapters.install()
 
 

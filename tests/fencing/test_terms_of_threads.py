@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import sys
 import threading
 from collections.abc import Callable
@@ -420,27 +419,20 @@ def test_a_refusal_is_none_of_kopfs_retried_errors(refusal: type[Refused]) -> No
 
 
 def test_clients_that_nothing_fences_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "kubernetes.aio", sys)
-    monkeypatch.setitem(sys.modules, "lightkube", sys)
-    assert {"kubernetes.aio", "lightkube"} <= set(adapters.uncovered())
+    monkeypatch.setitem(sys.modules, "httpx_aiohttp", sys)
+    assert adapters.uncovered() == ["httpx-aiohttp (transports for httpx)"]
 
 
-@pytest.mark.parametrize("published", [True, False])
-def test_an_operator_s_own_module_is_not_taken_for_a_client_of_that_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, published: bool
-) -> None:
-    """`k8s` is a client from PyPI, and what many operators call a module of their own."""
-    (tmp_path / "k8s").mkdir()
-    (tmp_path / "k8s" / "__init__.py").touch()
-    if published:
-        info = tmp_path / "k8s-0.28.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: k8s\nVersion: 0.28.0\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(sys.modules, "k8s", sys)  # so that it is taken out again
-    del sys.modules["k8s"]
-    importlib.import_module("k8s")
-    assert ("k8s (fiaas)" in adapters.uncovered()) == published
+def test_clients_with_an_adapter_are_not_named() -> None:
+    assert {"httpx", "httpx2", "kr8s", "lightkube", "kubernetes_asyncio", "kubernetes.aio"} <= set(sys.modules)
+    assert adapters.uncovered() == []
+
+
+def test_programs_that_nothing_fences_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert adapters.programs() == []
+    (tmp_path / "helm").touch(mode=0o755)
+    assert adapters.programs() == ["helm"]
 
 
 def test_one_process_has_one_wiring(terms: Terms) -> None:

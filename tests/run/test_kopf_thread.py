@@ -150,3 +150,31 @@ def test_kopf_is_fenced(api: KopfApi) -> None:
     seen.thread.stop()
     assert seen.thread.join(LONG)
     assert fence_middleware in sessions[0]._middlewares
+
+
+def test_a_token_that_is_unknown_ends_it_and_does_not_log_in_for_ever(api: KopfApi) -> None:
+    """As without the fence: the account is deleted, and each login gives the same token again."""
+    logins: list[int] = []
+
+    def login(**_: Any) -> kopf.ConnectionInfo:
+        logins.append(1)
+        return kopf.ConnectionInfo(server=api.url, token="deleted")
+
+    api.unknown = lambda token: True
+    seen = Seen(options(api, login))
+    seen.thread.start()
+    assert seen.thread.join(LONG)
+    assert len(logins) <= 4
+    assert "Ran out of valid credentials" in str(seen.overs)
+
+
+def test_a_token_that_expired_is_replaced_by_the_one_of_the_next_login(api: KopfApi) -> None:
+    tokens = iter(["expired", "fresh"])
+    api.unknown = lambda token: token == "expired"
+    seen = Seen(options(api, lambda **_: kopf.ConnectionInfo(server=api.url, token=next(tokens))))
+    seen.thread.start()
+    until("Kopf to list", lambda: LIST in api.asked, LONG)
+    seen.thread.stop()
+    assert seen.thread.join(LONG)
+    assert seen.overs == [None]
+    assert api.tokens[-1] == "fresh"

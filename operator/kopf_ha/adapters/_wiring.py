@@ -174,15 +174,23 @@ def drive(client: str, request: Request, send: Callable[[Request], Response]) ->
         raise
 
 
-async def adrive(client: str, request: Request, send: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Send one attempt of Kopf through the fence. Its handlers decide from the revision that Kopf's watch showed.
+async def adrive(
+    client: str, request: Request, send: Callable[[Request], Awaitable[Response]], *, saw: bool = False
+) -> Response:
+    """Send one attempt of an async client through the fence.
+
+    Args:
+        client: its name in metrics and the log.
+        request: what it wants to send.
+        send: sends a request of the fence's.
+        saw: it is Kopf, whose handlers decide from the revision that Kopf's watch showed.
 
     Raises:
         Refused: the write did not happen, or was refused.
     """
     use, grant = _wiring_for(client, request), current_grant()
     try:
-        flow = use.fence.flow(request, grant, use.now, saw=True, only_reads=only_reads())
+        flow = use.fence.flow(request, grant, use.now, saw=saw, only_reads=only_reads())
         out = next(flow)
         while True:
             answer = await send(out)

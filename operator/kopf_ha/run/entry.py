@@ -163,7 +163,9 @@ async def operator(
 def _name_uncovered() -> None:
     for name in adapters.uncovered():
         logger.warning(
-            "client %s is imported but not fenced: a stale leader's writes through it may be accepted; use kubernetes,"
-            " pykube-ng or Kopf's patch for writes",
+            "%s is imported and not fenced: a stale leader's writes through it may be accepted; write with a client"
+            " that is fenced",
             name,
         )
+    if found := adapters.programs():
+        logger.info("if this operator starts %s, what that writes is not fenced", " or ".join(found))

@@ -33,6 +33,7 @@ from kopf_ha.run.quiet import hush
 from kopf_ha.run.serving import serving
 from kopf_ha.run.term import Term
 from kopf_ha.run.threads import later
+from kopf_ha.run.unknown import Unknown
 from kopf_ha.settings import Settings
 
 logger = logging.getLogger("kopf_ha.run")
@@ -87,6 +88,10 @@ class Runner:
     stopping: str = field(default="", init=False)  #: why the process stops
     stepping: float | None = field(default=None, init=False)  #: since when it deals with one event
     draining: float | None = field(default=None, init=False)  #: since when it waits for a term's handlers
+    unknown: Unknown = field(init=False)  #: whether the API server knows the writers' credentials
+
+    def __post_init__(self) -> None:
+        self.unknown = Unknown(self.clock)
 
     # --- from any thread
 
@@ -118,7 +123,10 @@ class Runner:
         )
 
     def on_outcome(self, outcome: Outcome) -> None:
-        """Close the gate at once when the fence refused a write because the term is over; in the writer's thread."""
+        """Close the gate at once when a write shows that the term is over, or that nothing can be written in it.
+
+        Called in the writer's thread.
+        """
         refused, grant = outcome.refused, outcome.grant
         if isinstance(refused, TermEnded) and grant is not None and not grant.closed:
             grant.close(str(refused))
@@ -127,6 +135,8 @@ class Runner:
                 self.elector.raise_floor(refused.floor)
             else:
                 self.elector.step_down(str(refused), grant=grant)
+        elif grant is not None and (cause := self.unknown.wrote(outcome)):
+            self.elector.step_down(cause, grant=grant)
         self.journal.wrote(outcome)
         if is_never(outcome) and self.settings.on_unfenced == "exit":
             self.inbox.put(Quit(f"on-unfenced is exit: {type(refused).__name__}: {refused}", EXIT_UNFENCED))
