@@ -220,7 +220,7 @@ class FakeApi:
             made = Place(place.group, place.version, place.resource, place.namespace, body["metadata"]["name"])
             if made.key in self.objects:
                 return status(409, "already exists", "AlreadyExists")
-            if self.stamped(made):
+            if self.has_status(made):
                 body.pop("status", None)
             return self.create(made, body, request, who)
         applies = request.content_type == APPLY
@@ -274,7 +274,7 @@ class FakeApi:
     def check_preconditions(self, place: Place, asked: Body, old: Body) -> None:
         metadata = asked.get("metadata") or {}
         version = int(metadata.get("resourceVersion") or 0)
-        if version == 0 and (self.stamped(place) or place.resource == "leases"):
+        if version == 0 and (self.custom(place) or place.resource == "leases"):
             raise Invalid("metadata.resourceVersion: must be specified for an update")
         if version not in (0, int(old["metadata"]["resourceVersion"])):
             raise Conflict("the object has been modified")
@@ -285,9 +285,9 @@ class FakeApi:
         new = copy.deepcopy(asked if not place.subresource else old)
         if place.subresource:
             new["status"] = asked.get("status")
-            if not self.stamped(place):
+            if not self.custom(place):
                 new["metadata"]["annotations"] = (asked.get("metadata") or {}).get("annotations")
-        elif self.stamped(place) or "status" in old:
+        elif self.has_status(place):
             new["status"] = copy.deepcopy(old.get("status"))
         new["metadata"] = {**(new.get("metadata") or {}), **{k: old["metadata"][k] for k in ("uid", "name")}}
         for part, name in ((new, "status"), (new["metadata"], "annotations")):
@@ -314,8 +314,16 @@ class FakeApi:
         made = self.objects.get(("customresourcedefinitions.apiextensions.k8s.io", "", place.crd))
         return made["spec"]["versions"] if made else []
 
-    def stamped(self, place: Place) -> bool:
+    def custom(self, place: Place) -> bool:
         return "." in place.group and not place.group.endswith(".k8s.io")
+
+    def has_status(self, place: Place) -> bool:
+        """Whether the status is written through a path of its own."""
+        return not self.custom(place) or all("status" in v["subresources"] for v in self.versions(place))
+
+    def stamped(self, place: Place) -> bool:
+        fields = (v["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"] for v in self.versions(place))
+        return self.custom(place) and self.has_status(place) and all("fencing" in f for f in fields)
 
     def prune(self, place: Place, body: Body) -> None:
         """Drop from `status.fencing` what the version's schema does not have."""

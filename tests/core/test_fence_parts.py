@@ -17,7 +17,7 @@ from kopf_ha.core.target import Target, api_root, parse_path
 from kopf_ha.core.token import TOKEN_MAX, MalformedStamp, Stamp, Verdict, judge, stamp_of
 from kopf_ha.core.wire import Request, Response
 from kopf_ha.errors import GateClosed
-from tests.core.fake_api import APPLY, JSON_PATCH, LEASE, MERGE, WIDGET, stamp
+from tests.core.fake_api import APPLY, CHILD, JSON_PATCH, LEASE, MERGE, WIDGET, stamp
 
 MINE = stamp(7)
 
@@ -225,8 +225,9 @@ def asked(method: str, content_type: str = "", body: Any = None, path: str = WID
     [
         (asked("PATCH", MERGE, {}), True, False),
         (asked("PUT", "", {}), True, False),
-        (asked("PATCH", MERGE, {}, WIDGET + "/status"), False, False),
-        (asked("PUT", "", {}, WIDGET + "/status"), False, False),
+        (asked("PATCH", MERGE, {}, WIDGET + "/status"), False, True),
+        (asked("PUT", "", {}, WIDGET + "/status"), False, True),
+        (asked("PATCH", MERGE, {}, CHILD.replace("configmaps", "services") + "/status"), False, False),
         (asked("PATCH", JSON_PATCH, []), True, True),
         (asked("PATCH", JSON_PATCH, [], WIDGET + "/status"), True, True),
         (asked("PATCH", APPLY, {}), True, True),

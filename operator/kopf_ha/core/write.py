@@ -161,7 +161,9 @@ def must_stamp_first(asked: Asked, stamped: bool) -> bool:
         return True  # "add" needs an existing parent, and a JSON patch that makes it may remove what others wrote
     if asked.deletes:
         return True  # it carries no stamp, and finalizers or a grace period may keep the object
-    return stamped and not asked.is_status
+    if stamped:
+        return not asked.is_status
+    return asked.is_status and not asked.target.status_takes_annotations  # there the stamp would be dropped silently
 
 
 def may_repeat(asked: Asked, deciding: bool) -> bool:
