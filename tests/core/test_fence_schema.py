@@ -122,7 +122,7 @@ def test_a_stale_leader_s_status_of_a_kind_without_status_fencing(api: FakeApi, 
     while attempt.pending is None or not attempt.pending.path.endswith("/status"):
         attempt.step()
     api.elect(stamp(8))
-    api.edit(WIDGET, lambda o: o["metadata"]["annotations"].update(as_notes(stamp(8))))
+    api.edit(WIDGET, lambda o: o["metadata"]["annotations"].update(as_notes(stamp(8), "widgets.t.dev")))
     with pytest.raises(StaleLeader):
         attempt.finish()
     assert "status" not in api.get(WIDGET)
@@ -184,7 +184,7 @@ def test_a_kind_without_stamps_in_any_version_is_a_child(api: FakeApi, me: Proce
     api.put(f"{CRDS}/widgets.t.dev", crd(v1=None))
     api.put(WIDGET, {"spec": {}})
     assert me.patch(WIDGET, EDIT).status == 200
-    assert api.get(WIDGET)["metadata"]["annotations"] == as_notes(MINE)
+    assert api.get(WIDGET)["metadata"]["annotations"] == as_notes(MINE, "widgets.t.dev")
 
 
 def test_built_in_kinds_are_not_asked_for_and_learnt_from_watches(api: FakeApi, me: Process) -> None:

@@ -198,18 +198,18 @@ def test_a_delete_keeps_the_policy_of_its_query(
 
 @EVERY
 def test_the_put_of_a_built_in_status_keeps_the_stamp(world: World, terms: Terms, send: Send) -> None:
-    """Found by trying: for Deployments a PUT of /status sets the annotations, too."""
-    world.kubectl("create", "deployment", "d", "--image=none", "--replicas=0")
-    path = f"/apis/apps/v1/namespaces/{world.namespace}/deployments/d"
+    """Found by trying: for most built-in kinds a PUT of /status sets the annotations, too."""
+    world.kubectl("create", "service", "clusterip", "d", "--tcp=80")
+    path = f"/api/v1/namespaces/{world.namespace}/services/d"
     with terms.term(7):
         for _ in range(10):
-            body = world.get("deployment", "d")
+            body = world.get("service", "d")
             body["metadata"].pop("annotations", None)
-            status, answer = send("PUT", path + "/status", {**body, "status": {"replicas": 0}})
+            status, answer = send("PUT", path + "/status", {**body, "status": {"loadBalancer": {}}})
             if status != 409:  # the controller writes, too
                 break
     assert status == 200, answer
-    assert stamp_of(world.get("deployment", "d")) == (7, "pod7")
+    assert stamp_of(world.get("service", "d")) == (7, "pod7")
 
 
 # --- reads

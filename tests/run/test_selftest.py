@@ -122,7 +122,7 @@ def test_nothing_else_is_taken_for_its_refusal(ask: Any, answer: Response) -> No
 
 
 def test_a_description_of_another_version_counts_as_none(ask: Any) -> None:
-    later = DESCRIPTION.as_json().replace('"format":1', '"format":2')
+    later = DESCRIPTION.as_json().replace('"format":2', '"format":3')
     (found,) = ask({f"{QUESTION}describe": denied("kopf-ha-s-lease", f"fencing: described by {later}")})
     assert found.startswith("the policies of Lease n/l do not answer")
 

@@ -10,8 +10,9 @@ from urllib.parse import parse_qs
 
 import yaml
 
-from kopf_ha.core.target import Target
-from kopf_ha.core.token import ANNOTATIONS, MalformedStamp, Stamp, stamp_of
+from kopf_ha.core.notes import noted, stamp_in
+from kopf_ha.core.target import Target, parse_path
+from kopf_ha.core.token import MalformedStamp, Stamp, stamp_of
 from kopf_ha.core.wire import Request
 from kopf_ha.errors import Unfenced
 
@@ -19,7 +20,6 @@ from kopf_ha.errors import Unfenced
 ONLY_STAMP: dict[str, Any] = {"status": {}}
 
 VERSION_PATH = "/metadata/resourceVersion"
-ANNOTATIONS_PATH = "/metadata/annotations/"
 _UID_PATH = "/metadata/uid"
 _FINALIZERS = "/metadata/finalizers"
 
@@ -146,24 +146,40 @@ def delete_options(request: Request, body: Any) -> dict[str, Any]:
     return out
 
 
-def carried(request: Request) -> tuple[Stamp | None, str | None]:
-    """Return the stamp and the resourceVersion that a write carries, for the log; None for what cannot be read."""
+def carried(request: Request, lease: str) -> tuple[Stamp | None, str | None]:
+    """Return the stamp and the resourceVersion that a write carries, for the log; None for what cannot be read.
+
+    Args:
+        request: as it was sent.
+        lease: ``namespace/name`` of the writer's Lease.
+    """
     try:
         body = parse_body(request)
         version = _version(request, body)
         if isinstance(body, list):
-            added = {str(op.get("path")): op.get("value") for op in body}
-            notes = {name: added[path] for name in ANNOTATIONS if (path := annotation_path(name)) in added}
-            body = {"status": {"fencing": added.get("/status/fencing")}, "metadata": {"annotations": notes}}
-        body = body or {}
-        return stamp_of(body, stamped=True) or stamp_of(body, stamped=False), version
+            body = _added(body)
+        body, target = body or {}, parse_path(request.path)
+        stamp = stamp_of(body)
+        if stamp is None and target is not None:
+            stamp = stamp_in(noted(body, target.kind), lease, target.kind)
+        return stamp, version
     except (Unfenced, MalformedStamp):
         return None, None
 
 
-def annotation_path(name: str) -> str:
-    """Return the JSON pointer of an annotation."""
-    return ANNOTATIONS_PATH + name.replace("~", "~0").replace("/", "~1")
+def _added(patch: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what a JSON patch of ours adds, as an object."""
+    made: dict[str, Any] = {}
+    for operation in patch:
+        at = made
+        *above, last = map(_unescaped, str(operation.get("path")).split("/")[1:] or [""])
+        for part in above:
+            at = at.setdefault(part, {})
+            if not isinstance(at, dict):
+                break
+        else:
+            at[last] = operation.get("value")
+    return made
 
 
 def _parsed(request: Request) -> Any:

@@ -6,16 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from kopf_ha.core.change import with_body
+from kopf_ha.core.known import Revision
+from kopf_ha.core.notes import as_metadata, notes_of, others_in
+from kopf_ha.core.target import Target
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import JSON_PATCH, MERGE_PATCH, Request
 
 
-def stamp_revision(path: str, mine: Stamp, *, stamped: bool, version: str) -> Request:
+def stamp_revision(path: str, target: Target, mine: Stamp, found: Revision, *, stamped: bool, version: str) -> Request:
     """Return the request that stamps an object at one revision.
 
     Args:
         path: of the object.
+        target: the object.
         mine: this term's stamp.
+        found: the revision whose recorded stamp was judged.
         stamped: whether the kind carries `status.fencing`.
         version: the resourceVersion at which its recorded stamp was judged.
     """
@@ -24,7 +29,8 @@ def stamp_revision(path: str, mine: Stamp, *, stamped: bool, version: str) -> Re
         path += "/status"
         body["status"] = {"fencing": mine.as_status()}
     else:
-        body["metadata"]["annotations"] = mine.as_annotations()
+        others = others_in(found.notes, mine.lease, target.kind)
+        body["metadata"] |= as_metadata(notes_of(mine, target.kind, others))
     return with_body(Request("PATCH", path, content_type=MERGE_PATCH), body)
 
 

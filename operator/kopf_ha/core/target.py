@@ -17,11 +17,12 @@ _NAMESPACE = re.compile(r"/api/v1/namespaces/(?P<name>[^/]+)(?:/(?P<sub>status|f
 
 #: Built-in kinds whose `/status` takes annotations (docs/facts.md). For all others the API server keeps the object's
 #: metadata and reads the status alone: custom resources, also those in groups of Kubernetes' own, and newer built-ins.
+#: A Deployment's takes no labels, and its stamp is one.
 _STATUS_TAKES_ANNOTATIONS = frozenset({
     "certificatesigningrequests.certificates.k8s.io", "cronjobs.batch", "daemonsets.apps",
     "horizontalpodautoscalers.autoscaling", "ingresses.networking.k8s.io", "jobs.batch", "namespaces", "nodes",
     "persistentvolumeclaims", "persistentvolumes", "poddisruptionbudgets.policy", "pods", "replicasets.apps",
-    "replicationcontrollers", "resourcequotas", "services", "statefulsets.apps", "deployments.apps",
+    "replicationcontrollers", "resourcequotas", "services", "statefulsets.apps",
 })  # fmt: skip
 
 #: Kind, namespace and name of an object.

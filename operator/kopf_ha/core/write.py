@@ -138,7 +138,8 @@ def stamp_and_send(asked: Asked, reader: Reader, found: Found, uid: str) -> Flow
     version = asked.version or revision.version
     meant = (version, uid) == (revision.version, revision.uid)  # otherwise the caller's precondition fails anyway
     if meant and not found.mine and must_stamp_first(asked, stamped):
-        answer = yield from send(asked, reader, stamp_revision(reader.path, mine, stamped=stamped, version=version))
+        stamp = stamp_revision(reader.path, asked.target, mine, revision, stamped=stamped, version=version)
+        answer = yield from send(asked, reader, stamp)
         if answer.status == 409:
             return answer
         if not answer.ok:
@@ -147,7 +148,8 @@ def stamp_and_send(asked: Asked, reader: Reader, found: Found, uid: str) -> Flow
         if latest is None:
             raise Unfenced(f"{asked}: the API server's answer to the stamp is no object with a uid and a version")
         version = latest.version
-    answer = yield from send(asked, reader, change.fenced(asked, mine, stamped=stamped, version=version, uid=uid))
+    changed = change.fenced(asked, mine, revision, stamped=stamped, version=version, uid=uid)
+    answer = yield from send(asked, reader, changed)
     if answer.ok:
         reader.learn(answer, must_be_mine=not asked.deletes and (asked.is_status or not stamped))
     return answer

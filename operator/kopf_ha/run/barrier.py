@@ -82,7 +82,7 @@ def check_floor(objects: list[dict[str, Any]], grant: Grant) -> None:
     highest = 0
     for body in objects:
         try:
-            recorded = stamp_of(body, stamped=True)
+            recorded = stamp_of(body)
         except MalformedStamp:
             continue  # stamping it will say so and set it aside
         # This term wrote nothing yet. So a stamp with its own token and holder comes from another process, too.

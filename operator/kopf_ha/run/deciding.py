@@ -113,7 +113,7 @@ def stamp_one(api: Api, fence: Fence, one: DecidingObject) -> DecidingObject | N
 def _records_the_same(answer: Response, lease: str) -> bool:
     """Whether the object still records what the fence refuses: another Lease's stamp, or a malformed one."""
     try:
-        recorded = stamp_of(answer.json, stamped=True) if answer.ok else None
+        recorded = stamp_of(answer.json) if answer.ok else None
     except MalformedStamp:
         return True
     return recorded is not None and recorded.lease != lease

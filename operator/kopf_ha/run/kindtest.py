@@ -92,7 +92,7 @@ def wrong_stamps(api: Api, kind: str, path: str, body: dict[str, Any], mine: Sta
     """
     path += "/status" + DRY_RUN
     try:
-        recorded = stamp_of(body, stamped=True)
+        recorded = stamp_of(body)
     except MalformedStamp:
         recorded = None  # the barrier names it
     token = recorded.token if recorded else 0
