@@ -29,6 +29,7 @@ from tests.core.fake_api import (
     patch,
     stamp,
     status,
+    write,
 )
 
 # --- schemas
@@ -126,6 +127,25 @@ def test_a_stale_leader_s_status_of_a_kind_without_status_fencing(api: FakeApi, 
     with pytest.raises(StaleLeader):
         attempt.finish()
     assert "status" not in api.get(WIDGET)
+
+
+@pytest.mark.parametrize("recorded", [None, stamp(6), MINE])
+@pytest.mark.parametrize(
+    ("method", "content_type", "body"),
+    [("PATCH", *STATUS_WRITES[0]), ("PATCH", *STATUS_WRITES[1]), ("PATCH", *STATUS_WRITES[2]), ("PUT", "", {})],
+)
+def test_the_status_of_a_kind_without_the_subresource_is_written_with_the_object(
+    api: FakeApi, me: Process, method: str, content_type: str, body: Any, recorded: Any
+) -> None:
+    definition = crd(v1=None)
+    definition["spec"]["versions"][0]["subresources"] = {}
+    api.put(f"{CRDS}/widgets.t.dev", definition)
+    made = api.put(WIDGET, {"spec": {}}, recorded)
+    if method == "PUT":
+        body = {"metadata": made["metadata"], "status": {"a": 1}}
+    assert me.send(write(method, WIDGET, body) if method == "PUT" else patch(WIDGET, body, content_type)).status == 200
+    assert api.get(WIDGET)["status"] == {"a": 1}
+    assert api.recorded(WIDGET) == MINE
 
 
 LACKS = r"version v1beta1 is served and lacks status.fencing .*kopf-ha manifests --only schema"

@@ -18,6 +18,8 @@ from kopf_ha.errors import Unfenced
 
 #: The body of the merge patch of `/status` with which a client asks for the stamp and nothing else.
 ONLY_STAMP: dict[str, Any] = {"status": {}}
+#: The same for an object without `status.fencing`: a merge patch of the object.
+ONLY_NOTE: dict[str, Any] = {"metadata": {"annotations": {}}}
 
 VERSION_PATH = "/metadata/resourceVersion"
 _UID_PATH = "/metadata/uid"
@@ -43,6 +45,7 @@ class Asked:
         is_status: this is a write of `/status`.
         is_dry_run: the API server will change nothing.
         is_only_stamp: this write of `/status` changes nothing, so that the stamp is all that it brings.
+        is_only_note: the same of a write of the object, whose kind carries no `status.fencing`.
     """
 
     request: Request
@@ -56,6 +59,7 @@ class Asked:
     is_status: bool
     is_dry_run: bool
     is_only_stamp: bool
+    is_only_note: bool
 
     @classmethod
     def parse(cls, request: Request, target: Target) -> Asked:
@@ -78,6 +82,7 @@ class Asked:
             is_status=is_status,
             is_dry_run=_is_dry_run(request, body),
             is_only_stamp=is_status and request.is_merge_patch and bool(body == ONLY_STAMP),
+            is_only_note=not target.subresource and request.is_merge_patch and bool(body == ONLY_NOTE),
         )
 
     def __str__(self) -> str:
@@ -94,6 +99,17 @@ class Asked:
         if self.deletes:
             return True
         return self.request.is_merge_patch and not any(_replaces(v) for k, v in self.body.items() if k != "status")
+
+    @property
+    def writes_status(self) -> bool:
+        """Whether this may change the status: also through the object, as of kinds without the subresource."""
+        if self.is_status:
+            return True
+        if self.target.subresource or self.deletes or self.creates:
+            return False
+        if isinstance(self.body, list):
+            return any(str(op.get("path")).split("/")[1:2] in ([], ["status"]) for op in self.body)
+        return "status" in (self.body or {})
 
     def is_met_by(self, current: Any) -> bool:
         """Whether this is a JSON patch that asks only for what the object `current` is like already."""

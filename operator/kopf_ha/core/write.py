@@ -10,10 +10,11 @@ from kopf_ha.core import change
 from kopf_ha.core.asked import Asked
 from kopf_ha.core.gate import Gate
 from kopf_ha.core.known import Known
+from kopf_ha.core.notes import as_metadata, section_of
 from kopf_ha.core.reading import Found, Gone, Reader
 from kopf_ha.core.refusal import Refusal, refusal_of, sentence_of
 from kopf_ha.core.schema import is_stamped
-from kopf_ha.core.stamping import stamp_alone, stamp_revision
+from kopf_ha.core.stamping import note_alone, stamp_alone, stamp_revision
 from kopf_ha.core.target import Target, api_root
 from kopf_ha.core.token import MalformedStamp
 from kopf_ha.core.wire import Flow, Request, Response, Steps, Unanswered, is_conflict
@@ -49,7 +50,7 @@ def write(request: Request, target: Target, known: Known, gate: Gate, *, saw: bo
             yield from reader.check_floor(token)
         if asked.creates:
             return (yield from create(asked, reader))
-        if stamped and asked.is_only_stamp:
+        if asked.is_only_stamp if stamped else asked.is_only_note:
             return (yield from only_stamp(asked, reader))
         return (yield from update(asked, reader, saw))
     except Unanswered as error:
@@ -95,7 +96,7 @@ def create(asked: Asked, reader: Reader) -> Flow:
 def update(asked: Asked, reader: Reader, saw: bool) -> Flow:
     """Change or delete one object, as compare-and-swap on a revision that this term may write (I1, I2, I3)."""
     deciding = asked.target.kind in reader.known.deciding
-    if deciding and asked.is_status and asked.version is None and not saw:
+    if deciding and asked.writes_status and asked.version is None and not saw:
         raise Unfenced(
             f"{asked}: the status of a deciding kind must carry the resourceVersion that it was decided from"
         )
@@ -106,7 +107,7 @@ def update(asked: Asked, reader: Reader, saw: bool) -> Flow:
         return found.answer
     uid = asked.uid or found.revision.uid
     for _ in range(ATTEMPTS):
-        if deciding and asked.is_status and found.revision.uid in reader.gate.grant.set_aside:
+        if deciding and asked.writes_status and found.revision.uid in reader.gate.grant.set_aside:
             raise SetAside(
                 f"{asked}: the object is set aside; it could not be stamped in this term, so an"
                 " earlier leader could still write it; it is tried again, and the log says why"
@@ -174,7 +175,7 @@ def may_repeat(asked: Asked, deciding: bool) -> bool:
     A precondition that the caller named stays the caller's conflict. For a deciding kind, the status and a deletion
     were decided from what the object said, so they have to be decided again. Annotations and labels are no decisions.
     """
-    decision = deciding and (asked.is_status or asked.deletes)
+    decision = deciding and (asked.writes_status or asked.deletes)
     return asked.version is None and not decision and asked.fits_any_revision
 
 
@@ -196,10 +197,7 @@ def only_stamp(asked: Asked, reader: Reader) -> Flow:
     for _ in range(ATTEMPTS):
         if isinstance(found, Gone):
             return found.answer
-        stamp = found.revision.stamp
-        # A known revision does not say whether an object without a stamp has a status. The answer will.
-        status = {"fencing": stamp.as_status()} if stamp else None
-        request = stamp_alone(reader.path, found.answer.json.get("status") if found.answer else status, reader.mine)
+        request = only_stamp_of(found, reader)
         if request == tried and answer.status == 422:
             return answer  # the stamp is still the one that was tested, so the 422 has another cause
         tried = request
@@ -210,6 +208,19 @@ def only_stamp(asked: Asked, reader: Reader) -> Flow:
             return answer
         found = yield from reader.read()
     return found.answer if isinstance(found, Gone) else answer
+
+
+def only_stamp_of(found: Found, reader: Reader) -> Request:
+    """Return the request that stamps the object found. If what is known of it was too little, its answer will say."""
+    body, stamp = found.answer.json if found.answer else None, found.revision.stamp
+    if reader.stamped:
+        # A known revision does not say whether an object without a stamp has a status.
+        status = body.get("status") if body else {"fencing": stamp.as_status()} if stamp else None
+        return stamp_alone(reader.path, status, reader.mine)
+    kind = reader.target.kind
+    # Nor does it say whether an object without a stamp has annotations. Nearly all do.
+    metadata = body["metadata"] if body else {section_of(kind): {}, **as_metadata(list(found.revision.notes))}
+    return note_alone(reader.path, metadata, reader.target, reader.mine)
 
 
 def send(asked: Asked, reader: Reader, request: Request) -> Flow:
