@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from kopf_ha.core import change
 from kopf_ha.core.asked import Asked
+from kopf_ha.core.definition import is_definition, keep_stamp
 from kopf_ha.core.gate import Gate
 from kopf_ha.core.known import Known
 from kopf_ha.core.notes import as_metadata, section_of
@@ -100,7 +101,8 @@ def update(asked: Asked, reader: Reader, saw: bool) -> Flow:
         raise Unfenced(
             f"{asked}: the status of a deciding kind must carry the resourceVersion that it was decided from"
         )
-    found = yield from reader.look(asked.version, asked.uid)
+    defines = is_definition(asked)
+    found = yield from (reader.read() if defines else reader.look(asked.version, asked.uid))
     if isinstance(found, Gone):
         if asked.request.is_apply and not asked.version and not asked.uid:
             return (yield from create(asked, reader))
@@ -114,7 +116,8 @@ def update(asked: Asked, reader: Reader, saw: bool) -> Flow:
             )
         if asked.version not in (None, found.revision.version) and (current := is_already_so(asked, found, saw)):
             return current
-        answer = yield from stamp_and_send(asked, reader, found, uid)
+        change_ = keep_stamp(asked, found.answer.json) if defines and found.answer else asked
+        answer = yield from stamp_and_send(change_, reader, found, uid)
         if answer.ok or not is_conflict(asked.request, answer):
             return answer
         # After a conflict: read again, which ends the term if a later one wrote the object.
