@@ -10,6 +10,7 @@ import pytest
 
 from devcluster.waiting import until
 from kopf_ha.errors import ForeignStamp, StaleLeader, StampDropped, Unfenced
+from tests.core.fake_api import note
 from tests.fencing.clients import CLIENTS, MERGE, Send, by_kubernetes, in_session
 from tests.fencing.conftest import Terms, World
 from tests.fencing.kinds import GROUP
@@ -81,7 +82,8 @@ def test_a_child_is_made_taken_over_and_closed_to_the_one_before(world: World, t
         assert status == 201
         assert stamp_of(made) == (7, "pod7")
         assert set(made["metadata"]["annotations"]) == {
-            f"kopf-ha.dev/{k}" for k in ("token", "holder", "lease", "pod-uid")
+            note(terms.lease, "configmaps"),
+            *(f"kopf-ha.dev/{k}" for k in ("token", "holder", "lease", "pod-uid")),
         }
     with terms.term(8):
         assert send("PATCH", world.maps("c"), {"data": {"by": "8"}}, MERGE)[0] == 200

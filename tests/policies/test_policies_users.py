@@ -12,7 +12,7 @@ import pytest
 from devcluster.waiting import until
 from kopf_ha.core.notes import EARLIER, as_metadata, note_name, notes_of
 from kopf_ha.core.token import Stamp
-from tests.kit.client import APPLY, JSON_PATCH, MERGE
+from tests.kit.client import APPLY, JSON_PATCH, MERGE, STRATEGIC, Client
 from tests.policies.fenced import GROUP, LABEL, Fenced, changed
 
 
@@ -268,6 +268,55 @@ def test_subresources_of_children(fenced: Fenced) -> None:
         return bool(found["status"].get("observedGeneration") == found["metadata"]["generation"])
 
     until("the Deployment's controller to have handled it", rolled_out)
+
+
+def test_a_rollback_works_and_puts_no_stamp_back(fenced: Fenced) -> None:
+    """`kubectl rollout undo` replaces a Deployment's annotations. Its controller copies them to ReplicaSets."""
+    where = f"/apis/apps/v1/namespaces/{fenced.namespace}/deployments"
+    labels, path = {"app": "rolls"}, f"{where}/rolls"
+    note = note_name(fenced.lease, "deployments.apps")
+
+    def template(image: str) -> dict[str, Any]:
+        return {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "x", "image": image}]}}
+
+    def stamp(by: Client, token: int) -> dict[str, Any]:
+        return as_metadata(notes_of(by.stamp(token, fenced.lease), "deployments.apps"))
+
+    def handled(revision: str) -> None:
+        def rolled_out() -> bool:
+            found = fenced.read(path)
+            notes = found["metadata"].get("annotations") or {}
+            return bool(notes.get("deployment.kubernetes.io/revision") == revision)
+
+        until(f"the Deployment's controller to make revision {revision}", rolled_out)
+
+    # What an earlier release put into annotations is copied, and comes back.
+    earlier = {k: v for k, v in notes(fenced.old.stamp(7, fenced.lease)).items() if k in EARLIER}
+    mine = stamp(fenced.old, 7) | {"annotations": earlier | {"a": "1"}}
+    spec = {"replicas": 0, "selector": {"matchLabels": labels}, "template": template("one")}
+    fenced.old.must("POST", where, {"metadata": {"name": "rolls"} | mine, "spec": spec})
+    handled("1")
+    newer = {k: v for k, v in notes(fenced.new.stamp(8, fenced.lease)).items() if k in EARLIER}
+    again = stamp(fenced.new, 8) | {"annotations": newer | {"a": "2"}}
+    fenced.new.must("PATCH", path, {"metadata": again, "spec": {"template": template("two")}}, STRATEGIC)
+    handled("2")
+    fenced.cluster.kubectl("rollout", "undo", "deployment/rolls", "-n", fenced.namespace)
+    handled("3")
+    now = fenced.read(path)["metadata"]
+    assert (now["annotations"]["a"], now["annotations"][EARLIER[0]]) == ("1", "7"), "it was put back"
+    assert now["labels"][note] == stamp(fenced.new, 8)["labels"][note], "I1"
+    sets = fenced.admin.must("GET", where.replace("deployments", "replicasets"))["items"]
+    of_it = [s["metadata"] for s in sets if s["metadata"]["name"].startswith("rolls-")]
+    assert len(of_it) == 2
+    assert all(note not in {**s["labels"], **s["annotations"]} for s in of_it)
+    # The stale leader finds its own old annotations, and is refused all the same (I3).
+    late = {"metadata": stamp(fenced.old, 7), "spec": {"replicas": 1}}
+    assert refused(fenced.old("PATCH", path, late, MERGE), "child-deployments.apps")
+    fenced.new.must("PATCH", path, {"metadata": stamp(fenced.new, 8), "spec": {"paused": True}}, MERGE)
+    # A user may put back what is lower, but neither raise it nor touch the label.
+    higher = {"annotations": {**newer, EARLIER[0]: "9"}}
+    for metadata in (higher, {"labels": {note: None}}, {"labels": {note: "9.u.0123456789ab"}}):
+        assert refused(fenced.admin("PATCH", path, {"metadata": metadata}, MERGE), "annotations-deployments.apps")
 
 
 def test_what_a_user_makes_in_a_child_s_place_stays_the_user_s(fenced: Fenced) -> None:
