@@ -10,6 +10,7 @@ docs/fencing.md: with the fence's own code both would be wrong in the same way, 
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field
@@ -105,22 +106,55 @@ def as_status(mine: Stamp) -> Body:
     return {"lease": mine.lease, "token": mine.token, "holder": mine.holder, "podUID": mine.pod_uid}
 
 
-def as_notes(mine: Stamp) -> dict[str, str]:
-    """Write the annotations of a child."""
+def as_earlier(mine: Stamp) -> dict[str, str]:
+    """Write the annotations of a child as earlier releases did."""
     texts = {"lease": mine.lease, "token": str(mine.token), "holder": mine.holder, "pod-uid": mine.pod_uid}
     return {f"kopf-ha.dev/{name}": text for name, text in texts.items()}
 
 
-def recorded_in(body: Body, stamped: bool) -> Stamp | None:
-    """Read a stamp; None when there is none. One that is not whole is a KeyError."""
+def note(lease: str, kind: str) -> str:
+    """Name the annotation of one Lease on one kind."""
+    return "kopf-ha.dev/stamp-" + hashlib.sha256(f"{lease} {kind}".encode()).hexdigest()[:16]
+
+
+def as_note(mine: Stamp, kind: str = "configmaps") -> dict[str, str]:
+    """Write that annotation."""
+    return {note(mine.lease, kind): f"{mine.token} {mine.lease} {mine.pod_uid} {mine.holder}"}
+
+
+def as_notes(mine: Stamp, kind: str = "configmaps") -> dict[str, str]:
+    """Write the annotations of a child, in both forms."""
+    return as_earlier(mine) | as_note(mine, kind)
+
+
+def digest(holder: str) -> str:
+    """Shorten a holder for a label."""
+    return hashlib.sha256(holder.encode()).hexdigest()[:12]
+
+
+def as_label(mine: Stamp) -> dict[str, str]:
+    """Write the label of a Deployment."""
+    return {note(mine.lease, "deployments.apps"): f"{mine.token}.{mine.pod_uid}.{digest(mine.holder)}"}
+
+
+def recorded_in(body: Body, stamped: bool, kind: str = "", lease: str = LEASE) -> Stamp | None:
+    """Read a stamp; None when there is none. One that is not whole is an error. A label has the holder's digest."""
     if stamped:
         raw = (body.get("status") or {}).get("fencing")
         return Stamp(raw["token"], raw["holder"], raw["lease"], raw["podUID"]) if raw is not None else None
     raw = {k: v for k, v in (body["metadata"].get("annotations") or {}).items() if k.startswith("kopf-ha.dev/")}
-    if not raw:
-        return None
-    token, holder, lease, pod_uid = (raw[f"kopf-ha.dev/{name}"] for name in ("token", "holder", "lease", "pod-uid"))
-    return Stamp(int(token), holder, lease, pod_uid)
+    found = []
+    if text := (body["metadata"].get("labels") or {}).get(note(lease, "deployments.apps")):
+        token, pod_uid, holder = text.split(".")
+        found.append(Stamp(int(token), holder, lease, pod_uid))
+    if text := raw.get(note(lease, kind)):
+        token, named, pod_uid, holder = text.split(" ", 3)
+        found.append(Stamp(int(token), holder, named, pod_uid))
+    if "kopf-ha.dev/lease" in raw:
+        earlier = (raw[f"kopf-ha.dev/{name}"] for name in ("token", "holder", "lease", "pod-uid"))
+        token, holder, named, pod_uid = earlier
+        found += [Stamp(int(token), holder, named, pod_uid)] if named == lease else []
+    return max(found, key=lambda one: one.token, default=None)
 
 
 class Conflict(Exception):
@@ -172,7 +206,9 @@ class FakeApi:
         if recorded is not None and self.stamped(place):
             body.setdefault("status", {})["fencing"] = as_status(recorded)
         elif recorded is not None:
-            metadata.setdefault("annotations", {}).update(as_notes(recorded))
+            deployed = place.crd == "deployments.apps"
+            notes = as_label(recorded) if deployed else as_notes(recorded, place.crd)
+            metadata.setdefault("labels" if deployed else "annotations", {}).update(notes)
         self.uids += 1
         metadata["uid"] = f"u{self.uids}"
         return self.store(place, body)
@@ -191,7 +227,8 @@ class FakeApi:
         return self.objects[self.place(path).key]
 
     def recorded(self, path: str) -> Stamp | None:
-        return recorded_in(self.get(path), self.stamped(self.place(path)))
+        place = self.place(path)
+        return recorded_in(self.get(path), self.stamped(place), place.crd)
 
     def sent(self, *methods: str) -> list[Request]:
         return [r for _, r in self.log if not methods or r.method in methods]
@@ -220,7 +257,7 @@ class FakeApi:
             made = Place(place.group, place.version, place.resource, place.namespace, body["metadata"]["name"])
             if made.key in self.objects:
                 return status(409, "already exists", "AlreadyExists")
-            if self.stamped(made):
+            if self.has_status(made):
                 body.pop("status", None)
             return self.create(made, body, request, who)
         applies = request.content_type == APPLY
@@ -274,7 +311,7 @@ class FakeApi:
     def check_preconditions(self, place: Place, asked: Body, old: Body) -> None:
         metadata = asked.get("metadata") or {}
         version = int(metadata.get("resourceVersion") or 0)
-        if version == 0 and (self.stamped(place) or place.resource == "leases"):
+        if version == 0 and (self.custom(place) or place.resource == "leases"):
             raise Invalid("metadata.resourceVersion: must be specified for an update")
         if version not in (0, int(old["metadata"]["resourceVersion"])):
             raise Conflict("the object has been modified")
@@ -285,9 +322,9 @@ class FakeApi:
         new = copy.deepcopy(asked if not place.subresource else old)
         if place.subresource:
             new["status"] = asked.get("status")
-            if not self.stamped(place):
+            if not self.custom(place):
                 new["metadata"]["annotations"] = (asked.get("metadata") or {}).get("annotations")
-        elif self.stamped(place) or "status" in old:
+        elif self.has_status(place):
             new["status"] = copy.deepcopy(old.get("status"))
         new["metadata"] = {**(new.get("metadata") or {}), **{k: old["metadata"][k] for k in ("uid", "name")}}
         for part, name in ((new, "status"), (new["metadata"], "annotations")):
@@ -314,8 +351,16 @@ class FakeApi:
         made = self.objects.get(("customresourcedefinitions.apiextensions.k8s.io", "", place.crd))
         return made["spec"]["versions"] if made else []
 
-    def stamped(self, place: Place) -> bool:
+    def custom(self, place: Place) -> bool:
         return "." in place.group and not place.group.endswith(".k8s.io")
+
+    def has_status(self, place: Place) -> bool:
+        """Whether the status is written through a path of its own."""
+        return not self.custom(place) or all("status" in v["subresources"] for v in self.versions(place))
+
+    def stamped(self, place: Place) -> bool:
+        fields = (v["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"] for v in self.versions(place))
+        return self.custom(place) and self.has_status(place) and all("fencing" in f for f in fields)
 
     def prune(self, place: Place, body: Body) -> None:
         """Drop from `status.fencing` what the version's schema does not have."""

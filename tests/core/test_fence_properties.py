@@ -223,8 +223,8 @@ class Writers(RuleBasedStateMachine):
 
     def check_accepted(self, accepted: Accepted) -> None:
         path = WIDGET if "/t.dev/" in accepted.request.path else CHILD
-        before = recorded_in(accepted.before, stamped=path == WIDGET) if accepted.before else None
-        after = recorded_in(accepted.after, stamped=path == WIDGET) if accepted.after else None
+        before = recorded_in(accepted.before, path == WIDGET, "configmaps") if accepted.before else None
+        after = recorded_in(accepted.after, path == WIDGET, "configmaps") if accepted.after else None
         if accepted.after is None:
             assert before is not None, "deleted what the writer had not stamped"
             assert before.holder == accepted.who

@@ -19,6 +19,7 @@ from lightkube.resources.core_v1 import ConfigMap
 
 from devcluster.waiting import until
 from kopf_ha.errors import ForeignStamp, StaleLeader, StampDropped, Unfenced
+from tests.core.fake_api import note
 from tests.fencing.clients import CLIENTS, MERGE, Send, by_kubernetes, in_session
 from tests.fencing.conftest import Terms, World
 from tests.fencing.kinds import GROUP
@@ -93,7 +94,8 @@ def test_a_child_is_made_taken_over_and_closed_to_the_one_before(world: World, t
         assert status == 201
         assert stamp_of(made) == (7, "pod7")
         assert set(made["metadata"]["annotations"]) == {
-            f"kopf-ha.dev/{k}" for k in ("token", "holder", "lease", "pod-uid")
+            note(terms.lease, "configmaps"),
+            *(f"kopf-ha.dev/{k}" for k in ("token", "holder", "lease", "pod-uid")),
         }
     with terms.term(8):
         assert send("PATCH", world.maps("c"), {"data": {"by": "8"}}, MERGE)[0] == 200
@@ -210,18 +212,18 @@ def test_a_delete_keeps_the_policy_of_its_query(
 
 @EVERY
 def test_the_put_of_a_built_in_status_keeps_the_stamp(world: World, terms: Terms, send: Send) -> None:
-    """Found by trying: for Deployments a PUT of /status sets the annotations, too."""
-    world.kubectl("create", "deployment", "d", "--image=none", "--replicas=0")
-    path = f"/apis/apps/v1/namespaces/{world.namespace}/deployments/d"
+    """Found by trying: for most built-in kinds a PUT of /status sets the annotations, too."""
+    world.kubectl("create", "service", "clusterip", "d", "--tcp=80")
+    path = f"/api/v1/namespaces/{world.namespace}/services/d"
     with terms.term(7):
         for _ in range(10):
-            body = world.get("deployment", "d")
+            body = world.get("service", "d")
             body["metadata"].pop("annotations", None)
-            status, answer = send("PUT", path + "/status", {**body, "status": {"replicas": 0}})
+            status, answer = send("PUT", path + "/status", {**body, "status": {"loadBalancer": {}}})
             if status != 409:  # the controller writes, too
                 break
     assert status == 200, answer
-    assert stamp_of(world.get("deployment", "d")) == (7, "pod7")
+    assert stamp_of(world.get("service", "d")) == (7, "pod7")
 
 
 # --- as their users write

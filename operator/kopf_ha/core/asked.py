@@ -10,16 +10,18 @@ from urllib.parse import parse_qs
 
 import yaml
 
-from kopf_ha.core.target import Target
-from kopf_ha.core.token import ANNOTATIONS, MalformedStamp, Stamp, stamp_of
+from kopf_ha.core.notes import noted, stamp_in
+from kopf_ha.core.target import Target, parse_path
+from kopf_ha.core.token import MalformedStamp, Stamp, stamp_of
 from kopf_ha.core.wire import Request
 from kopf_ha.errors import Unfenced
 
 #: The body of the merge patch of `/status` with which a client asks for the stamp and nothing else.
 ONLY_STAMP: dict[str, Any] = {"status": {}}
+#: The same for an object without `status.fencing`: a merge patch of the object.
+ONLY_NOTE: dict[str, Any] = {"metadata": {"annotations": {}}}
 
 VERSION_PATH = "/metadata/resourceVersion"
-ANNOTATIONS_PATH = "/metadata/annotations/"
 _UID_PATH = "/metadata/uid"
 _FINALIZERS = "/metadata/finalizers"
 
@@ -43,6 +45,7 @@ class Asked:
         is_status: this is a write of `/status`.
         is_dry_run: the API server will change nothing.
         is_only_stamp: this write of `/status` changes nothing, so that the stamp is all that it brings.
+        is_only_note: the same of a write of the object, whose kind carries no `status.fencing`.
     """
 
     request: Request
@@ -56,6 +59,7 @@ class Asked:
     is_status: bool
     is_dry_run: bool
     is_only_stamp: bool
+    is_only_note: bool
 
     @classmethod
     def parse(cls, request: Request, target: Target) -> Asked:
@@ -78,6 +82,7 @@ class Asked:
             is_status=is_status,
             is_dry_run=_is_dry_run(request, body),
             is_only_stamp=is_status and request.is_merge_patch and bool(body == ONLY_STAMP),
+            is_only_note=not target.subresource and request.is_merge_patch and bool(body == ONLY_NOTE),
         )
 
     def __str__(self) -> str:
@@ -94,6 +99,17 @@ class Asked:
         if self.deletes:
             return True
         return self.request.is_merge_patch and not any(_replaces(v) for k, v in self.body.items() if k != "status")
+
+    @property
+    def writes_status(self) -> bool:
+        """Whether this may change the status: also through the object, as of kinds without the subresource."""
+        if self.is_status:
+            return True
+        if self.target.subresource or self.deletes or self.creates:
+            return False
+        if isinstance(self.body, list):
+            return any(str(op.get("path")).split("/")[1:2] in ([], ["status"]) for op in self.body)
+        return "status" in (self.body or {})
 
     def is_met_by(self, current: Any) -> bool:
         """Whether this is a JSON patch that asks only for what the object `current` is like already."""
@@ -146,24 +162,40 @@ def delete_options(request: Request, body: Any) -> dict[str, Any]:
     return out
 
 
-def carried(request: Request) -> tuple[Stamp | None, str | None]:
-    """Return the stamp and the resourceVersion that a write carries, for the log; None for what cannot be read."""
+def carried(request: Request, lease: str) -> tuple[Stamp | None, str | None]:
+    """Return the stamp and the resourceVersion that a write carries, for the log; None for what cannot be read.
+
+    Args:
+        request: as it was sent.
+        lease: ``namespace/name`` of the writer's Lease.
+    """
     try:
         body = parse_body(request)
         version = _version(request, body)
         if isinstance(body, list):
-            added = {str(op.get("path")): op.get("value") for op in body}
-            notes = {name: added[path] for name in ANNOTATIONS if (path := annotation_path(name)) in added}
-            body = {"status": {"fencing": added.get("/status/fencing")}, "metadata": {"annotations": notes}}
-        body = body or {}
-        return stamp_of(body, stamped=True) or stamp_of(body, stamped=False), version
+            body = _added(body)
+        body, target = body or {}, parse_path(request.path)
+        stamp = stamp_of(body)
+        if stamp is None and target is not None:
+            stamp = stamp_in(noted(body, target.kind), lease, target.kind)
+        return stamp, version
     except (Unfenced, MalformedStamp):
         return None, None
 
 
-def annotation_path(name: str) -> str:
-    """Return the JSON pointer of an annotation."""
-    return ANNOTATIONS_PATH + name.replace("~", "~0").replace("/", "~1")
+def _added(patch: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what a JSON patch of ours adds, as an object."""
+    made: dict[str, Any] = {}
+    for operation in patch:
+        at = made
+        *above, last = map(_unescaped, str(operation.get("path")).split("/")[1:] or [""])
+        for part in above:
+            at = at.setdefault(part, {})
+            if not isinstance(at, dict):
+                break
+        else:
+            at[last] = operation.get("value")
+    return made
 
 
 def _parsed(request: Request) -> Any:

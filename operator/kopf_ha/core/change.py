@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from kopf_ha.core.asked import REMOVING, VERSION_PATH, Asked, annotation_path, delete_options
+from kopf_ha.core.asked import REMOVING, VERSION_PATH, Asked, delete_options
+from kopf_ha.core.known import Revision
+from kopf_ha.core.notes import Note, as_metadata, notes_of, others_in, pointer
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Request
 from kopf_ha.errors import Unfenced
@@ -19,12 +21,13 @@ from kopf_ha.errors import Unfenced
 NO_VERSION = "1"
 
 
-def fenced(asked: Asked, mine: Stamp, *, stamped: bool, version: str, uid: str) -> Request:
+def fenced(asked: Asked, mine: Stamp, found: Revision, *, stamped: bool, version: str, uid: str) -> Request:
     """Return the write with its precondition, and with the stamp where this kind of write can carry one.
 
     Args:
         asked: what the client asked for.
         mine: this term's stamp.
+        found: the revision whose stamp was judged.
         stamped: whether the kind carries `status.fencing`.
         version: the resourceVersion to condition it on, in place of the caller's own if there is one.
         uid: of the object at that revision.
@@ -36,7 +39,8 @@ def fenced(asked: Asked, mine: Stamp, *, stamped: bool, version: str, uid: str) 
     if not asked.deletes:
         if not stamped:
             # On /status, too: there most built-in kinds take annotations, and a PUT without them removes the stamp.
-            body = with_annotations(asked.request, body, mine)
+            others = others_in(found.notes, mine.lease, asked.target.kind)
+            body = with_notes(asked.request, body, notes_of(mine, asked.target.kind, others), others)
         elif asked.target.subresource:
             body = with_stamp(body, mine)
     return with_body(asked.request, body)
@@ -51,7 +55,7 @@ def creation(asked: Asked, mine: Stamp, *, stamped: bool) -> Request:
     if asked.request.is_apply:
         body = {**body, "metadata": {**(body.get("metadata") or {}), "resourceVersion": NO_VERSION}}
     if not stamped:
-        body = with_annotations(asked.request, body, mine)
+        body = with_notes(asked.request, body, notes_of(mine, asked.target.kind))
     return with_body(asked.request, body)
 
 
@@ -92,25 +96,33 @@ def with_stamp(body: Any, mine: Stamp) -> Any:
     return out
 
 
-def with_annotations(request: Request, body: Any, mine: Stamp) -> Any:
-    """Return the body of a write to a child with the stamp in annotations.
+def with_notes(request: Request, body: Any, notes: list[Note], others: tuple[Note, ...] = ()) -> Any:
+    """Return the body of a write to a child with the stamp in its metadata.
+
+    Args:
+        request: what the client wants to send.
+        body: its body.
+        notes: this term's.
+        others: of other Leases, as recorded at the revision that the write is conditioned on. A write that may replace
+            all annotations keeps them (I1).
 
     Raises:
         Unfenced: the write would remove the stamp.
     """
+    if request.method == "PUT" or isinstance(body, list):
+        notes = [*notes, *others]
     if isinstance(body, list):
-        notes = mine.as_annotations().items()
-        return [*body, *({"op": "add", "path": annotation_path(name), "value": text} for name, text in notes)]
+        return [*body, *({"op": "add", "path": pointer(note), "value": note.text} for note in notes)]
     out: dict[str, Any] = dict(body or {})
-    metadata = dict(out.get("metadata") or {})
-    given = metadata.get("annotations")
-    if request.is_merge_patch and (
-        (given is None and "annotations" in metadata)
-        or not all(REMOVING.isdisjoint(part) for part in (out, metadata, given or {}))
-    ):
-        raise Unfenced("a patch that removes all annotations would remove the stamp; null them one by one")
-    metadata["annotations"] = {**(given or {}), **mine.as_annotations()}
-    out["metadata"] = metadata
+    metadata = out["metadata"] = dict(out.get("metadata") or {})
+    for section, texts in as_metadata(notes).items():
+        given = metadata.get(section)
+        if request.is_merge_patch and (
+            (given is None and section in metadata)
+            or not all(REMOVING.isdisjoint(part) for part in (out, metadata, given or {}))
+        ):
+            raise Unfenced(f"a patch that removes all {section} would remove the stamp; null them one by one")
+        metadata[section] = {**(given or {}), **texts}
     return out
 
 

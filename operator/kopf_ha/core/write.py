@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from kopf_ha.core import change
 from kopf_ha.core.asked import Asked
+from kopf_ha.core.definition import is_definition, keep_stamp
 from kopf_ha.core.gate import Gate
 from kopf_ha.core.known import Known
+from kopf_ha.core.notes import as_metadata, section_of
 from kopf_ha.core.reading import Found, Gone, Reader
 from kopf_ha.core.refusal import Refusal, refusal_of, sentence_of
 from kopf_ha.core.schema import is_stamped
-from kopf_ha.core.stamping import stamp_alone, stamp_revision
+from kopf_ha.core.stamping import note_alone, stamp_alone, stamp_revision
 from kopf_ha.core.target import Target, api_root
 from kopf_ha.core.token import MalformedStamp
 from kopf_ha.core.wire import Flow, Request, Response, Steps, Unanswered, is_conflict
@@ -49,7 +51,7 @@ def write(request: Request, target: Target, known: Known, gate: Gate, *, saw: bo
             yield from reader.check_floor(token)
         if asked.creates:
             return (yield from create(asked, reader))
-        if stamped and asked.is_only_stamp:
+        if asked.is_only_stamp if stamped else asked.is_only_note:
             return (yield from only_stamp(asked, reader))
         return (yield from update(asked, reader, saw))
     except Unanswered as error:
@@ -95,25 +97,27 @@ def create(asked: Asked, reader: Reader) -> Flow:
 def update(asked: Asked, reader: Reader, saw: bool) -> Flow:
     """Change or delete one object, as compare-and-swap on a revision that this term may write (I1, I2, I3)."""
     deciding = asked.target.kind in reader.known.deciding
-    if deciding and asked.is_status and asked.version is None and not saw:
+    if deciding and asked.writes_status and asked.version is None and not saw:
         raise Unfenced(
             f"{asked}: the status of a deciding kind must carry the resourceVersion that it was decided from"
         )
-    found = yield from reader.look(asked.version, asked.uid)
+    defines = is_definition(asked)
+    found = yield from (reader.read() if defines else reader.look(asked.version, asked.uid))
     if isinstance(found, Gone):
         if asked.request.is_apply and not asked.version and not asked.uid:
             return (yield from create(asked, reader))
         return found.answer
     uid = asked.uid or found.revision.uid
     for _ in range(ATTEMPTS):
-        if deciding and asked.is_status and found.revision.uid in reader.gate.grant.set_aside:
+        if deciding and asked.writes_status and found.revision.uid in reader.gate.grant.set_aside:
             raise SetAside(
                 f"{asked}: the object is set aside; it could not be stamped in this term, so an"
                 " earlier leader could still write it; it is tried again, and the log says why"
             )
         if asked.version not in (None, found.revision.version) and (current := is_already_so(asked, found, saw)):
             return current
-        answer = yield from stamp_and_send(asked, reader, found, uid)
+        change_ = keep_stamp(asked, found.answer.json) if defines and found.answer else asked
+        answer = yield from stamp_and_send(change_, reader, found, uid)
         if answer.ok or not is_conflict(asked.request, answer):
             return answer
         # After a conflict: read again, which ends the term if a later one wrote the object.
@@ -138,7 +142,8 @@ def stamp_and_send(asked: Asked, reader: Reader, found: Found, uid: str) -> Flow
     version = asked.version or revision.version
     meant = (version, uid) == (revision.version, revision.uid)  # otherwise the caller's precondition fails anyway
     if meant and not found.mine and must_stamp_first(asked, stamped):
-        answer = yield from send(asked, reader, stamp_revision(reader.path, mine, stamped=stamped, version=version))
+        stamp = stamp_revision(reader.path, asked.target, mine, revision, stamped=stamped, version=version)
+        answer = yield from send(asked, reader, stamp)
         if answer.status == 409:
             return answer
         if not answer.ok:
@@ -149,7 +154,8 @@ def stamp_and_send(asked: Asked, reader: Reader, found: Found, uid: str) -> Flow
                 f"{asked}: the API server's answer to the stamp is no object with a uid and a version", by_object=True
             )
         version = latest.version
-    answer = yield from send(asked, reader, change.fenced(asked, mine, stamped=stamped, version=version, uid=uid))
+    changed = change.fenced(asked, mine, revision, stamped=stamped, version=version, uid=uid)
+    answer = yield from send(asked, reader, changed)
     if answer.ok:
         reader.learn(answer, must_be_mine=not asked.deletes and (asked.is_status or not stamped))
     return answer
@@ -163,7 +169,9 @@ def must_stamp_first(asked: Asked, stamped: bool) -> bool:
         return True  # "add" needs an existing parent, and a JSON patch that makes it may remove what others wrote
     if asked.deletes:
         return True  # it carries no stamp, and finalizers or a grace period may keep the object
-    return stamped and not asked.is_status
+    if stamped:
+        return not asked.is_status
+    return asked.is_status and not asked.target.status_takes_annotations  # there the stamp would be dropped silently
 
 
 def may_repeat(asked: Asked, deciding: bool) -> bool:
@@ -172,7 +180,7 @@ def may_repeat(asked: Asked, deciding: bool) -> bool:
     A precondition that the caller named stays the caller's conflict. For a deciding kind, the status and a deletion
     were decided from what the object said, so they have to be decided again. Annotations and labels are no decisions.
     """
-    decision = deciding and (asked.is_status or asked.deletes)
+    decision = deciding and (asked.writes_status or asked.deletes)
     return asked.version is None and not decision and asked.fits_any_revision
 
 
@@ -194,10 +202,7 @@ def only_stamp(asked: Asked, reader: Reader) -> Flow:
     for _ in range(ATTEMPTS):
         if isinstance(found, Gone):
             return found.answer
-        stamp = found.revision.stamp
-        # A known revision does not say whether an object without a stamp has a status. The answer will.
-        status = {"fencing": stamp.as_status()} if stamp else None
-        request = stamp_alone(reader.path, found.answer.json.get("status") if found.answer else status, reader.mine)
+        request = only_stamp_of(found, reader)
         if request == tried and answer.status == 422:
             return answer  # the stamp is still the one that was tested, so the 422 has another cause
         tried = request
@@ -208,6 +213,19 @@ def only_stamp(asked: Asked, reader: Reader) -> Flow:
             return answer
         found = yield from reader.read()
     return found.answer if isinstance(found, Gone) else answer
+
+
+def only_stamp_of(found: Found, reader: Reader) -> Request:
+    """Return the request that stamps the object found. If what is known of it was too little, its answer will say."""
+    body, stamp = found.answer.json if found.answer else None, found.revision.stamp
+    if reader.stamped:
+        # A known revision does not say whether an object without a stamp has a status.
+        status = body.get("status") if body else {"fencing": stamp.as_status()} if stamp else None
+        return stamp_alone(reader.path, status, reader.mine)
+    kind = reader.target.kind
+    # Nor does it say whether an object without a stamp has annotations. Nearly all do.
+    metadata = body["metadata"] if body else {section_of(kind): {}, **as_metadata(list(found.revision.notes))}
+    return note_alone(reader.path, metadata, reader.target, reader.mine)
 
 
 def send(asked: Asked, reader: Reader, request: Request) -> Flow:

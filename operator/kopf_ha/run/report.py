@@ -90,7 +90,8 @@ def log_refusal(outcome: Outcome) -> None:
         "refused by %s, token %s, %s: %s: %s", refused.line, token, outcome.client, type(refused).__name__, refused
     )
     if refused.sent is not None:
-        sent, (stamp, version) = refused.sent, carried(refused.sent)
+        lease = outcome.grant.stamp.lease if outcome.grant else ""
+        sent, (stamp, version) = refused.sent, carried(refused.sent, lease)
         told = f", with token {stamp.token}" if stamp else ""
         told += f", if resourceVersion is {version}" if version else ""
         logger.info("refused request: %s %s%s", sent.method, sent.path, told)
