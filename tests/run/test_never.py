@@ -16,7 +16,8 @@ import pytest
 import kopf_ha
 from devcluster.waiting import until
 from kopf_ha.adapters import Outcome, refused_before
-from kopf_ha.core.token import ANNOTATION_TOKEN, Stamp
+from kopf_ha.core.notes import ANNOTATION_TOKEN, as_metadata, notes_of
+from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Request
 from kopf_ha.errors import Denied, ForeignStamp, GateClosed, KopfHAError, NoTerm, Refused, SetAside, Unfenced
 from kopf_ha.run.ending import EXIT_UNFENCED
@@ -208,8 +209,9 @@ def test_a_tenant_does_not_end_the_process(run: Callable[..., Running], world: W
         core = kubernetes.client.CoreV1Api(kubernetes.config.new_client_from_config())
         marks.put(name, caught(lambda: core.patch_namespaced_config_map(name, world.namespace, {"data": {"a": "1"}})))
 
+    stamp = notes_of(Stamp(7, "tenant", f"{world.namespace}/op", "x"), "configmaps")
     for name, token in (("higher", "500"), ("broken", "many")):
-        annotations = Stamp(7, "tenant", f"{world.namespace}/op", "x").as_annotations() | {ANNOTATION_TOKEN: token}
+        annotations = as_metadata(stamp)["annotations"] | {ANNOTATION_TOKEN: token}
         world.ask("POST", path, {"metadata": {"name": name, "annotations": annotations}})
         world.create("Thing", name)
     running = run(handlers, world.settings(on_unfenced="exit"))
