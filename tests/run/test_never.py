@@ -26,7 +26,7 @@ from kopf_ha.run.inbox import Quit
 from kopf_ha.run.journal import Journal
 from kopf_ha.run.never import OTHERS, PATHS, Never
 from tests.core.fake_api import CHILD
-from tests.fencing.clients import CLIENTS
+from tests.fencing.clients import CLIENTS, REPORTED
 from tests.run.support import GROUP, LONG, Marks, Replica, Running, World, caught, free_port, make_runner, registry
 
 PATH = "/api/v1/namespaces/ns/configmaps/a"
@@ -137,7 +137,7 @@ def test_what_was_refused_before_the_operator_ran_is_told_when_it_starts(
     assert isinstance(caught(lambda: CLIENTS[client]("http://127.0.0.1:1")("DELETE", CHILD)), NoTerm)
     make_runner(journal).start()
     assert counted(journal)["NoTerm"] == 1
-    assert f"{client}: NoTerm: a write while no operator runs" in posted(journal)[1][2]
+    assert f"{REPORTED.get(client, client)}: NoTerm: a write while no operator runs" in posted(journal)[1][2]
     assert refused_before() == [], "it is told once"
 
 
