@@ -225,8 +225,10 @@ def asked(method: str, content_type: str = "", body: Any = None, path: str = WID
     [
         (asked("PATCH", MERGE, {}), True, False),
         (asked("PUT", "", {}), True, False),
-        (asked("PATCH", MERGE, {}, WIDGET + "/status"), False, False),
-        (asked("PUT", "", {}, WIDGET + "/status"), False, False),
+        # On a child's /status some kinds keep the annotations, others do not.
+        (asked("PATCH", MERGE, {}, WIDGET + "/status"), False, True),
+        (asked("PUT", "", {}, WIDGET + "/status"), False, True),
+        (asked("PUT", "", {}, WIDGET + "/scale"), True, True),
         (asked("PATCH", JSON_PATCH, []), True, True),
         (asked("PATCH", JSON_PATCH, [], WIDGET + "/status"), True, True),
         (asked("PATCH", APPLY, {}), True, True),
@@ -246,10 +248,13 @@ def test_what_is_stamped_by_a_write_of_its_own(write: Asked, of_stamped_kind: bo
         (asked("PATCH", MERGE, {"status": {"a": [1]}}, WIDGET + "/status"), True, False),
         (asked("DELETE"), True, False),
         (asked("PATCH", MERGE, {"metadata": {"resourceVersion": "7"}}), False, False),
-        (asked("PATCH", MERGE, {"spec": {"a": [1]}}), False, False),
-        (asked("PUT", "", {}), False, False),
-        (asked("PATCH", JSON_PATCH, []), False, False),
-        (asked("PATCH", APPLY, {}), False, False),
+        (asked("PATCH", MERGE, {"spec": {"a": [1]}}), True, True),
+        (asked("PUT", "", {}), True, True),
+        (asked("PUT", "", {"metadata": {"resourceVersion": "7"}}), False, False),
+        (asked("PATCH", JSON_PATCH, []), True, True),
+        (asked("PATCH", JSON_PATCH, [{"op": "test", "path": "/metadata/resourceVersion", "value": "7"}]), False, False),
+        (asked("PATCH", APPLY, {}), True, True),
+        (asked("PATCH", APPLY, {}, WIDGET + "/status"), True, False),
     ],
 )
 def test_what_may_be_sent_again(write: Asked, else_: bool, deciding: bool) -> None:

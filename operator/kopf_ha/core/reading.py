@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kopf_ha.core.gate import Gate
 from kopf_ha.core.known import Known, Revision, revision_of
@@ -185,3 +185,12 @@ class Reader:
         name = name or str(body["metadata"].get("name", ""))  # a POST goes to the collection
         self.known.keep((kind, namespace, name), revision, stamped=self.stamped)
         return revision
+
+    def learn_scale(self, answer: Response) -> None:
+        """Note the revision in an accepted Scale. It shows no stamp: the object has the one that it had before."""
+        body = answer.json
+        revision = revision_of(body, stamped=True) if isinstance(body, dict) else None
+        if revision is None:
+            self.known.objects.forget(self.target.key)
+        else:
+            self.known.keep(self.target.key, replace(revision, stamp=self.mine), stamped=self.stamped)
