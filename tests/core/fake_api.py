@@ -10,6 +10,7 @@ docs/fencing.md: with the fence's own code both would be wrong in the same way, 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Generator
@@ -39,6 +40,9 @@ REASONS = {403: "Forbidden", 422: "Invalid"}
 FENCING = {k: {"type": "string"} for k in ("lease", "holder", "podUID")} | {"token": {"type": "integer"}}
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/ns/leases"
+SERVICE = "/api/v1/namespaces/a/services/x"
+POD = "/api/v1/namespaces/a/pods/x"
+DEPLOYMENT = "/apis/apps/v1/namespaces/a/deployments/x"
 WIDGET = "/apis/t.dev/v1/namespaces/a/widgets/x"
 CHILD = "/api/v1/namespaces/a/configmaps/x"
 
@@ -135,6 +139,11 @@ def digest(holder: str) -> str:
 def as_label(mine: Stamp) -> dict[str, str]:
     """Write the label of a Deployment."""
     return {note(mine.lease, "deployments.apps"): f"{mine.token}.{mine.pod_uid}.{digest(mine.holder)}"}
+
+
+def is_mine(found: Stamp | None, mine: Stamp) -> bool:
+    """Whether that is this stamp, as a label or as an annotation has it."""
+    return found in (mine, dataclasses.replace(mine, holder=digest(mine.holder)))
 
 
 def recorded_in(body: Body, stamped: bool, kind: str = "", lease: str = LEASE) -> Stamp | None:
@@ -252,17 +261,27 @@ class FakeApi:
 
     def serve(self, place: Place, request: Request, who: str) -> Response:
         old = self.objects.get(place.key) if place.name else None
-        if request.method == "POST":
+        if request.method in ("DELETE", "GET") and not place.name:
+            return self.all(place, request, who)
+        if request.method == "POST" and place.subresource and old is not None:
+            return self.act(place, old, request, who)
+        if request.method == "POST" and not place.subresource:
             body = request.json
-            made = Place(place.group, place.version, place.resource, place.namespace, body["metadata"]["name"])
+            name = body["metadata"].get("name") or f"{body['metadata']['generateName']}{self.uids + 1}"
+            made = Place(place.group, place.version, place.resource, place.namespace, name)
             if made.key in self.objects:
                 return status(409, "already exists", "AlreadyExists")
+            if body["metadata"].get("resourceVersion"):
+                return status(500, "resourceVersion should not be set on objects to be created")
             if self.has_status(made):
                 body.pop("status", None)
             return self.create(made, body, request, who)
         applies = request.content_type == APPLY
         if old is None:
-            if applies and not place.subresource:
+            if place.subresource:
+                return status(404, "not found", "NotFound")
+            put_creates = request.method == "PUT" and place.resource in ("services", "leases")
+            if applies or put_creates:
                 if request.json["metadata"].get("uid"):
                     raise Conflict("uid mismatch: no existing object was found")
                 return self.create(place, request.json, request, who)
@@ -271,20 +290,75 @@ class FakeApi:
             return json_of(200, old)
         if request.method == "DELETE":
             return self.remove(place, old, request, who)
+        if place.subresource == "scale":
+            return self.scale(place, old, request, who)
         asked = self.changed(request, old)
         self.check_preconditions(place, asked, old)
         new = self.by_subresource(place, old, asked)
-        if "All" in parse_qs(request.query).get("dryRun", []):
+        if is_dry(request):
             return json_of(200, new)
         return json_of(200, self.accept(place, request, who, new))
 
+    def all(self, place: Place, request: Request, who: str) -> Response:
+        """List or delete a collection, as far as `labelSelector` with one label says."""
+        label, _, value = parse_qs(request.query).get("labelSelector", [""])[0].partition("=")
+        if request.json is not None:
+            assert "labelSelector" not in request.json
+        listed = []
+        for (kind, namespace, name), body in sorted(self.objects.items()):
+            here = (kind, namespace) == (place.crd, place.namespace)
+            if here and (not label or (body["metadata"].get("labels") or {}).get(label) == value):
+                listed.append(copy.deepcopy(body))
+                if request.method == "DELETE" and not is_dry(request):
+                    one = Place(place.group, place.version, place.resource, namespace, name)
+                    self.remove(one, body, request, who)
+        return json_of(200, {"kind": "List", "metadata": {"resourceVersion": str(self.version)}, "items": listed})
+
+    def act(self, place: Place, old: Body, request: Request, who: str) -> Response:
+        """Evict or bind a pod."""
+        body = request.json
+        if place.subresource == "eviction":
+            options = {**request_options(request), **(body.get("deleteOptions") or {})}
+            return self.remove(place, old, write("DELETE", request.path, options), who, request)
+        assert place.subresource == "binding"
+        for name in ("uid", "resourceVersion"):
+            if (body.get("metadata") or {}).get(name) not in (None, old["metadata"][name]):
+                raise Conflict(f"{name} in precondition")
+        if old["spec"].get("nodeName"):
+            raise Conflict("already assigned")
+        new = copy.deepcopy(old)
+        new["spec"]["nodeName"] = body["target"]["name"]
+        if not is_dry(request):
+            self.accept(place, request, who, new)
+        return status(201, "")
+
+    def scale(self, place: Place, old: Body, request: Request, who: str) -> Response:
+        """Read or write the Scale of an object."""
+        named = {name: old["metadata"][name] for name in ("name", "uid", "resourceVersion")}
+        before = {"kind": "Scale", "metadata": named, "spec": {"replicas": old["spec"].get("replicas", 0)}}
+        asked = self.changed(request, before)
+        metadata = asked.get("metadata") or {}
+        for name in ("uid", "resourceVersion"):
+            if metadata.get(name) not in (None, named[name]):
+                raise Conflict(f"{name} in precondition")
+        new = copy.deepcopy(old)
+        new["spec"]["replicas"] = asked["spec"]["replicas"]
+        if not is_dry(request):
+            new = self.accept(place, request, who, new)
+        metadata = {name: new["metadata"][name] for name in named}
+        return json_of(200, {"kind": "Scale", "metadata": metadata, "spec": {"replicas": new["spec"]["replicas"]}})
+
     def create(self, place: Place, body: Body, request: Request, who: str) -> Response:
+        if is_dry(request):
+            return json_of(201, body)
         self.uids += 1
         body["metadata"] |= {"uid": f"u{self.uids}", "name": place.name}
         return json_of(201, self.accept(place, request, who, body))
 
-    def remove(self, place: Place, old: Body, request: Request, who: str) -> Response:
-        options = request.json or {}
+    def remove(self, place: Place, old: Body, request: Request, who: str, sent: Request | None = None) -> Response:
+        """Delete an object, or mark it for that; `sent` is the request that a client sent for it."""
+        options = request_options(request)
+        request = sent or request
         for name, value in (options.get("preconditions") or {}).items():
             if old["metadata"][name] != value:
                 raise Conflict(f"{name} in precondition")
@@ -320,9 +394,13 @@ class FakeApi:
 
     def by_subresource(self, place: Place, old: Body, asked: Body) -> Body:
         new = copy.deepcopy(asked if not place.subresource else old)
+        if place.subresource == "ephemeralcontainers":
+            new["spec"]["ephemeralContainers"] = asked["spec"].get("ephemeralContainers")
+            return new
         if place.subresource:
             new["status"] = asked.get("status")
-            if not self.custom(place):
+            # That of a CertificateSigningRequest keeps what was there.
+            if not self.custom(place) and place.resource != "certificatesigningrequests":
                 new["metadata"]["annotations"] = (asked.get("metadata") or {}).get("annotations")
         elif self.has_status(place):
             new["status"] = copy.deepcopy(old.get("status"))
@@ -384,6 +462,20 @@ class FakeApi:
     def target(path: str) -> Target:
         """Give the fence's own type, for tests that tell it of an object."""
         return Target(**asdict(FakeApi.place(path)))
+
+
+def is_dry(request: Request) -> bool:
+    """Whether nothing is to be changed; a DELETE says so in its body, if it has one."""
+    if request.method == "DELETE" and request.json is not None:
+        return bool(request.json.get("dryRun"))
+    return "All" in parse_qs(request.query).get("dryRun", [])
+
+
+def request_options(request: Request) -> Body:
+    """Give the options of a DELETE, from its body or else its query."""
+    if request.method == "DELETE" and request.json is not None:
+        return dict(request.json)
+    return {"dryRun": ["All"]} if is_dry(request) else {}
 
 
 def tested(old: Body, patch: list[Body]) -> list[Body]:

@@ -244,8 +244,9 @@ def test_a_session_that_raises_for_errors_gets_only_the_answer_that_the_fence_gi
         return kopf.AiohttpSession(server=target, aiohttp_session=aiohttp.ClientSession(raise_for_status=True))
 
     mine(http)
-    http.fault = first("PATCH", status(409, "conflict"))
     with terms.term(7):
+        assert by_aiohttp(http.url)("PATCH", CHILD, {"spec": {"a": 1}}, MERGE)[0] == 200
+        http.api.edit(CHILD, lambda body: body["spec"].update(theirs=1))
         assert by_aiohttp(http.url, raising)("PATCH", CHILD, {"spec": {"a": 2}}, MERGE)[0] == 200
         with pytest.raises(aiohttp.ClientResponseError, match="404"):
             by_aiohttp(http.url, raising)("PATCH", CHILD + "-none", {"spec": {"a": 2}}, MERGE)

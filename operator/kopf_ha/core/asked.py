@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 import yaml
 
 from kopf_ha.core.notes import noted, stamp_in
+from kopf_ha.core.subresource import Part, part_of
 from kopf_ha.core.target import Target, parse_path
 from kopf_ha.core.token import MalformedStamp, Stamp, stamp_of
 from kopf_ha.core.wire import Request
@@ -36,6 +37,7 @@ class Asked:
     Args:
         request: what the client wants to send.
         target: what it writes to.
+        part: of the object; None for a subresource that nobody decided about.
         body: of the request, parsed; None for none.
         name: of the object, from the path or else from the body.
         version: the resourceVersion that the caller made a precondition; None for none.
@@ -50,6 +52,7 @@ class Asked:
 
     request: Request
     target: Target
+    part: Part | None
     body: Any
     name: str
     version: str | None
@@ -70,17 +73,19 @@ class Asked:
         """
         body = parse_body(request)
         is_status = target.subresource == "status"
+        part = part_of(target)
         return cls(
             request,
             target,
+            part,
             body,
             name=target.name or _name_in(body),
-            version=_version(request, body),
-            uid=str(_precondition(request, body, "uid", _UID_PATH) or "") or None,
+            version=_version(request, body, part),
+            uid=str(_precondition(request, body, part, "uid", _UID_PATH) or "") or None,
             creates=request.method == "POST" and not target.name,
             deletes=request.method == "DELETE",
             is_status=is_status,
-            is_dry_run=_is_dry_run(request, body),
+            is_dry_run=_is_dry_run(request, body, part),
             is_only_stamp=is_status and request.is_merge_patch and bool(body == ONLY_STAMP),
             is_only_note=not target.subresource and request.is_merge_patch and bool(body == ONLY_NOTE),
         )
@@ -89,16 +94,19 @@ class Asked:
         return f"{self.request.method} {self.target}"
 
     @property
-    def fits_any_revision(self) -> bool:
-        """Whether the same change may be sent again on a newer revision without losing what others wrote (I6).
+    def replaces(self) -> bool:
+        """Whether this is a PUT of the object, which some kinds accept without a resourceVersion, or as a creation."""
+        return self.request.method == "PUT"
 
-        A merge patch means the same on any revision, unless it has a list outside of status, which would undo what
-        somebody else added to that list, or replaces a map. A DELETE means "this uid". Everything else has to be
-        planned again by its caller.
-        """
-        if self.deletes:
-            return True
-        return self.request.is_merge_patch and not any(_replaces(v) for k, v in self.body.items() if k != "status")
+    @property
+    def rewrites_metadata(self) -> bool:
+        """Whether this is a JSON patch that replaces the object's metadata, and with it any resourceVersion in it."""
+        return self.request.is_json_patch and any(
+            op.get(place) in ("", "/metadata")
+            for op in self.body
+            if op.get("op") != "test"
+            for place in ("path", "from")
+        )
 
     @property
     def writes_status(self) -> bool:
@@ -162,6 +170,12 @@ def delete_options(request: Request, body: Any) -> dict[str, Any]:
     return out
 
 
+def eviction_options(body: Any) -> Mapping[str, Any]:
+    """Return the options of the deletion that an Eviction asks for."""
+    given = body.get("deleteOptions") if isinstance(body, Mapping) else None
+    return given if isinstance(given, Mapping) else {}
+
+
 def carried(request: Request, lease: str) -> tuple[Stamp | None, str | None]:
     """Return the stamp and the resourceVersion that a write carries, for the log; None for what cannot be read.
 
@@ -171,7 +185,7 @@ def carried(request: Request, lease: str) -> tuple[Stamp | None, str | None]:
     """
     try:
         body = parse_body(request)
-        version = _version(request, body)
+        version = _version(request, body, Part.MAIN)
         if isinstance(body, list):
             body = _added(body)
         body, target = body or {}, parse_path(request.path)
@@ -202,7 +216,7 @@ def _parsed(request: Request) -> Any:
     try:
         return json.loads(request.body)
     except ValueError:
-        if not request.is_apply:
+        if not request.is_apply and "yaml" not in request.content_type:
             raise
     body = yaml.safe_load(request.body)
     json.dumps(body)  # YAML knows dates, JSON does not
@@ -214,39 +228,39 @@ def _name_in(body: Any) -> str:
     return str((metadata or {}).get("name") or "")
 
 
-def _is_dry_run(request: Request, body: Any) -> bool:
+def _is_dry_run(request: Request, body: Any, part: Part | None) -> bool:
     # If a DELETE has a body, the API server does not read its query.
     if request.method == "DELETE" and request.body:
         given = body.get("dryRun") if isinstance(body, Mapping) else None
     else:
         given = parse_qs(request.query).get("dryRun")
+        if part is Part.EVICTION and not given:
+            given = eviction_options(body).get("dryRun")
     return isinstance(given, list) and bool(given) and all(value == "All" for value in given)
 
 
-def _version(request: Request, body: Any) -> str | None:
+def _version(request: Request, body: Any, part: Part | None) -> str | None:
     # The API server compares numbers: "07" is 7, and "0" makes the write unconditional.
-    value = str(_precondition(request, body, "resourceVersion", VERSION_PATH) or "")
+    value = str(_precondition(request, body, part, "resourceVersion", VERSION_PATH) or "")
     if value.isascii() and value.isdecimal():
         value = str(int(value))
     return None if value in ("", "0") else value
 
 
-def _precondition(request: Request, body: Any, name: str, path: str) -> Any:
+def _precondition(request: Request, body: Any, part: Part | None, name: str, path: str) -> Any:
     if request.method == "DELETE":
         given = delete_options(request, body).get("preconditions")
     elif body is None:
         return None
     elif isinstance(body, list):
-        return next((op.get("value") for op in body if op.get("op") == "test" and op.get("path") == path), None)
+        # An operation that sets the resourceVersion is one, too: the object that comes out is sent with it.
+        tests = (op for op in body if op.get("path") == path and op.get("op") in ("test", "add", "replace"))
+        return next((op.get("value") for op in tests), None)
+    elif part is Part.EVICTION:
+        given = eviction_options(body).get("preconditions")
     else:
         given = body.get("metadata")
     return given.get(name) if isinstance(given, Mapping) else None
-
-
-def _replaces(value: Any) -> bool:
-    if isinstance(value, list):
-        return True
-    return isinstance(value, Mapping) and (not REMOVING.isdisjoint(value) or any(_replaces(v) for v in value.values()))
 
 
 def _holds(op: Mapping[str, Any], current: Any) -> bool:

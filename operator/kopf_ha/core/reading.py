@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kopf_ha.core.gate import Gate
 from kopf_ha.core.known import Known, Revision, revision_of
@@ -193,3 +193,12 @@ class Reader:
         name = name or str(body["metadata"].get("name", ""))  # a POST goes to the collection
         self.known.keep((kind, namespace, name), revision, stamped=self.stamped)
         return revision
+
+    def learn_scale(self, answer: Response, at: Revision) -> None:
+        """Note the revision in an accepted Scale. It shows no stamp: the object has those that it had before, `at`."""
+        metadata = answer.json.get("metadata") if isinstance(answer.json, dict) else None
+        if not isinstance(metadata, dict) or not metadata.get("resourceVersion") or not metadata.get("uid"):
+            self.known.objects.forget(self.target.key)
+            return
+        now = replace(at, uid=str(metadata["uid"]), version=str(metadata["resourceVersion"]))
+        self.known.keep(self.target.key, now, stamped=self.stamped)

@@ -13,23 +13,22 @@ from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import JSON_PATCH, MERGE_PATCH, Request
 
 
-def stamp_revision(path: str, target: Target, mine: Stamp, found: Revision, *, stamped: bool, version: str) -> Request:
+def stamp_revision(path: str, target: Target, mine: Stamp, at: Revision, *, stamped: bool) -> Request:
     """Return the request that stamps an object at one revision.
 
     Args:
         path: of the object.
         target: the object.
         mine: this term's stamp.
-        found: the revision whose recorded stamp was judged.
+        at: the revision whose recorded stamps were judged.
         stamped: whether the kind carries `status.fencing`.
-        version: the resourceVersion at which its recorded stamp was judged.
     """
-    body: dict[str, Any] = {"metadata": {"resourceVersion": version}}
+    body: dict[str, Any] = {"metadata": {"resourceVersion": at.version}}
     if stamped:
         path += "/status"
         body["status"] = {"fencing": mine.as_status()}
     else:
-        others = others_in(found.notes, mine.lease, target.kind)
+        others = others_in(at.notes, mine.lease, target.kind)
         body["metadata"] |= as_metadata(notes_of(mine, target.kind, others))
     return with_body(Request("PATCH", path, content_type=MERGE_PATCH), body)
 

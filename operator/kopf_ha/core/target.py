@@ -15,16 +15,6 @@ _PATH = re.compile(
 _NAMESPACE = re.compile(r"/api/v1/namespaces/(?P<name>[^/]+)(?:/(?P<sub>status|finalize))?/?$")
 
 
-#: Built-in kinds whose `/status` takes annotations (docs/facts.md). For all others the API server keeps the object's
-#: metadata and reads the status alone: custom resources, also those in groups of Kubernetes' own, and newer built-ins.
-#: A Deployment's takes no labels, and its stamp is one.
-_STATUS_TAKES_ANNOTATIONS = frozenset({
-    "certificatesigningrequests.certificates.k8s.io", "cronjobs.batch", "daemonsets.apps",
-    "horizontalpodautoscalers.autoscaling", "ingresses.networking.k8s.io", "jobs.batch", "namespaces", "nodes",
-    "persistentvolumeclaims", "persistentvolumes", "poddisruptionbudgets.policy", "pods", "replicasets.apps",
-    "replicationcontrollers", "resourcequotas", "services", "statefulsets.apps",
-})  # fmt: skip
-
 #: Kind, namespace and name of an object.
 Key = tuple[str, str, str]
 #: Group, version and plural of a kind.
@@ -66,11 +56,6 @@ class Target:
     def built_in(self) -> bool:
         """Whether Kubernetes itself owns the group; its kinds cannot have a stamp of ours."""
         return "." not in self.group or self.group.endswith(".k8s.io")
-
-    @property
-    def status_takes_annotations(self) -> bool:
-        """Whether a write of this kind's `/status` may bring annotations, and so the stamp of a child."""
-        return self.kind in _STATUS_TAKES_ANNOTATIONS
 
     @property
     def path(self) -> str:
