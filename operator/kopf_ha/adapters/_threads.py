@@ -23,7 +23,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.pool import Pool, ThreadPool
 from typing import Any
 
-from kopf_ha._context import carry, inherit, outside
+from kopf_ha._context import carry, current_grant, inherit, only_reads, outside
 
 #: The methods of a pool that take a job. `apply` calls the first.
 _TAKE_JOBS = ("apply_async", "map", "map_async", "starmap", "starmap_async", "imap", "imap_unordered")
@@ -51,6 +51,9 @@ def _change(cls: type, name: str, changed: Callable[[Callable[..., Any]], Callab
 
 def _starting(start: Callable[..., Any]) -> Callable[..., Any]:
     def started(thread: threading.Thread) -> None:
+        if current_grant() is None and not only_reads():
+            start(thread)  # there is nothing to carry
+            return
         # On the object and not in the class: a subclass has its own `run`, and need not call ours.
         own = vars(thread)
         before, run = own.get("run"), thread.run
