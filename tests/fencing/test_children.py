@@ -123,9 +123,9 @@ MAIN = """
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 import preloaded
-from kopf_ha import adapters
 
 if __name__ == "__main__":
+    from kopf_ha import adapters
     adapters.install()
     context = multiprocessing.get_context("START")
     PREPARE

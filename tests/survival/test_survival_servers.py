@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import requests
 import urllib3
 
 from devcluster import ControlPlane
@@ -21,6 +20,7 @@ from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Request, Response
 from kopf_ha.errors import Refused, StaleLeader
 from testbed.replica import PATIENCE
+from tests.kit.client import unfenced_session
 from tests.kit.ipam import FAULTY, LEASE
 from tests.policies.fenced import Fenced
 from tests.policies.refused import Attempts
@@ -40,7 +40,7 @@ class Writer:
         lease = f"{site.namespace}/{LEASE}"
         self.fence = Fence(lease, deciding=["addresspools.ipam.kopf-ha.dev"])
         self.grant = Grant(Stamp(token, f"{name}_{name}-uid_1", lease, f"{name}-uid"), math.inf)
-        self.session = requests.Session()
+        self.session = unfenced_session()
         self.session.trust_env = False
         self.session.verify = str(site.plane.ca_file)
         self.session.headers["Authorization"] = f"Bearer {bearer}"

@@ -21,7 +21,8 @@ from kopf_ha.adapters._servers import is_api_server
 from kopf_ha.adapters._wiring import drive, headers_for, note_read
 from kopf_ha.core.wire import WRITES, Request, Response
 
-_plain_send = HTTPAdapter.send
+#: The method without the fence.
+plain_send = HTTPAdapter.send
 
 
 def install() -> None:
@@ -29,7 +30,7 @@ def install() -> None:
     HTTPAdapter.send = _send  # type: ignore[method-assign, assignment]
 
 
-@functools.wraps(_plain_send)
+@functools.wraps(plain_send)
 def _send(adapter: HTTPAdapter, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
     url = urlsplit(request.url or "")
     header = request.headers.get("Authorization")
@@ -37,9 +38,9 @@ def _send(adapter: HTTPAdapter, request: requests.PreparedRequest, *args: Any, *
     if is_read:
         note_read(url.path)
         if not isinstance(header, str) or renewed(header) == header:
-            return _plain_send(adapter, request, *args, **options)
+            return plain_send(adapter, request, *args, **options)
     if not is_api_server(url.scheme, url.hostname or "", url.port, url.path):
-        return _plain_send(adapter, request, *args, **options)
+        return plain_send(adapter, request, *args, **options)
     options |= dict(zip(("stream", "timeout", "verify", "cert", "proxies"), args, strict=False))
     return send_fenced("requests", adapter, request, **options)
 
@@ -61,7 +62,7 @@ def send_fenced(
     method, url = (prepared.method or "").upper(), prepared.url or ""
     if method not in WRITES:
         note_read(urlsplit(url).path)
-        return _plain_send(adapter, prepared, **options)
+        return plain_send(adapter, prepared, **options)
     policy, once = adapter.max_retries, _trying_once(adapter)
     while True:
         try:
@@ -101,7 +102,7 @@ def _attempt(
         if out is not asked:
             copy.headers = CaseInsensitiveDict(headers_for(out, asked, prepared.headers.items()))
             copy.prepare_body(out.body or None, None)
-        got = _plain_send(adapter, copy, **{**options, "timeout": _timeout(options.get("timeout"), out.timeout)})
+        got = plain_send(adapter, copy, **{**options, "timeout": _timeout(options.get("timeout"), out.timeout)})
         return Response(got.status_code, got.content, got)
 
     response: requests.Response = drive(client, asked, send).raw
