@@ -134,7 +134,7 @@ def test_a_deciding_kind_by_annotations(racks: Racks) -> None:
 
     # What the first one, which is late, sends past its fence.
     before = racks.rack("a")
-    mine = {"status": {"slots": {"s": "me"}}}
+    mine: dict[str, Any] = {"status": {"slots": {"s": "me"}}}
     own = as_metadata(notes_of(one.stamp(int(token), lease), KIND))
     for body in (mine, {**mine, "metadata": own}):
         assert one("PATCH", f"{racks.path}/a", body, MERGE).by.endswith(f"-child-{KIND}")
