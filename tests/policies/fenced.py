@@ -178,7 +178,8 @@ class Fenced:
         """Take out of a sentence what is another in each run."""
         for client in (self.old, self.new, self.third):
             text = text.replace(client.uid, f"UID-OF-{client.pod.upper()}")
-        return re.sub(r"(pool|claim|child)-\d+", r"\1", text).replace(self.namespace, "NAMESPACE")
+        text = re.sub(r"(pool|claim|child)-\d+", r"\1", re.sub(r"stamp-[0-9a-f]{16}", "stamp-HASH", text))
+        return text.replace(self.namespace, "NAMESPACE")
 
 
 def crds() -> list[dict[str, Any]]:

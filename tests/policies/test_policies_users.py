@@ -205,7 +205,9 @@ def test_another_operator_s_stamp_is_no_matter_of_ours(fenced: Fenced) -> None:
         "PATCH", path, {"metadata": {"annotations": notes(fenced.new.stamp(91, "some/where-else"))}}, MERGE
     )
     for name in mine["annotations"]:
-        assert refused(fenced.admin("PATCH", path, {"metadata": {"annotations": {name: None}}}, MERGE), "annotations-")
+        assert refused(
+            fenced.admin("PATCH", path, {"metadata": {"annotations": {name: None}}}, MERGE), "annotations-configmaps"
+        )
     late = as_metadata(notes_of(fenced.old.stamp(7, fenced.lease), "configmaps", tuple(notes_of(theirs, "configmaps"))))
     assert refused(fenced.old("PATCH", path, {"data": {"b": "d"}, "metadata": late}, MERGE), "child-configmaps")
 

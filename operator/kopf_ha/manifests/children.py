@@ -109,11 +109,12 @@ def protected(description: Description, child: Child) -> Policy:
     rule = f"oldObject != null && object.{entry} == oldObject.{entry}"
     words = f"the {section[:-1]} {name}"
     if child.kind not in COPIES:
-        stamped += f" || {_names_lease(description, 'oldObject')} || {_names_lease(description, 'object')}"
+        ours = f"{_names_lease(description, 'oldObject')} || {_names_lease(description, 'object')}"
+        stamped += f" || {ours}"
         same = f"{cel.texts(EARLIER)}.all(k, object.metadata.?annotations[?k] == oldObject.metadata.?annotations[?k])"
         if child.kind in LABELLED:
             same = f"({same} || {_earlier(description, 'object')} <= {_earlier(description, 'oldObject')})"
-        rule += f" && {same}"
+        rule += f" && (!({ours}) || {same})"
         words += f" and the annotations {', '.join(EARLIER)}"
     return Policy(
         name=f"{description.prefix}-annotations-{child.kind}",
