@@ -356,8 +356,8 @@ class FakeApi:
             return new
         if place.subresource:
             new["status"] = asked.get("status")
-            # That of a CertificateSigningRequest keeps what was there.
-            if not self.stamped(place) and place.resource != "certificatesigningrequests":
+            # That of a VolumeAttachment keeps what was there.
+            if not self.stamped(place) and place.resource != "volumeattachments":
                 new["metadata"]["annotations"] = (asked.get("metadata") or {}).get("annotations")
         elif self.stamped(place) or "status" in old:
             new["status"] = copy.deepcopy(old.get("status"))

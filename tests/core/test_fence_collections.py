@@ -126,9 +126,9 @@ def test_a_newer_leaders_object_ends_the_term(api: FakeApi, me: Process, collect
     assert left(api, collection) == ["b", "c", "d"], "what is after it was not touched"
 
 
-@EVERY
-def test_one_that_cannot_be_deleted_keeps_no_other(api: FakeApi, me: Process, collection: str) -> None:
+def test_one_that_cannot_be_deleted_keeps_no_other(api: FakeApi, me: Process) -> None:
     """I10: whoever may edit one object of the collection does not stop the deletion of the others."""
+    collection = COLLECTIONS[0]
     api.put(f"{collection}/b", {"spec": {}}, stamp(3, lease="ns/other"))
     with pytest.raises(ForeignStamp) as refused:
         me.send(write("DELETE", collection))
