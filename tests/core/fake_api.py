@@ -10,7 +10,6 @@ docs/fencing.md: with the fence's own code both would be wrong in the same way, 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Generator
@@ -139,11 +138,6 @@ def digest(holder: str) -> str:
 def as_label(mine: Stamp) -> dict[str, str]:
     """Write the label of a Deployment."""
     return {note(mine.lease, "deployments.apps"): f"{mine.token}.{mine.pod_uid}.{digest(mine.holder)}"}
-
-
-def is_mine(found: Stamp | None, mine: Stamp) -> bool:
-    """Whether that is this stamp, as a label or as an annotation has it."""
-    return found in (mine, dataclasses.replace(mine, holder=digest(mine.holder)))
 
 
 def recorded_in(body: Body, stamped: bool, kind: str = "", lease: str = LEASE) -> Stamp | None:
@@ -399,8 +393,8 @@ class FakeApi:
             return new
         if place.subresource:
             new["status"] = asked.get("status")
-            # That of a CertificateSigningRequest keeps what was there.
-            if not self.custom(place) and place.resource != "certificatesigningrequests":
+            # That of a VolumeAttachment keeps what was there.
+            if not self.custom(place) and place.resource != "volumeattachments":
                 new["metadata"]["annotations"] = (asked.get("metadata") or {}).get("annotations")
         elif self.has_status(place):
             new["status"] = copy.deepcopy(old.get("status"))

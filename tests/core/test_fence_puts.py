@@ -23,7 +23,6 @@ from tests.core.fake_api import (
     Process,
     as_notes,
     denied,
-    is_mine,
     stamp,
     status,
     write,
@@ -51,16 +50,18 @@ def tried(api: FakeApi) -> list[Request]:
 
 @VERSIONS
 @pytest.mark.parametrize("path", [CHILD, DEPLOYMENT, DEPLOYMENT + "/status"])
-@pytest.mark.parametrize("recorded", [None, stamp(6), MINE])
+@pytest.mark.parametrize("before", [None, stamp(6), MINE])
 def test_it_replaces_the_object_at_the_revision_that_was_judged(
-    api: FakeApi, me: Process, path: str, given: str | None, recorded: Any
+    api: FakeApi, me: Process, path: str, given: str | None, before: Any
 ) -> None:
     main = path.removesuffix("/status")
-    made = api.put(main, {"spec": {"theirs": 1}, "status": {}}, recorded)
+    made = api.put(main, {"spec": {"theirs": 1}, "status": {}}, before)
     assert me.send(write("PUT", path, {**named(given), "status": {"a": 1}})).status == 200
     now = api.get(main)
     assert now["status"] == {"a": 1} if path.endswith("/status") else now["spec"] == {"mine": 1}
-    assert is_mine(api.recorded(main), MINE)
+    recorded = api.recorded(main)
+    assert recorded is not None
+    assert (recorded.token, recorded.pod_uid) == (MINE.token, MINE.pod_uid)
     for accepted in api.accepted:
         assert accepted.before is not None
         assert accepted.request.json["metadata"]["resourceVersion"] == accepted.before["metadata"]["resourceVersion"]

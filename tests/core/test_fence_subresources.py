@@ -19,7 +19,6 @@ from tests.core.fake_api import (
     WIDGET,
     FakeApi,
     Process,
-    is_mine,
     patch,
     stamp,
     status,
@@ -27,6 +26,7 @@ from tests.core.fake_api import (
 )
 
 CSR = "/apis/certificates.k8s.io/v1/certificatesigningrequests/x"
+ATTACHMENT = "/apis/storage.k8s.io/v1/volumeattachments/x"
 NAMESPACE = "/api/v1/namespaces/a"
 BINDINGS = "/api/v1/namespaces/a/bindings"
 REPLICAS = {"spec": {"replicas": 3}}
@@ -55,6 +55,11 @@ WRITES: list[tuple[Request, str, Any]] = [
     (patch(POD + "/resize", {"status": {"a": 1}}), POD, lambda o: o["status"] == {"a": 1}),
     (patch(POD + "/status", {"status": {"a": 1}}), POD, lambda o: o["status"] == {"a": 1}),
     (write("PUT", CSR + "/status", {"metadata": {}, "status": {"a": 1}}), CSR, lambda o: o["status"] == {"a": 1}),
+    (
+        write("PUT", ATTACHMENT + "/status", {"metadata": {}, "status": {"a": 1}}),
+        ATTACHMENT,
+        lambda o: o["status"] == {"a": 1},
+    ),
     (write("PUT", CSR + "/approval", {"metadata": {}, "status": {"a": 1}}), CSR, lambda o: o["status"] == {"a": 1}),
     (write("PUT", NAMESPACE + "/finalize", {"metadata": {}, "status": {}}), NAMESPACE, lambda o: o["status"] == {}),
 ]
@@ -65,9 +70,14 @@ EVERY = pytest.mark.parametrize(
 
 @pytest.fixture
 def api(api: FakeApi) -> FakeApi:
-    for path in (DEPLOYMENT, POD, CSR, NAMESPACE, WIDGET):
+    for path in (DEPLOYMENT, POD, CSR, ATTACHMENT, NAMESPACE, WIDGET):
         api.put(path, {"metadata": {"annotations": {"theirs": "kept"}}, "spec": {"old": 1}}, stamp(6))
     return api
+
+
+def is_mine(api: FakeApi, path: str) -> bool:
+    recorded = api.recorded(path)
+    return recorded is not None and (recorded.token, recorded.pod_uid) == (MINE.token, MINE.pod_uid)
 
 
 def now(api: FakeApi, path: str) -> Any:
@@ -84,7 +94,7 @@ def test_it_takes_effect_on_an_object_that_is_mine(
     assert last.before is not None
     assert last.before["metadata"]["resourceVersion"].encode() in last.request.body
     if last.after is not None:
-        assert is_mine(api.recorded(path), MINE)
+        assert is_mine(api, path)
         assert now(api, path)["spec"]["old"] == 1
 
 
@@ -206,8 +216,8 @@ def test_and_not_without_one(api: FakeApi, me: Process, asked: Request) -> None:
 
 def test_a_subresource_that_keeps_no_annotations_ends_no_term(api: FakeApi, me: Process) -> None:
     """The stamp comes first, since the status of some kinds of Kubernetes' own resets the metadata."""
-    assert me.send(write("PUT", CSR + "/status", {"metadata": {}, "status": {"a": 1}})).status == 200
-    assert api.recorded(CSR) == MINE
+    assert me.send(write("PUT", ATTACHMENT + "/status", {"metadata": {}, "status": {"a": 1}})).status == 200
+    assert api.recorded(ATTACHMENT) == MINE
     assert [r.method for r in api.sent("PATCH", "PUT") if "dryRun" not in r.query] == ["PATCH", "PUT"]
 
 

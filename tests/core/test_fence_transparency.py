@@ -29,9 +29,7 @@ from tests.core.fake_api import (
     Body,
     FakeApi,
     Process,
-    is_mine,
     patch,
-    recorded_in,
     stamp,
     write,
 )
@@ -143,11 +141,15 @@ def plain(body: Any) -> Any:
     metadata = body["metadata"]
     for name in ("resourceVersion", "uid"):
         metadata.pop(name, None)
-    for section in ("annotations", "labels"):
-        theirs = {k: v for k, v in (metadata.pop(section, None) or {}).items() if not k.startswith("kopf-ha.dev/")}
-        metadata |= {section: theirs} if theirs else {}
-    state = {k: v for k, v in (body.pop("status", None) or {}).items() if k != "fencing"}
-    return body | ({"status": state} if state else {})
+    for part, names in ((metadata, ("annotations", "labels")), (body, ("status",))):
+        for name in names:
+            kept = {k: v for k, v in (part.pop(name, None) or {}).items() if not is_stamp(k)}
+            part |= {name: kept} if kept else {}
+    return body
+
+
+def is_stamp(name: str) -> bool:
+    return name == "fencing" or name.startswith("kopf-ha.dev/")
 
 
 def shown(answer: Body) -> Any:
@@ -193,7 +195,10 @@ def test_the_outcome_is_the_one_without_the_fence(way: str, data: st.DataObject)
     if attempt.result.status == 200 and fenced.target(path).key in fenced.objects and asked.method in ("PUT", "PATCH"):
         mine = [a for a in fenced.accepted if a.who == MINE.holder][-1]
         assert mine.after is not None
-        assert is_mine(recorded_in(mine.after, path == WIDGET), MINE)
+        fenced.objects[fenced.target(path).key] = mine.after
+        recorded = fenced.recorded(path)
+        assert recorded is not None
+        assert (recorded.token, recorded.pod_uid) == (MINE.token, MINE.pod_uid)
 
 
 def without_the_fence(

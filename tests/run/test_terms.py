@@ -16,7 +16,7 @@ import pytest
 
 import kopf_ha
 from devcluster.waiting import until
-from kopf_ha.core.token import ANNOTATION_TOKEN
+from kopf_ha.core.notes import ANNOTATION_TOKEN
 from kopf_ha.errors import GateClosed
 from kopf_ha.run.ending import EXIT_LOST
 from tests.run.support import GROUP, LONG, Marks, Rival, Running, World, caught, registry
