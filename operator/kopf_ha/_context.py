@@ -115,7 +115,7 @@ def current_term() -> CurrentTerm:
     grant = current_grant()
     if grant is None and only_reads():
         raise NoTerm(
-            "this code belongs to kopf_ha.everywhere: it runs on every replica and in no term, so there is no token;"
+            "this code belongs to kopf_ha.everywhere, which runs on every replica and in no term, so there is no token;"
             " if it needs one, move it into a handler of Kopf's own registry, which runs only on the leader"
         )
     if grant is None:
