@@ -12,6 +12,7 @@ import kopf
 import pytest
 
 from devcluster.waiting import until
+from kopf_ha import _kopf
 from kopf_ha._kopf import new_registry
 from kopf_ha.adapters.kopf_client import fence_middleware
 from kopf_ha.run.kopf_thread import KopfOptions, KopfThread
@@ -152,8 +153,11 @@ def test_kopf_is_fenced(api: KopfApi) -> None:
     assert fence_middleware in sessions[0]._middlewares
 
 
-def test_a_token_that_is_unknown_ends_it_and_does_not_log_in_for_ever(api: KopfApi) -> None:
-    """As without the fence: the account is deleted, and each login gives the same token again."""
+def test_a_token_that_stays_unknown_ends_it_after_longer_and_longer_pauses(
+    api: KopfApi, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The account is deleted, and each login gives the same token again. Kopf alone would log in without a pause."""
+    monkeypatch.setattr(_kopf, "PAUSES", (0, 0.01, 0.02, 0.04))
     logins: list[int] = []
 
     def login(**_: Any) -> kopf.ConnectionInfo:
@@ -164,8 +168,41 @@ def test_a_token_that_is_unknown_ends_it_and_does_not_log_in_for_ever(api: KopfA
     seen = Seen(options(api, login))
     seen.thread.start()
     assert seen.thread.join(LONG)
-    assert len(logins) <= 4
+    assert [r.args for r in caplog.records if "does not know the credentials" in r.msg] == [(0.01,), (0.02,), (0.04,)]
+    assert len(logins) == 5  # the first, one after each pause, and the one that was not taken
     assert "Ran out of valid credentials" in str(seen.overs)
+
+
+def test_a_token_that_is_unknown_for_a_moment_is_tried_again(api: KopfApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each passing 401 would end a term otherwise."""
+    monkeypatch.setattr(_kopf, "PAUSES", (0, 0.01, 0.01, 0.01))
+    logins: list[int] = []
+
+    def login(**_: Any) -> kopf.ConnectionInfo:
+        logins.append(1)
+        return kopf.ConnectionInfo(server=api.url, token="mine")
+
+    api.unknown = lambda token: LIST in api.asked and len(logins) < 4
+    seen = Seen(options(api, login))
+    seen.thread.start()
+    until("Kopf to watch", lambda: api._watches, LONG)
+    assert len(logins) == 4
+    seen.thread.stop()
+    assert seen.thread.join(LONG)
+    assert seen.overs == [None]
+
+
+def test_it_stops_while_it_waits_to_log_in_again(
+    api: KopfApi, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_kopf, "PAUSES", (3600, 3600))
+    api.unknown = lambda token: LIST in api.asked
+    seen = Seen(options(api, lambda **_: kopf.ConnectionInfo(server=api.url, token="deleted")))
+    seen.thread.start()
+    until("the pause", lambda: "waiting 3600 s" in caplog.text, LONG)
+    seen.thread.stop()
+    assert seen.thread.join(LONG)
+    assert seen.overs == [None]
 
 
 def test_a_token_that_expired_is_replaced_by_the_one_of_the_next_login(api: KopfApi) -> None:

@@ -18,6 +18,8 @@ from kopf_ha.adapters import (
 #: What is not fenced, by a module whose import shows that it is used.
 _OTHERS = {
     "httpx_aiohttp": "httpx-aiohttp (transports for httpx)",
+    "kubesdk": "kubesdk (its own aiohttp sessions)",
+    "kubex.client.aiohttp": "kubex with aiohttp (it can use httpx)",
     "pyhelm3": "pyhelm3 (runs helm)",
     "avionix": "avionix (runs helm)",
 }

@@ -15,7 +15,7 @@ from kopf_ha.core.grant import Grant
 
 logger = logging.getLogger("kopf_ha.run")
 
-#: Seconds for which every write may get 401 before the term ends. API servers that start answer so for a moment.
+#: Seconds for which every write may get 401 before the term ends: a 401 may be passing.
 PATIENCE = 60.0
 
 
