@@ -149,6 +149,10 @@ def test_which_kinds_have_protected_stamps_in_their_metadata(
     assert test.protected == (frozenset() if lacking else {"ys.a.b"})
     assert len(found) == (1 if lacking else 0), found
     assert test.unfit == {}, "it has no status.fencing to lose"
+    answers[f"{QUESTION}describe"] = status(429, "slow down")
+    with pytest.raises(ApiRefused):
+        test.ask(7, whole=whole)
+    assert test.protected == frozenset(), "an old answer is none"
 
 
 def test_an_object_that_is_gone_is_no_refusal() -> None:
