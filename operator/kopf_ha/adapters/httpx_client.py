@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from kopf_ha._context import boottime
-from kopf_ha.adapters._bearer import renewed
+from kopf_ha.adapters._bearer import renew
 from kopf_ha.adapters._imported import when_imported
 from kopf_ha.adapters._servers import is_api_server
 from kopf_ha.adapters._wiring import adrive, drive, headers_for
@@ -38,7 +38,6 @@ def fence(package: ModuleType) -> None:
     send, asend = blocking.handle_request, waiting.handle_async_request
 
     def handle_request(self: Any, request: Any) -> Any:
-        _renew(request)
         if not _is_write(request):
             return send(self, request)
         one = _Attempt(package, request, request.read())
@@ -53,7 +52,6 @@ def fence(package: ModuleType) -> None:
         return drive(package.__name__, one.asked, sent).raw
 
     async def handle_async_request(self: Any, request: Any) -> Any:
-        _renew(request)
         if not _is_write(request):
             return await asend(self, request)
         one = _Attempt(package, request, await request.aread())
@@ -72,17 +70,12 @@ def fence(package: ModuleType) -> None:
 
 
 def _is_write(request: Any) -> bool:
-    return request.method.upper() in WRITES and _is_ours(request.url)
-
-
-def _renew(request: Any) -> None:
-    header = request.headers.get("Authorization", "")
-    if (now := renewed(header)) != header and _is_ours(request.url):
-        request.headers["Authorization"] = now
-
-
-def _is_ours(url: Any) -> bool:
-    return is_api_server(url.scheme, url.host, url.port, _path(url))
+    """Whether the fence decides about a request. What goes to the API server gets the newest token."""
+    url = request.url
+    if not is_api_server(url.scheme, url.host, url.port, _path(url)):
+        return False
+    renew(request.headers)
+    return request.method.upper() in WRITES
 
 
 def _path(url: Any) -> str:
