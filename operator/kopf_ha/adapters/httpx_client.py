@@ -8,6 +8,9 @@ An operator may use httpx for other services, too. Their requests pass untouched
 
 from __future__ import annotations
 
+import functools
+import logging
+import operator
 from collections.abc import Awaitable, Callable
 from types import ModuleType
 from typing import Any
@@ -15,19 +18,56 @@ from typing import Any
 from kopf_ha._context import boottime
 from kopf_ha.adapters._bearer import renew
 from kopf_ha.adapters._imported import when_imported
-from kopf_ha.adapters._servers import is_api_server
+from kopf_ha.adapters._servers import add, is_api_server
 from kopf_ha.adapters._wiring import adrive, drive, headers_for
 from kopf_ha.core.wire import WRITES, Request, Response
+
+logger = logging.getLogger("kopf_ha.fence")
 
 #: httpx, and the one that took over from it. lightkube uses the second.
 PACKAGES = ("httpx", "httpx2")
 _PHASES = ("connect", "read", "write", "pool")
 
 
+#: For each Kubernetes client on httpx: its module, the class, the methods that it calls when it is made or for each
+#: request, and where the object then has its server.
+CLIENTS: dict[str, tuple[str, tuple[str, ...], str]] = {
+    "kr8s._api": ("Api", ("_construct_url",), "auth.server"),
+    "lightkube.core.generic_client": ("GenericClient", ("__init__", "build_adapter_request"), "config.cluster.server"),
+    "easykube.kubernetes.client.client": ("BaseClient", ("__init__", "build_request"), "base_url"),
+}
+
+
 def install() -> None:
     """Fence both packages' transports, also those that exist already, as soon as the operator imports them."""
     for name in PACKAGES:
         when_imported(name, fence)
+    for name in CLIENTS:
+        when_imported(name, learn_servers)
+
+
+def learn_servers(module: ModuleType) -> None:
+    """Let a client tell which server it was configured with. A second call has no effect."""
+    of, methods, where = CLIENTS[module.__name__]
+    cls = getattr(module, of, None)
+    for name in methods:
+        given = getattr(cls, name, None)
+        if given is None:
+            # Its server may still be known from the environment or a kubeconfig.
+            logger.warning("%s has no %s.%s: a server that it is given in the code is not fenced", module, of, name)
+        elif not getattr(given, "kopf_ha", False):
+            setattr(cls, name, _telling(given, operator.attrgetter(where)))
+
+
+def _telling(given: Callable[..., Any], server: Callable[[Any], Any]) -> Callable[..., Any]:
+    @functools.wraps(given)
+    def told(self: Any, *args: Any, **options: Any) -> Any:
+        result = given(self, *args, **options)
+        add(str(server(self)))
+        return result
+
+    told.kopf_ha = True  # type: ignore[attr-defined]
+    return told
 
 
 def fence(package: ModuleType) -> None:
