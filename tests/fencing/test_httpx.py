@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,20 @@ def test_a_client_for_kubernetes_tells_its_server(other: HttpFake, terms: Terms,
     with pytest.raises(NoTerm):
         CLIENTS[client](other.url)("PATCH", "/api/v1/nodes/x", {}, MERGE)
     assert other.writes() == []
+
+
+def test_a_client_that_has_changed_goes_on_and_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    class Api:
+        def _construct_url(self) -> str:
+            return "made"
+
+    module = types.ModuleType("kr8s._api")
+    httpx_client.learn_servers(module)
+    assert "kr8s._api has changed (Api._construct_url)" in caplog.text
+    module.Api = Api  # type: ignore[attr-defined]
+    httpx_client.learn_servers(module)
+    assert Api()._construct_url() == "made"
+    assert "no attribute 'auth'" in caplog.text
 
 
 # --- what happens to them
@@ -289,6 +304,7 @@ def test_the_shorter_limit_counts(
 
 LATER = """
 import sys
+import types
 from kopf_ha import adapters
 adapters.install()
 optional = {"httpx", "httpx2", "kubernetes_asyncio", "kubernetes.aio"}

@@ -27,8 +27,6 @@ logger = logging.getLogger("kopf_ha.fence")
 #: httpx, and the one that took over from it. lightkube uses the second.
 PACKAGES = ("httpx", "httpx2")
 _PHASES = ("connect", "read", "write", "pool")
-
-
 #: For each Kubernetes client on httpx: its module, the class, the methods that it calls when it is made or for each
 #: request, and where the object then has its server.
 CLIENTS: dict[str, tuple[str, tuple[str, ...], str]] = {
@@ -53,8 +51,7 @@ def learn_servers(module: ModuleType) -> None:
     for name in methods:
         given = getattr(cls, name, None)
         if given is None:
-            # Its server may still be known from the environment or a kubeconfig.
-            logger.warning("%s has no %s.%s: a server that it is given in the code is not fenced", module, of, name)
+            _warn(module.__name__, f"{of}.{name}")
         elif not getattr(given, "kopf_ha", False):
             setattr(cls, name, _telling(given, operator.attrgetter(where)))
 
@@ -63,11 +60,19 @@ def _telling(given: Callable[..., Any], server: Callable[[Any], Any]) -> Callabl
     @functools.wraps(given)
     def told(self: Any, *args: Any, **options: Any) -> Any:
         result = given(self, *args, **options)
-        add(str(server(self)))
+        try:
+            add(str(server(self)))
+        except AttributeError as error:
+            _warn(given.__module__, str(error))
         return result
 
     told.kopf_ha = True  # type: ignore[attr-defined]
     return told
+
+
+def _warn(module: str, missing: str) -> None:
+    # The server may still be known from the environment or a kubeconfig.
+    logger.warning("%s has changed (%s): a server that it is given in the code is not fenced", module, missing)
 
 
 def fence(package: ModuleType) -> None:
