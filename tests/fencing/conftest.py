@@ -19,7 +19,7 @@ from requests.adapters import HTTPAdapter
 from devcluster import Cluster
 from kopf_ha import adapters
 from kopf_ha._context import boottime, entered
-from kopf_ha.adapters import Outcome, Wiring, wired
+from kopf_ha.adapters import Outcome, Wiring, _servers, wired
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.token import Stamp
@@ -70,6 +70,7 @@ PLAIN = [
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_servers, "_configured", set())
     for owner, name, plain in PLAIN:
         monkeypatch.setattr(owner, name, plain)
     adapters.install()
@@ -83,7 +84,18 @@ def terms(installed: None) -> Iterator[Terms]:
 
 
 @pytest.fixture
-def http(terms: Terms) -> Iterator[HttpFake]:
+def http(terms: Terms, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpFake]:
+    """The API server that a pod's environment names."""
+    fake = HttpFake()
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(fake.port))
+    yield fake
+    fake.close()
+
+
+@pytest.fixture
+def other(terms: Terms) -> Iterator[HttpFake]:
+    """Another service."""
     fake = HttpFake()
     yield fake
     fake.close()

@@ -183,29 +183,28 @@ def test_what_a_policy_of_requests_tries_again_passes_the_fence_again(
     assert len(http.writes()) == 1
 
 
-def test_a_policy_of_requests_ends_as_without_the_fence(http: HttpFake, terms: Terms) -> None:
+def test_a_policy_of_requests_ends_as_without_the_fence(http: HttpFake, other: HttpFake, terms: Terms) -> None:
     mine(http)
-    for path in (CHILD, "/another/service"):
-        http.fault = lambda request: status(503, "no leader") if request.method == "DELETE" else None
+    for server in (http, other):
+        server.fault = lambda request: status(503, "no leader") if request.method == "DELETE" else None
         with terms.term(7), requests.Session() as session:
             policy = urllib3.Retry(2, status_forcelist=[503], backoff_factor=0)
             session.mount("http://", HTTPAdapter(max_retries=policy))
-            http.arrived.clear()
             with pytest.raises(requests.exceptions.RetryError):
-                session.delete(http.url + path)
-            assert len(http.writes()) == 3
-            http.fault = lambda request: DROP if request.method == "DELETE" else None
-            http.arrived.clear()
+                session.delete(server.url + CHILD)
+            assert len(server.writes()) == 3
+            server.fault = lambda request: DROP if request.method == "DELETE" else None
+            server.arrived.clear()
             with pytest.raises(requests.ConnectionError):
-                session.delete(http.url + path)
-            assert len(http.writes()) == 3
+                session.delete(server.url + CHILD)
+            assert len(server.writes()) == 3
 
 
-def test_other_traffic_by_requests_goes_out_as_it_is(http: HttpFake, terms: Terms) -> None:
-    http.fault = lambda request: Response(200, b"{}")
-    requests.post(http.url + "/api/v1/query?a=b", data=b"raw", headers={"Accept": "p/q"})
-    sent, headers = http.arrived[0]
-    assert (sent.method, sent.path, sent.query, sent.body) == ("POST", "/api/v1/query", "a=b", b"raw")
+def test_other_traffic_by_requests_goes_out_as_it_is(other: HttpFake, terms: Terms) -> None:
+    other.fault = lambda request: Response(200, b"{}")
+    requests.post(other.url + CHILD + "?a=b", data=b"raw", headers={"Accept": "p/q"})
+    sent, headers = other.arrived[0]
+    assert (sent.method, sent.path, sent.query, sent.body) == ("POST", CHILD, "a=b", b"raw")
     assert headers["Accept"] == "p/q"
     assert terms.outcomes == []
 

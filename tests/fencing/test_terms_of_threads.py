@@ -365,8 +365,12 @@ def test_outside_of_any_term_only_reads_pass(http: HttpFake, terms: Terms, clien
 
 
 @EVERY
-def test_a_write_while_no_operator_runs_is_refused(installed: None, client: str) -> None:
+def test_a_write_while_no_operator_runs_is_refused(
+    installed: None, client: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake = HttpFake()
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(fake.port))
     try:
         with pytest.raises(NoTerm, match="while no operator runs"):
             CLIENTS[client](fake.url)("DELETE", CHILD)

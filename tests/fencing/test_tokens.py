@@ -100,11 +100,11 @@ def test_it_stays_as_it_is_without_a_file(file: Path) -> None:
 
 
 @pytest.mark.parametrize("package", [httpx, requests])
-def test_another_service_gets_what_it_got(http: HttpFake, terms: Terms, file: Path, package: Any) -> None:
+def test_another_service_gets_what_it_got(other: HttpFake, terms: Terms, file: Path, package: Any) -> None:
     write(file, token(2))
     headers = {"Authorization": f"Bearer {token(1)}"}
-    package.get(http.url + "/v1/secret", headers=headers)
-    assert http.headers("GET")[0]["authorization"] == f"Bearer {token(1)}"
+    package.get(other.url + CHILD, headers=headers)
+    assert other.headers("GET")[0]["authorization"] == f"Bearer {token(1)}"
 
 
 def test_what_the_caller_holds_is_not_changed(http: HttpFake, terms: Terms, file: Path) -> None:

@@ -195,14 +195,21 @@ def test_a_token_that_is_unknown_for_a_moment_is_tried_again(api: KopfApi, monke
 def test_it_stops_while_it_waits_to_log_in_again(
     api: KopfApi, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_kopf, "PAUSES", (3600, 3600))
+    monkeypatch.setattr(_kopf, "PAUSES", (3600,) * 1000)
     api.unknown = lambda token: LIST in api.asked
-    seen = Seen(options(api, lambda **_: kopf.ConnectionInfo(server=api.url, token="deleted")))
+    logins: list[int] = []
+
+    def login(**_: Any) -> kopf.ConnectionInfo:
+        logins.append(1)
+        return kopf.ConnectionInfo(server=api.url, token="deleted")
+
+    seen = Seen(options(api, login))
     seen.thread.start()
     until("the pause", lambda: "waiting 3600 s" in caplog.text, LONG)
     seen.thread.stop()
     assert seen.thread.join(LONG)
     assert seen.overs == [None]
+    assert len(logins) == 2
 
 
 def test_a_token_that_expired_is_replaced_by_the_one_of_the_next_login(api: KopfApi) -> None:

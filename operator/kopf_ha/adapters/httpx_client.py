@@ -8,26 +8,71 @@ An operator may use httpx for other services, too. Their requests pass untouched
 
 from __future__ import annotations
 
+import functools
+import logging
+import operator
 from collections.abc import Awaitable, Callable
 from types import ModuleType
 from typing import Any
 
 from kopf_ha._context import boottime
-from kopf_ha.adapters._bearer import renewed
+from kopf_ha.adapters._bearer import renew
 from kopf_ha.adapters._imported import when_imported
-from kopf_ha.adapters._servers import is_api_server
+from kopf_ha.adapters._servers import add, is_api_server
 from kopf_ha.adapters._wiring import adrive, drive, headers_for, note_read
 from kopf_ha.core.wire import WRITES, Request, Response
+
+logger = logging.getLogger("kopf_ha.fence")
 
 #: httpx, and the one that took over from it. lightkube uses the second.
 PACKAGES = ("httpx", "httpx2")
 _PHASES = ("connect", "read", "write", "pool")
+#: For each Kubernetes client on httpx: its module, the class, the methods that it calls when it is made or for each
+#: request, and where the object then has its server.
+CLIENTS: dict[str, tuple[str, tuple[str, ...], str]] = {
+    "kr8s._api": ("Api", ("_construct_url",), "auth.server"),
+    "lightkube.core.generic_client": ("GenericClient", ("__init__", "build_adapter_request"), "config.cluster.server"),
+    "easykube.kubernetes.client.client": ("BaseClient", ("__init__", "build_request"), "base_url"),
+}
 
 
 def install() -> None:
     """Fence both packages' transports, also those that exist already, as soon as the operator imports them."""
     for name in PACKAGES:
         when_imported(name, fence)
+    for name in CLIENTS:
+        when_imported(name, learn_servers)
+
+
+def learn_servers(module: ModuleType) -> None:
+    """Let a client tell which server it was configured with. A second call has no effect."""
+    of, methods, where = CLIENTS[module.__name__]
+    cls = getattr(module, of, None)
+    for name in methods:
+        given = getattr(cls, name, None)
+        if given is None:
+            _warn(module.__name__, f"{of}.{name}")
+        elif not getattr(given, "kopf_ha", False):
+            setattr(cls, name, _telling(given, operator.attrgetter(where)))
+
+
+def _telling(given: Callable[..., Any], server: Callable[[Any], Any]) -> Callable[..., Any]:
+    @functools.wraps(given)
+    def told(self: Any, *args: Any, **options: Any) -> Any:
+        result = given(self, *args, **options)
+        try:
+            add(str(server(self)))
+        except AttributeError as error:
+            _warn(given.__module__, str(error))
+        return result
+
+    told.kopf_ha = True  # type: ignore[attr-defined]
+    return told
+
+
+def _warn(module: str, missing: str) -> None:
+    # The server may still be known from the environment or a kubeconfig.
+    logger.warning("%s has changed (%s): a server that it is given in the code is not fenced", module, missing)
 
 
 def fence(package: ModuleType) -> None:
@@ -38,9 +83,7 @@ def fence(package: ModuleType) -> None:
     send, asend = blocking.handle_request, waiting.handle_async_request
 
     def handle_request(self: Any, request: Any) -> Any:
-        _renew(request)
         if not _is_write(request):
-            _note(request)
             return send(self, request)
         one = _Attempt(package, request, request.read())
 
@@ -54,9 +97,7 @@ def fence(package: ModuleType) -> None:
         return drive(package.__name__, one.asked, sent).raw
 
     async def handle_async_request(self: Any, request: Any) -> Any:
-        _renew(request)
         if not _is_write(request):
-            _note(request)
             return await asend(self, request)
         one = _Attempt(package, request, await request.aread())
 
@@ -74,22 +115,15 @@ def fence(package: ModuleType) -> None:
 
 
 def _is_write(request: Any) -> bool:
-    return request.method.upper() in WRITES and _is_ours(request.url)
-
-
-def _renew(request: Any) -> None:
-    header = request.headers.get("Authorization", "")
-    if (now := renewed(header)) != header and _is_ours(request.url):
-        request.headers["Authorization"] = now
-
-
-def _note(request: Any) -> None:
-    if request.method.upper() not in WRITES and _is_ours(request.url):
-        note_read(_path(request.url))
-
-
-def _is_ours(url: Any) -> bool:
-    return is_api_server(url.scheme, url.host, url.port, _path(url))
+    """Whether the fence decides about a request. What goes to the API server gets the newest token, and reads are noted."""
+    url = request.url
+    if not is_api_server(url.scheme, url.host, url.port, _path(url)):
+        return False
+    renew(request.headers)
+    if request.method.upper() in WRITES:
+        return True
+    note_read(_path(url))
+    return False
 
 
 def _path(url: Any) -> str:

@@ -16,7 +16,7 @@ from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 from urllib3 import Retry, Timeout
 
-from kopf_ha.adapters._bearer import renew, renewed
+from kopf_ha.adapters._bearer import renew
 from kopf_ha.adapters._servers import is_api_server
 from kopf_ha.adapters._wiring import drive, headers_for, note_read
 from kopf_ha.core.wire import WRITES, Request, Response
@@ -33,12 +33,6 @@ def install() -> None:
 @functools.wraps(plain_send)
 def _send(adapter: HTTPAdapter, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
     url = urlsplit(request.url or "")
-    header = request.headers.get("Authorization")
-    is_read = (request.method or "").upper() not in WRITES
-    if is_read:
-        note_read(url.path)
-        if not isinstance(header, str) or renewed(header) == header:
-            return plain_send(adapter, request, *args, **options)
     if not is_api_server(url.scheme, url.hostname or "", url.port, url.path):
         return plain_send(adapter, request, *args, **options)
     options |= dict(zip(("stream", "timeout", "verify", "cert", "proxies"), args, strict=False))
