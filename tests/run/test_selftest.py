@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -153,6 +154,25 @@ def test_which_kinds_have_protected_stamps_in_their_metadata(
     with pytest.raises(ApiRefused):
         test.ask(7, whole=whole)
     assert test.protected == frozenset(), "an old answer is none"
+
+
+def test_a_child_that_is_seen_to_be_stamped_is_asked_about_as_stamped_kinds_are(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    """A version of it may lose the stamp."""
+    described = replace(DESCRIPTION, children=(Child("zs", "other.dev"), Child("pods")))
+    answers = {f"{QUESTION}describe": denied("kopf-ha-s-lease", f"fencing: described by {described.as_json()}")}
+    asked: list[str] = []
+
+    def unfit(_: KindTest, api: Api, kind: str) -> str:
+        asked.append(kind)
+        return ""
+
+    monkeypatch.setattr("kopf_ha.run.selftest._Asking", lambda *_: FakeApi(answers))
+    monkeypatch.setattr(KindTest, "missing", lambda *_: ([], []))
+    monkeypatch.setattr(KindTest, "unfit", unfit)
+    SelfTest(FakeApi({}), settings).ask(7, kinds=["zs.other.dev"])
+    assert sorted(asked) == ["xs.a.b", "zs.other.dev"]
 
 
 def test_an_object_that_is_gone_is_no_refusal() -> None:

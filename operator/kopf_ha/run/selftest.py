@@ -70,13 +70,15 @@ class SelfTest:
             lowered = pool.submit(lease.can_be_lowered)
             tried = {k: pool.submit(self._kinds.missing, api, k, mine) for k in self._settings.deciding}
             described = lease.description()
-            known = {*self._settings.deciding, *kinds}
+            seen = set(kinds)
+            known = {*self._settings.deciding, *seen}
             policies: dict[str, list[str]] = {}
             noted: set[str] = set()
             if described is not None:
                 policies = missing_policies(pool, lease, described, whole)
                 known |= {f"{k.plural}.{described.group}" for k in described.stamped}
-                noted = {child.kind for child in described.noted}
+                # A child of another group may be a stamped kind after all.
+                noted = {child.kind for child in described.noted} - seen
                 known -= noted
             if whole:
                 tried |= {k: pool.submit(self._kinds.missing, api, k, mine) for k in sorted(known - tried.keys())}
