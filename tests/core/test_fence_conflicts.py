@@ -353,6 +353,29 @@ def test_a_stamp_that_lost_a_race_is_stamped_again(api: FakeApi, asked: Request)
     assert api.recorded(WIDGET) == MINE
 
 
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+@pytest.mark.parametrize("how", ["test", "merge", "put", "delete"])
+def test_a_precondition_of_the_caller_that_failed_with_the_stamp_fails_in_its_own_words(
+    api: FakeApi, path: str, how: str
+) -> None:
+    """A `test` is a 422, and the stamp's conflict a 409."""
+    api.put(path, {"spec": {"theirs": 1}}, stamp(6))
+    me = Process(api, MINE)
+    seen = copy.deepcopy(api.get(path))
+    now = seen["metadata"]["resourceVersion"]
+    test = {"op": "test", "path": "/metadata/resourceVersion", "value": now}
+    asked = {
+        "test": patch(path, [test, {"op": "add", "path": "/spec/mine", "value": 1}], JSON_PATCH),
+        "merge": patch(path, {"metadata": {"resourceVersion": now}, "spec": {"mine": 1}}),
+        "put": write("PUT", path, {**seen, "spec": {"mine": 1}}),
+        "delete": write("DELETE", path, {"preconditions": {"resourceVersion": now}}),
+    }[how]
+    meddle_once(api, path, user_edits)
+    assert me.send(asked).status == (422 if how == "test" else 409)
+    assert api.sent("PATCH", "PUT", "DELETE")[-1].method == asked.method
+    assert api.get(path)["spec"] == {"theirs": 2}
+
+
 @pytest.mark.parametrize("saw", [True, False])
 def test_an_object_that_goes_before_it_is_stamped_is_not_found(api: FakeApi, saw: bool) -> None:
     """As without the fence, even if the change would not be sent again."""

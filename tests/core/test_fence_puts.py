@@ -196,6 +196,18 @@ def test_one_that_somebody_else_made_in_between_is_replaced(api: FakeApi, me: Pr
     assert api.recorded(SERVICE) == MINE
 
 
+def test_one_that_was_there_for_the_dry_run_alone_is_not_made(api: FakeApi, me: Process) -> None:
+    """ConfigMaps are not made by a PUT. That its dry run found one is no leave to create one."""
+    api.delete(CHILD)
+    late = me.attempt(write("PUT", CHILD, named(None)))
+    late.step()  # there is none
+    api.put(CHILD, {"spec": {"theirs": 1}})
+    late.step()  # the dry run finds one
+    api.delete(CHILD)
+    assert late.finish().status == 404
+    assert api.accepted == []
+
+
 def test_one_that_goes_in_between_is_made_again(api: FakeApi, me: Process) -> None:
     api.put(SERVICE, {"spec": {}}, MINE)
     me.send(write("PUT", SERVICE, named(None)))

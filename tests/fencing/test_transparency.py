@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import copy
 import secrets
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,6 +23,7 @@ from kopf_ha.errors import StaleLeader, Unfenced
 from tests.fencing.clients import MERGE, Send, by_kubernetes
 from tests.fencing.conftest import Terms, World
 from tests.fencing.kinds import GROUP
+from tests.kit.client import administrator
 
 APPLY = "application/apply-patch+yaml"
 JSON_PATCH = "application/json-patch+json"
@@ -275,6 +277,34 @@ def test_a_deletion_of_a_collection_that_no_server_does(world: World, pair: Pair
     """Namespaces have none: to delete them one by one would be no service."""
     with pair.terms.term(7):
         assert pair.client("DELETE", "/api/v1/namespaces?labelSelector=no%3Dsuch")[0] == 405
+
+
+@pytest.mark.parametrize("kind", ["configmap", "gadget"])
+def test_a_writer_that_never_rests_delays_and_keeps_nothing(world: World, pair: Pair, kind: str) -> None:
+    collection, body = kinds(world)[kind]
+    pair.create(collection, body)
+    path, done = collection + "/f", threading.Event()
+    api = administrator(world.cluster)
+    edits: list[int] = []
+
+    def edit() -> None:
+        while not done.is_set():
+            assert api("PATCH", path, {"metadata": {"labels": {"theirs": str(len(edits))}}}, MERGE).ok
+            edits.append(1)
+
+    other = threading.Thread(target=edit)
+    other.start()
+    try:
+        with pair.terms.term(7):
+            for n in range(20):
+                body = {"metadata": {"annotations": {"mine": "x"}, "ownerReferences": []}}
+                assert pair.client("PATCH", path, body, MERGE)[0] == 200
+                ops = [{"op": "add", "path": "/metadata/annotations/mine", "value": str(n)}]
+                assert pair.client("PATCH", path, ops, JSON_PATCH)[0] == 200
+    finally:
+        done.set()
+        other.join()
+    assert len(edits) > 20
 
 
 # --- apply, generateName
