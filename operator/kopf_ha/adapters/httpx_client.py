@@ -115,7 +115,7 @@ def fence(package: ModuleType) -> None:
 
 
 def _is_write(request: Any) -> bool:
-    """Whether the fence decides about a request. What goes to the API server gets the newest token, and reads are noted."""
+    """Whether the fence decides about a request. What goes to the API server gets the newest token; reads are noted."""
     url = request.url
     if not is_api_server(url.scheme, url.host, url.port, _path(url)):
         return False
