@@ -15,6 +15,7 @@ POOLS, CLAIMS, CHILDREN, LEASES = "addresspools", "addressclaims", "configmaps",
 JUDGED = frozenset({POOLS, CLAIMS, CHILDREN, LEASES})
 EXEMPT = frozenset({LEASES, "events"})  # kinds that carry no stamp
 ANNOTATION = "kopf-ha.dev/"
+NOTE = ANNOTATION + "stamp-"  # the stamp of one Lease
 
 
 @dataclass(frozen=True)
@@ -43,18 +44,40 @@ class LeaseState:
 
 
 def stamp_of(obj: Object | None) -> Stamp | None:
-    """Return an object's stamp, from `status.fencing` or from annotations; None if there is no readable stamp."""
+    """Return an object's stamp, from `status.fencing` or from its metadata; None if there is no readable stamp.
+
+    Each Lease may have a stamp in the metadata, and so may an earlier form. Of one Lease the highest token counts, and
+    of several Leases the first by name: the operator that is judged shares its objects with nobody.
+    """
     fields = section(obj, "status").get("fencing")
     if isinstance(fields, Mapping):
         return _stamp(fields.get("lease"), fields.get("token"), fields.get("holder"), fields.get("podUID"))
-    notes = section(section(obj, "metadata"), "annotations")
-    token = notes.get(f"{ANNOTATION}token")
-    # Anybody may write annotations. Python refuses to parse thousands of digits; leaseTransitions has at most ten.
-    number = None
-    if isinstance(token, str) and token.isascii() and token.isdecimal() and len(token) <= DIGITS:
-        number = int(token)
+    metadata = section(obj, "metadata")
+    found = [_noted(text) for name, text in section(metadata, "annotations").items() if name.startswith(NOTE)]
+    found += [_labelled(name, text) for name, text in section(metadata, "labels").items() if name.startswith(NOTE)]
+    notes = section(metadata, "annotations")
     lease, holder, pod_uid = (notes.get(ANNOTATION + name) for name in ("lease", "holder", "pod-uid"))
-    return _stamp(lease, number, holder, pod_uid)
+    found.append(_stamp(lease, _number(notes.get(f"{ANNOTATION}token")), holder, pod_uid))
+    stamps = sorted((stamp for stamp in found if stamp), key=lambda stamp: (stamp.lease, -stamp.token))
+    return stamps[0] if stamps else None
+
+
+def _noted(text: Any) -> Stamp | None:
+    """Read an annotation: token, Lease, pod's uid and holder, which may contain spaces."""
+    token, lease, pod_uid, holder = (*str(text).split(" ", 3), "", "", "")[:4]
+    return _stamp(lease, _number(token), holder, pod_uid)
+
+
+def _labelled(name: str, text: Any) -> Stamp | None:
+    """Read a label, which has no place for the Lease: its name stands for it. The holder is a digest."""
+    parts = str(text).split(".")
+    return _stamp(name, _number(parts[0]), parts[2], parts[1]) if len(parts) == 3 else None
+
+
+def _number(token: Any) -> int | None:
+    # Anybody may write annotations. Python refuses to parse thousands of digits; leaseTransitions has at most ten.
+    readable = isinstance(token, str) and token.isascii() and token.isdecimal() and len(token) <= DIGITS
+    return int(token) if readable else None
 
 
 def _stamp(lease: Any, token: Any, holder: Any, pod_uid: Any) -> Stamp | None:

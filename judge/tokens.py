@@ -101,13 +101,14 @@ def wrote(change: Change) -> bool:
     if not change.same:
         return True
     before, after = change.before or {}, change.after or {}
-    if f"{ANNOTATION}token" in section(section(after, "metadata"), "annotations"):
+    if _notes(after):
         return any(before.get(part) != after.get(part) for part in ("data", "spec")) or _notes(before) != _notes(after)
     return before.get("status") != after.get("status")
 
 
 def _notes(obj: dict[str, object]) -> dict[str, object]:
-    notes = section(section(obj, "metadata"), "annotations")
+    metadata = section(obj, "metadata")
+    notes = {**section(metadata, "annotations"), **section(metadata, "labels")}
     return {name: value for name, value in notes.items() if name.startswith(ANNOTATION)}
 
 

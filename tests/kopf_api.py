@@ -6,6 +6,7 @@ import copy
 import json
 import queue
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs
@@ -25,6 +26,8 @@ class KopfApi:
         self.held: set[str] = set()
         self.asked: set[str] = set()
         self.agents: set[str] = set()  #: who asked, by their headers
+        self.unknown: Callable[[str], bool] = lambda token: False  #: whether a bearer token gets a 401
+        self.tokens: list[str] = []  #: of each GET
         self._changed = threading.Condition()
         self._objects = {name: self._made(name) for name in names}
         self._watches: list[queue.SimpleQueue[Any]] = []
@@ -82,8 +85,12 @@ class KopfApi:
                 with api._changed:
                     api.asked.add(path)
                     api.agents.add(self.headers["User-Agent"])
+                    token = (self.headers["Authorization"] or "").removeprefix("Bearer ")
+                    api.tokens.append(token)
                     api._changed.wait_for(lambda: path not in api.held)
-                if "watch=true" in query:
+                if api.unknown(token):
+                    self._answer({"kind": "Status", "code": 401, "message": "Unauthorized"}, 401)
+                elif "watch=true" in query:
                     self._watch(int(parse_qs(query)["resourceVersion"][0]))
                 else:
                     self._answer(api._get(path))
@@ -92,8 +99,8 @@ class KopfApi:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 self._answer(api._patch(self.path, json.loads(body)))
 
-            def _answer(self, body: Any) -> None:
-                self.send_response(404 if body is None else 200)
+            def _answer(self, body: Any, status: int = 0) -> None:
+                self.send_response(status or (404 if body is None else 200))
                 self.send_header("Content-Type", "application/json")
                 self.end_headers()
                 try:

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kopf_ha.core.election import JITTER_FACTOR
+from kopf_ha.core.notes import notes_of, stamp_in
 from kopf_ha.core.token import Stamp, stamp_of
 from kopf_ha.errors import ConfigurationError
 from kopf_ha.manifests.schema import schema_fragment
-from kopf_ha.settings import LONGEST, Settings, new_identity
+from kopf_ha.settings import LONGEST_IDENTITY, POD_UID, Settings, new_identity
 
 DURATIONS = ("lease_duration", "renew_deadline", "retry_period", "drain_timeout")
 anything = st.floats() | st.integers(-5, 100).map(float) | st.sampled_from([0.0, 0.5, 2.0, 2.4, 3.0])
@@ -111,20 +112,23 @@ def test_an_identity_that_is_given_gets_what_a_stamp_needs_besides(monkeypatch: 
 
 @given(
     st.text(max_size=3) | st.sampled_from(["x" * 320, "x" * 321]),
-    st.text(max_size=3) | st.sampled_from(["x" * 64, "x" * 65]),
+    st.text(max_size=3) | st.from_regex(POD_UID, fullmatch=True) | st.sampled_from(["x" * 36, "x" * 37]),
 )
 def test_every_identity_that_is_taken_makes_a_stamp_that_is_understood(identity: str, pod_uid: str) -> None:
     try:
         s = Settings(identity=identity, pod_uid=pod_uid)
     except ConfigurationError:
-        assert (
-            not (identity + pod_uid).isprintable()
-            or len(identity) > LONGEST["identity"]
-            or len(pod_uid) > LONGEST["pod_uid"]
-        )
+        taken = identity.isprintable() and len(identity) <= LONGEST_IDENTITY
+        assert not taken or (pod_uid and not POD_UID.fullmatch(pod_uid))
         return
     mine = Stamp(7, s.identity, s.lease, s.pod_uid)
-    assert stamp_of({"status": {"fencing": mine.as_status()}}, stamped=True) == mine
+    assert stamp_of({"status": {"fencing": mine.as_status()}}) == mine
+    for kind in ("configmaps", "deployments.apps"):
+        notes = notes_of(mine, kind)
+        recorded = stamp_in(tuple(notes), s.lease, kind)
+        assert recorded is not None
+        assert mine.is_read_as(recorded)
+        assert all(len(n.text) <= 63 for n in notes if n.section == "labels")
     limits = schema_fragment()["properties"]["status"]["properties"]["fencing"]["properties"]
     for name, value in mine.as_status().items():
         assert name == "token" or limits[name]["minLength"] <= len(value) <= limits[name]["maxLength"], name

@@ -1,8 +1,9 @@
 """Which term the running code belongs to.
 
 It is a `ContextVar`, not a global. So a handler that outlives its term keeps its own grant, which is closed, and never
-gets the grant of a later term of the same process. asyncio tasks and Kopf's threads inherit the term. Threads and
-executors that user code starts do not, and their writes are refused: "no term" never means "the current term".
+gets the grant of a later term of the same process. asyncio tasks and Kopf's threads inherit the term. Other threads and
+jobs of pools get it from whoever started them (`adapters/_threads.py`). What was started outside of any term has none,
+and its writes are refused: "no term" never means "the current term".
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar, cast
 
 from kopf_ha.core.grant import Grant
-from kopf_ha.errors import NoTerm
+from kopf_ha.errors import NO_TERM, NoTerm
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -70,7 +71,10 @@ class CurrentTerm:
         return self._grant.remaining(boottime())
 
     def bind(self, fn: Callable[P, R]) -> Callable[P, R]:
-        """Wrap `fn` so that it can write in this term wherever it runs, for example in a thread or an executor.
+        """Wrap `fn` so that it can write in this term wherever it runs.
+
+        Threads and jobs of pools that a handler starts need no wrapping. It is for a worker that was started before,
+        such as the thread of a queue that was made while a module was imported.
 
         After the term's end its writes raise `GateClosed`. Coroutine functions can be bound, too.
         """
@@ -115,10 +119,7 @@ def current_term() -> CurrentTerm:
             " if it needs one, move it into a handler of Kopf's own registry, which runs only on the leader"
         )
     if grant is None:
-        raise NoTerm(
-            "this code runs in no term: it was started in a thread or outside of a handler;"
-            " in the handler, wrap the function that the thread runs with kopf_ha.current_term().bind(...)"
-        )
+        raise NoTerm(f"this code runs in no term, so there is no token: {NO_TERM}")
     return CurrentTerm(grant)
 
 
@@ -132,8 +133,30 @@ def entered_everywhere() -> contextlib.AbstractContextManager[None]:
     return _placed(_Everywhere())
 
 
+def outside() -> contextlib.AbstractContextManager[None]:
+    """Run the body in no term, as what lives longer than a term."""
+    return _placed(None)
+
+
+def carry(fn: Callable[P, R]) -> Callable[P, R]:
+    """Wrap `fn` so that it runs where the caller of this function is: in its term, on every replica, or in no term."""
+    place = _grant.get()
+
+    def carried(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _placed(place):
+            return fn(*args, **kwargs)
+
+    return carried
+
+
+def inherit(fn: Callable[[], None]) -> Callable[[], None]:
+    """Wrap `fn` so that it runs where the caller is, unless it already runs somewhere: its thread got a context."""
+    there = carry(fn)
+    return lambda: there() if _grant.get() is None else fn()
+
+
 @contextlib.contextmanager
-def _placed(place: Grant | _Everywhere) -> Iterator[None]:
+def _placed(place: Grant | _Everywhere | None) -> Iterator[None]:
     token = _grant.set(place)
     try:
         yield

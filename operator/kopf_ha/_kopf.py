@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import math
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
@@ -25,6 +26,11 @@ from kopf._core.reactor import running
 
 # --- credentials
 
+#: Seconds to wait before each further login in a series: a 401 may be passing.
+PAUSES: tuple[float, ...] = (0, 1, 2, 4, 8, 16, 32)
+#: Credentials that were known for so many seconds end a series.
+LASTING = 10.0
+
 
 class WrappedVault(credentials.Vault):
     """Kopf's store of credentials. It wraps what the operator's login handlers return.
@@ -40,9 +46,32 @@ class WrappedVault(credentials.Vault):
         super().__init__()
         self._wrap = wrap
         self._made: list[aiohttp.ClientSession] = []
+        self._is_unknown = False  #: the API server answered 401 to the present credentials
+        self._tries = 0  #: logins in a series of which each soon got a 401
+        self._given = -math.inf  #: when the present credentials came, on the loop's clock
+
+    async def invalidate(
+        self, key: credentials.VaultKey, info: credentials.KubeContext, *, exc: Exception | None = None
+    ) -> None:
+        """Note that the API server does not know these credentials. Called by Kopf."""
+        self._is_unknown = True
+        await super().invalidate(key, info, exc=exc)
 
     async def populate(self, src: dict[str, object]) -> None:
-        """Take the credentials of the login handlers. Called by Kopf."""
+        """Take the credentials of the login handlers. Called by Kopf.
+
+        Kopf recognises credentials that got a 401 already, but not with a session that is made for each. So this waits
+        longer before each further login, as with an account that is deleted, and takes none after the last.
+        """
+        clock = asyncio.get_running_loop().time
+        if self._is_unknown:
+            self._is_unknown = False
+            self._tries = self._tries + 1 if clock() - self._given < LASTING else 0
+            if self._tries >= len(PAUSES):
+                src = {}  # Kopf says that it ran out of valid credentials, and ends
+            elif pause := PAUSES[self._tries]:
+                running_log.warning("The API server does not know the credentials; waiting %g s to try again.", pause)
+                await asyncio.sleep(pause)
         wrapped = {key: self._wrap(info) for key, info in src.items()}
         self._made += [
             new.aiohttp_session
@@ -50,6 +79,7 @@ class WrappedVault(credentials.Vault):
             if new is not src[key] and isinstance(new, kopf.AiohttpSession)
         ]
         await super().populate(wrapped)
+        self._given = clock()
 
     async def close(self) -> None:
         """Close all sessions, also those that Kopf never used: of several logins it uses one."""

@@ -10,7 +10,7 @@
     ├── ElectionError           the Lease cannot be understood
     │   └── MalformedLease      a Lease whose `leaseTransitions` is missing or no number
     └── Refused                 a write that was refused; never retried
-        ├── NoTerm              the caller runs in no term: a thread, an executor, code outside of a handler
+        ├── NoTerm              the caller runs in no term: it was not started by a handler
         ├── Unfenced            the fence does not know how to fence this write
         ├── ForeignStamp        the object is stamped by a term of another Lease; other objects can be written
         ├── Denied              the API server refused this write by a rule of ours; the term goes on
@@ -28,6 +28,12 @@ refused write must never be sent again (I8).
 from __future__ import annotations
 
 from typing import Any
+
+#: How code comes to run in no term, and what to do about it.
+NO_TERM = (
+    "it was started while its module was imported, or elsewhere outside of a handler; start it in an on.startup handler"
+    " or in the handler that needs it, or hand it functions wrapped with kopf_ha.current_term().bind(...)"
+)
 
 
 class KopfHAError(Exception):
@@ -98,19 +104,33 @@ class Refused(KopfHAError):
         line: which line of the fence refused: ``gate``, ``precondition`` or ``server``.
         sent: the last request to the API server; None if none left the process.
         answer: the answer to it; None if none left the process.
+        never: no later term would change it: the code that writes has to change.
     """
 
     line: str = "gate"
+    never: bool = False
     sent: Any = None
     answer: Any = None
 
 
 class NoTerm(Refused):
-    """The caller runs in no term: in a thread, an executor, `async_req`, outside of handlers, `kopf_ha.everywhere`."""
+    """The caller runs in no term: it was started at import or in a child process, or is of `kopf_ha.everywhere`."""
+
+    never = True
 
 
 class Unfenced(Refused):
-    """A write that the fence does not know how to fence; the message says how to declare it."""
+    """A write that the fence does not know how to fence; the message says how to declare it.
+
+    Args:
+        message: for people.
+        by_object: the object is the reason and not the code: what it records cannot be judged. Users may have written
+            it, so nothing but this write may depend on it (I10).
+    """
+
+    def __init__(self, message: str, *, by_object: bool = False) -> None:
+        super().__init__(message)
+        self.never = not by_object
 
 
 class TermEnded(Refused):

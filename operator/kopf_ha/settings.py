@@ -17,8 +17,10 @@ from kopf_ha.options import Values, option, options_of
 
 #: A day; the API server itself would take an int32.
 DURATION_MAX = 86_400
-#: The longest values that a stamp takes, in characters (`manifests/schema.py`).
-LONGEST = {"identity": 320, "pod_uid": 64}
+#: The longest identity that a stamp takes, in characters (`manifests/schema.py`).
+LONGEST_IDENTITY = 320
+#: A pod's uid as a stamp takes it, also as part of a label (`core/notes.py`).
+POD_UID = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_.]{0,35}")
 
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -158,6 +160,19 @@ class Settings:
         "What to do after the Lease was lost: follow again in the same process, or exit, so that the pod restarts and"
         " module globals are fresh.",
     )
+    load: Literal["auto", "start"] = option(
+        "auto",
+        _choice("auto", "start"),
+        "When the operator's modules are loaded. `auto`: at the start; but if a module reads objects while it is"
+        " imported, when the term begins, so that what it keeps of them is not as old as the follower. `start`: always"
+        " at the start.",
+    )
+    on_unfenced: Literal["report", "exit"] = option(
+        "report",
+        _choice("report", "exit"),
+        "What to do when the operator's code tries a write that is refused in every term, since it runs in no term or"
+        " the fence does not know the write: report it, or also exit with status 6.",
+    )
     drain_timeout: float = option(
         10.0,
         _seconds("a number of seconds, 0 or more", lambda value: value >= 0),
@@ -220,10 +235,14 @@ class Settings:
         """Check each value by itself, and then those that depend on each other."""
         for one in options_of(self):
             one.check(getattr(self, one.name))
-        for name, longest in LONGEST.items():
-            value = getattr(self, name)
-            if len(value) > longest or not value.isprintable():
-                raise ConfigurationError(f"{name} must be at most {longest} printable characters, not {value[:40]!r}")
+        if len(self.identity) > LONGEST_IDENTITY or not self.identity.isprintable():
+            raise ConfigurationError(
+                f"identity must be at most {LONGEST_IDENTITY} printable characters, not {self.identity[:40]!r}"
+            )
+        if not POD_UID.fullmatch(self.pod_uid):
+            raise ConfigurationError(
+                f"pod_uid must be a Pod's uid, at most 36 letters, digits and -_., not {self.pod_uid[:40]!r}"
+            )
         # The inequalities of client-go's NewLeaderElector. Without the first a leader still renews a Lease that
         # others already consider expired; without the second it gives up before its second attempt.
         if self.lease_duration <= self.renew_deadline:

@@ -17,6 +17,7 @@ import requests
 from devcluster import ControlPlane
 from testbed.deployment import variables
 from testbed.replica import SOURCE, Replica
+from tests.kit.client import unfenced_session
 
 #: Pods have an address each, these processes share one.
 NO_PORTS = {"KOPF_HA_METRICS_PORT": "0", "KOPF_HA_HEALTH_PORT": "0"}
@@ -61,7 +62,7 @@ class Node:
         who = "--serviceaccount=kube-system:node"
         kubectl("create", "clusterrolebinding", "test-node", "--clusterrole=cluster-admin", who)
         token = kubectl("create", "token", "node", "-n", "kube-system", "--duration=2h").stdout.strip()
-        self._session = requests.Session()
+        self._session = unfenced_session()
         self._session.headers["Authorization"] = f"Bearer {token}"
         self.ask("POST", "/api/v1/nodes", {"metadata": {"name": NODE}})
         self._thread.start()

@@ -10,7 +10,7 @@ import yaml
 
 from devcluster import ControlPlane
 from devcluster.waiting import until
-from kopf_ha.core.token import ANNOTATION_TOKEN
+from kopf_ha.core.notes import ANNOTATION_TOKEN
 from kopf_ha.manifests import Child, Description, Kind, flow_schema, policies, rbac, render, schema_fragment
 from testbed.replica import PATIENCE
 from tests.adoption.node import Node, PodReplica

@@ -100,7 +100,13 @@ def test_each_option_means_the_same_on_the_command_line_and_in_the_environment(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = {"SECONDS": "5s", "PORT": "8080", "NAME": "some", "DIR": "/run/x", "[follow|exit]": "follow"}
-    texts |= {"[full|rv|none]": "none", "PLURAL.GROUP": "a.example.dev", "PLURAL[.GROUP][/SUB]": "pods/eviction"}
+    texts |= {
+        "[full|rv|none]": "none",
+        "[report|exit]": "exit",
+        "[auto|start]": "start",
+        "PLURAL.GROUP": "a.example.dev",
+        "PLURAL[.GROUP][/SUB]": "pods/eviction",
+    }
     for one in options_of(Settings):
         # What a value demands of others: durations of 5 s, and an unsafe fence.
         monkeypatch.setenv("KOPF_HA_RETRY_PERIOD", "1")

@@ -10,6 +10,7 @@ docs/fencing.md: with the fence's own code both would be wrong in the same way, 
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field
@@ -38,6 +39,9 @@ REASONS = {403: "Forbidden", 422: "Invalid"}
 FENCING = {k: {"type": "string"} for k in ("lease", "holder", "podUID")} | {"token": {"type": "integer"}}
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/ns/leases"
+SERVICE = "/api/v1/namespaces/a/services/x"
+POD = "/api/v1/namespaces/a/pods/x"
+DEPLOYMENT = "/apis/apps/v1/namespaces/a/deployments/x"
 WIDGET = "/apis/t.dev/v1/namespaces/a/widgets/x"
 CHILD = "/api/v1/namespaces/a/configmaps/x"
 
@@ -105,22 +109,55 @@ def as_status(mine: Stamp) -> Body:
     return {"lease": mine.lease, "token": mine.token, "holder": mine.holder, "podUID": mine.pod_uid}
 
 
-def as_notes(mine: Stamp) -> dict[str, str]:
-    """Write the annotations of a child."""
+def as_earlier(mine: Stamp) -> dict[str, str]:
+    """Write the annotations of a child as earlier releases did."""
     texts = {"lease": mine.lease, "token": str(mine.token), "holder": mine.holder, "pod-uid": mine.pod_uid}
     return {f"kopf-ha.dev/{name}": text for name, text in texts.items()}
 
 
-def recorded_in(body: Body, stamped: bool) -> Stamp | None:
-    """Read a stamp; None when there is none. One that is not whole is a KeyError."""
+def note(lease: str, kind: str) -> str:
+    """Name the annotation of one Lease on one kind."""
+    return "kopf-ha.dev/stamp-" + hashlib.sha256(f"{lease} {kind}".encode()).hexdigest()[:16]
+
+
+def as_note(mine: Stamp, kind: str = "configmaps") -> dict[str, str]:
+    """Write that annotation."""
+    return {note(mine.lease, kind): f"{mine.token} {mine.lease} {mine.pod_uid} {mine.holder}"}
+
+
+def as_notes(mine: Stamp, kind: str = "configmaps") -> dict[str, str]:
+    """Write the annotations of a child, in both forms."""
+    return as_earlier(mine) | as_note(mine, kind)
+
+
+def digest(holder: str) -> str:
+    """Shorten a holder for a label."""
+    return hashlib.sha256(holder.encode()).hexdigest()[:12]
+
+
+def as_label(mine: Stamp) -> dict[str, str]:
+    """Write the label of a Deployment."""
+    return {note(mine.lease, "deployments.apps"): f"{mine.token}.{mine.pod_uid}.{digest(mine.holder)}"}
+
+
+def recorded_in(body: Body, stamped: bool, kind: str = "", lease: str = LEASE) -> Stamp | None:
+    """Read a stamp; None when there is none. One that is not whole is an error. A label has the holder's digest."""
     if stamped:
         raw = (body.get("status") or {}).get("fencing")
         return Stamp(raw["token"], raw["holder"], raw["lease"], raw["podUID"]) if raw is not None else None
     raw = {k: v for k, v in (body["metadata"].get("annotations") or {}).items() if k.startswith("kopf-ha.dev/")}
-    if not raw:
-        return None
-    token, holder, lease, pod_uid = (raw[f"kopf-ha.dev/{name}"] for name in ("token", "holder", "lease", "pod-uid"))
-    return Stamp(int(token), holder, lease, pod_uid)
+    found = []
+    if text := (body["metadata"].get("labels") or {}).get(note(lease, "deployments.apps")):
+        token, pod_uid, holder = text.split(".")
+        found.append(Stamp(int(token), holder, lease, pod_uid))
+    if text := raw.get(note(lease, kind)):
+        token, named, pod_uid, holder = text.split(" ", 3)
+        found.append(Stamp(int(token), holder, named, pod_uid))
+    if "kopf-ha.dev/lease" in raw:
+        earlier = (raw[f"kopf-ha.dev/{name}"] for name in ("token", "holder", "lease", "pod-uid"))
+        token, holder, named, pod_uid = earlier
+        found += [Stamp(int(token), holder, named, pod_uid)] if named == lease else []
+    return max(found, key=lambda one: one.token, default=None)
 
 
 class Conflict(Exception):
@@ -172,7 +209,9 @@ class FakeApi:
         if recorded is not None and self.stamped(place):
             body.setdefault("status", {})["fencing"] = as_status(recorded)
         elif recorded is not None:
-            metadata.setdefault("annotations", {}).update(as_notes(recorded))
+            deployed = place.crd == "deployments.apps"
+            notes = as_label(recorded) if deployed else as_notes(recorded, place.crd)
+            metadata.setdefault("labels" if deployed else "annotations", {}).update(notes)
         self.uids += 1
         metadata["uid"] = f"u{self.uids}"
         return self.store(place, body)
@@ -191,7 +230,8 @@ class FakeApi:
         return self.objects[self.place(path).key]
 
     def recorded(self, path: str) -> Stamp | None:
-        return recorded_in(self.get(path), self.stamped(self.place(path)))
+        place = self.place(path)
+        return recorded_in(self.get(path), self.stamped(place), place.crd)
 
     def sent(self, *methods: str) -> list[Request]:
         return [r for _, r in self.log if not methods or r.method in methods]
@@ -215,17 +255,27 @@ class FakeApi:
 
     def serve(self, place: Place, request: Request, who: str) -> Response:
         old = self.objects.get(place.key) if place.name else None
-        if request.method == "POST":
+        if request.method in ("DELETE", "GET") and not place.name:
+            return self.all(place, request, who)
+        if request.method == "POST" and place.subresource and old is not None:
+            return self.act(place, old, request, who)
+        if request.method == "POST" and not place.subresource:
             body = request.json
-            made = Place(place.group, place.version, place.resource, place.namespace, body["metadata"]["name"])
+            name = body["metadata"].get("name") or f"{body['metadata']['generateName']}{self.uids + 1}"
+            made = Place(place.group, place.version, place.resource, place.namespace, name)
             if made.key in self.objects:
                 return status(409, "already exists", "AlreadyExists")
-            if self.stamped(made):
+            if body["metadata"].get("resourceVersion"):
+                return status(500, "resourceVersion should not be set on objects to be created")
+            if self.has_status(made):
                 body.pop("status", None)
             return self.create(made, body, request, who)
         applies = request.content_type == APPLY
         if old is None:
-            if applies and not place.subresource:
+            if place.subresource:
+                return status(404, "not found", "NotFound")
+            put_creates = request.method == "PUT" and place.resource in ("services", "leases")
+            if applies or put_creates:
                 if request.json["metadata"].get("uid"):
                     raise Conflict("uid mismatch: no existing object was found")
                 return self.create(place, request.json, request, who)
@@ -234,20 +284,75 @@ class FakeApi:
             return json_of(200, old)
         if request.method == "DELETE":
             return self.remove(place, old, request, who)
+        if place.subresource == "scale":
+            return self.scale(place, old, request, who)
         asked = self.changed(request, old)
         self.check_preconditions(place, asked, old)
         new = self.by_subresource(place, old, asked)
-        if "All" in parse_qs(request.query).get("dryRun", []):
+        if is_dry(request):
             return json_of(200, new)
         return json_of(200, self.accept(place, request, who, new))
 
+    def all(self, place: Place, request: Request, who: str) -> Response:
+        """List or delete a collection, as far as `labelSelector` with one label says."""
+        label, _, value = parse_qs(request.query).get("labelSelector", [""])[0].partition("=")
+        if request.json is not None:
+            assert "labelSelector" not in request.json
+        listed = []
+        for (kind, namespace, name), body in sorted(self.objects.items()):
+            here = (kind, namespace) == (place.crd, place.namespace)
+            if here and (not label or (body["metadata"].get("labels") or {}).get(label) == value):
+                listed.append(copy.deepcopy(body))
+                if request.method == "DELETE" and not is_dry(request):
+                    one = Place(place.group, place.version, place.resource, namespace, name)
+                    self.remove(one, body, request, who)
+        return json_of(200, {"kind": "List", "metadata": {"resourceVersion": str(self.version)}, "items": listed})
+
+    def act(self, place: Place, old: Body, request: Request, who: str) -> Response:
+        """Evict or bind a pod."""
+        body = request.json
+        if place.subresource == "eviction":
+            options = {**request_options(request), **(body.get("deleteOptions") or {})}
+            return self.remove(place, old, write("DELETE", request.path, options), who, request)
+        assert place.subresource == "binding"
+        for name in ("uid", "resourceVersion"):
+            if (body.get("metadata") or {}).get(name) not in (None, old["metadata"][name]):
+                raise Conflict(f"{name} in precondition")
+        if old["spec"].get("nodeName"):
+            raise Conflict("already assigned")
+        new = copy.deepcopy(old)
+        new["spec"]["nodeName"] = body["target"]["name"]
+        if not is_dry(request):
+            self.accept(place, request, who, new)
+        return status(201, "")
+
+    def scale(self, place: Place, old: Body, request: Request, who: str) -> Response:
+        """Read or write the Scale of an object."""
+        named = {name: old["metadata"][name] for name in ("name", "uid", "resourceVersion")}
+        before = {"kind": "Scale", "metadata": named, "spec": {"replicas": old["spec"].get("replicas", 0)}}
+        asked = self.changed(request, before)
+        metadata = asked.get("metadata") or {}
+        for name in ("uid", "resourceVersion"):
+            if metadata.get(name) not in (None, named[name]):
+                raise Conflict(f"{name} in precondition")
+        new = copy.deepcopy(old)
+        new["spec"]["replicas"] = asked["spec"]["replicas"]
+        if not is_dry(request):
+            new = self.accept(place, request, who, new)
+        metadata = {name: new["metadata"][name] for name in named}
+        return json_of(200, {"kind": "Scale", "metadata": metadata, "spec": {"replicas": new["spec"]["replicas"]}})
+
     def create(self, place: Place, body: Body, request: Request, who: str) -> Response:
+        if is_dry(request):
+            return json_of(201, body)
         self.uids += 1
         body["metadata"] |= {"uid": f"u{self.uids}", "name": place.name}
         return json_of(201, self.accept(place, request, who, body))
 
-    def remove(self, place: Place, old: Body, request: Request, who: str) -> Response:
-        options = request.json or {}
+    def remove(self, place: Place, old: Body, request: Request, who: str, sent: Request | None = None) -> Response:
+        """Delete an object, or mark it for that; `sent` is the request that a client sent for it."""
+        options = request_options(request)
+        request = sent or request
         for name, value in (options.get("preconditions") or {}).items():
             if old["metadata"][name] != value:
                 raise Conflict(f"{name} in precondition")
@@ -274,7 +379,7 @@ class FakeApi:
     def check_preconditions(self, place: Place, asked: Body, old: Body) -> None:
         metadata = asked.get("metadata") or {}
         version = int(metadata.get("resourceVersion") or 0)
-        if version == 0 and (self.stamped(place) or place.resource == "leases"):
+        if version == 0 and (self.custom(place) or place.resource == "leases"):
             raise Invalid("metadata.resourceVersion: must be specified for an update")
         if version not in (0, int(old["metadata"]["resourceVersion"])):
             raise Conflict("the object has been modified")
@@ -283,11 +388,15 @@ class FakeApi:
 
     def by_subresource(self, place: Place, old: Body, asked: Body) -> Body:
         new = copy.deepcopy(asked if not place.subresource else old)
+        if place.subresource == "ephemeralcontainers":
+            new["spec"]["ephemeralContainers"] = asked["spec"].get("ephemeralContainers")
+            return new
         if place.subresource:
             new["status"] = asked.get("status")
-            if not self.stamped(place):
+            # That of a VolumeAttachment keeps what was there.
+            if not self.custom(place) and place.resource != "volumeattachments":
                 new["metadata"]["annotations"] = (asked.get("metadata") or {}).get("annotations")
-        elif self.stamped(place) or "status" in old:
+        elif self.has_status(place):
             new["status"] = copy.deepcopy(old.get("status"))
         new["metadata"] = {**(new.get("metadata") or {}), **{k: old["metadata"][k] for k in ("uid", "name")}}
         for part, name in ((new, "status"), (new["metadata"], "annotations")):
@@ -314,8 +423,16 @@ class FakeApi:
         made = self.objects.get(("customresourcedefinitions.apiextensions.k8s.io", "", place.crd))
         return made["spec"]["versions"] if made else []
 
-    def stamped(self, place: Place) -> bool:
+    def custom(self, place: Place) -> bool:
         return "." in place.group and not place.group.endswith(".k8s.io")
+
+    def has_status(self, place: Place) -> bool:
+        """Whether the status is written through a path of its own."""
+        return not self.custom(place) or all("status" in v["subresources"] for v in self.versions(place))
+
+    def stamped(self, place: Place) -> bool:
+        fields = (v["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"] for v in self.versions(place))
+        return self.custom(place) and self.has_status(place) and all("fencing" in f for f in fields)
 
     def prune(self, place: Place, body: Body) -> None:
         """Drop from `status.fencing` what the version's schema does not have."""
@@ -339,6 +456,20 @@ class FakeApi:
     def target(path: str) -> Target:
         """Give the fence's own type, for tests that tell it of an object."""
         return Target(**asdict(FakeApi.place(path)))
+
+
+def is_dry(request: Request) -> bool:
+    """Whether nothing is to be changed; a DELETE says so in its body, if it has one."""
+    if request.method == "DELETE" and request.json is not None:
+        return bool(request.json.get("dryRun"))
+    return "All" in parse_qs(request.query).get("dryRun", [])
+
+
+def request_options(request: Request) -> Body:
+    """Give the options of a DELETE, from its body or else its query."""
+    if request.method == "DELETE" and request.json is not None:
+        return dict(request.json)
+    return {"dryRun": ["All"]} if is_dry(request) else {}
 
 
 def tested(old: Body, patch: list[Body]) -> list[Body]:

@@ -1,9 +1,10 @@
-"""Conflicts: whose they are, what goes again and what never does (I6)."""
+"""Conflicts: whose they are, what goes again and what never does (I6, I9)."""
 
 from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -106,13 +107,17 @@ def test_it_goes_again_a_bounded_number_of_times(api: FakeApi, me: Process, path
         {"webhooks": [{"name": "w"}]},
     ],
 )
-def test_a_patch_with_a_list_is_planned_again_by_its_caller(
+def test_a_patch_with_a_list_goes_again_as_it_would_have_gone_in(
     api: FakeApi, me: Process, path: str, body: dict[str, Any]
 ) -> None:
+    """I9: it is sent without a revision, so it means any; without the fence nobody would have got a conflict."""
     user_edits(api, path)
-    assert me.patch(path, body).status == 409
-    assert len(api.sent("PATCH")) == 1
-    assert api.accepted == []
+    assert me.patch(path, body).status == 200
+    assert len(api.sent("PATCH")) == 2
+    now = api.get(path)
+    assert now["spec"]["theirs"] == 2
+    for key, part in body.items():
+        assert now[key] == part if isinstance(part, list) else now[key].items() >= part.items()
 
 
 def test_lists_in_the_status_are_the_operators_own(api: FakeApi, me: Process) -> None:
@@ -121,12 +126,41 @@ def test_lists_in_the_status_are_the_operators_own(api: FakeApi, me: Process) ->
 
 
 @pytest.mark.parametrize("directive", [{"$patch": "replace", "mine": 1}, {"$retainKeys": ["mine"], "mine": 1}])
-def test_a_strategic_patch_that_replaces_does_not_go_again(
-    api: FakeApi, me: Process, directive: dict[str, Any]
-) -> None:
+def test_a_strategic_patch_that_replaces_goes_again(api: FakeApi, me: Process, directive: dict[str, Any]) -> None:
     user_edits(api, CHILD)
-    assert me.patch(CHILD, {"spec": directive}, STRATEGIC).status == 409
-    assert api.get(CHILD)["spec"]["theirs"] == 2
+    assert me.patch(CHILD, {"spec": directive}, STRATEGIC).status == 200
+    assert api.get(CHILD)["spec"]["mine"] == 1
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+def test_a_client_that_waits_no_longer_gets_the_conflict(api: FakeApi, me: Process, path: str) -> None:
+    def slow(api: FakeApi, path: str) -> None:
+        user_edits(api, path)
+        me.clock += 1
+
+    meddle(api, path, slow)
+    asked = patch(path, {"spec": {"mine": 1}})
+    assert me.send(replace(asked, timeout=3.0)).status == 409
+    assert len(api.sent("PATCH")) == 3
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+@pytest.mark.parametrize("asked", ["merge", "json", "apply", "put", "delete"])
+def test_a_conflict_that_is_not_of_the_revision_is_the_callers(
+    api: FakeApi, me: Process, path: str, asked: str
+) -> None:
+    """The object is still at the revision that it was written on: a webhook, a quota, another apply's field."""
+    sent = {
+        "merge": patch(path, {"spec": {"mine": 1}}),
+        "json": patch(path, [{"op": "add", "path": "/spec/mine", "value": 1}], JSON_PATCH),
+        "apply": patch(path, {"metadata": {"name": "x"}, "spec": {"mine": 1}}, APPLY),
+        "put": write("PUT", path, copy.deepcopy(api.get(path))),
+        "delete": write("DELETE", path),
+    }[asked]
+    said = status(409, "Apply failed with 1 conflict", "Conflict", {"reason": "FieldManagerConflict"})
+    api.intercept = lambda request: said if request.method in ("PATCH", "PUT", "DELETE") else None
+    assert me.send(sent) == said
+    assert len(api.sent("PATCH", "PUT", "DELETE")) == 1
 
 
 @pytest.mark.parametrize("path", [WIDGET, CHILD])
@@ -189,15 +223,6 @@ def test_when_the_stamp_came_first_an_outdated_version_is_still_a_conflict(api: 
     assert api.get(WIDGET)["spec"]["theirs"] == 2
 
 
-@pytest.mark.parametrize("path", [WIDGET, CHILD, WIDGET + "/status"])
-@pytest.mark.parametrize("given", [None, "", "0", "00"])
-def test_a_put_never_gets_a_resource_version_added(api: FakeApi, me: Process, path: str, given: str | None) -> None:
-    # "0" is no precondition either: the API server takes it for an unconditional update.
-    with pytest.raises(Unfenced, match=r"without metadata\.resourceVersion"):
-        me.send(write("PUT", path, {"metadata": {"name": "x", "resourceVersion": given}, "spec": {}}))
-    assert api.sent() == []
-
-
 @pytest.mark.parametrize("path", [WIDGET, CHILD])
 @pytest.mark.parametrize("given", [None, "", "0", "000"])
 def test_a_patch_with_no_real_version_gets_one(api: FakeApi, me: Process, path: str, given: str | None) -> None:
@@ -227,17 +252,84 @@ def test_a_list_of_tests_keeps_those_that_are_not_the_precondition(api: FakeApi,
 
 
 @pytest.mark.parametrize("path", [WIDGET, CHILD])
-def test_a_json_patch_without_a_test_gets_one_and_does_not_go_again(api: FakeApi, me: Process, path: str) -> None:
+@pytest.mark.parametrize("at", ["0", "-"])
+def test_a_json_patch_without_a_test_goes_again(api: FakeApi, me: Process, path: str, at: str) -> None:
+    """An index means another item on another revision; that is its caller's risk, with the fence and without."""
+    api.edit(path, lambda o: o["spec"].update(list=[5]))
+    assert me.patch(path, [{"op": "add", "path": f"/spec/list/{at}", "value": 0}], JSON_PATCH).status == 200
+    assert api.get(path)["spec"]["list"] == ([0, 5] if at == "0" else [5, 0])
+    assert len(api.sent("PATCH")) == 2
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+@pytest.mark.parametrize("edited", [False, True])
+@pytest.mark.parametrize(
+    "op",
+    [
+        {"op": "test", "path": "/spec/theirs", "value": 99},
+        {"op": "remove", "path": "/spec/gone"},
+        {"op": "test", "path": "/metadata/uid", "value": "u0"},
+    ],
+)
+def test_an_operation_that_fails_is_the_callers_own(
+    api: FakeApi, me: Process, path: str, edited: bool, op: dict[str, Any]
+) -> None:
+    if edited:
+        user_edits(api, path)
+    assert me.patch(path, [op], JSON_PATCH).status == 422
+    # On a child the patch carries the stamp, too: what failed may be that, if somebody removed all annotations.
+    assert len(api.sent("PATCH")) == (2 if path == CHILD and edited and op["path"] != "/metadata/uid" else 1)
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+def test_an_operation_that_holds_after_another_edit_succeeds(api: FakeApi, me: Process, path: str) -> None:
     user_edits(api, path)
-    assert me.patch(path, [{"op": "add", "path": "/spec/list/0", "value": 0}], JSON_PATCH).status == 422
+    ops = [{"op": "test", "path": "/spec/theirs", "value": 2}, {"op": "add", "path": "/spec/mine", "value": 1}]
+    assert me.patch(path, ops, JSON_PATCH).status == 200
+    assert api.get(path)["spec"]["mine"] == 1
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+@pytest.mark.parametrize("verb", ["add", "replace"])
+def test_a_json_patch_that_sets_a_version_is_conditioned_on_it(api: FakeApi, me: Process, path: str, verb: str) -> None:
+    now = version(api, path)
+    ops: list[Any] = [
+        {"op": verb, "path": "/metadata/resourceVersion", "value": now},
+        {"op": "add", "path": "/spec/m", "value": 1},
+    ]
+    user_edits(api, path)
+    assert me.patch(path, ops, JSON_PATCH).status == 409
     assert api.accepted == []
-    assert len(api.sent("PATCH")) == 1
+    ops[0]["value"] = version(api, path)
+    assert me.patch(path, ops, JSON_PATCH).status == 200
 
 
-def test_an_apply_does_not_go_again(api: FakeApi, me: Process) -> None:
-    user_edits(api, CHILD)
-    assert me.patch(CHILD, {"metadata": {"name": "x"}, "spec": {"mine": 1}}, APPLY).status == 409
-    assert len(api.sent("PATCH")) == 1
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+@pytest.mark.parametrize("at", ["outdated", "new", "none"])
+def test_a_json_patch_that_replaces_the_metadata_keeps_its_version(
+    api: FakeApi, me: Process, path: str, at: str
+) -> None:
+    given = {"outdated": version(api, path), "none": None}.get(at)
+    user_edits(api, path)
+    metadata: dict[str, Any] = {"name": "x", "labels": {"new": "1"}, "annotations": {}}
+    if at != "none":
+        metadata["resourceVersion"] = given or version(api, path)
+    ops = [{"op": "replace", "path": "/metadata", "value": metadata}]
+    got = me.patch(path, ops, JSON_PATCH).status
+    assert got == (409 if at == "outdated" else 422 if at == "none" and path == WIDGET else 200)
+    if got == 200:
+        assert api.recorded(path) == MINE
+        assert api.get(path)["metadata"]["labels"] == {"new": "1"}
+    else:
+        assert api.accepted == []
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+def test_an_apply_goes_again(api: FakeApi, me: Process, path: str) -> None:
+    user_edits(api, path)
+    assert me.patch(path, {"metadata": {"name": "x"}, "spec": {"mine": 1}}, APPLY).status == 200
+    assert api.get(path)["spec"] == {"theirs": 2, "list": [1], "mine": 1}
+    assert len(api.sent("PATCH")) == 2
 
 
 # --- what the stamp's own conflict means
@@ -251,13 +343,37 @@ def test_an_apply_does_not_go_again(api: FakeApi, me: Process) -> None:
         patch(WIDGET, {"metadata": {"name": "x"}, "spec": {"list": [2]}}, "application/apply-patch+yaml"),
     ],
 )
-def test_a_stamp_that_lost_a_race_is_a_conflict_and_no_success(api: FakeApi, asked: Request) -> None:
-    # The answer to the read that follows is a 200; handed on, it would report a write that never was.
+def test_a_stamp_that_lost_a_race_is_stamped_again(api: FakeApi, asked: Request) -> None:
+    # The answer to the read that follows is a 200, too; handed on, it would report a write that never was.
     api.put(WIDGET, {"spec": {"theirs": 1, "list": [1]}}, stamp(6))
     me = Process(api, MINE)
     meddle_once(api, WIDGET, user_edits)
-    assert me.send(asked).status == 409
-    assert api.get(WIDGET)["spec"] == {"theirs": 2, "list": [1]}
+    assert me.send(asked).status == 200
+    assert api.get(WIDGET)["spec"] == {"theirs": 2, "list": [2, 1] if asked.content_type == JSON_PATCH else [2]}
+    assert api.recorded(WIDGET) == MINE
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+@pytest.mark.parametrize("how", ["test", "merge", "put", "delete"])
+def test_a_precondition_of_the_caller_that_failed_with_the_stamp_fails_in_its_own_words(
+    api: FakeApi, path: str, how: str
+) -> None:
+    """A `test` is a 422, and the stamp's conflict a 409."""
+    api.put(path, {"spec": {"theirs": 1}}, stamp(6))
+    me = Process(api, MINE)
+    seen = copy.deepcopy(api.get(path))
+    now = seen["metadata"]["resourceVersion"]
+    test = {"op": "test", "path": "/metadata/resourceVersion", "value": now}
+    asked = {
+        "test": patch(path, [test, {"op": "add", "path": "/spec/mine", "value": 1}], JSON_PATCH),
+        "merge": patch(path, {"metadata": {"resourceVersion": now}, "spec": {"mine": 1}}),
+        "put": write("PUT", path, {**seen, "spec": {"mine": 1}}),
+        "delete": write("DELETE", path, {"preconditions": {"resourceVersion": now}}),
+    }[how]
+    meddle_once(api, path, user_edits)
+    assert me.send(asked).status == (422 if how == "test" else 409)
+    assert api.sent("PATCH", "PUT", "DELETE")[-1].method == asked.method
+    assert api.get(path)["spec"] == {"theirs": 2}
 
 
 @pytest.mark.parametrize("saw", [True, False])
@@ -296,15 +412,15 @@ def test_a_stamp_whose_answer_is_no_object_is_not_the_answer_to_the_change(api: 
     assert api.get(WIDGET)["spec"] == {"list": [1]}
 
 
-def test_an_object_that_was_gone_when_it_should_be_stamped_is_created_by_the_next_apply(api: FakeApi) -> None:
+def test_an_object_that_was_gone_when_it_should_be_stamped_is_created_by_an_apply(api: FakeApi) -> None:
     api.put(WIDGET, {"spec": {}}, stamp(6))
     me = Process(api, MINE)
     me.patch(WIDGET + "-other", {})  # the schema is known now
     me.watch(WIDGET)
     api.delete(WIDGET)
     body = {"metadata": {"name": "x"}, "spec": {"mine": 1}}
-    assert me.patch(WIDGET, body, APPLY).status == 404
     assert me.patch(WIDGET, body, APPLY).status == 201
+    assert api.get(WIDGET)["spec"] == {"mine": 1}
 
 
 def test_a_stamp_that_always_loses_is_a_conflict(api: FakeApi) -> None:
@@ -338,9 +454,10 @@ def recreated(api: FakeApi, path: str) -> None:
 
 @pytest.mark.parametrize("path", [WIDGET, CHILD])
 @pytest.mark.parametrize("asked", [{"spec": {"mine": 1}}, {"status": {"address": "10.0.0.1"}}])
-def test_a_change_is_not_sent_again_to_another_object_of_that_name(
+def test_what_kopf_decided_about_an_object_does_not_go_to_another_of_its_name(
     api: FakeApi, me: Process, path: str, asked: dict[str, Any]
 ) -> None:
+    me.saw = True
     recreated(api, path)
     asked_path = path + "/status" if "status" in asked else path
     assert me.patch(asked_path, asked).status == 409
@@ -349,10 +466,33 @@ def test_a_change_is_not_sent_again_to_another_object_of_that_name(
 
 
 @pytest.mark.parametrize("path", [WIDGET, CHILD])
-def test_a_delete_means_the_object_that_was_known(api: FakeApi, me: Process, path: str) -> None:
+@pytest.mark.parametrize("asked", [{"spec": {"mine": 1}}, {"status": {"address": "10.0.0.1"}}])
+def test_a_caller_that_names_no_uid_means_whichever_object_has_the_name(
+    api: FakeApi, me: Process, path: str, asked: dict[str, Any]
+) -> None:
     recreated(api, path)
-    assert me.send(write("DELETE", path)).status == 409
-    assert api.get(path)["spec"] == {"theirs": "new"}
+    assert me.patch(path + "/status" if "status" in asked else path, asked).status == 200
+    assert api.get(path)["spec"]["theirs"] == "new"
+    assert api.recorded(path) == MINE
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+def test_so_does_a_delete(api: FakeApi, me: Process, path: str) -> None:
+    recreated(api, path)
+    new = api.get(path)["metadata"]["uid"]
+    assert me.send(write("DELETE", path)).status == 200
+    assert api.sent("DELETE")[-1].json["preconditions"]["uid"] == new
+    assert api.target(path).key not in api.objects
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+@pytest.mark.parametrize("asked", [patch(WIDGET, {"spec": {"mine": 1}}), write("DELETE", WIDGET)])
+def test_but_not_to_one_that_a_newer_leader_made(api: FakeApi, me: Process, path: str, asked: Request) -> None:
+    api.elect(stamp(8))
+    api.put(path, {"spec": {"theirs": "new"}}, stamp(8))
+    with pytest.raises(StaleLeader):
+        me.send(replace(asked, path=path))
+    assert api.accepted == []
 
 
 @pytest.mark.parametrize("path", [WIDGET, CHILD])

@@ -119,7 +119,7 @@ def test_a_request_of_term_7_in_flight_finds_the_stamp_of_term_9(api: FakeApi, m
 def test_without_a_term_nothing_is_written(api: FakeApi) -> None:
     fence = Fence(LEASE)
     for asked in (patch(WIDGET, EDIT), write("DELETE", CHILD), write("POST", CHILD.removesuffix("/x"), {})):
-        with pytest.raises(NoTerm, match="bind"):
+        with pytest.raises(NoTerm, match=r"start it in an on\.startup handler"):
             next(fence.flow(asked, None, lambda: 0.0))
 
 

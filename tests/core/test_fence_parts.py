@@ -13,11 +13,12 @@ from kopf_ha.core.asked import Asked
 from kopf_ha.core.gate import Gate
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.known import Known, Objects, Revision, revision_of
+from kopf_ha.core.notes import as_metadata, noted, notes_of, others_in, stamp_in
 from kopf_ha.core.target import Target, api_root, parse_path
 from kopf_ha.core.token import TOKEN_MAX, MalformedStamp, Stamp, Verdict, judge, stamp_of
 from kopf_ha.core.wire import Request, Response
 from kopf_ha.errors import GateClosed
-from tests.core.fake_api import APPLY, JSON_PATCH, LEASE, MERGE, WIDGET, stamp
+from tests.core.fake_api import APPLY, JSON_PATCH, LEASE, MERGE, WIDGET, as_earlier, as_note, stamp
 
 MINE = stamp(7)
 
@@ -40,47 +41,58 @@ def test_what_a_recorded_stamp_means(recorded: Stamp | None, verdict: Verdict) -
     assert judge(recorded, MINE) is verdict
 
 
-@pytest.mark.parametrize("stamped", [True, False])
-def test_a_stamp_is_read_as_it_is_written(stamped: bool) -> None:
+def in_notes(annotations: Any) -> Stamp | None:
+    return stamp_in(noted({"metadata": {"annotations": annotations}}, "configmaps"), LEASE, "configmaps")
+
+
+def test_a_stamp_is_read_as_it_is_written() -> None:
     """Word for word, since the CRD's schema, the policies and kopf-ha's own earlier versions have it so, too."""
     assert Stamp(7, "pod7", "ns/op", "uid-pod7") == MINE
     fencing = {"lease": "ns/op", "token": 7, "holder": "pod7", "podUID": "uid-pod7"}
-    notes = {
+    earlier = {
         "kopf-ha.dev/lease": "ns/op", "kopf-ha.dev/token": "7",
         "kopf-ha.dev/holder": "pod7", "kopf-ha.dev/pod-uid": "uid-pod7",
     }  # fmt: skip
-    assert (MINE.as_status(), MINE.as_annotations()) == (fencing, notes)
-    body: Any = {"status": {"fencing": fencing}, "metadata": {"annotations": notes}}
-    assert stamp_of(body, stamped=stamped) == MINE
+    note = {"kopf-ha.dev/stamp-988b9ca8e05b3b80": "7 ns/op uid-pod7 pod7"}
+    assert MINE.as_status() == fencing
+    assert as_metadata(notes_of(MINE, "configmaps")) == {"annotations": note | earlier}
+    assert stamp_of({"status": {"fencing": fencing}}) == MINE
+    for made in (note, earlier, note | earlier):
+        notes = noted({"metadata": {"annotations": made}}, "configmaps")
+        assert stamp_in(notes, "ns/op", "configmaps") == MINE
+        assert others_in(notes, "ns/op", "configmaps") == ()
+        assert (stamp_in(notes, "ns/else", "configmaps"), others_in(notes, "ns/else", "configmaps")) == (None, notes)
 
 
 @pytest.mark.parametrize("body", [{}, {"status": None}, {"status": {}}, {"status": {"fencing": None}}, {"status": "x"}])
 def test_no_stamp(body: dict[str, Any]) -> None:
-    assert stamp_of(body, stamped=True) is None
-    assert stamp_of({"metadata": {"annotations": None}}, stamped=False) is None
+    assert stamp_of(body) is None
+    assert in_notes(None) is None
 
 
 @pytest.mark.parametrize("token", [None, 0, -1, True, 1.0, "7", "", TOKEN_MAX + 1, [], {}])
 def test_a_token_that_is_none(token: Any) -> None:
     with pytest.raises(MalformedStamp):
-        stamp_of({"status": {"fencing": {**MINE.as_status(), "token": token}}}, stamped=True)
+        stamp_of({"status": {"fencing": {**MINE.as_status(), "token": token}}})
 
 
 @pytest.mark.parametrize("token", [None, "", "0", "-1", "+7", " 7", "7.0", "\u0667", "2000000001", 7.5, True])
 def test_a_token_in_an_annotation_that_is_none(token: Any) -> None:
-    notes = {**MINE.as_annotations(), "kopf-ha.dev/token": token}
     with pytest.raises(MalformedStamp):
-        stamp_of({"metadata": {"annotations": notes}}, stamped=False)
+        in_notes({**as_earlier(MINE), "kopf-ha.dev/token": token})
+    with pytest.raises(MalformedStamp):
+        in_notes({name: text.replace("7", str(token), 1) for name, text in as_note(MINE).items()})
 
 
 @pytest.mark.parametrize("token", ["9" * 5000, "0" * 5000 + "7", [9] * 5000])
 def test_a_malformed_stamp_of_any_size_is_told_in_few_words(token: Any) -> None:
     """Whoever may edit a child writes its annotations; Python refuses to read a number of 5,000 digits."""
-    for stamped in (True, False):
-        notes = {**MINE.as_annotations(), "kopf-ha.dev/token": token}
-        body = {"metadata": {"annotations": notes}, "status": {"fencing": {**MINE.as_status(), "token": token}}}
+    with pytest.raises(MalformedStamp) as told:
+        stamp_of({"status": {"fencing": {**MINE.as_status(), "token": token}}})
+    assert len(str(told.value)) < 200
+    for notes in ({**as_earlier(MINE), "kopf-ha.dev/token": token}, dict.fromkeys(as_note(MINE), f"{token} ns/op u h")):
         with pytest.raises(MalformedStamp) as told:
-            stamp_of(body, stamped=stamped)
+            in_notes(notes)
         assert len(str(told.value)) < 200
 
 
@@ -88,7 +100,7 @@ def test_a_malformed_stamp_of_any_size_is_told_in_few_words(token: Any) -> None:
 @pytest.mark.parametrize("value", [None, 5, "two\nlines", "\x1b[2J", "x" * 321])
 def test_a_stamp_with_a_part_missing(missing: str, value: Any) -> None:
     with pytest.raises(MalformedStamp):
-        stamp_of({"status": {"fencing": {**MINE.as_status(), missing: value}}}, stamped=True)
+        stamp_of({"status": {"fencing": {**MINE.as_status(), missing: value}}})
 
 
 @pytest.mark.parametrize(
@@ -176,7 +188,7 @@ def test_known_is_bounded_and_forgets() -> None:
 
 @pytest.mark.parametrize("body", [{}, {"metadata": {}}, {"metadata": {"uid": "u"}}, {"kind": "Status", "metadata": {}}])
 def test_what_has_no_uid_and_version_is_no_object(body: dict[str, Any]) -> None:
-    assert revision_of(body, stamped=True) is None
+    assert revision_of(body, stamped=True, lease=LEASE, kind="widgets.t.dev") is None
 
 
 WIDGETS = Target("t.dev", "v1", "widgets", "a", "x")
@@ -205,12 +217,14 @@ def test_the_floor_is_the_highest_token_of_stamped_objects_of_our_lease() -> Non
     known.schemas = {WIDGETS.kind_version: True, ("u.dev", "v1", "others"): False}
     for token, lease in ((3, LEASE), (7, LEASE), (5, LEASE), (99, "other/op")):
         known.learn(WIDGETS, body(token, lease))
-    notes = {"metadata": {"uid": "u", "resourceVersion": "1", "annotations": stamp(50).as_annotations()}}
+    notes = {"metadata": {"uid": "u", "resourceVersion": "1", "annotations": as_earlier(stamp(50))}}
     known.learn(Target("", "v1", "configmaps", "a", "x"), notes)
     known.learn(Target("u.dev", "v1", "others", "a", "x"), notes)
     assert known.floor == 7
     assert known.stamped_kinds() == {"widgets.t.dev"}
-    assert known.objects.get(("configmaps", "a", "x")) == Revision("u", "1", stamp(50))
+    found = known.objects.get(("configmaps", "a", "x"))
+    assert found is not None
+    assert (found.version, found.stamp) == ("1", stamp(50))
 
 
 def asked(method: str, content_type: str = "", body: Any = None, path: str = WIDGET) -> Asked:
@@ -225,8 +239,10 @@ def asked(method: str, content_type: str = "", body: Any = None, path: str = WID
     [
         (asked("PATCH", MERGE, {}), True, False),
         (asked("PUT", "", {}), True, False),
-        (asked("PATCH", MERGE, {}, WIDGET + "/status"), False, False),
-        (asked("PUT", "", {}, WIDGET + "/status"), False, False),
+        # On a child's /status some kinds keep the annotations, others do not.
+        (asked("PATCH", MERGE, {}, WIDGET + "/status"), False, True),
+        (asked("PUT", "", {}, WIDGET + "/status"), False, True),
+        (asked("PUT", "", {}, WIDGET + "/scale"), True, True),
         (asked("PATCH", JSON_PATCH, []), True, True),
         (asked("PATCH", JSON_PATCH, [], WIDGET + "/status"), True, True),
         (asked("PATCH", APPLY, {}), True, True),
@@ -246,10 +262,13 @@ def test_what_is_stamped_by_a_write_of_its_own(write: Asked, of_stamped_kind: bo
         (asked("PATCH", MERGE, {"status": {"a": [1]}}, WIDGET + "/status"), True, False),
         (asked("DELETE"), True, False),
         (asked("PATCH", MERGE, {"metadata": {"resourceVersion": "7"}}), False, False),
-        (asked("PATCH", MERGE, {"spec": {"a": [1]}}), False, False),
-        (asked("PUT", "", {}), False, False),
-        (asked("PATCH", JSON_PATCH, []), False, False),
-        (asked("PATCH", APPLY, {}), False, False),
+        (asked("PATCH", MERGE, {"spec": {"a": [1]}}), True, True),
+        (asked("PUT", "", {}), True, True),
+        (asked("PUT", "", {"metadata": {"resourceVersion": "7"}}), False, False),
+        (asked("PATCH", JSON_PATCH, []), True, True),
+        (asked("PATCH", JSON_PATCH, [{"op": "test", "path": "/metadata/resourceVersion", "value": "7"}]), False, False),
+        (asked("PATCH", APPLY, {}), True, True),
+        (asked("PATCH", APPLY, {}, WIDGET + "/status"), True, False),
     ],
 )
 def test_what_may_be_sent_again(write: Asked, else_: bool, deciding: bool) -> None:

@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 
 from kopf_ha.core.wire import Request, Response
-from kopf_ha.errors import TermEnded, Unfenced
+from kopf_ha.errors import StaleLeader, TermEnded, Unfenced
 from tests.core.fake_api import (
+    APPLY,
     CHILD,
     CRDS,
     EDIT,
     FENCING,
+    JSON_PATCH,
+    MERGE,
     MINE,
     WIDGET,
     FakeApi,
@@ -23,7 +26,10 @@ from tests.core.fake_api import (
     crd,
     json_of,
     nothing_changed,
+    patch,
+    stamp,
     status,
+    write,
 )
 
 # --- schemas
@@ -89,6 +95,59 @@ def test_a_definition_without_the_subresource_is_no_stamped_kind(api: FakeApi, m
     assert api.get(WIDGET)["metadata"]["annotations"]["kopf-ha.dev/token"] == "7"
 
 
+STATUS_WRITES = [
+    (MERGE, {"status": {"a": 1}}),
+    (JSON_PATCH, [{"op": "add", "path": "/status", "value": {"a": 1}}]),
+    (APPLY, {"apiVersion": "t.dev/v1", "kind": "Widget", "metadata": {"name": "x"}, "status": {"a": 1}}),
+]
+
+
+@pytest.mark.parametrize("mine", [False, True])
+@pytest.mark.parametrize(("content_type", "body"), STATUS_WRITES)
+def test_the_status_of_a_kind_without_status_fencing(
+    api: FakeApi, me: Process, content_type: str, body: Any, mine: bool
+) -> None:
+    """Its `/status` takes no annotations: the write was done, and the stamp was missed in the answer."""
+    api.put(f"{CRDS}/widgets.t.dev", crd(v1=None))
+    api.put(WIDGET, {}, stamp(7) if mine else stamp(6))
+    assert me.patch(WIDGET + "/status", body, content_type).status == 200
+    assert api.get(WIDGET)["status"] == {"a": 1}
+    assert api.recorded(WIDGET) == MINE
+    assert [r.path for r in api.sent("PATCH")] == [WIDGET] * (not mine) + [WIDGET + "/status"]
+
+
+def test_a_stale_leader_s_status_of_a_kind_without_status_fencing(api: FakeApi, me: Process) -> None:
+    api.put(f"{CRDS}/widgets.t.dev", crd(v1=None))
+    api.put(WIDGET, {}, stamp(6))
+    attempt = me.attempt(patch(WIDGET + "/status", {"status": {"a": 1}}))
+    while attempt.pending is None or not attempt.pending.path.endswith("/status"):
+        attempt.step()
+    api.elect(stamp(8))
+    api.edit(WIDGET, lambda o: o["metadata"]["annotations"].update(as_notes(stamp(8), "widgets.t.dev")))
+    with pytest.raises(StaleLeader):
+        attempt.finish()
+    assert "status" not in api.get(WIDGET)
+
+
+@pytest.mark.parametrize("recorded", [None, stamp(6), MINE])
+@pytest.mark.parametrize(
+    ("method", "content_type", "body"),
+    [("PATCH", *STATUS_WRITES[0]), ("PATCH", *STATUS_WRITES[1]), ("PATCH", *STATUS_WRITES[2]), ("PUT", "", {})],
+)
+def test_the_status_of_a_kind_without_the_subresource_is_written_with_the_object(
+    api: FakeApi, me: Process, method: str, content_type: str, body: Any, recorded: Any
+) -> None:
+    definition = crd(v1=None)
+    definition["spec"]["versions"][0]["subresources"] = {}
+    api.put(f"{CRDS}/widgets.t.dev", definition)
+    made = api.put(WIDGET, {"spec": {}}, recorded)
+    if method == "PUT":
+        body = {"metadata": made["metadata"], "status": {"a": 1}}
+    assert me.send(write(method, WIDGET, body) if method == "PUT" else patch(WIDGET, body, content_type)).status == 200
+    assert api.get(WIDGET)["status"] == {"a": 1}
+    assert api.recorded(WIDGET) == MINE
+
+
 LACKS = r"version v1beta1 is served and lacks status.fencing .*kopf-ha manifests --only schema"
 
 
@@ -145,7 +204,7 @@ def test_a_kind_without_stamps_in_any_version_is_a_child(api: FakeApi, me: Proce
     api.put(f"{CRDS}/widgets.t.dev", crd(v1=None))
     api.put(WIDGET, {"spec": {}})
     assert me.patch(WIDGET, EDIT).status == 200
-    assert api.get(WIDGET)["metadata"]["annotations"] == as_notes(MINE)
+    assert api.get(WIDGET)["metadata"]["annotations"] == as_notes(MINE, "widgets.t.dev")
 
 
 def test_built_in_kinds_are_not_asked_for_and_learnt_from_watches(api: FakeApi, me: Process) -> None:

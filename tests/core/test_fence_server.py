@@ -216,7 +216,7 @@ def test_what_stands_in_annotations_ends_no_term(api: FakeApi, me: Process, toke
     api.put(CHILD, {}, stamp(token, "another"))
     api.intercept = lambda r: lease if "/leases/" in r.path else None
     for request in (write("DELETE", CHILD), patch(CHILD, EDIT), patch(CHILD, ADD, JSON_PATCH)):
-        with pytest.raises(Unfenced, match=r"remove these annotations.*or raise leaseTransitions") as refused:
+        with pytest.raises(Unfenced, match=r"remove its annotation kopf-ha.*or raise leaseTransitions") as refused:
             me.send(request)
         assert not isinstance(refused.value, TermEnded)
     assert me.fence.known.floor == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,19 +16,25 @@ from kopf_ha.errors import FloorLost, ForeignStamp, StaleLeader, Unfenced
 from tests.core.fake_api import (
     APPLY,
     CHILD,
+    DEPLOYMENT,
     JSON_PATCH,
     MERGE,
     STRATEGIC,
     WIDGET,
     FakeApi,
     Process,
+    as_earlier,
+    as_label,
+    as_note,
+    as_notes,
+    digest,
     patch,
+    recorded_in,
     stamp,
     write,
 )
 
 MINE = stamp(7)
-DEPLOYMENT = "/apis/apps/v1/namespaces/a/deployments/x"
 BODY: dict[str, Any] = {
     "metadata": {"annotations": {"theirs": "kept"}, "labels": {"l": "1"}},
     "spec": {"old": 1},
@@ -43,6 +50,11 @@ RECORDED: dict[str, Stamp | None] = {
     "foreign": stamp(3, lease="ns/other"),
 }
 ACCEPTED = ("unstamped", "earlier", "mine")
+
+
+def mine_at(path: str) -> Stamp:
+    """Give what is recorded of the present term: a Deployment's label has only a digest of the holder."""
+    return replace(MINE, holder=digest(MINE.holder)) if "/deployments/" in path else MINE
 
 
 def body_of(path: str, field: str) -> dict[str, Any]:
@@ -99,7 +111,7 @@ def test_a_write_is_accepted_and_leaves_my_stamp(way: Any, path: str, recorded: 
     assert answer.status == 200
     now = api.get(path.removesuffix("/status"))
     assert now["status" if path.endswith("/status") else "spec"]["field"] == "new"
-    assert api.recorded(path.removesuffix("/status")) == MINE
+    assert api.recorded(path.removesuffix("/status")) == mine_at(path)
     assert now["status"]["old"] == 1
 
 
@@ -113,7 +125,8 @@ def test_every_request_that_changes_something_names_the_revision(way: Any, path:
         assert accepted.before is not None
         version, body = accepted.before["metadata"]["resourceVersion"], accepted.request.json
         if isinstance(body, list):
-            assert {"op": "test", "path": "/metadata/resourceVersion", "value": version} == body[0]
+            # After the client's operations, so that none of them can take it back.
+            assert {"op": "add", "path": "/metadata/resourceVersion", "value": version} in body
         else:
             assert body["metadata"]["resourceVersion"] == version
         if accepted.request.content_type == APPLY:
@@ -121,10 +134,17 @@ def test_every_request_that_changes_something_names_the_revision(way: Any, path:
             assert body["metadata"]["uid"] == accepted.before["metadata"]["uid"]
 
 
+EVERYWHERE = [*itertools.product(WAYS, PATHS), *((delete, p) for p in PATHS if not p.endswith("/status"))]
+
+
 @pytest.mark.parametrize(
-    ("way", "path"), [*itertools.product(WAYS, PATHS), *((delete, p) for p in PATHS if not p.endswith("/status"))]
+    ("way", "path", "recorded"),
+    [
+        *((*to, recorded) for to in EVERYWHERE for recorded in ("later", "twin")),
+        # in metadata each Lease has a stamp of its own
+        *((*to, "foreign") for to in EVERYWHERE if to[1].startswith(WIDGET)),
+    ],
 )
-@pytest.mark.parametrize("recorded", ["later", "twin", "foreign"])
 def test_what_is_another_terms_is_not_touched(way: Any, path: str, recorded: str) -> None:
     api, me = world(path, RECORDED[recorded])
     api.elect(stamp(8))
@@ -134,6 +154,105 @@ def test_what_is_another_terms_is_not_touched(way: Any, path: str, recorded: str
     assert refused.value.line == "precondition"
     assert api.get(path.removesuffix("/status")) == before
     assert api.sent("PATCH", "PUT", "DELETE", "POST") == []
+
+
+OTHER = stamp(30, lease="ns/other")
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("path", [CHILD, DEPLOYMENT])
+@pytest.mark.parametrize("recorded", [*ACCEPTED, "later"])
+@pytest.mark.parametrize("earlier", [True, False])
+def test_each_lease_has_a_stamp_of_its_own_in_metadata(way: Any, path: str, recorded: str, earlier: bool) -> None:
+    """One object, several operators: a token orders only the writers of its own Lease (I1)."""
+    api, me = world(path, RECORDED[recorded])
+    kind = api.place(path).crd
+    theirs = {"labels": as_label(OTHER)} if path == DEPLOYMENT else {"annotations": as_note(OTHER, kind)}
+    if earlier:
+        theirs.setdefault("annotations", {}).update(as_earlier(OTHER))
+
+    def stamp_theirs(body: dict[str, Any]) -> None:
+        for section, notes in theirs.items():
+            body["metadata"].setdefault(section, {}).update(notes)
+
+    api.edit(path, stamp_theirs)
+    request = way(api, path)
+    if request.method == "PUT":
+        body = request.json
+        body["metadata"].pop("labels", None)  # anew, as who builds the whole object
+        request = write("PUT", path, body)
+    if recorded == "later":
+        api.elect(stamp(8))
+        with pytest.raises(StaleLeader):
+            me.send(request)
+    else:
+        assert me.send(request).status == 200
+        assert api.recorded(path) == mine_at(path)
+    now = api.get(path)["metadata"]
+    assert all(now[section].items() >= notes.items() for section, notes in theirs.items())
+
+
+def test_a_stamp_that_was_copied_to_another_kind_is_none(api: FakeApi, me: Process) -> None:
+    """As controllers copy annotations; only the name tells whose they are."""
+    replica_set = DEPLOYMENT.replace("deployments", "replicasets")
+    api.put(replica_set, {"metadata": {"annotations": as_notes(stamp(99), "deployments.apps")}, "spec": {}})
+    assert me.patch(replica_set, {"spec": {"a": 1}}).status == 200
+    assert recorded_in(api.get(replica_set), False, "replicasets.apps") == stamp(99), "what the copy says"
+    assert api.get(replica_set)["metadata"]["annotations"].items() >= as_note(MINE, "replicasets.apps").items()
+
+
+def rolled_back(body: dict[str, Any]) -> None:
+    """Do what `kubectl rollout undo` does: put the annotations of an earlier revision back."""
+    body["metadata"]["annotations"] = {"theirs": "old", **as_earlier(stamp(5)), **as_note(stamp(5), "deployments.apps")}
+
+
+@pytest.mark.parametrize("way", [*WAYS, delete])
+def test_a_rollback_takes_no_stamp_back(way: Any) -> None:
+    api, me = world(DEPLOYMENT, stamp(8))
+    api.elect(stamp(8))
+    api.edit(DEPLOYMENT, rolled_back)
+    me.watch(DEPLOYMENT)
+    with pytest.raises(StaleLeader):
+        me.send(way(api, DEPLOYMENT))
+
+
+def test_after_a_rollback_the_leader_goes_on() -> None:
+    api, me = world(DEPLOYMENT, MINE)
+    api.edit(DEPLOYMENT, rolled_back)
+    me.watch(DEPLOYMENT)
+    assert me.patch(DEPLOYMENT, {"spec": {"a": 1}}).status == 200
+    assert api.recorded(DEPLOYMENT) == mine_at(DEPLOYMENT)
+    assert len(api.sent()) == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("token", "taken"), [(6, True), (7, False), (8, False)])
+def test_a_stamp_of_an_earlier_release_counts(way: Any, token: int, taken: bool) -> None:
+    """On its own, and beside a lower one of this form, which a downgrade leaves behind."""
+    for mine in ({}, as_note(stamp(5))):
+        api = FakeApi()
+        api.put(CHILD, BODY)
+        notes = as_earlier(stamp(token, "another")) | mine
+        api.edit(CHILD, lambda o, n=notes: o["metadata"]["annotations"].update(n))  # type: ignore[misc]
+        api.elect(stamp(8))
+        me = Process(api, MINE)
+        if taken:
+            assert me.send(way(api, CHILD)).status == 200
+            # An earlier release reads that, and so a stale leader that runs one is refused.
+            assert api.get(CHILD)["metadata"]["annotations"].items() >= as_notes(MINE).items()
+        else:
+            with pytest.raises(StaleLeader):
+                me.send(way(api, CHILD))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "7", "7 ns/op", "7 ns/op uid-pod7 ", "7 ns/else uid-pod7 pod7", "0 ns/op u h"]
+)
+def test_a_malformed_note_is_not_guessed_at(api: FakeApi, me: Process, text: str) -> None:
+    name = next(iter(as_note(MINE)))
+    api.put(CHILD, {"metadata": {"annotations": {name: text}}})
+    with pytest.raises(Unfenced, match="does not guess"):
+        me.patch(CHILD, {"data": {"a": "1"}})
 
 
 @pytest.mark.parametrize("way", [*WAYS, delete])
@@ -204,9 +323,11 @@ def test_an_apply_that_means_to_create_changes_nothing_that_came_meanwhile(path:
     late = me.attempt(apply(api, path))
     while late.pending is not None and late.pending.method != "PATCH":
         late.step()
+    api.elect(stamp(8))
     api.put(path, BODY, stamp(8))
     before = copy.deepcopy(api.get(path))
-    assert late.finish().status == 409
+    with pytest.raises(StaleLeader):
+        late.finish()
     assert api.get(path) == before
 
 

@@ -8,8 +8,23 @@ from typing import Any
 import pytest
 
 from kopf_ha.core.wire import Request, Response
-from kopf_ha.errors import FloorLost, Refused, SetAside, StaleLeader, TermEnded
-from tests.core.fake_api import CRDS, JSON_PATCH, MERGE, MINE, FakeApi, Process, as_status, patch, stamp, status
+from kopf_ha.errors import FloorLost, Refused, SetAside, StaleLeader, TermEnded, Unfenced
+from tests.core.fake_api import (
+    CRDS,
+    JSON_PATCH,
+    MERGE,
+    MINE,
+    FakeApi,
+    Process,
+    as_earlier,
+    as_note,
+    as_notes,
+    as_status,
+    crd,
+    patch,
+    stamp,
+    status,
+)
 
 POOL = "/apis/t.dev/v1/namespaces/a/pools/x"
 ALONE: dict[str, Any] = {"status": {}}
@@ -144,3 +159,96 @@ def test_what_is_set_aside_is_one_object_not_its_name(api: FakeApi, me: Process)
     me.saw = True
     me.grant.set_aside = frozenset({"another uid"})
     assert me.patch(POOL + "/status", {"status": {"free": 1}}).status == 200
+
+
+# --- a kind without `status.fencing`
+
+NOTE_ALONE: dict[str, Any] = {"metadata": {"annotations": {}}}
+
+
+@pytest.fixture
+def bare(api: FakeApi) -> FakeApi:
+    """The deciding kind has no status subresource, as every second operator's."""
+    definition = crd("t.dev", "pools", v1=None)
+    definition["spec"]["versions"][0]["subresources"] = {}
+    api.put(f"{CRDS}/pools.t.dev", definition)
+    return api
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize(
+    "there",
+    [
+        {},
+        {"annotations": {}},
+        {"annotations": {"theirs": "kept"}},
+        {"annotations": as_notes(stamp(6), "pools.t.dev")},
+        {"annotations": as_note(stamp(6), "pools.t.dev")},
+        {"annotations": as_earlier(stamp(6))},
+        {"annotations": as_earlier(stamp(60, lease="ns/other")) | as_note(stamp(60, lease="ns/other"), "pools.t.dev")},
+    ],
+    ids=["nothing", "an empty one", "others", "both forms", "this form", "the earlier form", "another Lease's"],
+)
+def test_a_note_however_fast_others_edit(bare: FakeApi, me: Process, there: dict[str, Any], known: bool) -> None:
+    bare.put(POOL, {"metadata": copy.deepcopy(there), "spec": {}, "status": {"free": 3}})
+    if known:
+        me.fence.known.schemas["t.dev", "v1", "pools"] = False
+        me.watch(POOL)
+    busy(bare)
+    assert me.patch(POOL, NOTE_ALONE).status == 200
+    assert bare.recorded(POOL) == MINE
+    now = bare.get(POOL)
+    assert now["status"] == {"free": 3}
+    notes = as_notes(MINE, "pools.t.dev")
+    assert {**there.get("annotations", {}), **notes}.keys() == now["metadata"]["annotations"].keys() | notes.keys()
+    assert all(r.json[0]["op"] == "test" for r in bare.sent("PATCH"))
+    assert len(bare.sent("PATCH")) <= 2
+
+
+@pytest.mark.parametrize("notes", [as_note(stamp(8), "pools.t.dev"), as_earlier(stamp(8))])
+def test_a_later_term_keeps_its_note(bare: FakeApi, me: Process, notes: dict[str, str]) -> None:
+    """I1."""
+    bare.put(POOL, {"spec": {}}, stamp(6))
+    attempt = me.attempt(patch(POOL, NOTE_ALONE))
+    while attempt.pending is None or attempt.pending.method != "PATCH":
+        attempt.step()
+    bare.edit(POOL, lambda o: o["metadata"]["annotations"].update(notes))
+    bare.elect(stamp(8))
+    with pytest.raises(StaleLeader):
+        attempt.finish()
+    assert bare.recorded(POOL) == stamp(8)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        ({"status": {"free": 1}}, MERGE),
+        ({"metadata": {"annotations": {"kopf.dev/x": "y"}}, "status": {"free": 1}}, MERGE),
+        ([{"op": "add", "path": "/status/free", "value": 1}], JSON_PATCH),
+        ([{"op": "replace", "path": "/status", "value": {}}], JSON_PATCH),
+        ([{"op": "replace", "path": "", "value": {}}], JSON_PATCH),
+    ],
+)
+def test_a_status_that_is_written_with_the_object_decides_as_well(
+    bare: FakeApi, me: Process, body: Any, content_type: str
+) -> None:
+    made = bare.put(POOL, {"spec": {}, "status": {"free": 3}}, stamp(6))
+    with pytest.raises(Unfenced, match="the status of a deciding kind must carry the resourceVersion"):
+        me.patch(POOL, body, content_type)
+    me.saw = True
+    me.grant.set_aside = frozenset({made["metadata"]["uid"]})
+    with pytest.raises(SetAside):
+        me.patch(POOL, body, content_type)
+    assert bare.accepted == []
+    # Its labels are no decision.
+    assert me.patch(POOL, {"metadata": {"labels": {"a": "b"}}}).status == 200
+
+
+def test_a_decision_is_not_sent_again(bare: FakeApi, me: Process) -> None:
+    me.fence.known.schemas["t.dev", "v1", "pools"] = False
+    bare.put(POOL, {"spec": {}, "status": {"free": 3}}, MINE)
+    me.watch(POOL)
+    me.saw = True
+    bare.edit(POOL, lambda o: o["spec"].update(n=1))
+    assert me.patch(POOL, {"status": {"free": 1}}).status == 409
+    assert bare.get(POOL)["status"] == {"free": 3}

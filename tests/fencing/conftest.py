@@ -7,14 +7,19 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
+import httpx2
+import kubernetes.aio.client.rest
+import kubernetes_asyncio.client.rest
 import pytest
 from kubernetes.client import rest
 from pykube.http import KubernetesHTTPAdapter
+from requests.adapters import HTTPAdapter
 
 from devcluster import Cluster
 from kopf_ha import adapters
 from kopf_ha._context import boottime, entered
-from kopf_ha.adapters import Outcome, Wiring, wired
+from kopf_ha.adapters import Outcome, Wiring, _servers, wired
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.token import Stamp
@@ -45,11 +50,29 @@ class Terms:
             yield grant
 
 
+#: What the adapters change, as the clients have it.
+PLAIN = [
+    (owner, name, vars(owner)[name])
+    for owner, names in (
+        (rest.RESTClientObject, ("__init__", "request")),
+        (kubernetes.aio.client.rest.RESTClientObject, ("__init__", "request")),
+        (kubernetes_asyncio.client.rest.RESTClientObject, ("__init__", "request")),
+        (KubernetesHTTPAdapter, ("_do_send",)),
+        (HTTPAdapter, ("send",)),
+        (httpx.HTTPTransport, ("handle_request",)),
+        (httpx.AsyncHTTPTransport, ("handle_async_request",)),
+        (httpx2.HTTPTransport, ("handle_request",)),
+        (httpx2.AsyncHTTPTransport, ("handle_async_request",)),
+    )
+    for name in names
+]
+
+
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rest.RESTClientObject, "__init__", rest.RESTClientObject.__init__)
-    monkeypatch.setattr(rest.RESTClientObject, "request", rest.RESTClientObject.request)
-    monkeypatch.setattr(KubernetesHTTPAdapter, "_do_send", KubernetesHTTPAdapter._do_send)
+    monkeypatch.setattr(_servers, "_configured", set())
+    for owner, name, plain in PLAIN:
+        monkeypatch.setattr(owner, name, plain)
     adapters.install()
 
 
@@ -61,7 +84,18 @@ def terms(installed: None) -> Iterator[Terms]:
 
 
 @pytest.fixture
-def http(terms: Terms) -> Iterator[HttpFake]:
+def http(terms: Terms, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpFake]:
+    """The API server that a pod's environment names."""
+    fake = HttpFake()
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(fake.port))
+    yield fake
+    fake.close()
+
+
+@pytest.fixture
+def other(terms: Terms) -> Iterator[HttpFake]:
+    """Another service."""
     fake = HttpFake()
     yield fake
     fake.close()

@@ -1,4 +1,6 @@
-"""The kinds of these tests: with the stamp in all versions, with half of it, in one version only, without."""
+"""The kinds of these tests: with the stamp in all versions, with half of it, in one version only, without; and without
+a status subresource.
+"""
 
 from __future__ import annotations
 
@@ -17,5 +19,6 @@ KINDS = [
     crd(GROUP, "Bare", version(status=_STATUS)),
     crd(GROUP, "Frame", version(fencing=_HALF, status=_STATUS, rules=RULES)),
     crd(GROUP, "Plain", version(fencing=None, status=_STATUS)),
+    crd(GROUP, "Whole", version(fencing=None, status=_STATUS) | {"subresources": {}}),
     crd(GROUP, "Mixed", _WHOLE, version("v1beta1", None, status=_STATUS, storage=False)),
 ]

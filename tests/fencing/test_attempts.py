@@ -7,15 +7,19 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import aiohttp
+import kopf
 import pytest
+import requests
 import urllib3
 from pykube.http import KubernetesHTTPAdapter
+from requests.adapters import HTTPAdapter
 
 from kopf_ha.core.refusal import about_tokens
 from kopf_ha.core.wire import Request, Response
-from kopf_ha.errors import Denied, GateClosed, StaleLeader
+from kopf_ha.errors import Denied, GateClosed, StaleLeader, Unfenced
 from tests.core.fake_api import CHILD, LEASE, WIDGET, denied, stamp, status
-from tests.fencing.clients import BROKEN, CLIENTS, MERGE, by_aiohttp, by_kubernetes, by_pykube, own_session
+from tests.fencing.clients import BROKEN, CLIENTS, MERGE, REPORTED, by_aiohttp, by_kubernetes, by_pykube, own_session
 from tests.fencing.conftest import Terms
 from tests.fencing.http_fake import DROP, Fault, HttpFake
 
@@ -161,6 +165,50 @@ def test_requests_follows_a_redirect_through_the_fence(http: HttpFake, terms: Te
     assert len(http.writes()) == 1
 
 
+@pytest.mark.parametrize("answer", [DROP, status(503, "no leader")])
+def test_what_a_policy_of_requests_tries_again_passes_the_fence_again(
+    http: HttpFake, terms: Terms, answer: Response | str
+) -> None:
+    """urllib3 would do that below the fence."""
+    body = mine(http)
+    with terms.term(7) as grant, requests.Session() as session:
+        policy = urllib3.Retry(3, status_forcelist=[503], backoff_factor=0)
+        session.mount("http://", HTTPAdapter(max_retries=policy))
+        http.fault = first("PUT", answer)
+        assert session.put(http.url + CHILD, json=put_body(body)).status_code == 200
+        http.arrived.clear()
+        http.fault = first("PUT", answer, lambda: grant.close("lost"))
+        with pytest.raises(GateClosed):
+            session.put(http.url + CHILD, json=put_body(body))
+    assert len(http.writes()) == 1
+
+
+def test_a_policy_of_requests_ends_as_without_the_fence(http: HttpFake, other: HttpFake, terms: Terms) -> None:
+    mine(http)
+    for server in (http, other):
+        server.fault = lambda request: status(503, "no leader") if request.method == "DELETE" else None
+        with terms.term(7), requests.Session() as session:
+            policy = urllib3.Retry(2, status_forcelist=[503], backoff_factor=0)
+            session.mount("http://", HTTPAdapter(max_retries=policy))
+            with pytest.raises(requests.exceptions.RetryError):
+                session.delete(server.url + CHILD)
+            assert len(server.writes()) == 3
+            server.fault = lambda request: DROP if request.method == "DELETE" else None
+            server.arrived.clear()
+            with pytest.raises(requests.ConnectionError):
+                session.delete(server.url + CHILD)
+            assert len(server.writes()) == 3
+
+
+def test_other_traffic_by_requests_goes_out_as_it_is(other: HttpFake, terms: Terms) -> None:
+    other.fault = lambda request: Response(200, b"{}")
+    requests.post(other.url + CHILD + "?a=b", data=b"raw", headers={"Accept": "p/q"})
+    sent, headers = other.arrived[0]
+    assert (sent.method, sent.path, sent.query, sent.body) == ("POST", CHILD, "a=b", b"raw")
+    assert headers["Accept"] == "p/q"
+    assert terms.outcomes == []
+
+
 # --- aiohttp
 
 
@@ -186,6 +234,37 @@ def test_aiohttp_follows_a_redirect_through_the_fence(http: HttpFake, terms: Ter
     assert len(http.writes()) == 1
 
 
+def test_a_session_that_raises_for_errors_gets_only_the_answer_that_the_fence_gives(
+    http: HttpFake, terms: Terms
+) -> None:
+    """Of a conflict that the fence resolves it would see nothing, either."""
+
+    def raising(target: str) -> Any:
+        return kopf.AiohttpSession(server=target, aiohttp_session=aiohttp.ClientSession(raise_for_status=True))
+
+    mine(http)
+    with terms.term(7):
+        assert by_aiohttp(http.url)("PATCH", CHILD, {"spec": {"a": 1}}, MERGE)[0] == 200
+        http.api.edit(CHILD, lambda body: body["spec"].update(theirs=1))
+        assert by_aiohttp(http.url, raising)("PATCH", CHILD, {"spec": {"a": 2}}, MERGE)[0] == 200
+        with pytest.raises(aiohttp.ClientResponseError, match="404"):
+            by_aiohttp(http.url, raising)("PATCH", CHILD + "-none", {"spec": {"a": 2}}, MERGE)
+
+
+@EVERY
+def test_only_kopf_decides_by_what_its_watch_showed(http: HttpFake, terms: Terms, client: str) -> None:
+    """The status of a deciding kind has to name the revision that it was decided from."""
+    http.api.put(WIDGET, {"spec": {"a": 1}}, stamp(7))
+    terms.fence.known.deciding |= {http.api.target(WIDGET).kind}
+    send = CLIENTS[client](http.url)
+    with terms.term(7):
+        if client == "kopf":
+            assert send("PATCH", WIDGET + "/status", {"status": {"a": 1}}, MERGE)[0] == 200
+        else:
+            with pytest.raises(Unfenced, match="resourceVersion"):
+                send("PATCH", WIDGET + "/status", {"status": {"a": 1}}, MERGE)
+
+
 # --- all of them
 
 
@@ -200,7 +279,7 @@ def test_the_same_flow_drives_every_client(http: HttpFake, terms: Terms, client:
     assert recorded is not None
     assert (recorded.token, recorded.lease) == (7, LEASE)
     assert http.api.get(path.removesuffix("/status"))[part]["b"] == 2
-    assert [(o.client, o.status, o.refused) for o in terms.outcomes] == [(client, 200, None)]
+    assert [(o.client, o.status, o.refused) for o in terms.outcomes] == [(REPORTED.get(client, client), 200, None)]
 
 
 @EVERY
@@ -259,7 +338,7 @@ def test_a_refusal_is_reported_before_it_is_raised(http: HttpFake, terms: Terms,
     with terms.term(7), pytest.raises(StaleLeader):
         CLIENTS[client](http.url)("PATCH", CHILD, {"spec": {}}, MERGE)
     assert [type(o.refused) for o in terms.outcomes] == [StaleLeader]
-    assert terms.outcomes[0].client == client
+    assert terms.outcomes[0].client == REPORTED.get(client, client)
 
 
 @EVERY

@@ -20,8 +20,12 @@ from tests.fencing.clients import CLIENTS, MERGE
 from tests.fencing.conftest import Terms
 from tests.fencing.http_fake import HttpFake
 
-START = pytest.mark.parametrize("start", ["fork", "spawn", "forkserver"])
-BLOCKING = pytest.mark.parametrize("client", ["kubernetes", "pykube"])
+STARTS = ["fork", "spawn", "forkserver"]
+BLOCKING = ["kubernetes", "pykube"]
+START = pytest.mark.parametrize("start", STARTS)
+#: The two that are always there, and the others, which a new interpreter fences when it imports them.
+PAIRS = [(client, start) for client in BLOCKING for start in STARTS]
+PAIRS += [(client, "spawn") for client in CLIENTS if client not in (*BLOCKING, "kopf")]
 
 
 def read(client: str, url: str) -> int:
@@ -44,8 +48,7 @@ def into(pipe: Any, client: str, url: str) -> None:
         pipe.send(error)
 
 
-@START
-@BLOCKING
+@pytest.mark.parametrize(("client", "start"), PAIRS)
 def test_it_reads_and_does_not_write(http: HttpFake, terms: Terms, client: str, start: str) -> None:
     http.api.put(CHILD, {"spec": {}}, stamp(6))
     with terms.term(7), ProcessPoolExecutor(1, multiprocessing.get_context(start)) as pool:
@@ -120,24 +123,58 @@ MAIN = """
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 import preloaded
-from kopf_ha import adapters
 
 if __name__ == "__main__":
+    from kopf_ha import adapters
     adapters.install()
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["preloaded"])
+    context = multiprocessing.get_context("START")
+    PREPARE
     with ProcessPoolExecutor(1, context) as pool:
         print(repr(pool.submit(preloaded.write).exception()))
 """
 
 
-def test_what_the_server_of_forkserver_loaded(http: HttpFake, tmp_path: Path) -> None:
+ALONE = {
+    "httpx": "import httpx; httpx.patch(url, json={})",
+    "httpx2": "import httpx2; httpx2.patch(url, json={})",
+    "requests": "import requests; requests.patch(url, json={})",
+    "kubernetes_asyncio": "import kubernetes_asyncio.client as c; asyncio.run(by_generated(c))",
+    "kubernetes.aio": "import kubernetes.aio.client as c; asyncio.run(by_generated(c))",
+}
+IN_CHILD = """
+import asyncio, os
+url = os.environ["URL"] + os.environ["WHAT"]
+
+async def by_generated(c):
+    async with c.ApiClient(c.Configuration(host=os.environ["URL"])) as api:
+        await api.rest_client.request("PATCH", url, body={})
+
+def write():
+    CODE
+"""
+
+
+@pytest.mark.parametrize("client", ALONE)
+def test_a_new_interpreter_that_imports_one_client(http: HttpFake, tmp_path: Path, client: str) -> None:
     http.api.put(CHILD, {"spec": {}}, stamp(6))
-    (tmp_path / "preloaded.py").write_text(PRELOADED)
-    (tmp_path / "main.py").write_text(MAIN)
+    (tmp_path / "preloaded.py").write_text(IN_CHILD.replace("CODE", ALONE[client]))
+    (tmp_path / "main.py").write_text(MAIN.replace("START", "spawn").replace("PREPARE", ""))
     env = os.environ | {"URL": http.url, "WHAT": CHILD, "PYTHONPATH": str(Path(kopf_ha.__file__).parents[1])}
     done = subprocess.run([sys.executable, tmp_path / "main.py"], env=env, capture_output=True, text=True, timeout=60)
     assert done.stdout.startswith("NoTerm('a write in a child process"), done.stdout + done.stderr
+    assert http.writes() == []
+
+
+def test_what_the_server_of_forkserver_loaded(http: HttpFake, tmp_path: Path) -> None:
+    http.api.put(CHILD, {"spec": {}}, stamp(6))
+    (tmp_path / "preloaded.py").write_text(PRELOADED)
+    preload = 'context.set_forkserver_preload(["preloaded"])'
+    (tmp_path / "main.py").write_text(MAIN.replace("START", "forkserver").replace("PREPARE", preload))
+    env = os.environ | {"URL": http.url, "WHAT": CHILD, "PYTHONPATH": str(Path(kopf_ha.__file__).parents[1])}
+    done = subprocess.run([sys.executable, tmp_path / "main.py"], env=env, capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("NoTerm('a write in a child process"), done.stdout + done.stderr
+    # The job may have caught it, and nobody collects what happens in a child.
+    assert "kubernetes: NoTerm: a write in a child process" in done.stderr
     assert http.writes() == []
 
 

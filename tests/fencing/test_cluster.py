@@ -1,15 +1,25 @@
-"""Three clients on a real API server: terms that follow each other, children, options that must survive."""
+"""The clients on a real API server: terms that follow each other, children, options that must survive."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
+import kr8s
 import kubernetes
+import kubernetes.aio.client
+import kubernetes.aio.config
+import kubernetes_asyncio.client
+import kubernetes_asyncio.config
+import lightkube
 import pytest
+from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.resources.core_v1 import ConfigMap
 
 from devcluster.waiting import until
 from kopf_ha.errors import ForeignStamp, StaleLeader, StampDropped, Unfenced
+from tests.core.fake_api import note
 from tests.fencing.clients import CLIENTS, MERGE, Send, by_kubernetes, in_session
 from tests.fencing.conftest import Terms, World
 from tests.fencing.kinds import GROUP
@@ -17,7 +27,10 @@ from tests.fencing.kinds import GROUP
 APPLY = "application/apply-patch+yaml"
 JSON_PATCH = "application/json-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
-EVERY = pytest.mark.parametrize("client", CLIENTS)
+#: One for each adapter, and so not both of lightkube's clients, and not what others are built on.
+EVERY = pytest.mark.parametrize(
+    "client", [name for name in CLIENTS if name not in ("easykube", "lightkube async", "requests")]
+)
 
 
 @pytest.fixture
@@ -81,7 +94,8 @@ def test_a_child_is_made_taken_over_and_closed_to_the_one_before(world: World, t
         assert status == 201
         assert stamp_of(made) == (7, "pod7")
         assert set(made["metadata"]["annotations"]) == {
-            f"kopf-ha.dev/{k}" for k in ("token", "holder", "lease", "pod-uid")
+            note(terms.lease, "configmaps"),
+            *(f"kopf-ha.dev/{k}" for k in ("token", "holder", "lease", "pod-uid")),
         }
     with terms.term(8):
         assert send("PATCH", world.maps("c"), {"data": {"by": "8"}}, MERGE)[0] == 200
@@ -198,18 +212,102 @@ def test_a_delete_keeps_the_policy_of_its_query(
 
 @EVERY
 def test_the_put_of_a_built_in_status_keeps_the_stamp(world: World, terms: Terms, send: Send) -> None:
-    """Found by trying: for Deployments a PUT of /status sets the annotations, too."""
-    world.kubectl("create", "deployment", "d", "--image=none", "--replicas=0")
-    path = f"/apis/apps/v1/namespaces/{world.namespace}/deployments/d"
+    """Found by trying: for most built-in kinds a PUT of /status sets the annotations, too."""
+    world.kubectl("create", "service", "clusterip", "d", "--tcp=80")
+    path = f"/api/v1/namespaces/{world.namespace}/services/d"
     with terms.term(7):
         for _ in range(10):
-            body = world.get("deployment", "d")
+            body = world.get("service", "d")
             body["metadata"].pop("annotations", None)
-            status, answer = send("PUT", path + "/status", {**body, "status": {"replicas": 0}})
+            status, answer = send("PUT", path + "/status", {**body, "status": {"loadBalancer": {}}})
             if status != 409:  # the controller writes, too
                 break
     assert status == 200, answer
-    assert stamp_of(world.get("deployment", "d")) == (7, "pod7")
+    assert stamp_of(world.get("service", "d")) == (7, "pod7")
+
+
+# --- as their users write
+
+
+def test_a_stale_writer_by_kr8s(world: World, terms: Terms) -> None:
+    """By its blocking API, too, which runs its own loop in a thread of its own."""
+    terms.lease = terms.fence.known.lease = f"{world.namespace}/op"
+    resource = {"metadata": {"name": "c", "namespace": world.namespace}, "data": {"by": "7"}}
+    with terms.term(7):
+        mine = kr8s.objects.ConfigMap(resource, api=kr8s.api(kubeconfig=world.kubeconfig))
+        mine.create()
+        mine.patch({"data": {"by": "kr8s"}})
+        mine.label({"l": "1"})
+        assert stamp_of(mine.raw) == (7, "pod7")
+    with terms.term(8):
+        assert by_kubernetes(world.kubeconfig)("PATCH", world.maps("c"), {"data": {"by": "8"}}, MERGE)[0] == 200
+    lates: list[Any] = [lambda: mine.patch({"data": {"by": "7"}}), mine.delete, lambda: mine.label({"l": "2"})]
+    for late in lates:
+        with terms.term(7), pytest.raises(StaleLeader):
+            late()
+    now = world.get("configmap", "c")
+    assert now["data"] == {"by": "8"}
+    assert stamp_of(now) == (8, "pod8")
+    assert {o.client for o in terms.outcomes} == {"httpx", "kubernetes"}
+    with terms.term(9):  # its thread began in term 7
+        mine.patch({"data": {"by": "9"}})
+    assert stamp_of(world.get("configmap", "c")) == (9, "pod9")
+
+
+def test_a_stale_writer_by_lightkube(world: World, terms: Terms) -> None:
+    terms.lease = terms.fence.known.lease = f"{world.namespace}/op"
+    client = lightkube.Client(config=lightkube.KubeConfig.from_file(world.kubeconfig), field_manager="op")
+    made = ConfigMap(metadata=ObjectMeta(name="c", namespace=world.namespace), data={"by": "7"})
+    with terms.term(7):
+        client.create(made)
+        client.patch(ConfigMap, "c", {"data": {"by": "lightkube"}}, namespace=world.namespace)
+        made.data = {"by": "7 again"}
+        assert stamp_of(client.apply(made, force=True).to_dict()) == (7, "pod7")
+        read = client.get(ConfigMap, "c", namespace=world.namespace)
+        client.replace(read)
+    with terms.term(8):
+        assert by_kubernetes(world.kubeconfig)("PATCH", world.maps("c"), {"data": {"by": "8"}}, MERGE)[0] == 200
+    for late in (
+        lambda: client.patch(ConfigMap, "c", {"data": {"by": "7"}}, namespace=world.namespace),
+        lambda: client.apply(made, force=True),
+        lambda: client.replace(read),
+        lambda: client.delete(ConfigMap, "c", namespace=world.namespace),
+    ):
+        with terms.term(7), pytest.raises(StaleLeader):
+            late()
+    now = world.get("configmap", "c")
+    assert now["data"] == {"by": "8"}
+    assert stamp_of(now) == (8, "pod8")
+
+
+@pytest.mark.parametrize("library", [kubernetes_asyncio, kubernetes.aio], ids=lambda library: library.__name__)
+def test_a_stale_writer_by_an_async_client(world: World, terms: Terms, library: Any) -> None:
+    terms.lease = terms.fence.known.lease = f"{world.namespace}/op"
+    body = {"metadata": {"name": "c"}, "data": {"by": "7"}}
+
+    async def writes(*what: str) -> None:
+        configuration = library.client.Configuration()
+        await library.config.load_kube_config(world.kubeconfig, client_configuration=configuration)
+        async with library.client.ApiClient(configuration) as api:
+            core = library.client.CoreV1Api(api)
+            if "create" in what:
+                await core.create_namespaced_config_map(world.namespace, body)
+            if "patch" in what:
+                await core.patch_namespaced_config_map("c", world.namespace, {"data": {"by": "patch"}})
+            if "delete" in what:
+                await core.delete_namespaced_config_map("c", world.namespace)
+
+    with terms.term(7):
+        asyncio.run(writes("create", "patch"))
+    assert world.get("configmap", "c")["data"] == {"by": "patch"}
+    with terms.term(8):
+        assert by_kubernetes(world.kubeconfig)("PATCH", world.maps("c"), {"data": {"by": "8"}}, MERGE)[0] == 200
+    for late in ("patch", "delete"):
+        with terms.term(7), pytest.raises(StaleLeader):
+            asyncio.run(writes(late))
+    now = world.get("configmap", "c")
+    assert now["data"] == {"by": "8"}
+    assert stamp_of(now) == (8, "pod8")
 
 
 # --- reads

@@ -11,6 +11,7 @@ from judge.shapes import GROUP
 
 USER = "system:serviceaccount:ipam:kopf-ha-ipam"
 LEASE = "ipam/kopf-ha-ipam"
+NOTE = "kopf-ha.dev/stamp-b391bd69bfc591cf"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class Replica:
         return {"lease": LEASE, "token": token, "holder": self.holder, "podUID": self.pod_uid}
 
     def notes(self, token: int) -> dict[str, str]:
+        return {NOTE: f"{token} {LEASE} {self.pod_uid} {self.holder}"}
+
+    def earlier(self, token: int) -> dict[str, str]:
         values = {"lease": LEASE, "token": str(token), "holder": self.holder, "pod-uid": self.pod_uid}
         return {f"kopf-ha.dev/{name}": value for name, value in values.items()}
 

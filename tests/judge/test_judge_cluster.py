@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
 from devcluster import ControlPlane, PodIdentity
 from judge import AuditEntry, Change, Expectations, History, Key, dump, judge, load, read_audit, read_history
 from judge.__main__ import main
 from judge.finding import Finding
 from judge.writers import Writers
+from tests.kit.client import unfenced_session
 
 pytestmark = pytest.mark.cluster
 
@@ -143,7 +143,7 @@ def test_a_deletion_by_body_deletes_whatever_its_url_says(site: Site) -> None:
 
 def delete(site: Site, path: str, options: dict[str, Any] | None) -> None:
     """Send a DELETE as it is, as a pod."""
-    answer = requests.delete(
+    answer = unfenced_session().delete(
         site.cluster.servers[0] + path,
         data=json.dumps(options) if options else None,
         headers={"Authorization": f"Bearer {site.zero.token}", "Content-Type": "application/json"},

@@ -6,7 +6,7 @@ from judge import tokens
 from judge.finding import Finding
 from judge.leases import Leases
 from judge.writers import Writers
-from tests.judge.judge_stories import LEASE, ONE, USER, ZERO, Replica, Story
+from tests.judge.judge_stories import LEASE, NOTE, ONE, USER, ZERO, Replica, Story
 
 
 def kinds(findings: Iterable[Finding]) -> list[tuple[str, str, int | None]]:
@@ -69,8 +69,28 @@ def test_an_unreadable_stamp_is_no_stamp() -> None:
     story = Story()
     story.child("a", "10.20.0.1", (ONE, 2))
     story.child("a", "10.20.0.1", (ONE, 2))
-    story.last["metadata"]["annotations"]["kopf-ha.dev/token"] = "two"
+    story.last["metadata"]["annotations"][NOTE] = "two"
     assert [f.kind for f in tokens.tokens_only_rise(story.history, writers(story))] == ["stamp removed"]
+
+
+def test_of_two_forms_of_a_stamp_the_higher_token_counts() -> None:
+    """An earlier release writes another form, and may take over again after a downgrade."""
+    story = Story()
+    story.child("a", "10.20.0.1", (ONE, 2))
+    story.last["metadata"]["annotations"] |= ONE.earlier(3)
+    down = story.child("a", "10.20.0.1", (ONE, 2))
+    story.child("a", "10.20.0.1")
+    story.last["metadata"]["annotations"] = ONE.earlier(4)
+    found = [(f.kind, f.revision) for f in tokens.tokens_only_rise(story.history, writers(story))]
+    assert found == [("token went down", down)]
+
+
+def test_a_label_is_read() -> None:
+    story = Story()
+    for token in (2, 1):
+        bad = story.child("a", "10.20.0.1")
+        story.last["metadata"]["labels"] = {NOTE: f"{token}.uid-of-ipam-1.0123456789ab"}
+    assert kinds(tokens.tokens_only_rise(story.history, writers(story))) == [("I1", "token went down", bad)]
 
 
 def test_another_lease_breaks_i1() -> None:

@@ -5,7 +5,7 @@ import pytest
 from judge.shapes import stamp_of
 from judge.users import only_users_change_specs, unknown_editors, writes_stop
 from judge.writers import Writers
-from tests.judge.judge_stories import ONE, USER, ZERO, Story
+from tests.judge.judge_stories import NOTE, ONE, USER, ZERO, Story
 
 
 def found(story: Story) -> list[str]:
@@ -65,6 +65,10 @@ def test_an_annotation_that_no_number_can_be_read_from_is_no_stamp(token: str) -
     """Anybody may write one, so it must not keep the judge from reading the rest (I10)."""
     notes = {"kopf-ha.dev/lease": "ns/op", "kopf-ha.dev/token": token, "kopf-ha.dev/holder": "me"}
     assert stamp_of({"metadata": {"annotations": notes}}) is None
+    assert (
+        stamp_of({"metadata": {"annotations": {NOTE: f"{token} ns/op u me"}, "labels": {NOTE: f"{token}.u.me"}}})
+        is None
+    )
     stamp = stamp_of({"metadata": {"annotations": {**notes, "kopf-ha.dev/token": "7"}}})
     assert stamp is not None
     assert stamp.token == 7

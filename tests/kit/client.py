@@ -1,4 +1,4 @@
-"""A client of the API server that no fence reaches: a plain `requests` session."""
+"""A client of the API server that no fence reaches, in a process whose clients are fenced, too."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
 from devcluster import Cluster
+from kopf_ha.adapters.requests_client import plain_send
 from kopf_ha.core.token import Stamp
 
 MERGE = "application/merge-patch+json"
@@ -44,12 +45,22 @@ class Answer:
         return found[1] if found else "schema" if self.status == 422 and "fencing stamp" in self.message else ""
 
 
-def _session() -> requests.Session:
+class _Unfenced(HTTPAdapter):
+    """What requests has by itself."""
+
+    send = plain_send
+
+
+def unfenced_session(retries: Retry | int = 0) -> requests.Session:
+    """Give a session that no fence reaches, in whichever process it is."""
     made = requests.Session()
-    # An API server that was restarted has dropped its connections; a write may not be sent twice.
-    again = Retry(3, backoff_factor=0.1, allowed_methods={"GET"}, raise_on_status=False)
-    made.mount("https://", HTTPAdapter(max_retries=again))
+    made.mount("https://", _Unfenced(max_retries=retries))
     return made
+
+
+def _session() -> requests.Session:
+    # An API server that was restarted has dropped its connections; a write may not be sent twice.
+    return unfenced_session(Retry(3, backoff_factor=0.1, allowed_methods={"GET"}, raise_on_status=False))
 
 
 @dataclass

@@ -24,6 +24,7 @@ NO_PROMTOOL = 3
 
 LEADS, TOKEN, MISSING = "leader_election_master_status", "kopf_ha_token", "kopf_ha_not_enforced"
 ASIDE = "kopf_ha_set_aside"
+NEVER = 'kopf_ha_unfenced_refusals_total{reason="NoTerm"}'
 TWICE = "kopf_ha_ipam_addresses_given_twice"
 GATE, PRECONDITION, SERVER = (
     f'kopf_ha_refused_writes_total{{line="{line}"}}' for line in ("gate", "precondition", "server")
@@ -66,6 +67,7 @@ HEALTHY: Series = {
     TOKEN: ["7+0x400", "6+0x400", "0+0x400"],
     MISSING: "0+0x400",
     ASIDE: "0+0x400",
+    NEVER: "0+0x400",
     TWICE: "0+0x400",
     GATE: "0+0x400",
     PRECONDITION: "0+0x400",
@@ -74,7 +76,21 @@ HEALTHY: Series = {
     **renewals("0.1"),
 }
 
-GIVEN, NO_LEADER, SEVERAL, ABSENT, HELD_BACK, REFUSED, SLOW, FAIL, NOT_ENFORCED, SET_ASIDE, OFTEN, REPLICAS = (
+(
+    GIVEN,
+    NO_LEADER,
+    SEVERAL,
+    ABSENT,
+    HELD_BACK,
+    REFUSED,
+    SLOW,
+    FAIL,
+    NOT_ENFORCED,
+    SET_ASIDE,
+    UNFENCED,
+    OFTEN,
+    REPLICAS,
+) = (
     f"KopfHa{name}"
     for name in (
         *(
@@ -86,7 +102,7 @@ GIVEN, NO_LEADER, SEVERAL, ABSENT, HELD_BACK, REFUSED, SLOW, FAIL, NOT_ENFORCED,
             "StaleWritesRefused",
             "RenewalsSlow",
         ),
-        *("RenewalsFail", "NotEnforced", "SetAside", "LeaderChangesOften", "ReplicasMissing"),
+        *("RenewalsFail", "NotEnforced", "SetAside", "Unfenced", "LeaderChangesOften", "ReplicasMissing"),
     )
 )
 
@@ -146,6 +162,11 @@ STORIES: dict[str, tuple[Series, str, set[tuple[str, str]]]] = {
         },
         "3m",
         {(SET_ASIDE, "")},
+    ),
+    "one write, of one replica, that is refused in every term": (
+        {NEVER: ["0+0x400", "0+0x10 1+0x400", "0+0x400"]},
+        "30m",
+        {(UNFENCED, "")},
     ),
     "a rollout moves the leader three times": (
         {

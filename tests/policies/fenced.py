@@ -16,6 +16,7 @@ import yaml
 
 from devcluster import Cluster
 from devcluster.waiting import until
+from kopf_ha.core.notes import as_metadata, notes_of
 from kopf_ha.core.token import Stamp
 from kopf_ha.manifests import Child, Description, Kind, policies, render
 from testbed.deployment import ROOT
@@ -136,7 +137,7 @@ class Fenced:
         return f"{self.claims}/claim-{n}"
 
     def child_body(self, name: str, stamp: Stamp | None) -> dict[str, Any]:
-        notes = {"annotations": stamp.as_annotations()} if stamp else {}
+        notes = as_metadata(notes_of(stamp, "configmaps")) if stamp else {}
         meta = {"name": name, "labels": dict([LABEL]), **notes}
         return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"a": "1"}}
 
@@ -149,9 +150,9 @@ class Fenced:
         fencing = by.stamp(token, self.lease).as_status()
         return by.must("PATCH", f"{path}/status", {"status": {**status, "fencing": fencing}}, MERGE)
 
-    def restamp(self, by: Client, path: str, token: int) -> dict[str, Any]:
-        notes = by.stamp(token, self.lease).as_annotations()
-        return by.must("PATCH", path, {"metadata": {"annotations": notes}}, MERGE)
+    def restamp(self, by: Client, path: str, token: int, kind: str = "configmaps") -> dict[str, Any]:
+        notes = as_metadata(notes_of(by.stamp(token, self.lease), kind))
+        return by.must("PATCH", path, {"metadata": notes}, MERGE)
 
     def acquire(self, by: Client) -> int:
         """Make a pod the holder, as the election does; give the token."""
@@ -177,7 +178,8 @@ class Fenced:
         """Take out of a sentence what is another in each run."""
         for client in (self.old, self.new, self.third):
             text = text.replace(client.uid, f"UID-OF-{client.pod.upper()}")
-        return re.sub(r"(pool|claim|child)-\d+", r"\1", text).replace(self.namespace, "NAMESPACE")
+        text = re.sub(r"(pool|claim|child)-\d+", r"\1", re.sub(r"stamp-[0-9a-f]{16}", "stamp-HASH", text))
+        return text.replace(self.namespace, "NAMESPACE")
 
 
 def crds() -> list[dict[str, Any]]:

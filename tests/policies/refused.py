@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from kopf_ha.core.notes import as_metadata, notes_of, pointer
 from kopf_ha.core.token import Stamp
 from tests.kit.client import APPLY, JSON_PATCH, MERGE, STRATEGIC, Answer, Client
 from tests.policies.fenced import GROUP, Fenced, changed
@@ -154,7 +155,7 @@ class Attempts:
             return path
 
         def notes(by: Client, token: int | None = None) -> dict[str, Any]:
-            return {"data": {"a": "2"}, "metadata": {"annotations": self.own(by, token).as_annotations()}}
+            return {"data": {"a": "2"}, "metadata": as_metadata(notes_of(self.own(by, token), "configmaps"))}
 
         def patch(body: Callable[[Client], Any], content_type: str = MERGE) -> Attempt:
             return lambda by, path, _: by("PATCH", path, body(by), content_type)
@@ -189,12 +190,11 @@ class Attempts:
         own_json = [{"op": "replace", "path": "/data/a", "value": "2"}]
 
         def stamped_json(by: Client) -> Any:
-            many = self.own(by).as_annotations().items()
-            return own_json + [
-                {"op": "replace", "path": "/metadata/annotations/" + k.replace("/", "~1"), "value": v} for k, v in many
-            ]
+            notes = notes_of(self.own(by), "configmaps")
+            return own_json + [{"op": "replace", "path": pointer(note), "value": note.text} for note in notes]
 
-        gone = {"metadata": {"annotations": dict.fromkeys(self.own(self.f.old).as_annotations())}}
+        own = as_metadata(notes_of(self.own(self.f.old), "configmaps"))
+        gone = {"metadata": {section: dict.fromkeys(texts) for section, texts in own.items()}}
         theirs: Callable[[Client], Any] = lambda by: notes(self.clients[OTHER[by.pod]])  # noqa: E731
         many: dict[str, Attempt] = {
             "merge patch, no stamp": patch(lambda _: {"data": {"a": "2"}}),

@@ -169,6 +169,27 @@ def test_names_and_parts() -> None:
     assert "# Merge this into spec.versions[*].schema.openAPIV3Schema" in both
 
 
+def test_a_kind_without_status_fencing_has_the_policies_of_children() -> None:
+    args = ["--group=a.b", "--lease=n/l", "--service-account=n/s", "--only=policies"]
+    for kinds, stamped in (
+        (["--kind=xs:annotations:deciding:map=m"], []),
+        (["--kind=ys"], ["stamped", "stamp", "schema"]),
+    ):
+        many = of_kind("ValidatingAdmissionPolicy", list(yaml.safe_load_all(run(*args, *kinds).output)))
+        names = [p["metadata"]["name"].removeprefix("kopf-ha-s-") for p in many]
+        noted = [] if stamped else ["terminating-xs", "child-xs.a.b", "annotations-xs.a.b"]
+        assert names == [*stamped, *noted, "lease", "lease-kept"]
+    (terminating,) = (
+        p
+        for p in of_kind(
+            "ValidatingAdmissionPolicy", list(yaml.safe_load_all(run(*args, "--kind=xs:annotations:map=m").output))
+        )
+        if "terminating" in p["metadata"]["name"]
+    )
+    (resources, _) = terminating["spec"]["matchConstraints"]["resourceRules"]
+    assert resources["resources"] == ["xs/status", "xs"]
+
+
 def test_exempt_subresources_are_left_out() -> None:
     args = ["--group=a.b", "--kind=xs", "--child=pods:owner=X", "--lease=n/l", "--service-account=n/s"]
     result = run(*args, "--exempt=pods/eviction", "--exempt=xs.a.b/scale", "--only=policies")
@@ -188,7 +209,7 @@ def test_exempt_subresources_are_left_out() -> None:
         (["--lease=leader"], "Lease 'leader' must be written namespace/name"),
         (["--service-account=a/B"], "service account 'a/B' must be written namespace/name"),
         (["--kind=Pools"], "'Pools' is not a kind's plural, as in addresspools"),
-        (["--kind=xs:decides"], "'decides' in kind 'xs:decides' must be cluster, namespaced, deciding, map=FIELD"),
+        (["--kind=xs:decides"], "'decides' in kind 'xs:decides' must be cluster, namespaced, deciding, annotations,"),
         (["--kind=xs:map=a.b"], "'a.b' is not a field of the status of xs"),
         (["--kind=xs", "--kind=xs"], "xs is named twice"),
         (["--child=configmaps:label"], "'label' in child 'configmaps:label' is neither LABEL=VALUE nor owner=KIND"),

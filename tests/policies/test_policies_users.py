@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from devcluster.waiting import until
-from kopf_ha.core.token import ANNOTATION_HOLDER, ANNOTATION_LEASE, ANNOTATION_POD_UID, ANNOTATION_TOKEN
-from tests.kit.client import APPLY, JSON_PATCH, MERGE
+from kopf_ha.core.notes import EARLIER, as_metadata, note_name, notes_of
+from kopf_ha.core.token import Stamp
+from tests.kit.client import APPLY, JSON_PATCH, MERGE, STRATEGIC, Client
 from tests.policies.fenced import GROUP, LABEL, Fenced, changed
 
 
@@ -29,6 +30,11 @@ def child(fenced: Fenced) -> str:
 
 def refused(answer: object, policy: str) -> bool:
     return getattr(answer, "status", 0) == 403 and getattr(answer, "by", "").endswith(f"-{policy}")
+
+
+def notes(stamp: Stamp) -> dict[str, str]:
+    """Give the annotations by which a ConfigMap is stamped."""
+    return as_metadata(notes_of(stamp, "configmaps"))["annotations"]
 
 
 # --- stamped kinds
@@ -165,7 +171,7 @@ def test_a_terminating_claim_gets_nothing(fenced: Fenced) -> None:
 def test_users_edit_children_but_not_their_stamps(fenced: Fenced, child: str) -> None:
     edits = {"data": {"a": "9"}, "metadata": {"labels": None, "annotations": {"mine": "too"}}}
     fenced.admin.must("PATCH", child, edits, MERGE)
-    for name, value in fenced.third.stamp(9, fenced.lease).as_annotations().items():
+    for name, value in notes(fenced.third.stamp(9, fenced.lease)).items():
         if value != fenced.read(child)["metadata"]["annotations"][name]:
             for new in (value, None):
                 answer = fenced.admin("PATCH", child, {"metadata": {"annotations": {name: new}}}, MERGE)
@@ -182,30 +188,64 @@ def test_nobody_else_makes_a_stamped_child(fenced: Fenced) -> None:
     """A forged one of the next child's name would be taken for a newer leader's."""
     forged = fenced.child_body("forged", fenced.new.stamp(2_000_000_000, fenced.lease))
     assert refused(fenced.admin("POST", fenced.children, forged), "annotations-configmaps")
-    other = fenced.child_body("other", fenced.new.stamp(1, "some/where-else"))
-    fenced.admin.must("POST", fenced.children, other)  # another operator's is no matter of ours
-    answer = fenced.new("PATCH", f"{fenced.children}/other", {"data": {"b": "c"}}, MERGE)
-    assert refused(answer, "child-configmaps")
-    assert "fenced by Lease some/where-else (token 1 of " in answer.message
+    for form in (list(EARLIER), [note_name(fenced.lease, "configmaps")]):
+        kept = {name: text for name, text in forged["metadata"]["annotations"].items() if name in form}
+        body = forged | {"metadata": forged["metadata"] | {"annotations": kept}}
+        assert refused(fenced.admin("POST", fenced.children, body), "annotations-configmaps"), form
+
+
+def test_another_operator_s_stamp_is_no_matter_of_ours(fenced: Fenced) -> None:
+    """Two operators write one ConfigMap, each with a stamp that counts by its own Lease."""
+    path, theirs = f"{fenced.children}/other", fenced.new.stamp(90, "some/where-else")
+    fenced.admin.must("POST", fenced.children, fenced.child_body("other", theirs))
+    mine = as_metadata(notes_of(fenced.new.stamp(8, fenced.lease), "configmaps", tuple(notes_of(theirs, "configmaps"))))
+    assert set(mine["annotations"]).isdisjoint(notes(theirs))
+    fenced.new.must("PATCH", path, {"data": {"b": "c"}, "metadata": mine}, MERGE)
+    fenced.admin.must(
+        "PATCH", path, {"metadata": {"annotations": notes(fenced.new.stamp(91, "some/where-else"))}}, MERGE
+    )
+    for name in mine["annotations"]:
+        assert refused(
+            fenced.admin("PATCH", path, {"metadata": {"annotations": {name: None}}}, MERGE), "annotations-configmaps"
+        )
+    late = as_metadata(notes_of(fenced.old.stamp(7, fenced.lease), "configmaps", tuple(notes_of(theirs, "configmaps"))))
+    assert refused(fenced.old("PATCH", path, {"data": {"b": "d"}, "metadata": late}, MERGE), "child-configmaps")
+
+
+@pytest.mark.parametrize("token", [6, 8])
+def test_the_stamp_of_an_earlier_release_counts(fenced: Fenced, token: int) -> None:
+    """Whichever of both forms has the higher token, as after a downgrade."""
+    name = f"earlier-{token}"
+    body = fenced.child_body(name, fenced.new.stamp(5, fenced.lease))
+    newer = notes(fenced.new.stamp(token, fenced.lease))
+    body["metadata"]["annotations"] |= {k: v for k, v in newer.items() if k in EARLIER}
+    fenced.new.must("POST", fenced.children, body)
+    own = {"metadata": {"annotations": notes(fenced.old.stamp(7, fenced.lease))}}
+    answer = fenced.old("PATCH", f"{fenced.children}/{name}", own, MERGE)
+    assert answer.ok if token < 7 else refused(answer, "child-configmaps"), answer.message
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    "text",
     [
-        (ANNOTATION_TOKEN, "2000000001"),
-        (ANNOTATION_TOKEN, "008"),
-        (ANNOTATION_TOKEN, "many"),
-        (ANNOTATION_TOKEN, None),
-        (ANNOTATION_HOLDER, None),
-        (ANNOTATION_LEASE, None),
-        (ANNOTATION_LEASE, "else/where"),
-        (ANNOTATION_POD_UID, None),
+        None,
+        "",
+        "many",
+        "8",
+        "2000000001 {lease} {uid} me",
+        "008 {lease} {uid} me",
+        "8 else/where {uid} me",
+        "8 {lease} {uid} ",
+        "8 {lease}  {uid}",
     ],
 )
-def test_a_child_carries_a_whole_stamp(fenced: Fenced, child: str, name: str, value: str | None) -> None:
+def test_a_child_carries_a_whole_stamp(fenced: Fenced, child: str, text: str | None) -> None:
+    value = text and text.format(lease=fenced.lease, uid=fenced.new.uid)
+    name = note_name(fenced.lease, "configmaps")
     answer = fenced.new("PATCH", child, {"metadata": {"annotations": {name: value}}}, MERGE)
     assert refused(answer, "child-configmaps"), answer.message
-    assert name == ANNOTATION_POD_UID or "must carry its writer's fencing stamp in annotations" in answer.message
+    other_pod = text is not None and "  " in text
+    assert other_pod or "must carry its writer's fencing stamp in the annotation" in answer.message
 
 
 def test_subresources_of_children(fenced: Fenced) -> None:
@@ -213,10 +253,10 @@ def test_subresources_of_children(fenced: Fenced) -> None:
     labels = {"app": "x"}
     template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "x", "image": "x"}]}}
     spec = {"replicas": 0, "selector": {"matchLabels": labels}, "template": template}
-    notes = fenced.old.stamp(7, fenced.lease).as_annotations()
-    fenced.old.must("POST", where, {"metadata": {"name": "x", "annotations": notes}, "spec": spec})
+    mine = as_metadata(notes_of(fenced.old.stamp(7, fenced.lease), "deployments.apps"))
+    fenced.old.must("POST", where, {"metadata": {"name": "x"} | mine, "spec": spec})
     path = f"{where}/x"
-    fenced.restamp(fenced.new, path, 8)
+    fenced.restamp(fenced.new, path, 8, "deployments.apps")
     status: dict[str, Any] = {"status": {"conditions": []}}
     assert refused(fenced.old("PATCH", f"{path}/status", status, MERGE), "child-deployments.apps")
     fenced.new.must("PATCH", f"{path}/status", status, MERGE)
@@ -232,21 +272,70 @@ def test_subresources_of_children(fenced: Fenced) -> None:
     until("the Deployment's controller to have handled it", rolled_out)
 
 
+def test_a_rollback_works_and_puts_no_stamp_back(fenced: Fenced) -> None:
+    """`kubectl rollout undo` replaces a Deployment's annotations. Its controller copies them to ReplicaSets."""
+    where = f"/apis/apps/v1/namespaces/{fenced.namespace}/deployments"
+    labels, path = {"app": "rolls"}, f"{where}/rolls"
+    note = note_name(fenced.lease, "deployments.apps")
+
+    def template(image: str) -> dict[str, Any]:
+        return {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "x", "image": image}]}}
+
+    def stamp(by: Client, token: int) -> dict[str, Any]:
+        return as_metadata(notes_of(by.stamp(token, fenced.lease), "deployments.apps"))
+
+    def handled(revision: str) -> None:
+        def rolled_out() -> bool:
+            found = fenced.read(path)
+            notes = found["metadata"].get("annotations") or {}
+            return bool(notes.get("deployment.kubernetes.io/revision") == revision)
+
+        until(f"the Deployment's controller to make revision {revision}", rolled_out)
+
+    # What an earlier release put into annotations is copied, and comes back.
+    earlier = {k: v for k, v in notes(fenced.old.stamp(7, fenced.lease)).items() if k in EARLIER}
+    mine = stamp(fenced.old, 7) | {"annotations": earlier | {"a": "1"}}
+    spec = {"replicas": 0, "selector": {"matchLabels": labels}, "template": template("one")}
+    fenced.old.must("POST", where, {"metadata": {"name": "rolls"} | mine, "spec": spec})
+    handled("1")
+    newer = {k: v for k, v in notes(fenced.new.stamp(8, fenced.lease)).items() if k in EARLIER}
+    again = stamp(fenced.new, 8) | {"annotations": newer | {"a": "2"}}
+    fenced.new.must("PATCH", path, {"metadata": again, "spec": {"template": template("two")}}, STRATEGIC)
+    handled("2")
+    fenced.cluster.kubectl("rollout", "undo", "deployment/rolls", "-n", fenced.namespace)
+    handled("3")
+    now = fenced.read(path)["metadata"]
+    assert (now["annotations"]["a"], now["annotations"][EARLIER[0]]) == ("1", "7"), "it was put back"
+    assert now["labels"][note] == stamp(fenced.new, 8)["labels"][note], "I1"
+    sets = fenced.admin.must("GET", where.replace("deployments", "replicasets"))["items"]
+    of_it = [s["metadata"] for s in sets if s["metadata"]["name"].startswith("rolls-")]
+    assert len(of_it) == 2
+    assert all(note not in {**s["labels"], **s["annotations"]} for s in of_it)
+    # The stale leader finds its own old annotations, and is refused all the same (I3).
+    late = {"metadata": stamp(fenced.old, 7), "spec": {"replicas": 1}}
+    assert refused(fenced.old("PATCH", path, late, MERGE), "child-deployments.apps")
+    fenced.new.must("PATCH", path, {"metadata": stamp(fenced.new, 8), "spec": {"paused": True}}, MERGE)
+    # A user may put back what is lower, but neither raise it nor touch the label.
+    higher = {"annotations": {**newer, EARLIER[0]: "9"}}
+    for metadata in (higher, {"labels": {note: None}}, {"labels": {note: "9.u.0123456789ab"}}):
+        assert refused(fenced.admin("PATCH", path, {"metadata": metadata}, MERGE), "annotations-deployments.apps")
+
+
 def test_what_a_user_makes_in_a_child_s_place_stays_the_user_s(fenced: Fenced) -> None:
     """Nothing of it is the operator's: neither the look of a child nor its stamp. The refusal is no token's (I10)."""
     path = f"{fenced.children}/in-place"
     made = fenced.admin.must("POST", fenced.children, {"metadata": {"name": "in-place"}, "data": {"b": "c"}})
-    notes = {"annotations": fenced.new.stamp(8, fenced.lease).as_annotations()}
+    mine = {"annotations": notes(fenced.new.stamp(8, fenced.lease))}
     delete = {"preconditions": {"resourceVersion": made["metadata"]["resourceVersion"]}}
     for answer in (
-        fenced.new("PATCH", path, {"metadata": notes}, MERGE),
-        fenced.new("PATCH", path, {"metadata": notes | {"labels": dict([LABEL])}}, MERGE),
-        fenced.new("PUT", path, made | {"metadata": made["metadata"] | notes}),
+        fenced.new("PATCH", path, {"metadata": mine}, MERGE),
+        fenced.new("PATCH", path, {"metadata": mine | {"labels": dict([LABEL])}}, MERGE),
+        fenced.new("PUT", path, made | {"metadata": made["metadata"] | mine}),
         fenced.new("DELETE", path, delete),
     ):
         assert refused(answer, "child-configmaps"), answer.message
     said = "fencing: the operator changes and deletes only its own configmaps, those with label"
-    assert f"denied request: {said}" in fenced.new("PATCH", path, {"metadata": notes}, MERGE).message
+    assert f"denied request: {said}" in fenced.new("PATCH", path, {"metadata": mine}, MERGE).message
     assert fenced.read(path) == made
 
 
@@ -257,7 +346,7 @@ def test_others_config_maps_are_out_of_reach(fenced: Fenced) -> None:
     assert items
     for found in items:
         path, stamp = f"{maps}/{found['metadata']['name']}", fenced.new.stamp(8, fenced.lease)
-        answer = fenced.new("PATCH", path, {"metadata": {"annotations": stamp.as_annotations()}}, MERGE)
+        answer = fenced.new("PATCH", path, {"metadata": {"annotations": notes(stamp)}}, MERGE)
         assert refused(answer, "child-configmaps"), answer.message
         delete = {"preconditions": {"resourceVersion": found["metadata"]["resourceVersion"]}}
         answer = fenced.new("DELETE", path, delete)

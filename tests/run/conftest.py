@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import kopf
 import pytest
@@ -17,6 +18,8 @@ from pykube.http import KubernetesHTTPAdapter
 from devcluster import Cluster
 from devcluster.waiting import until
 from kopf_ha import adapters
+from kopf_ha.adapters import refused_before
+from kopf_ha.run.journal import Journal
 from kopf_ha.settings import Settings
 from tests.kit.world import apply_kinds
 from tests.run.support import GROUP, LONG, MERGE, Marks, Policy, Replica, Running, World, crd
@@ -46,6 +49,23 @@ def world(
     adapters.install()
     yield here
     here.clear("roots", "things")
+
+
+@pytest.fixture
+def fenced_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clients, fenced while no operator runs."""
+    monkeypatch.setattr(rest.RESTClientObject, "__init__", rest.RESTClientObject.__init__)
+    monkeypatch.setattr(rest.RESTClientObject, "request", rest.RESTClientObject.request)
+    monkeypatch.setattr(KubernetesHTTPAdapter, "_do_send", KubernetesHTTPAdapter._do_send)
+    adapters.install()
+    refused_before()
+
+
+@pytest.fixture
+def journal(monkeypatch: pytest.MonkeyPatch) -> Journal:
+    """It posts no events, and keeps what they would be."""
+    monkeypatch.setattr("kopf_ha.run.journal.Events", MagicMock())
+    return Journal(Settings(pod_name="pod", pod_uid="uid", lease_namespace="ns"), MagicMock())
 
 
 @pytest.fixture

@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import kopf
 
@@ -21,6 +23,9 @@ from kopf_ha.election import Elector
 from kopf_ha.run.build import build
 from kopf_ha.run.credentials import make_client
 from kopf_ha.run.entry import options_for
+from kopf_ha.run.inbox import Inbox
+from kopf_ha.run.journal import Journal
+from kopf_ha.run.runner import Runner
 from kopf_ha.settings import Settings
 from testbed import replica as testbed
 from testbed.ports import free_port as free_port
@@ -120,6 +125,15 @@ class Running:
     def stop(self) -> int | BaseException | None:
         self.runner.quit("the test is over")
         return self.wait()
+
+
+def make_runner(journal: Journal, **given: Any) -> Runner:
+    """A runner without threads; its parts are stand-ins."""
+    inbox: Inbox = queue.SimpleQueue()
+    some: dict[str, Any] = dict.fromkeys(
+        ("elector", "fence", "enforcement", "make_term", "pods", "run_lock", "everywhere"), MagicMock()
+    )
+    return Runner(settings=Settings(**given), inbox=inbox, journal=journal, **some)
 
 
 class Rival:

@@ -188,7 +188,7 @@ def test_lost_floor_of_another_kind(run: Run, world: World, marks: Marks, caplog
     [
         (f"nothings.{GROUP}", f"deciding kind nothings.{GROUP} is not installed in the cluster; apply its CRD first"),
         ("pools.nowhere.test", "deciding kind pools.nowhere.test is not installed in the cluster"),
-        (f"bares.{GROUP}", f"deciding kind bares.{GROUP} has no status.fencing in its schema; add it"),
+        (f"bares.{GROUP}", f"deciding kind bares.{GROUP} has no status.fencing, so its objects' stamps are"),
     ],
 )
 def test_deciding_kind_that_cannot_be(

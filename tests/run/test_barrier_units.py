@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from kopf_ha.core.asked import ONLY_NOTE
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
+from kopf_ha.core.notes import as_metadata, notes_of
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Response
-from kopf_ha.errors import ConfigurationError, ForeignStamp, StaleLeader, Unfenced, Unreached
-from kopf_ha.run import barrier
+from kopf_ha.errors import ConfigurationError, FloorLost, ForeignStamp, StaleLeader, Unfenced, Unreached
 from kopf_ha.run.aside import DELAYS, delays, try_again
 from kopf_ha.run.barrier import PAUSES, raise_barrier
 from kopf_ha.run.deciding import DecidingObject, stamp_one
@@ -38,6 +39,8 @@ class Api:
     def __init__(self, **answers: Any) -> None:
         self.answers = {name: list(a) if isinstance(a, list) else [a] for name, a in answers.items()}
         self.status: dict[str, Any] = {}
+        self.notes: dict[str, Any] = {}
+        self.sent: list[tuple[str, Any]] = []
         self.stamps: list[str] = []
         self.reads: list[str] = []
         self.away = False
@@ -48,9 +51,10 @@ class Api:
 
     def body(self, name: str) -> Any:
         made = {"metadata": {"name": name, "namespace": "ns", "uid": f"uid-{name}", "resourceVersion": "1"}}
+        made["metadata"] |= self.notes.get(name, {})
         return made | ({"status": self.status[name]} if name in self.status else {})
 
-    def request(self, method: str, path: str, *_: Any, **__: Any) -> Response:
+    def request(self, method: str, path: str, body: Any = None, *_: Any, **__: Any) -> Response:
         name = path.removesuffix("/status").rpartition("/")[2]
         if method == "GET":
             if self.away:
@@ -59,6 +63,7 @@ class Api:
             return Response(200, json.dumps(self.body(name) if name in self.answers else {}).encode())
         with self._lock:
             self.stamps.append(name)
+            self.sent.append((path, body))
             turns = self.answers[name]
             answer = turns.pop(0) if len(turns) > 1 else turns[0]
         if isinstance(answer, Exception):
@@ -67,8 +72,7 @@ class Api:
 
 
 @pytest.fixture
-def fence(monkeypatch: pytest.MonkeyPatch) -> Fence:
-    monkeypatch.setattr(barrier, "find_kind", lambda api, kind: KIND)
+def fence() -> Fence:
     return Fence("ns/op", deciding=[NAME])
 
 
@@ -77,10 +81,10 @@ def grant() -> Grant:
     return Grant(Stamp(7, "me", "ns/op", "uid"), 1000.0)
 
 
-def raised(api: Any, fence: Fence, grant: Grant) -> tuple[int, dict[str, str], list[float]]:
+def raised(api: Any, fence: Fence, grant: Grant, kind: ServedKind = KIND) -> tuple[int, dict[str, str], list[float]]:
     """How many were stamped, what is set aside and why, and the pauses that it took."""
     pauses: list[float] = []
-    up = raise_barrier(api, fence, grant, pauses.append)
+    up = raise_barrier(api, fence, grant, [kind], pauses.append)
     assert grant.set_aside == {one.uid for one in up.aside}
     return up.stamped, {one.name: one.trouble for one in up.aside}, pauses
 
@@ -131,7 +135,7 @@ def test_without_a_way_to_the_api_server_another_replica_may_do_better(fence: Fe
     api = Api(a=NO_ANSWER, b=NO_ANSWER)
     api.away = True
     with pytest.raises(Unreached, match="no answer"):
-        raise_barrier(api, fence, grant, lambda _: None)  # type: ignore[arg-type]
+        raise_barrier(api, fence, grant, [KIND], lambda _: None)  # type: ignore[arg-type]
 
 
 def test_what_another_lease_stamped_is_refused_once(fence: Fence, grant: Grant) -> None:
@@ -143,24 +147,49 @@ def test_what_another_lease_stamped_is_refused_once(fence: Fence, grant: Grant) 
     # Somebody mended it: it is stamped again.
     api.answers["a"], api.status["a"] = [OK], {}
     aside = DecidingObject(KIND, "ns", "a", "uid-a", str(FOREIGN), refused=True)
-    assert stamp_one(api, fence, aside) is None  # type: ignore[arg-type]
+    assert stamp_one(api, fence, aside, grant.stamp) is None  # type: ignore[arg-type]
 
 
-def test_a_kind_without_a_stamp_is_no_deciding_kind(
-    fence: Fence, grant: Grant, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(barrier, "find_kind", lambda api, kind: ServedKind(GROUP, "v1", "roots", namespaced=True))
+def test_a_kind_that_turns_out_to_have_no_stamp_is_no_deciding_kind(fence: Fence, grant: Grant) -> None:
+    """Its definition could not be read, so nobody looked for a policy that protects its annotations."""
     fence.known.schemas[GROUP, "v1", "roots"] = False
+    unknown = ServedKind(GROUP, "v1", "roots", namespaced=True)
     for answer in (200, Unfenced("no resourceVersion")):
         with pytest.raises(ConfigurationError, match=r"has no status\.fencing"):
-            raise_barrier(Api(a=answer), fence, grant)  # type: ignore[arg-type]
+            raise_barrier(Api(a=answer), fence, grant, [unknown])  # type: ignore[arg-type]
+
+
+NOTED = ServedKind(GROUP, "v1", "roots", namespaced=True, stamped=False)
+
+
+def test_a_kind_without_status_fencing_is_stamped_in_its_metadata(fence: Fence, grant: Grant) -> None:
+    api = Api(a=OK, b=OK)
+    assert raised(api, fence, grant, NOTED) == (2, {}, [])
+    paths = {(path.rpartition("/")[2], str(body)) for path, body in api.sent}
+    assert paths == {("a", str(ONLY_NOTE)), ("b", str(ONLY_NOTE))}
+    target = NOTED.any
+    assert fence.known.schemas == {target.kind_version: False}
+    assert fence.known.objects.get((target.kind, "ns", "a")) is not None, "so that the fence need not read it"
+
+
+@pytest.mark.parametrize(("lease", "lost"), [("ns/op", True), ("ns/other", False)])
+def test_a_later_token_in_metadata_means_a_lost_floor(fence: Fence, grant: Grant, lease: str, lost: bool) -> None:
+    """Only the operator can have written it: such a kind decides only where a policy protects it."""
+    api = Api(a=OK)
+    api.notes["a"] = as_metadata(notes_of(Stamp(9, "them", lease, "u"), NAME))
+    if lost:
+        with pytest.raises(FloorLost) as told:
+            raised(api, fence, grant, NOTED)
+        assert told.value.floor == 9
+    else:
+        assert raised(api, fence, grant, NOTED) == (1, {}, [])
 
 
 def test_one_refusal_for_the_token_s_sake_ends_the_barrier(fence: Fence, grant: Grant) -> None:
     """The others are not refused one by one, each with its lines in the log."""
     api = Api(**{f"x{n}": StaleLeader("newer") for n in range(500)})
     with pytest.raises(StaleLeader):
-        raise_barrier(api, fence, grant)  # type: ignore[arg-type]
+        raise_barrier(api, fence, grant, [KIND])  # type: ignore[arg-type]
     assert len(api.stamps) < 400
 
 

@@ -21,6 +21,7 @@ class SelfTest:
     def __init__(self) -> None:
         self.clean = False
         self.unfit: dict[str, str] = {}
+        self.protected: frozenset[str] = frozenset()
         self.answer: list[str] | Exception = []
         self.asked: list[dict[str, Any]] = []
 
@@ -54,6 +55,16 @@ def world() -> World:
 
 def grant(token: int = 7) -> Grant:
     return Grant(Stamp(token, "me", "ns/op", "uid"), deadline=1e9)
+
+
+@pytest.mark.parametrize("protected", [(), ("as.t.dev",), ("as.t.dev", "bs.t.dev")])
+def test_stamps_in_metadata_decide_only_where_a_policy_protects_them(world: World, protected: tuple[str, ...]) -> None:
+    """I4: whoever may edit such an object could take its stamp away."""
+    world.selftest.protected = frozenset(protected)
+    world.enforcement.require(["as.t.dev"] if protected else [])
+    if len(protected) < 2:
+        with pytest.raises(ConfigurationError, match=r"kind .*bs\.t\.dev has no status\.fencing.*:annotations"):
+            world.enforcement.require(["as.t.dev", "bs.t.dev"])
 
 
 def test_the_api_server_is_asked_again_after_any_exception(world: World) -> None:

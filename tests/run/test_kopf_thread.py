@@ -12,6 +12,7 @@ import kopf
 import pytest
 
 from devcluster.waiting import until
+from kopf_ha import _kopf
 from kopf_ha._kopf import new_registry
 from kopf_ha.adapters.kopf_client import fence_middleware
 from kopf_ha.run.kopf_thread import KopfOptions, KopfThread
@@ -150,3 +151,74 @@ def test_kopf_is_fenced(api: KopfApi) -> None:
     seen.thread.stop()
     assert seen.thread.join(LONG)
     assert fence_middleware in sessions[0]._middlewares
+
+
+def test_a_token_that_stays_unknown_ends_it_after_longer_and_longer_pauses(
+    api: KopfApi, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The account is deleted, and each login gives the same token again. Kopf alone would log in without a pause."""
+    monkeypatch.setattr(_kopf, "PAUSES", (0, 0.01, 0.02, 0.04))
+    logins: list[int] = []
+
+    def login(**_: Any) -> kopf.ConnectionInfo:
+        logins.append(1)
+        return kopf.ConnectionInfo(server=api.url, token="deleted")
+
+    api.unknown = lambda token: True
+    seen = Seen(options(api, login))
+    seen.thread.start()
+    assert seen.thread.join(LONG)
+    assert [r.args for r in caplog.records if "does not know the credentials" in r.msg] == [(0.01,), (0.02,), (0.04,)]
+    assert len(logins) == 5  # the first, one after each pause, and the one that was not taken
+    assert "Ran out of valid credentials" in str(seen.overs)
+
+
+def test_a_token_that_is_unknown_for_a_moment_is_tried_again(api: KopfApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each passing 401 would end a term otherwise."""
+    monkeypatch.setattr(_kopf, "PAUSES", (0, 0.01, 0.01, 0.01))
+    logins: list[int] = []
+
+    def login(**_: Any) -> kopf.ConnectionInfo:
+        logins.append(1)
+        return kopf.ConnectionInfo(server=api.url, token="mine")
+
+    api.unknown = lambda token: LIST in api.asked and len(logins) < 4
+    seen = Seen(options(api, login))
+    seen.thread.start()
+    until("Kopf to watch", lambda: api._watches, LONG)
+    assert len(logins) == 4
+    seen.thread.stop()
+    assert seen.thread.join(LONG)
+    assert seen.overs == [None]
+
+
+def test_it_stops_while_it_waits_to_log_in_again(
+    api: KopfApi, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_kopf, "PAUSES", (3600,) * 1000)
+    api.unknown = lambda token: LIST in api.asked
+    logins: list[int] = []
+
+    def login(**_: Any) -> kopf.ConnectionInfo:
+        logins.append(1)
+        return kopf.ConnectionInfo(server=api.url, token="deleted")
+
+    seen = Seen(options(api, login))
+    seen.thread.start()
+    until("the pause", lambda: "waiting 3600 s" in caplog.text, LONG)
+    seen.thread.stop()
+    assert seen.thread.join(LONG)
+    assert seen.overs == [None]
+    assert len(logins) == 2
+
+
+def test_a_token_that_expired_is_replaced_by_the_one_of_the_next_login(api: KopfApi) -> None:
+    tokens = iter(["expired", "fresh"])
+    api.unknown = lambda token: token == "expired"
+    seen = Seen(options(api, lambda **_: kopf.ConnectionInfo(server=api.url, token=next(tokens))))
+    seen.thread.start()
+    until("Kopf to list", lambda: LIST in api.asked, LONG)
+    seen.thread.stop()
+    assert seen.thread.join(LONG)
+    assert seen.overs == [None]
+    assert api.tokens[-1] == "fresh"

@@ -211,7 +211,7 @@ def test_a_term_that_was_lost_says_why_in_one_line(replica: Start, world: World)
 def test_configuration_errors_are_json_too(replica: Start, world: World) -> None:
     one = replica("", "op.py", "--log-format=json", env={"KUBECONFIG": "/nowhere"})
     assert one.wait() == 1
-    (line,) = [json.loads(text) for text in one.log.splitlines()]
+    *_, line = [json.loads(text) for text in one.log.splitlines()]
     assert "no credentials for a cluster" in line["message"]
 
 

@@ -114,7 +114,7 @@ def seen(logger, **_):
 # Clients at the top level, a fake of one that is not covered, and a login of each sort.
 TOP_LEVEL = """
 import sys, types, ssl, aiohttp, os
-sys.modules["lightkube"] = types.ModuleType("lightkube")
+sys.modules["avionix"] = types.ModuleType("avionix")
 import kubernetes, pykube
 kubernetes.config.load_kube_config(config_file=os.environ["KUBECONFIG"])
 CUSTOM = kubernetes.client.CustomObjectsApi()
@@ -157,7 +157,7 @@ def check_login(replica: Start, world: World, login: str, *args: str) -> None:
     assert world.stamp_of("things", "a")["token"] == 1, "all of them passed the fence"
     assert "OWN LOGIN" in one.log
     assert "login_via" not in one.log
-    assert "client lightkube is imported but not fenced" in one.log
+    assert "avionix (runs helm) is imported and not fenced" in one.log
     one.signal(signal.SIGTERM)
     assert one.wait() == 0
     for client in ("kopf", "kubernetes", "pykube"):
@@ -208,5 +208,5 @@ kubernetes.client.CustomObjectsApi().patch_namespaced_custom_object(
     GROUP, "v1", {world.namespace!r}, "things", "a", {{"spec": {{"early": 1}}}})
 """)
     assert one.wait() == 1
-    assert "NoTerm: a write while no operator runs: move it from the module's top level into a handler" in one.log
+    assert "NoTerm: a write while no operator runs: move it from the module's top level" in one.log
     assert world.get("things", "a")["spec"] == {}

@@ -12,8 +12,9 @@ import pytest
 
 import kopf_ha
 from devcluster.waiting import until
+from kopf_ha.core.notes import ANNOTATION_TOKEN, as_metadata, notes_of
 from kopf_ha.core.refusal import RULE_MESSAGE, about_tokens
-from kopf_ha.core.token import ANNOTATION_TOKEN, Stamp
+from kopf_ha.core.token import Stamp
 from kopf_ha.errors import Denied, TermEnded, Unfenced
 from tests.run.support import GROUP, LONG, Marks, Policy, Running, World, caught, registry
 
@@ -155,7 +156,8 @@ def test_annotations_of_a_child_end_no_term(run: Run, world: World, marks: Marks
         marks.put(name, caught(lambda: core.patch_namespaced_config_map(name, world.namespace, {"data": {"a": "1"}})))
         marks.put("term", kopf_ha.current_term())
 
-    notes = Stamp(7, "tenant", f"{world.namespace}/op", "x").as_annotations() | {ANNOTATION_TOKEN: token}
+    forged = notes_of(Stamp(7, "tenant", f"{world.namespace}/op", "x"), "configmaps")
+    notes = as_metadata(forged)["annotations"] | {ANNOTATION_TOKEN: token}
     world.ask("POST", path, {"metadata": {"name": "bad", "annotations": notes}})
     world.ask("POST", path, {"metadata": {"name": "good"}})
     world.create("Thing", "bad")

@@ -13,11 +13,11 @@ from kopf_ha.core.grant import Grant
 from kopf_ha.core.wire import APPLY, JSON_PATCH, MERGE_PATCH, Request, Response
 from kopf_ha.errors import Refused, StaleLeader
 from kopf_ha.run.report import log_refusal
-from tests.core.fake_api import MINE, denied, invalid, status
+from tests.core.fake_api import MINE, as_note, denied, invalid, status
 
 PATH = "/api/v1/namespaces/a/secrets/x"
 SECRET = "c2VjcmV0"  # what nobody may read in a log
-ANNOTATED = MINE.as_annotations()
+ANNOTATED = as_note(MINE, "secrets")
 NOTES = {"metadata": {"resourceVersion": "100", "annotations": ANNOTATED}, "data": {"password": SECRET}}
 STATUS = {"metadata": {"resourceVersion": "100"}, "status": {"fencing": MINE.as_status(), "password": SECRET}}
 TEST = {"op": "test", "path": "/metadata/resourceVersion", "value": "100"}

@@ -16,8 +16,8 @@ from kopf_ha.adapters import Outcome
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.token import Stamp
-from kopf_ha.core.wire import Request
-from kopf_ha.errors import ConfigurationError, FloorLost, GateClosed, NoTerm, StaleLeader
+from kopf_ha.core.wire import Request, Response
+from kopf_ha.errors import ConfigurationError, Denied, FloorLost, GateClosed, NoTerm, StaleLeader
 from kopf_ha.run.build import build
 from kopf_ha.run.ending import EXIT_LOST, EXIT_STUCK
 from kopf_ha.run.entry import options_for
@@ -25,6 +25,7 @@ from kopf_ha.run.inbox import Ended, Inbox, Quit, Started, Stopped
 from kopf_ha.run.journal import Journal
 from kopf_ha.run.runner import Runner
 from kopf_ha.run.term import Term
+from kopf_ha.run.unknown import PATIENCE
 from kopf_ha.settings import Settings
 
 
@@ -326,3 +327,88 @@ def test_what_runs_beside_the_terms_ends_with_the_runner(make: Any, monkeypatch:
             assert told(runner)[-1] == ("stop",)
         for part in (runner.pods, runner.run_lock, runner.everywhere, runner.enforcement):
             part.stop.assert_called()
+
+
+# --- credentials that the API server does not know
+
+
+def answered(runner: Runner, one: Grant | None, status: int, client: str = "pykube", refused: Any = None) -> None:
+    runner.on_outcome(Outcome(client, Request("PATCH", "/x"), one, refused, status))
+
+
+@pytest.fixture
+def leads(make: Any) -> tuple[Runner, Grant]:
+    runner, one = make(), grant(7)
+    runner.step(Started(one))
+    return runner, one
+
+
+def test_a_term_in_which_nothing_can_be_written_ends(leads: tuple[Runner, Grant], now: list[float]) -> None:
+    runner, one = leads
+    answered(runner, one, 200)
+    now[0] += 3600
+    for _ in range(3):
+        answered(runner, one, 401)
+        assert told(runner) == []
+        now[0] += PATIENCE / 3
+    now[0] += 1
+    answered(runner, one, 401)
+    [(name, cause, given)] = told(runner)
+    assert (name, given) == ("step_down", one)
+    assert "answered 401 to every write by pykube for 61 s" in cause
+    assert "expired token" in cause
+
+
+def test_one_that_is_known_again_goes_on(
+    leads: tuple[Runner, Grant], now: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    runner, one = leads
+    for status in (200, 404, 500):
+        answered(runner, one, 401)
+        now[0] += PATIENCE + 1
+        answered(runner, one, status)
+        answered(runner, one, 401)
+    assert told(runner) == []
+    assert "401" not in caplog.text
+
+
+def test_one_in_which_another_client_can_write_goes_on_and_says_which_cannot(
+    leads: tuple[Runner, Grant], now: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    runner, one = leads
+    for _ in range(3):
+        answered(runner, one, 401)
+        now[0] += PATIENCE
+        answered(runner, one, 200, "kopf")
+    answered(runner, one, 401)
+    assert told(runner) == []
+    said = [r.getMessage() for r in caplog.records if "401" in r.getMessage()]
+    assert len(said) == 1
+    assert "every write by pykube" in said[0]
+
+
+def test_what_got_no_answer_or_belongs_to_no_term_says_nothing(leads: tuple[Runner, Grant], now: list[float]) -> None:
+    runner, one = leads
+    answered(runner, one, 401)
+    now[0] += PATIENCE + 1
+    answered(runner, None, 401)
+    answered(runner, None, 200)
+    refusal(runner, one, NoTerm("x"))
+    assert told(runner) == []
+    denied = Denied("x")
+    denied.answer = Response(403)
+    answered(runner, one, 0, refused=denied)
+    answered(runner, one, 401)
+    assert told(runner) == [], "the API server knew who it was"
+
+
+def test_each_term_counts_anew(leads: tuple[Runner, Grant], now: list[float]) -> None:
+    runner, one = leads
+    answered(runner, one, 401)
+    now[0] += PATIENCE + 1
+    lose(runner, one)
+    two = grant(8)
+    runner.step(Started(two))
+    told(runner).clear()
+    answered(runner, two, 401)
+    assert told(runner) == []

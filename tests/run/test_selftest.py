@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -122,9 +123,56 @@ def test_nothing_else_is_taken_for_its_refusal(ask: Any, answer: Response) -> No
 
 
 def test_a_description_of_another_version_counts_as_none(ask: Any) -> None:
-    later = DESCRIPTION.as_json().replace('"format":1', '"format":2')
+    later = DESCRIPTION.as_json().replace('"format":2', '"format":3')
     (found,) = ask({f"{QUESTION}describe": denied("kopf-ha-s-lease", f"fencing: described by {later}")})
     assert found.startswith("the policies of Lease n/l do not answer")
+
+
+NOTED = Description(
+    group="a.b", kinds=(Kind("ys", deciding=True, annotations=True),), lease="n/l", service_account="n/s"
+)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("lacking", [None, "child", "annotations"])
+def test_which_kinds_have_protected_stamps_in_their_metadata(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, lacking: str | None, whole: bool
+) -> None:
+    described = denied("kopf-ha-s-lease", f"fencing: described by {NOTED.as_json()}")
+    answers = {f"{QUESTION}describe": described}
+    if lacking:
+        (rule, *_) = next(p.rules for p in all_policies(NOTED) if p.name == f"kopf-ha-s-{lacking}-ys.a.b")
+        answers[rule.asked(f"kopf-ha-s-{lacking}-ys.a.b")] = Response(200, b"{}")
+    monkeypatch.setattr("kopf_ha.run.selftest._Asking", lambda *_: FakeApi(answers))
+    monkeypatch.setattr(KindTest, "missing", lambda *_: ([], []))
+    test = SelfTest(FakeApi({}), settings.changed(deciding=("ys.a.b",)))
+    found = test.ask(7, whole=whole)
+    assert test.protected == (frozenset() if lacking else {"ys.a.b"})
+    assert len(found) == (1 if lacking else 0), found
+    assert test.unfit == {}, "it has no status.fencing to lose"
+    answers[f"{QUESTION}describe"] = status(429, "slow down")
+    with pytest.raises(ApiRefused):
+        test.ask(7, whole=whole)
+    assert test.protected == frozenset(), "an old answer is none"
+
+
+def test_a_child_that_is_seen_to_be_stamped_is_asked_about_as_stamped_kinds_are(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    """A version of it may lose the stamp."""
+    described = replace(DESCRIPTION, children=(Child("zs", "other.dev"), Child("pods")))
+    answers = {f"{QUESTION}describe": denied("kopf-ha-s-lease", f"fencing: described by {described.as_json()}")}
+    asked: list[str] = []
+
+    def unfit(_: KindTest, api: Api, kind: str) -> str:
+        asked.append(kind)
+        return ""
+
+    monkeypatch.setattr("kopf_ha.run.selftest._Asking", lambda *_: FakeApi(answers))
+    monkeypatch.setattr(KindTest, "missing", lambda *_: ([], []))
+    monkeypatch.setattr(KindTest, "unfit", unfit)
+    SelfTest(FakeApi({}), settings).ask(7, kinds=["zs.other.dev"])
+    assert sorted(asked) == ["xs.a.b", "zs.other.dev"]
 
 
 def test_an_object_that_is_gone_is_no_refusal() -> None:
@@ -133,9 +181,20 @@ def test_an_object_that_is_gone_is_no_refusal() -> None:
             super().__init__(None)
 
         def request(self, *_: Any, **__: Any) -> Response:
-            return status(404, "xs.a.b not found")
+            return status(404, "xs.a.b not found", name="x")
 
     assert wrong_stamps(Gone(), "xs.a.b", "/apis/a.b/v1/xs/x", {}, MINE) is None
+
+
+def test_a_kind_without_a_status_to_write_is_not_asked_about() -> None:
+    class Bare(Api):
+        def __init__(self) -> None:
+            super().__init__(None)
+
+        def request(self, *_: Any, **__: Any) -> Response:
+            return Response(404, b"404 page not found")
+
+    assert wrong_stamps(Bare(), "xs.a.b", "/apis/a.b/v1/xs/x", {}, MINE) == ([], [])
 
 
 def test_the_questions_fit_and_are_each_another() -> None:

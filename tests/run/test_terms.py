@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import kopf
@@ -15,7 +16,8 @@ import pytest
 
 import kopf_ha
 from devcluster.waiting import until
-from kopf_ha.errors import GateClosed, NoTerm
+from kopf_ha.core.notes import ANNOTATION_TOKEN
+from kopf_ha.errors import GateClosed
 from kopf_ha.run.ending import EXIT_LOST
 from tests.run.support import GROUP, LONG, Marks, Rival, Running, World, caught, registry
 
@@ -117,7 +119,7 @@ def test_what_outlives_its_term_is_refused(run: Run, world: World, marks: Marks)
             return
         term = kopf_ha.current_term()
         threading.Thread(target=term.bind(write), args=("bound",), daemon=True).start()
-        threading.Thread(target=write, args=("unbound",), daemon=True).start()
+        threading.Thread(target=write, args=("thread",), daemon=True).start()
         threading.Thread(target=asyncio.run, args=(term.bind(awrite)(),), daemon=True).start()
         marks.put("handling")
 
@@ -131,12 +133,46 @@ def test_what_outlives_its_term_is_refused(run: Run, world: World, marks: Marks)
         assert isinstance(marks.wait(mark), GateClosed), marks.all(mark)
     until("a second term", lambda: marks.all("seen")[-1] > first, LONG)
     again.set()
-    for mark in ("bound", "bound coroutine"):
+    for mark in ("thread", "bound", "bound coroutine"):
         error = marks.wait(mark)
         assert isinstance(error, GateClosed), error
         assert f"term {first} is over" in str(error)
-    assert isinstance(marks.wait("unbound"), NoTerm)
     assert world.get("things", "thread")["spec"] == {"by": "thread"}
+
+
+def test_what_a_handler_starts_writes_in_its_term(run: Run, world: World, marks: Marks) -> None:
+    """Nothing is wrapped, as in operators that know nothing of terms."""
+    handlers, pool = registry(), ThreadPoolExecutor(1)
+    pool.submit(int).result()  # its thread is older than the term
+    path = f"/api/v1/namespaces/{world.namespace}/configmaps"
+
+    def core() -> Any:
+        return kubernetes.client.CoreV1Api(kubernetes.config.new_client_from_config())
+
+    def write(name: str) -> None:
+        marks.put(name, caught(lambda: core().patch_namespaced_config_map(name, world.namespace, {"data": {"a": "1"}})))
+
+    @kopf.on.startup(registry=handlers, id="start")
+    def start(**_: Any) -> None:
+        threading.Thread(target=write, args=("startup",), daemon=True).start()
+
+    @kopf.on.create(GROUP, "v1", "things", registry=handlers)
+    async def made(**_: Any) -> None:
+        threading.Timer(0, write, ("timer",)).start()
+        await asyncio.get_running_loop().run_in_executor(pool, write, "executor")
+        core().patch_namespaced_config_map("async", world.namespace, {"data": {"a": "1"}}, async_req=True).get()
+        marks.put("async")
+
+    names = ("startup", "timer", "executor", "async")
+    for name in names:
+        world.ask("POST", path, {"metadata": {"name": name}})
+    world.create("Thing", "a")
+    run(handlers)
+    assert [marks.wait(name) for name in names] == [None] * 4
+    for name in names:
+        found = world.ask("GET", f"{path}/{name}")
+        assert found["data"] == {"a": "1"}
+        assert ANNOTATION_TOKEN in found["metadata"]["annotations"]
 
 
 def test_after_loss_exit(run: Run, world: World, marks: Marks, caplog: pytest.LogCaptureFixture) -> None:

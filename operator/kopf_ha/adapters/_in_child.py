@@ -7,21 +7,43 @@ fenced when it is imported.
 import importlib.abc
 import importlib.util
 import sys
+import threading
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
-#: The module that the fence changes, one for each client.
-CLIENTS = ("kubernetes.client.rest", "pykube.http")
+#: The module that the fence changes, one for each client. The adapters import some of them, and come last.
+CLIENTS = (
+    "kopf_ha.adapters",
+    "kubernetes.client.rest",
+    "kubernetes.aio.client.rest",
+    "kubernetes_asyncio.client.rest",
+    "pykube.http",
+    "requests",
+    "httpx",
+    "httpx2",
+)
+
+
+#: The threads that are in `refuse`. The adapters import clients themselves, which get here again.
+_refusing: set[int] = set()
 
 
 def refuse() -> None:
     """Fence the clients in this process, which has no term."""
-    from kopf_ha import adapters
-    from kopf_ha.adapters import _wiring
+    me = threading.get_ident()
+    if me in _refusing:
+        return
+    _refusing.add(me)
+    try:
+        from kopf_ha import adapters
+        from kopf_ha.adapters import _wiring
 
-    adapters.install()
-    _wiring.enter_child()
+        if hasattr(adapters, "install"):  # otherwise the child is importing it just now
+            adapters.install()
+            _wiring.enter_child()
+    finally:
+        _refusing.discard(me)
 
 
 class WhenImported(importlib.abc.MetaPathFinder):

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from kopf_ha._context import boottime, current_grant, only_reads
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
+from kopf_ha.core.target import parse_path
 from kopf_ha.core.wire import Request, Response
 from kopf_ha.errors import NoTerm, Refused
+
+logger = logging.getLogger("kopf_ha.fence")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,9 @@ def headers_for(out: Request, asked: Request, given: Iterable[tuple[str, str]]) 
 
 _current: Wiring | None = None
 _is_child = False  #: this process is a child of a fenced one
+#: writes that were refused while no operator ran
+_before: deque[Outcome] = deque(maxlen=100)
+_reads: tuple[int, list[str]] | None = None  #: whose reads are noted, by the thread's ident, and where
 
 
 def enter_child() -> None:
@@ -84,11 +93,51 @@ def wiring() -> Wiring:
     if _current is None and _is_child:
         raise NoTerm(
             "a write in a child process, which runs in no term: return the result and write it in the handler, or"
-            " run the job in a thread, wrapped with kopf_ha.current_term().bind(...)"
+            " run the job in a thread"
         )
     if _current is None:
-        raise NoTerm("a write while no operator runs: move it from the module's top level into a handler")
+        raise NoTerm(
+            "a write while no operator runs: move it from the module's top level into an on.startup handler, or into"
+            " the handler that needs it, since every replica imports the module, but only the leader writes"
+        )
     return _current
+
+
+@contextlib.contextmanager
+def noting_reads() -> Iterator[list[str]]:
+    """Collect the kinds of the objects that this thread reads through fenced clients in the body."""
+    global _reads
+    found: list[str] = []
+    _reads = (threading.get_ident(), found)
+    try:
+        yield found
+    finally:
+        _reads = None
+
+
+def note_read(path: str) -> None:
+    """Note a read. Each adapter calls it, so it must be cheap. Discovery and ``/version`` are no objects."""
+    if _reads is not None and _reads[0] == threading.get_ident() and (target := parse_path(path)) is not None:
+        _reads[1].append(target.kind)
+
+
+def refused_before() -> list[Outcome]:
+    """Return the writes that were refused before the operator ran, once: the code may have caught the errors."""
+    found = list(_before)
+    _before.clear()
+    return found
+
+
+def _wiring_for(client: str, request: Request) -> Wiring:
+    try:
+        return wiring()
+    except NoTerm as error:
+        if _is_child:
+            # Nobody collects it here, and the code may catch it.
+            logger.error("%s: %s: %s", client, type(error).__name__, error)
+        else:
+            _before.append(Outcome(client, request, None, error))
+        raise
 
 
 @contextlib.contextmanager
@@ -110,7 +159,7 @@ def drive(client: str, request: Request, send: Callable[[Request], Response]) ->
     Raises:
         Refused: the write did not happen, or was refused.
     """
-    use, grant = wiring(), current_grant()
+    use, grant = _wiring_for(client, request), current_grant()
     try:
         flow = use.fence.flow(request, grant, use.now, only_reads=only_reads())
         out = next(flow)
@@ -125,15 +174,23 @@ def drive(client: str, request: Request, send: Callable[[Request], Response]) ->
         raise
 
 
-async def adrive(client: str, request: Request, send: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Send one attempt of Kopf through the fence. Its handlers decide from the revision that Kopf's watch showed.
+async def adrive(
+    client: str, request: Request, send: Callable[[Request], Awaitable[Response]], *, saw: bool = False
+) -> Response:
+    """Send one attempt of an async client through the fence.
+
+    Args:
+        client: its name in metrics and the log.
+        request: what it wants to send.
+        send: sends a request of the fence's.
+        saw: it is Kopf, whose handlers decide from the revision that Kopf's watch showed.
 
     Raises:
         Refused: the write did not happen, or was refused.
     """
-    use, grant = wiring(), current_grant()
+    use, grant = _wiring_for(client, request), current_grant()
     try:
-        flow = use.fence.flow(request, grant, use.now, saw=True, only_reads=only_reads())
+        flow = use.fence.flow(request, grant, use.now, saw=saw, only_reads=only_reads())
         out = next(flow)
         while True:
             answer = await send(out)

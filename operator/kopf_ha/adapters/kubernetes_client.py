@@ -15,7 +15,8 @@ import urllib3
 from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.util.retry import Retry
 
-from kopf_ha.adapters._wiring import drive, headers_for
+from kopf_ha.adapters._bearer import renewed
+from kopf_ha.adapters._wiring import drive, headers_for, note_read
 from kopf_ha.core.wire import WRITES, Request, Response
 
 #: An attribute of `RESTClientObject`: whether its pools are fenced. It is missing until `_fence` or `exempt` ran.
@@ -35,12 +36,16 @@ class _Fenced(HTTPConnectionPool):
         **options: Any,
     ) -> urllib3.BaseHTTPResponse:
         """Send one request. Each attempt of a write goes through the fence."""
+        headers = dict(headers or self.headers)
+        for name in [name for name in headers if name.lower() == "authorization"]:
+            headers[name] = renewed(headers[name])
         if method.upper() not in WRITES:
+            note_read(urlsplit(url).path)
             return super().urlopen(method, url, body=body, headers=headers, retries=retries, **options)
         policy = retries if isinstance(retries, Retry) else Retry.from_int(retries, default=self.retries)
         while True:
             try:
-                response = self._attempt(method.upper(), url, body, dict(headers or self.headers), options)
+                response = self._attempt(method.upper(), url, body, headers, options)
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 policy = policy.increment(method, url, error=error, _pool=self)
                 policy.sleep()

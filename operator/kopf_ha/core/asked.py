@@ -10,16 +10,19 @@ from urllib.parse import parse_qs
 
 import yaml
 
-from kopf_ha.core.target import Target
-from kopf_ha.core.token import ANNOTATIONS, MalformedStamp, Stamp, stamp_of
+from kopf_ha.core.notes import noted, stamp_in
+from kopf_ha.core.subresource import Part, part_of
+from kopf_ha.core.target import Target, parse_path
+from kopf_ha.core.token import MalformedStamp, Stamp, stamp_of
 from kopf_ha.core.wire import Request
 from kopf_ha.errors import Unfenced
 
 #: The body of the merge patch of `/status` with which a client asks for the stamp and nothing else.
 ONLY_STAMP: dict[str, Any] = {"status": {}}
+#: The same for an object without `status.fencing`: a merge patch of the object.
+ONLY_NOTE: dict[str, Any] = {"metadata": {"annotations": {}}}
 
 VERSION_PATH = "/metadata/resourceVersion"
-ANNOTATIONS_PATH = "/metadata/annotations/"
 _UID_PATH = "/metadata/uid"
 _FINALIZERS = "/metadata/finalizers"
 
@@ -34,6 +37,7 @@ class Asked:
     Args:
         request: what the client wants to send.
         target: what it writes to.
+        part: of the object; None for a subresource that nobody decided about.
         body: of the request, parsed; None for none.
         name: of the object, from the path or else from the body.
         version: the resourceVersion that the caller made a precondition; None for none.
@@ -43,10 +47,12 @@ class Asked:
         is_status: this is a write of `/status`.
         is_dry_run: the API server will change nothing.
         is_only_stamp: this write of `/status` changes nothing, so that the stamp is all that it brings.
+        is_only_note: the same of a write of the object, whose kind carries no `status.fencing`.
     """
 
     request: Request
     target: Target
+    part: Part | None
     body: Any
     name: str
     version: str | None
@@ -56,6 +62,7 @@ class Asked:
     is_status: bool
     is_dry_run: bool
     is_only_stamp: bool
+    is_only_note: bool
 
     @classmethod
     def parse(cls, request: Request, target: Target) -> Asked:
@@ -66,34 +73,51 @@ class Asked:
         """
         body = parse_body(request)
         is_status = target.subresource == "status"
+        part = part_of(target)
         return cls(
             request,
             target,
+            part,
             body,
             name=target.name or _name_in(body),
-            version=_version(request, body),
-            uid=str(_precondition(request, body, "uid", _UID_PATH) or "") or None,
+            version=_version(request, body, part),
+            uid=str(_precondition(request, body, part, "uid", _UID_PATH) or "") or None,
             creates=request.method == "POST" and not target.name,
             deletes=request.method == "DELETE",
             is_status=is_status,
-            is_dry_run=_is_dry_run(request, body),
+            is_dry_run=_is_dry_run(request, body, part),
             is_only_stamp=is_status and request.is_merge_patch and bool(body == ONLY_STAMP),
+            is_only_note=not target.subresource and request.is_merge_patch and bool(body == ONLY_NOTE),
         )
 
     def __str__(self) -> str:
         return f"{self.request.method} {self.target}"
 
     @property
-    def fits_any_revision(self) -> bool:
-        """Whether the same change may be sent again on a newer revision without losing what others wrote (I6).
+    def replaces(self) -> bool:
+        """Whether this is a PUT of the object, which some kinds accept without a resourceVersion, or as a creation."""
+        return self.request.method == "PUT"
 
-        A merge patch means the same on any revision, unless it has a list outside of status, which would undo what
-        somebody else added to that list, or replaces a map. A DELETE means "this uid". Everything else has to be
-        planned again by its caller.
-        """
-        if self.deletes:
+    @property
+    def rewrites_metadata(self) -> bool:
+        """Whether this is a JSON patch that replaces the object's metadata, and with it any resourceVersion in it."""
+        return self.request.is_json_patch and any(
+            op.get(place) in ("", "/metadata")
+            for op in self.body
+            if op.get("op") != "test"
+            for place in ("path", "from")
+        )
+
+    @property
+    def writes_status(self) -> bool:
+        """Whether this may change the status: also through the object, as of kinds without the subresource."""
+        if self.is_status:
             return True
-        return self.request.is_merge_patch and not any(_replaces(v) for k, v in self.body.items() if k != "status")
+        if self.target.subresource or self.deletes or self.creates:
+            return False
+        if isinstance(self.body, list):
+            return any(str(op.get("path")).split("/")[1:2] in ([], ["status"]) for op in self.body)
+        return "status" in (self.body or {})
 
     def is_met_by(self, current: Any) -> bool:
         """Whether this is a JSON patch that asks only for what the object `current` is like already."""
@@ -146,31 +170,53 @@ def delete_options(request: Request, body: Any) -> dict[str, Any]:
     return out
 
 
-def carried(request: Request) -> tuple[Stamp | None, str | None]:
-    """Return the stamp and the resourceVersion that a write carries, for the log; None for what cannot be read."""
+def eviction_options(body: Any) -> Mapping[str, Any]:
+    """Return the options of the deletion that an Eviction asks for."""
+    given = body.get("deleteOptions") if isinstance(body, Mapping) else None
+    return given if isinstance(given, Mapping) else {}
+
+
+def carried(request: Request, lease: str) -> tuple[Stamp | None, str | None]:
+    """Return the stamp and the resourceVersion that a write carries, for the log; None for what cannot be read.
+
+    Args:
+        request: as it was sent.
+        lease: ``namespace/name`` of the writer's Lease.
+    """
     try:
         body = parse_body(request)
-        version = _version(request, body)
+        version = _version(request, body, Part.MAIN)
         if isinstance(body, list):
-            added = {str(op.get("path")): op.get("value") for op in body}
-            notes = {name: added[path] for name in ANNOTATIONS if (path := annotation_path(name)) in added}
-            body = {"status": {"fencing": added.get("/status/fencing")}, "metadata": {"annotations": notes}}
-        body = body or {}
-        return stamp_of(body, stamped=True) or stamp_of(body, stamped=False), version
+            body = _added(body)
+        body, target = body or {}, parse_path(request.path)
+        stamp = stamp_of(body)
+        if stamp is None and target is not None:
+            stamp = stamp_in(noted(body, target.kind), lease, target.kind)
+        return stamp, version
     except (Unfenced, MalformedStamp):
         return None, None
 
 
-def annotation_path(name: str) -> str:
-    """Return the JSON pointer of an annotation."""
-    return ANNOTATIONS_PATH + name.replace("~", "~0").replace("/", "~1")
+def _added(patch: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what a JSON patch of ours adds, as an object."""
+    made: dict[str, Any] = {}
+    for operation in patch:
+        at = made
+        *above, last = map(_unescaped, str(operation.get("path")).split("/")[1:] or [""])
+        for part in above:
+            at = at.setdefault(part, {})
+            if not isinstance(at, dict):
+                break
+        else:
+            at[last] = operation.get("value")
+    return made
 
 
 def _parsed(request: Request) -> Any:
     try:
         return json.loads(request.body)
     except ValueError:
-        if not request.is_apply:
+        if not request.is_apply and "yaml" not in request.content_type:
             raise
     body = yaml.safe_load(request.body)
     json.dumps(body)  # YAML knows dates, JSON does not
@@ -182,39 +228,39 @@ def _name_in(body: Any) -> str:
     return str((metadata or {}).get("name") or "")
 
 
-def _is_dry_run(request: Request, body: Any) -> bool:
+def _is_dry_run(request: Request, body: Any, part: Part | None) -> bool:
     # If a DELETE has a body, the API server does not read its query.
     if request.method == "DELETE" and request.body:
         given = body.get("dryRun") if isinstance(body, Mapping) else None
     else:
         given = parse_qs(request.query).get("dryRun")
+        if part is Part.EVICTION and not given:
+            given = eviction_options(body).get("dryRun")
     return isinstance(given, list) and bool(given) and all(value == "All" for value in given)
 
 
-def _version(request: Request, body: Any) -> str | None:
+def _version(request: Request, body: Any, part: Part | None) -> str | None:
     # The API server compares numbers: "07" is 7, and "0" makes the write unconditional.
-    value = str(_precondition(request, body, "resourceVersion", VERSION_PATH) or "")
+    value = str(_precondition(request, body, part, "resourceVersion", VERSION_PATH) or "")
     if value.isascii() and value.isdecimal():
         value = str(int(value))
     return None if value in ("", "0") else value
 
 
-def _precondition(request: Request, body: Any, name: str, path: str) -> Any:
+def _precondition(request: Request, body: Any, part: Part | None, name: str, path: str) -> Any:
     if request.method == "DELETE":
         given = delete_options(request, body).get("preconditions")
     elif body is None:
         return None
     elif isinstance(body, list):
-        return next((op.get("value") for op in body if op.get("op") == "test" and op.get("path") == path), None)
+        # An operation that sets the resourceVersion is one, too: the object that comes out is sent with it.
+        tests = (op for op in body if op.get("path") == path and op.get("op") in ("test", "add", "replace"))
+        return next((op.get("value") for op in tests), None)
+    elif part is Part.EVICTION:
+        given = eviction_options(body).get("preconditions")
     else:
         given = body.get("metadata")
     return given.get(name) if isinstance(given, Mapping) else None
-
-
-def _replaces(value: Any) -> bool:
-    if isinstance(value, list):
-        return True
-    return isinstance(value, Mapping) and (not REMOVING.isdisjoint(value) or any(_replaces(v) for v in value.values()))
 
 
 def _holds(op: Mapping[str, Any], current: Any) -> bool:

@@ -27,7 +27,7 @@ from kopf_ha.core.known import Known
 from kopf_ha.core.target import Target, parse_path
 from kopf_ha.core.wire import WRITES, Flow, Request, is_conflict
 from kopf_ha.core.write import write
-from kopf_ha.errors import NoTerm, Refused, Unfenced
+from kopf_ha.errors import NO_TERM, NoTerm, Refused, Unfenced
 
 #: Records of what happened, or questions. Nothing is decided from them.
 EXEMPT_GROUPS = frozenset({"events.k8s.io", "authentication.k8s.io", "authorization.k8s.io"})
@@ -93,10 +93,7 @@ class Fence:
         if target is None:
             raise Unfenced(f"{request.method} {request.path} is no path of a Kubernetes object")
         if grant is None:
-            raise NoTerm(
-                f"{request.method} {target}: the calling code runs in no term (a thread that it started, an executor,"
-                " async_req, or no handler); wrap it with kopf_ha.current_term().bind(...) inside a handler"
-            )
+            raise NoTerm(f"{request.method} {target}: the calling code runs in no term: {NO_TERM}")
         gate = Gate(request, target, grant, now)
         try:
             return (yield from write(request, target, self.known, gate, saw=saw))

@@ -28,6 +28,12 @@ class Gate:
         self._request = request
         self._target = target
         self._now = now
+        self._until = None if request.timeout is None else now() + request.timeout
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the client still waits for an answer, as far as its request's timeout says."""
+        return self._until is None or self._now() < self._until
 
     def check(self) -> float:
         """Return the seconds that are left to write.

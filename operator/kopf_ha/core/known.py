@@ -10,25 +10,36 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kopf_ha.core.notes import Note, noted, stamp_in
 from kopf_ha.core.target import Key, KindVersion, Target
 from kopf_ha.core.token import MalformedStamp, Stamp, stamp_of
 
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One revision of one object. `version` is its resourceVersion, `stamp` the stamp that it records."""
+    """One revision of one object.
+
+    Args:
+        uid: of the object.
+        version: its resourceVersion.
+        stamp: the stamp of this process's Lease that it records. Of a stamped kind, the stamp of whichever Lease.
+        notes: all stamps in its metadata, where its kind carries no `status.fencing`.
+    """
 
     uid: str
     version: str
     stamp: Stamp | None
+    notes: tuple[Note, ...] = ()
 
 
-def revision_of(body: Mapping[str, Any], *, stamped: bool) -> Revision | None:
+def revision_of(body: Mapping[str, Any], *, stamped: bool, lease: str, kind: str) -> Revision | None:
     """Read the revision of an object; None when the body is no object (a `Status`, an empty answer).
 
     Args:
         body: the whole object.
-        stamped: whether its kind carries `status.fencing`; otherwise its annotations count.
+        stamped: whether its kind carries `status.fencing`; otherwise its metadata counts.
+        lease: ``namespace/name`` of this process's Lease.
+        kind: ``plural.group``.
 
     Raises:
         MalformedStamp: there is a stamp, but it is incomplete or invalid.
@@ -36,11 +47,11 @@ def revision_of(body: Mapping[str, Any], *, stamped: bool) -> Revision | None:
     metadata = body.get("metadata")
     if not isinstance(metadata, Mapping) or not metadata.get("resourceVersion") or not metadata.get("uid"):
         return None
-    return Revision(
-        uid=str(metadata["uid"]),
-        version=str(metadata["resourceVersion"]),
-        stamp=stamp_of(body, stamped=stamped),
-    )
+    uid, version = str(metadata["uid"]), str(metadata["resourceVersion"])
+    if stamped:
+        return Revision(uid, version, stamp_of(body))
+    notes = noted(body, kind)
+    return Revision(uid, version, stamp_in(notes, lease, kind), notes)
 
 
 class Objects:
@@ -92,6 +103,8 @@ class Known:
         self.deciding = frozenset(deciding)
         self.objects = Objects()
         self.schemas: dict[KindVersion, bool] = {}  #: whether a kind carries `status.fencing`
+        self.tried: dict[str, bool] = {}  #: whether a dry run of a write to a kind certainly changes nothing
+        self.blind_puts: set[tuple[str, ...]] = set()  #: kinds that accept a PUT without a resourceVersion
         self.unfit: dict[str, str] = {}  #: kinds whose definition lost the stamp in this term, and how to repair it
         #: The highest token seen in `status.fencing` of any object. It survives the Lease, and each term.
         self.floor = 0
@@ -101,6 +114,8 @@ class Known:
         """Forget what was learnt in an earlier term, but not the floor."""
         self.objects.clear()
         self.schemas.clear()
+        self.tried.clear()
+        self.blind_puts.clear()
         self.unfit.clear()
         self._suspected.clear()
 
@@ -110,7 +125,7 @@ class Known:
             return
         schema = False if target.built_in else self.schemas.get(target.kind_version)
         try:
-            revision = revision_of(body, stamped=schema is not False)
+            revision = revision_of(body, stamped=schema is not False, lease=self.lease, kind=target.kind)
         except MalformedStamp:
             self.objects.forget(target.key)  # the next write reads it again and reports what is wrong
             return

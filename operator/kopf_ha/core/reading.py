@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kopf_ha.core.gate import Gate
 from kopf_ha.core.known import Known, Revision, revision_of
+from kopf_ha.core.notes import EARLIER, note_name, section_of
 from kopf_ha.core.target import Target
-from kopf_ha.core.token import ANNOTATIONS, MalformedStamp, Verdict, judge
+from kopf_ha.core.token import MalformedStamp, Verdict, judge
 from kopf_ha.core.wire import Request, Response, Steps, Unanswered
 from kopf_ha.errors import FloorLost, ForeignStamp, StaleLeader, StampDropped, TermEnded, Unfenced
 
 _REPAIR = (
-    f"remove these annotations ({', '.join(ANNOTATIONS)}), by an administrator where a policy protects them, or raise"
-    " leaseTransitions above the token if the Lease lost its count"
+    f"remove its {{section}} {{name}} and the annotations {', '.join(EARLIER)}, by an administrator where a policy"
+    " protects them, or raise leaseTransitions above the token if the Lease lost its count"
 )
 
 
@@ -80,8 +81,8 @@ class Reader:
 
         Raises:
             TermEnded: a later term wrote it.
-            ForeignStamp: its tokens count by another Lease.
-            Unfenced: its annotations claim a later term that the Lease does not know. Or the answer is no object; if
+            ForeignStamp: `status.fencing` names another Lease.
+            Unfenced: its metadata claims a later term that the Lease does not know. Or the answer is no object; if
                 that was taken for "gone", a write would be reported that never happened.
             MalformedStamp: its stamp is incomplete or invalid.
             Unanswered: the read was refused.
@@ -94,7 +95,10 @@ class Reader:
             raise Unanswered(answer)
         revision = self.learn(answer)
         if revision is None:
-            raise Unfenced(f"{self.target}: the API server's answer to a read is no object with a uid and a version")
+            raise Unfenced(
+                f"{self.target}: the API server's answer to a read is no object with a uid and a version",
+                by_object=True,
+            )
         return Found(revision, (yield from self.check_stamp(revision)), answer)
 
     def check_stamp(self, revision: Revision) -> Steps[bool]:
@@ -105,18 +109,17 @@ class Reader:
 
         Raises:
             TermEnded: a later term wrote it.
-            ForeignStamp: its tokens count by another Lease.
-            Unfenced: its annotations claim a later term that the Lease does not know.
+            ForeignStamp: `status.fencing` names another Lease.
+            Unfenced: its metadata claims a later term that the Lease does not know.
         """
         verdict, recorded, mine = judge(revision.stamp, self.mine), revision.stamp, self.mine
         if recorded is None or verdict in (Verdict.FREE, Verdict.MINE):
             return verdict is Verdict.MINE
         if verdict is Verdict.FOREIGN:
-            where = "status.fencing" if self.stamped else "its annotations kopf-ha.dev/…"
             raise ForeignStamp(
                 f"{self.target} is fenced by Lease {recorded.lease} (token {recorded.token}, {recorded.holder}), not"
                 f" by {mine.lease}: two operators must not write one kind; stop one of them, and remove"
-                f" {where} by the break-glass of the documentation if the other is gone for good"
+                " status.fencing by the break-glass of the documentation if the other is gone for good"
             )
         what = (
             f"{self.target} records token {recorded.token} of {recorded.holder},"
@@ -125,7 +128,9 @@ class Reader:
         leads = yield from self.leads()
         if not self.stamped and leads is not False:
             says = "says that this process leads" if leads else "cannot be read"
-            raise Unfenced(f"{what}, although Lease {mine.lease} {says}: {_REPAIR}")
+            kind = self.target.kind
+            repair = _REPAIR.format(section=section_of(kind)[:-1], name=note_name(mine.lease, kind))
+            raise Unfenced(f"{what}, although Lease {mine.lease} {says}: {repair}", by_object=True)
         raise self.overtaken(what, recorded.token, leads)
 
     def check_floor(self, token: int) -> Steps[None]:
@@ -171,7 +176,10 @@ class Reader:
             " does the kind's schema have status.fencing with lease, token, holder and podUID?"
         )
         try:
-            revision = revision_of(body, stamped=self.stamped) if isinstance(body, dict) else None
+            lease, kind = self.mine.lease, self.target.kind
+            revision = (
+                revision_of(body, stamped=self.stamped, lease=lease, kind=kind) if isinstance(body, dict) else None
+            )
         except MalformedStamp:
             if must_be_mine:
                 raise dropped from None
@@ -179,9 +187,18 @@ class Reader:
         if revision is None:
             self.known.objects.forget(self.target.key)
             return None
-        if must_be_mine and revision.stamp != self.mine:
+        if must_be_mine and not (revision.stamp and self.mine.is_read_as(revision.stamp)):
             raise dropped
         kind, namespace, name = self.target.key
         name = name or str(body["metadata"].get("name", ""))  # a POST goes to the collection
         self.known.keep((kind, namespace, name), revision, stamped=self.stamped)
         return revision
+
+    def learn_scale(self, answer: Response, at: Revision) -> None:
+        """Note the revision in an accepted Scale. It shows no stamp: the object has those that it had before, `at`."""
+        metadata = answer.json.get("metadata") if isinstance(answer.json, dict) else None
+        if not isinstance(metadata, dict) or not metadata.get("resourceVersion") or not metadata.get("uid"):
+            self.known.objects.forget(self.target.key)
+            return
+        now = replace(at, uid=str(metadata["uid"]), version=str(metadata["resourceVersion"]))
+        self.known.keep(self.target.key, now, stamped=self.stamped)

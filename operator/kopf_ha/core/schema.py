@@ -14,7 +14,8 @@ from kopf_ha.core.target import Target
 from kopf_ha.core.wire import Flow, Request, Steps, Unanswered
 from kopf_ha.errors import Unfenced
 
-_CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/"
+#: Where definitions are.
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/"
 
 Send = Callable[[Request], Flow]
 
@@ -62,7 +63,7 @@ def ask_schema(target: Target, root: str = "", send: Send = _as_it_is) -> Steps[
         Unfenced: some of its served versions are stamped and some are not.
         Unanswered: ask again later.
     """
-    answer = yield from send(Request("GET", f"{root}{_CRDS}{target.kind}"))
+    answer = yield from send(Request("GET", f"{root}{CRDS}{target.kind}"))
     if answer.ok:
         return crd_is_stamped(answer.json, target.kind)
     if answer.status not in (403, 404):

@@ -6,26 +6,56 @@ from collections.abc import Mapping
 from typing import Any
 
 from kopf_ha.core.change import with_body
+from kopf_ha.core.known import Revision
+from kopf_ha.core.notes import as_metadata, noted, notes_of, others_in, pointer
+from kopf_ha.core.target import Target
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import JSON_PATCH, MERGE_PATCH, Request
 
 
-def stamp_revision(path: str, mine: Stamp, *, stamped: bool, version: str) -> Request:
+def stamp_revision(path: str, target: Target, mine: Stamp, at: Revision, *, stamped: bool) -> Request:
     """Return the request that stamps an object at one revision.
 
     Args:
         path: of the object.
+        target: the object.
         mine: this term's stamp.
+        at: the revision whose recorded stamps were judged.
         stamped: whether the kind carries `status.fencing`.
-        version: the resourceVersion at which its recorded stamp was judged.
     """
-    body: dict[str, Any] = {"metadata": {"resourceVersion": version}}
+    body: dict[str, Any] = {"metadata": {"resourceVersion": at.version}}
     if stamped:
         path += "/status"
         body["status"] = {"fencing": mine.as_status()}
     else:
-        body["metadata"]["annotations"] = mine.as_annotations()
+        others = others_in(at.notes, mine.lease, target.kind)
+        body["metadata"] |= as_metadata(notes_of(mine, target.kind, others))
     return with_body(Request("PATCH", path, content_type=MERGE_PATCH), body)
+
+
+def note_alone(path: str, metadata: Mapping[str, Any], target: Target, mine: Stamp) -> Request:
+    """Return the same as `stamp_alone` for an object without `status.fencing`.
+
+    Only operators write the stamp where a policy protects it. Elsewhere nothing may be decided from such an object.
+
+    Args:
+        path: of the object.
+        metadata: of the object as it was judged; of a part that is missing, the object has nothing.
+        target: the object.
+        mine: this term's stamp.
+    """
+    patch: list[dict[str, Any]] = []
+    others = others_in(noted({"metadata": metadata}, target.kind), mine.lease, target.kind)
+    notes = notes_of(mine, target.kind, others)
+    for section, texts in as_metadata(notes).items():
+        if metadata.get(section) is None:
+            where = f"/metadata/{section}"
+            patch += [{"op": "test", "path": where, "value": None}, {"op": "add", "path": where, "value": texts}]
+    for note in notes:
+        if (there := metadata.get(note.section)) is not None:
+            where, was = pointer(note), there.get(note.name)
+            patch += [{"op": "test", "path": where, "value": was}, {"op": "add", "path": where, "value": note.text}]
+    return with_body(Request("PATCH", path, content_type=JSON_PATCH), patch)
 
 
 def stamp_alone(path: str, status: object, mine: Stamp) -> Request:

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from reprlib import repr as shortened
 from typing import Any
 
 #: The highest token. `leaseTransitions` is an int32; the API server answers 400 above that. The rest is for repairs.
 TOKEN_MAX = 2_000_000_000
-
-#: The annotations that carry the stamp of a child, which has no `status.fencing`.
-ANNOTATION_TOKEN = "kopf-ha.dev/token"  # noqa: S105  a name, no secret
-ANNOTATION_HOLDER = "kopf-ha.dev/holder"
-ANNOTATION_LEASE = "kopf-ha.dev/lease"
-ANNOTATION_POD_UID = "kopf-ha.dev/pod-uid"
-ANNOTATIONS = (ANNOTATION_TOKEN, ANNOTATION_HOLDER, ANNOTATION_LEASE, ANNOTATION_POD_UID)
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,9}")
 #: The longest name of a holder or a Lease in a stamp; the CRD's schema has the same limit.
@@ -57,41 +51,46 @@ class Stamp:
         """Return the value of `status.fencing`."""
         return {"lease": self.lease, "token": self.token, "holder": self.holder, "podUID": self.pod_uid}
 
-    def as_annotations(self) -> dict[str, str]:
-        """Return the annotations of a child."""
-        return {
-            ANNOTATION_TOKEN: str(self.token),
-            ANNOTATION_HOLDER: self.holder,
-            ANNOTATION_LEASE: self.lease,
-            ANNOTATION_POD_UID: self.pod_uid,
-        }
+    @property
+    def digest(self) -> str:
+        """The holder in few characters, for a label."""
+        return hashlib.sha256(self.holder.encode()).hexdigest()[:12]
+
+    def is_read_as(self, recorded: Stamp) -> bool:
+        """Whether `recorded` is this very stamp. A label has only the digest of the holder."""
+        return recorded == self or recorded == replace(self, holder=self.digest)
 
 
-def stamp_of(body: Mapping[str, Any], *, stamped: bool) -> Stamp | None:
-    """Read the stamp of an object; None when it has none.
+def stamp_of(body: Mapping[str, Any]) -> Stamp | None:
+    """Read `status.fencing` of an object; None when it has none. `notes.stamp_in` reads the stamps of other kinds.
 
     Args:
         body: the whole object.
-        stamped: whether its kind carries `status.fencing`; otherwise the annotations count.
 
     Raises:
         MalformedStamp: the stamp is incomplete or invalid. Treating it as absent would let a token go down (I1).
     """
-    if stamped:
-        status = body.get("status")
-        raw = status.get("fencing") if isinstance(status, Mapping) else None
-        if raw is None:
-            return None
-        if not isinstance(raw, Mapping):
-            raise MalformedStamp(f"status.fencing is no object but {shortened(raw)}")
-        token, holder, lease, pod = (raw.get(k) for k in ("token", "holder", "lease", "podUID"))
-    else:
-        notes = (body.get("metadata") or {}).get("annotations") or {}
-        if notes.keys().isdisjoint((ANNOTATION_TOKEN, ANNOTATION_HOLDER, ANNOTATION_LEASE, ANNOTATION_POD_UID)):
-            return None
-        text = notes.get(ANNOTATION_TOKEN)
-        token = int(text) if isinstance(text, str) and _NUMBER.fullmatch(text) else text
-        holder, lease, pod = (notes.get(k) for k in (ANNOTATION_HOLDER, ANNOTATION_LEASE, ANNOTATION_POD_UID))
+    status = body.get("status")
+    raw = status.get("fencing") if isinstance(status, Mapping) else None
+    if raw is None:
+        return None
+    if not isinstance(raw, Mapping):
+        raise MalformedStamp(f"status.fencing is no object but {shortened(raw)}")
+    token, holder, lease, pod = (raw.get(k) for k in ("token", "holder", "lease", "podUID"))
+    return checked(token, holder, lease, pod)
+
+
+def as_token(text: Any) -> Any:
+    """Return a token that is written as text as a number, and anything else as it is."""
+    return int(text) if isinstance(text, str) and _NUMBER.fullmatch(text) else text
+
+
+def checked(token: Any, holder: Any, lease: Any, pod: Any) -> Stamp:
+    """Return a stamp of what was read.
+
+    Raises:
+        MalformedStamp: that is incomplete or invalid.
+    """
     if isinstance(token, bool) or not isinstance(token, int) or not 1 <= token <= TOKEN_MAX:
         raise MalformedStamp(f"the recorded token is {shortened(token)}, not a number from 1 to {TOKEN_MAX}")
     if not (holder and lease and all(map(_is_name, (holder, lease, pod)))):
@@ -101,7 +100,7 @@ def stamp_of(body: Mapping[str, Any], *, stamped: bool) -> Stamp | None:
 
 
 def _is_name(value: Any) -> bool:
-    # Whoever may edit a child may write its annotations, and logs show them.
+    # Whoever may edit a child may write its metadata, and logs show it.
     return isinstance(value, str) and len(value) <= _LONGEST and value.isprintable()
 
 
@@ -117,6 +116,6 @@ def judge(recorded: Stamp | None, mine: Stamp) -> Verdict:
         return Verdict.FOREIGN
     if recorded.token < mine.token:
         return Verdict.FREE
-    if recorded == mine:
+    if mine.is_read_as(recorded):
         return Verdict.MINE
     return Verdict.STALE

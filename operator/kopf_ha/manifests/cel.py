@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kopf_ha.core.token import ANNOTATION_HOLDER, ANNOTATION_LEASE, ANNOTATION_POD_UID, ANNOTATION_TOKEN
 from kopf_ha.manifests.description import Description
 
 Object = dict[str, Any]
@@ -22,8 +21,6 @@ QUESTION = "kopf-ha-ask:"
 #: The greatest length of a field manager that the API server accepts.
 _MANAGER_MAX = 128
 UNBOUND = "fencing: the writer's service account token is not bound to a pod, so its writes cannot be attributed"
-
-STAMP = (ANNOTATION_TOKEN, ANNOTATION_HOLDER, ANNOTATION_LEASE, ANNOTATION_POD_UID)
 
 
 def text(value: str) -> str:
@@ -71,9 +68,15 @@ def unless_asked(description: Description, name: str, expression: str) -> Object
     return {"name": name, "expression": f"{expression} || ({asks(description)})"}
 
 
-def annotation(name: str, of: str) -> str:
-    """Return the CEL expression for an annotation of ``object`` or ``oldObject``, as an optional."""
-    return f"{of}.metadata.?annotations[?{text(name)}]"
+def metadata(section: str, name: str, of: str) -> str:
+    """Return the CEL expression for an annotation or a label of ``object`` or ``oldObject``; empty without one.
+
+    Args:
+        section: ``annotations`` or ``labels``.
+        name: of the entry.
+        of: ``object`` or ``oldObject``, which may be null.
+    """
+    return f"({of} == null ? '' : {of}.metadata.?{section}[?{text(name)}].orValue(''))"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,29 @@
-"""The policies for children: kinds without `status.fencing`, whose stamp is four annotations."""
+"""The policies for children: kinds without `status.fencing`, whose stamp is in their metadata (`core/notes.py`).
+
+The annotations of earlier releases count as recorded, so that no such stamp is lowered. A write has to carry the
+stamp in its present form, so a replica of an earlier release is refused.
+"""
 
 from __future__ import annotations
 
+from kopf_ha.core.notes import (
+    ANNOTATION_HOLDER,
+    ANNOTATION_LEASE,
+    ANNOTATION_POD_UID,
+    ANNOTATION_TOKEN,
+    COPIES,
+    EARLIER,
+    LABELLED,
+    note_name,
+    section_of,
+)
 from kopf_ha.core.refusal import about_tokens
-from kopf_ha.core.token import ANNOTATION_HOLDER, ANNOTATION_LEASE, ANNOTATION_POD_UID, ANNOTATION_TOKEN, TOKEN_MAX
+from kopf_ha.core.token import TOKEN_MAX
 from kopf_ha.manifests import cel
-from kopf_ha.manifests.cel import Policy, Rule, annotation, text
+from kopf_ha.manifests.cel import Policy, Rule, metadata, text
 from kopf_ha.manifests.description import Child, Description
+
+_NUMBER = "^[1-9][0-9]{0,9}$"
 
 
 def child_policies(description: Description, child: Child) -> list[Policy]:
@@ -21,8 +38,9 @@ def written(description: Description, child: Child) -> Policy:
     A deletion carries no stamp, so the recorded one must be the writer's. `policies.stamped` explains which rules are
     about tokens.
     """
-    lease, stale = text(description.lease), about_tokens(description.lease)
+    stale = about_tokens(description.lease)
     what = f"an object of {child.kind}"
+    note = f"{section_of(child.kind)[:-1]} {note_name(description.lease, child.kind)}"
     recorded = "'token ' + string(variables.before) + ' of ' + variables.beforeHolder"
     rules = [
         Rule("bound", "variables.writer != ''", cel.UNBOUND),
@@ -31,19 +49,11 @@ def written(description: Description, child: Child) -> Policy:
             f"variables.sub in {cel.texts(['', 'status'])}",
             "fencing: a write to this subresource carries no fencing stamp, so it cannot be fenced",
         ),
-        Rule(
-            "other-lease",
-            f"variables.beforeLease in ['', {lease}]",
-            f"fencing: the object is fenced by another Lease than {description.lease}",
-            f"'fencing: the object is fenced by Lease ' + variables.beforeLease + ' (' + {recorded} + '), not by '"
-            f" + {lease}",
-        ),
         *_recognised(description, child),
         Rule(
             "stamp",
-            f"object == null || variables.after > 0 && variables.after <= {TOKEN_MAX}"
-            f" && variables.afterHolder != '' && {annotation(ANNOTATION_LEASE, 'object')}.orValue('') == {lease}",
-            f"fencing: {what} must carry its writer's fencing stamp in annotations: {', '.join(cel.STAMP)}",
+            f"object == null || variables.after > 0 && variables.after <= {TOKEN_MAX} && variables.afterHolder != ''",
+            f"fencing: {what} must carry its writer's fencing stamp in the {note}",
         ),
         Rule(
             "token",
@@ -79,9 +89,8 @@ def written(description: Description, child: Child) -> Policy:
         variables=[
             ("writer", cel.WRITER),
             ("sub", cel.SUB),
-            *_stamp("before", "oldObject"),
-            ("beforeLease", _text(ANNOTATION_LEASE, "oldObject")),
-            *_stamp("after", "object"),
+            *_recorded(description, child),
+            *_noted(description, child, "after", "object"),
         ],
         rules=rules,
     )
@@ -91,24 +100,34 @@ def protected(description: Description, child: Child) -> Policy:
     """Return the policy by which only the operator changes a stamp of its Lease, or creates an object with one.
 
     The fence would take a forged stamp for that of a newer leader, and would not create the next object of that name
-    (I2).
+    (I2). What a rollback puts back into a Deployment's annotations may only be lower than what is there; its label
+    stays, and counts.
     """
-    ours = text(description.lease)
-    stamped = f"({_text(ANNOTATION_LEASE, 'oldObject')} == {ours} || {_text(ANNOTATION_LEASE, 'object')} == {ours})"
+    section, name = section_of(child.kind), note_name(description.lease, child.kind)
+    stamped = " || ".join(f"{metadata(section, name, of)} != ''" for of in ("oldObject", "object"))
+    entry = f"metadata.?{section}[?{text(name)}]"
+    rule = f"oldObject != null && object.{entry} == oldObject.{entry}"
+    words = f"the {section[:-1]} {name}"
+    if child.kind not in COPIES:
+        ours = f"{_names_lease(description, 'oldObject')} || {_names_lease(description, 'object')}"
+        stamped += f" || {ours}"
+        same = f"{cel.texts(EARLIER)}.all(k, object.metadata.?annotations[?k] == oldObject.metadata.?annotations[?k])"
+        if child.kind in LABELLED:
+            same = f"({same} || {_earlier(description, 'object')} <= {_earlier(description, 'oldObject')})"
+        rule += f" && (!({ours}) || {same})"
+        words += f" and the annotations {', '.join(EARLIER)}"
     return Policy(
         name=f"{description.prefix}-annotations-{child.kind}",
         description=description,
         groups=[child.group],
         resources=[child.plural, f"{child.plural}/status"],
         operations=["CREATE", "UPDATE"],
-        conditions=[cel.others_only(description), cel.unless_asked(description, "stamped", stamped)],
+        conditions=[cel.others_only(description), cel.unless_asked(description, "stamped", f"({stamped})")],
         rules=[
             Rule(
                 "stamp",
-                f"oldObject != null && {cel.texts(cel.STAMP)}.all(k,"
-                " object.metadata.?annotations[?k] == oldObject.metadata.?annotations[?k])",
-                f"fencing: only {description.user} writes the annotations {', '.join(cel.STAMP)} of Lease"
-                f" {description.lease}",
+                rule,
+                f"fencing: only {description.user} writes {words}, the stamp of Lease {description.lease}",
             )
         ],
     )
@@ -136,8 +155,7 @@ def _recognised(description: Description, child: Child) -> list[Rule]:
         ),
         Rule(
             "own-written",
-            f"request.operation == 'CREATE' || (variables.beforeLease == {text(description.lease)}"
-            f" && variables.before > 0) || ({_looks(description, child, 'oldObject')})",
+            f"request.operation == 'CREATE' || variables.before > 0 || ({_looks(description, child, 'oldObject')})",
             f"{only.format('changes and deletes')} or its stamp",
         ),
     ]
@@ -154,16 +172,47 @@ def _looks(description: Description, child: Child, of: str) -> str:
     return " && ".join(tests)
 
 
-def _stamp(name: str, of: str) -> list[tuple[str, str]]:
-    token = _text(ANNOTATION_TOKEN, of)
+def _recorded(description: Description, child: Child) -> list[tuple[str, str]]:
+    """Return variables for the recorded stamp: `before`, `beforePod` and `beforeHolder`. The higher token counts."""
+    if child.kind in COPIES:
+        return _noted(description, child, "before", "oldObject")
+    parts = (("", "0"), ("Pod", ANNOTATION_POD_UID), ("Holder", ANNOTATION_HOLDER))
+    earlier = [("earlier", _earlier(description, "oldObject"))]
+    earlier += [(f"earlier{part}", metadata("annotations", name, "oldObject")) for part, name in parts[1:]]
+    either = "variables.noted{0} : variables.earlier{0}"
     return [
-        (f"{name}Text", token),
-        # Text that is not a number counts as no token. Without the policy above, anybody may have written it.
-        (name, f"variables.{name}Text.matches('^[1-9][0-9]{{0,9}}$') ? int(variables.{name}Text) : 0"),
-        (f"{name}Holder", _text(ANNOTATION_HOLDER, of)),
-        (f"{name}Pod", _text(ANNOTATION_POD_UID, of)),
+        *_noted(description, child, "noted", "oldObject"),
+        *earlier,
+        *((f"before{part}", f"variables.noted >= variables.earlier ? {either.format(part)}") for part, _ in parts),
     ]
 
 
-def _text(name: str, of: str) -> str:
-    return f"({of} == null ? '' : {annotation(name, of)}.orValue(''))"
+def _noted(description: Description, child: Child, name: str, of: str) -> list[tuple[str, str]]:
+    """Return variables for the note of `object` or `oldObject`: its token, or 0 without one, its pod and its holder.
+
+    What is no stamp counts as none: without the policy above, anybody may have written it.
+    """
+    section = section_of(child.kind)
+    parts = f"variables.{name}Parts"
+    if section == "labels":
+        split, size, pod, holder, rest = "split('.')", 3, 1, 2, ""
+    else:
+        split, size, pod, holder = "split(' ', 4)", 4, 2, 3
+        rest = f" && {parts}[1] == {text(description.lease)}"
+    return [
+        (f"{name}Parts", f"{metadata(section, note_name(description.lease, child.kind), of)}.{split}"),
+        (name, f"{parts}.size() == {size} && {parts}[0].matches('{_NUMBER}'){rest} ? int({parts}[0]) : 0"),
+        (f"{name}Pod", f"variables.{name} > 0 ? {parts}[{pod}] : ''"),
+        (f"{name}Holder", f"variables.{name} > 0 ? {parts}[{holder}] : ''"),
+    ]
+
+
+def _names_lease(description: Description, of: str) -> str:
+    """Return the CEL expression for: the annotations of earlier releases are a stamp of this Lease."""
+    return f"{metadata('annotations', ANNOTATION_LEASE, of)} == {text(description.lease)}"
+
+
+def _earlier(description: Description, of: str) -> str:
+    """Return the CEL expression for the token in the annotations of earlier releases; 0 without one of this Lease."""
+    token = metadata("annotations", ANNOTATION_TOKEN, of)
+    return f"({_names_lease(description, of)} && {token}.matches('{_NUMBER}') ? int({token}) : 0)"

@@ -25,8 +25,9 @@ _SCHEMA = (
 @click.command()
 @click.option("--group", required=True, help="API group of the operator's kinds.")
 @click.option("--kind", "kinds", multiple=True, required=True, metavar="PLURAL[:FLAG…]",
-              help="A kind with status.fencing. Flags: cluster (cluster-scoped), deciding; map=FIELD and value=FIELD"
-              " name fields of the status that get no new entries or value once an object is deleted.")  # fmt: skip
+              help="A kind of the operator's own. Flags: cluster (cluster-scoped), deciding, annotations (its CRD has"
+              " no status.fencing); map=FIELD and value=FIELD name fields of the status that get no new entries or"
+              " value once an object is deleted.")  # fmt: skip
 @click.option("--child", "children", multiple=True, metavar="PLURAL[.GROUP][:LABEL=VALUE][:owner=KIND]",
               help="A kind of objects that the operator creates. With a label or an owner, it may write only"
               " objects that have them.")  # fmt: skip

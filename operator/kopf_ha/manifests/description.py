@@ -17,15 +17,16 @@ _LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-_.A-Za
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?)?")
 
 #: The version of the format in which policies contain the description. It changes when the meaning changes.
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A stamped kind.
+    """One of the operator's own kinds.
 
     Args:
         plural: its plural name, as in the CRD.
+        annotations: its CRD has no `status.fencing`, so the stamp is an annotation.
         cluster: whether it is cluster-scoped.
         deciding: whether other objects' state is decided from it.
         maps: fields of its status that are maps of what it allocates: a terminating object gets no new entry.
@@ -37,6 +38,7 @@ class Kind:
     deciding: bool = False
     maps: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
+    annotations: bool = False
 
     def __post_init__(self) -> None:
         _check(_LABEL, self.plural, "a kind's plural, as in addresspools")
@@ -45,13 +47,13 @@ class Kind:
 
     @classmethod
     def parse(cls, text: str) -> Kind:
-        """Read ``plural[:cluster][:deciding][:map=FIELD][:value=FIELD]``.
+        """Read ``plural[:cluster][:deciding][:annotations][:map=FIELD][:value=FIELD]``.
 
         Raises:
             ConfigurationError: the text has an unknown part.
         """
         plural, *parts = text.split(":")
-        flags = {"cluster": False, "deciding": False}
+        flags = {"cluster": False, "deciding": False, "annotations": False}
         fields: dict[str, list[str]] = {"map": [], "value": []}
         for part in parts:
             key, equals, value = part.partition("=")
@@ -61,7 +63,8 @@ class Kind:
                 fields[key].append(value)
             elif part != "namespaced":
                 raise ConfigurationError(
-                    f"{part!r} in kind {text!r} must be cluster, namespaced, deciding, map=FIELD or value=FIELD"
+                    f"{part!r} in kind {text!r} must be cluster, namespaced, deciding, annotations,"
+                    " map=FIELD or value=FIELD"
                 )
         return cls(plural, maps=tuple(fields["map"]), values=tuple(fields["value"]), **flags)
 
@@ -126,8 +129,8 @@ class Description:
 
     Args:
         group: the API group of its kinds.
-        kinds: the kinds that have `status.fencing`.
-        children: the kinds that have the stamp in annotations.
+        kinds: its own kinds. They have `status.fencing`, or the stamp in an annotation.
+        children: other kinds that it writes, with the stamp in an annotation.
         lease: ``namespace/name`` of the Lease whose `leaseTransitions` is the token.
         service_account: ``namespace/name`` of the account that its pods run as. Nothing else may use it.
         prefix: the beginning of all objects' names. If empty, it is derived from the service account's name.
@@ -150,9 +153,7 @@ class Description:
         if "." not in self.group or not _NAME.fullmatch(self.group):
             raise ConfigurationError(f"{self.group!r} is not an API group of custom resources, as in ipam.example.com")
         if not self.kinds:
-            raise ConfigurationError(
-                "name at least one kind of the operator; without a stamped kind there is nothing to fence"
-            )
+            raise ConfigurationError("name at least one kind of the operator; without one there is nothing to fence")
         for what, value in (("Lease", self.lease), ("service account", self.service_account)):
             namespace, slash, name = value.partition("/")
             if not slash or not _LABEL.fullmatch(namespace) or not _NAME.fullmatch(name):
@@ -215,6 +216,16 @@ class Description:
         """Namespace and name of the service account."""
         namespace, _, name = self.service_account.partition("/")
         return namespace, name
+
+    @property
+    def stamped(self) -> tuple[Kind, ...]:
+        """The kinds that have `status.fencing`."""
+        return tuple(k for k in self.kinds if not k.annotations)
+
+    @property
+    def noted(self) -> tuple[Child, ...]:
+        """The kinds that have the stamp in their metadata: own kinds, and children."""
+        return (*(Child(k.plural, self.group) for k in self.kinds if k.annotations), *self.children)
 
     @property
     def user(self) -> str:

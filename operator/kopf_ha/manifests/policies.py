@@ -24,9 +24,9 @@ def policies(description: Description) -> list[Object]:
 
 def all_policies(description: Description) -> list[Policy]:
     """Return all policies. The self-test asks about each of their rules."""
-    made = [stamped(description), stamp(description), schema(description)]
+    made = [stamped(description), stamp(description), schema(description)] if description.stamped else []
     made += [terminating(description, kind) for kind in description.kinds if kind.maps or kind.values]
-    for child in description.children:
+    for child in description.noted:
         made += child_policies(description, child)
     return made + lease_policies(description)
 
@@ -90,12 +90,12 @@ def stamped(description: Description) -> Policy:
         ),
         cel.conditional_delete("an object"),
     ]
-    exempt = [e for k in description.kinds for e in description.exempt_of(f"{k.plural}.{description.group}")]
+    exempt = [e for k in description.stamped for e in description.exempt_of(f"{k.plural}.{description.group}")]
     return Policy(
         name=f"{description.prefix}-stamped",
         description=description,
         groups=[description.group],
-        resources=[r for k in description.kinds for r in (k.plural, f"{k.plural}/*")],
+        resources=[r for k in description.stamped for r in (k.plural, f"{k.plural}/*")],
         operations=["UPDATE", "DELETE"],
         conditions=[cel.operator_only(description), *cel.not_exempt(description, exempt)],
         variables=[
@@ -117,7 +117,7 @@ def stamp(description: Description) -> Policy:
         name=f"{description.prefix}-stamp",
         description=description,
         groups=[description.group],
-        resources=[f"{k.plural}/status" for k in description.kinds],
+        resources=[f"{k.plural}/status" for k in description.stamped],
         operations=["UPDATE"],
         conditions=[cel.others_only(description)],
         rules=[
@@ -137,7 +137,7 @@ def schema(description: Description) -> Policy:
     An edit through a version without the field removes the object's stamp, whatever the rule of another version says.
     After that a stale writer could get through.
     """
-    names = [f"{k.plural}.{description.group}" for k in description.kinds]
+    names = [f"{k.plural}.{description.group}" for k in description.stamped]
     served = f"{NOW}.spec.versions.all(v, has(v.served) && !v.served || ({{}}))"
     rules = "v.?schema.?openAPIV3Schema[?'x-kubernetes-validations'].orValue([])"
     apart = f"in an emergency remove the binding {description.prefix}-schema first"
@@ -199,7 +199,8 @@ def terminating(description: Description, kind: Kind) -> Policy:
         name=f"{description.prefix}-terminating-{kind.plural}",
         description=description,
         groups=[description.group],
-        resources=[f"{kind.plural}/status"],
+        # Without the subresource the status is written with the object.
+        resources=[f"{kind.plural}/status", *([kind.plural] if kind.annotations else [])],
         operations=["UPDATE"],
         conditions=[cel.unless_asked(description, "terminating", "has(oldObject.metadata.deletionTimestamp)")],
         rules=rules,

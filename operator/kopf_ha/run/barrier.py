@@ -3,22 +3,25 @@
 An object's token protects that object, but not others: an old leader could still decide from a pool that the new one
 has not written yet. So every object of the deciding kinds is stamped first. An object that cannot be stamped is set
 aside. It never ends the term, and the others are served (I10).
+
+Of a kind without `status.fencing` the stamps are in the metadata. Whoever may edit an object may edit those, unless a
+policy protects them. So such a kind may be a deciding one only where the policies are in force (`preparation`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kopf_ha.api import Api
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
-from kopf_ha.core.token import MalformedStamp, stamp_of
+from kopf_ha.core.token import MalformedStamp
 from kopf_ha.errors import FloorLost
-from kopf_ha.run.deciding import UNANSWERED, DecidingObject, stamp_all
-from kopf_ha.run.kinds import find_kind, read
+from kopf_ha.run.deciding import UNANSWERED, DecidingObject, recorded_of, stamp_all
+from kopf_ha.run.kinds import ServedKind, find_kind, read
 
 #: Seconds before each further try of what could not be stamped, so that a short fault sets nothing aside. All of these
 #: objects are tried at once, so that handlers wait as long for a thousand as for one.
@@ -33,30 +36,42 @@ class Raised:
     aside: tuple[DecidingObject, ...]
 
 
-def raise_barrier(api: Api, fence: Fence, grant: Grant, pause: Callable[[float], None] = time.sleep) -> Raised:
+def find_kinds(api: Api, fence: Fence) -> list[ServedKind]:
+    """Ask the cluster about each deciding kind.
+
+    Raises:
+        ConfigurationError: one is not installed, or some of its served versions have no `status.fencing`.
+        ApiError: the cluster did not say.
+    """
+    return [find_kind(api, name) for name in sorted(fence.known.deciding)]
+
+
+def raise_barrier(
+    api: Api, fence: Fence, grant: Grant, kinds: Sequence[ServedKind], pause: Callable[[float], None] = time.sleep
+) -> Raised:
     """Stamp every object of the deciding kinds, and set aside in the grant what cannot be stamped.
 
     Args:
         api: of a fenced client.
         fence: of this process; it learns the objects.
         grant: of the term.
+        kinds: the deciding ones.
         pause: waits for so many seconds.
 
     Raises:
-        ConfigurationError: a deciding kind is not installed, or has no `status.fencing`.
+        ConfigurationError: a kind's schema could not be read, and has no `status.fencing`.
         FloorLost: an object records a token at or above mine; the Lease has to be raised above it first.
         ApiRefused: a kind cannot be listed; another replica may be able to.
         Unreached: there is no answer at all; another replica may get one.
         TermEnded: the term ended meanwhile.
     """
     objects: list[DecidingObject] = []
-    for name in sorted(fence.known.deciding):
-        kind = find_kind(api, name)
+    for kind in kinds:
         bodies = list(api.items(kind.collection))
-        check_floor(bodies, grant)
-        if kind.stamped:
+        check_floor(bodies, grant, kind)
+        if kind.stamped is not None:
             # To read each object again before its stamp would take the barrier twice as long.
-            fence.known.schemas[kind.group, kind.version, kind.plural] = True
+            fence.known.schemas[kind.group, kind.version, kind.plural] = kind.stamped
             for body in bodies:
                 fence.known.learn(DecidingObject.of(kind, body).target, body)
         objects += [DecidingObject.of(kind, body) for body in bodies]
@@ -73,8 +88,8 @@ def raise_barrier(api: Api, fence: Fence, grant: Grant, pause: Callable[[float],
     return Raised(len(objects) - len(left), tuple(left))
 
 
-def check_floor(objects: list[dict[str, Any]], grant: Grant) -> None:
-    """Check that the term's token is above every recorded one.
+def check_floor(objects: list[dict[str, Any]], grant: Grant, kind: ServedKind) -> None:
+    """Check that the term's token is above every one that objects of a kind record.
 
     Raises:
         FloorLost: it is not: the Lease was edited or recreated, or an identity is used twice (I2).
@@ -82,7 +97,7 @@ def check_floor(objects: list[dict[str, Any]], grant: Grant) -> None:
     highest = 0
     for body in objects:
         try:
-            recorded = stamp_of(body, stamped=True)
+            recorded = recorded_of(body, kind, grant.stamp.lease)
         except MalformedStamp:
             continue  # stamping it will say so and set it aside
         # This term wrote nothing yet. So a stamp with its own token and holder comes from another process, too.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import queue
+from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import kopf
@@ -17,7 +19,7 @@ from kopf_ha.run.credentials import make_client
 from kopf_ha.run.ending import EXIT_EVERYWHERE
 from kopf_ha.run.enforcement import Enforcement
 from kopf_ha.run.everywhere import Everywhere
-from kopf_ha.run.inbox import Ended, Inbox, Quit, Started, Stopped
+from kopf_ha.run.inbox import Ended, Inbox, Load, Quit, Started, Stopped
 from kopf_ha.run.journal import Journal
 from kopf_ha.run.kopf_thread import KopfOptions
 from kopf_ha.run.preparation import Preparation
@@ -27,13 +29,19 @@ from kopf_ha.run.term import Term
 from kopf_ha.settings import Settings
 
 
-def build(settings: Settings, options: KopfOptions, everywhere: kopf.OperatorRegistry | None = None) -> Runner:
+def build(
+    settings: Settings,
+    options: KopfOptions,
+    everywhere: kopf.OperatorRegistry | None = None,
+    load: Callable[[], None] | None = None,
+) -> Runner:
     """Make a replica that is ready to run. It reads credentials, and sends nothing yet.
 
     Args:
         settings: the replica's.
         options: for the Kopf of each term.
         everywhere: handlers that run on every replica; `kopf_ha.everywhere` by default.
+        load: loads the operator's code when the first term begins; None if it is loaded.
 
     Raises:
         ConfigurationError: there are no credentials, or a handler cannot run on every replica.
@@ -75,17 +83,25 @@ def build(settings: Settings, options: KopfOptions, everywhere: kopf.OperatorReg
         policies_first=settings.require_policies,
     )
 
+    def prepare(grant: Grant) -> None:
+        preparation.before_kopf(grant)
+        if runner.load is not None:
+            done: Future[None] = Future()
+            inbox.put(Load(grant, done))
+            done.result()
+
     def make_term(grant: Grant) -> Term:
         return Term(
             grant,
             options,
-            before=lambda: preparation.before_kopf(grant),
+            before=lambda: prepare(grant),
             beat=elector.beat,
             ended=lambda term, error: inbox.put(Ended(term, error)),
             pulse=min(1.0, settings.retry_period / 2),
         )
 
     runner = Runner(
+        load=load,
         settings=settings,
         inbox=inbox,
         elector=elector,

@@ -9,12 +9,13 @@ from typing import Any
 
 from kopf_ha._context import CurrentTerm
 from kopf_ha.api import Api
-from kopf_ha.core.asked import ONLY_STAMP
+from kopf_ha.core.asked import ONLY_NOTE, ONLY_STAMP
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
+from kopf_ha.core.notes import noted, stamp_in
 from kopf_ha.core.refusal import outline
 from kopf_ha.core.target import Target
-from kopf_ha.core.token import MalformedStamp, stamp_of
+from kopf_ha.core.token import MalformedStamp, Stamp, Verdict, judge, stamp_of
 from kopf_ha.core.wire import Response
 from kopf_ha.errors import ConfigurationError, Refused, TermEnded, Unreached
 from kopf_ha.run.kinds import NO_STAMP, ServedKind
@@ -64,6 +65,17 @@ class DecidingObject:
         return f"{self.target}" + (f" ({' '.join(self.trouble.split())[:SHOWN]})" if self.trouble else "")
 
 
+def recorded_of(body: Mapping[str, Any], kind: ServedKind, lease: str) -> Stamp | None:
+    """Return what an object records: `status.fencing` or, in its metadata, the stamp of a Lease.
+
+    Raises:
+        MalformedStamp: that is incomplete or invalid.
+    """
+    if kind.stamped is not False:
+        return stamp_of(body)
+    return stamp_in(noted(body, kind.name), lease, kind.name)
+
+
 def stamp_all(api: Api, fence: Fence, grant: Grant, objects: list[DecidingObject]) -> list[DecidingObject]:
     """Try each object once; return those that could not be stamped, with their trouble.
 
@@ -71,7 +83,7 @@ def stamp_all(api: Api, fence: Fence, grant: Grant, objects: list[DecidingObject
         ConfigurationError: a kind's schema has no stamp.
         TermEnded: the term is over.
     """
-    stamp = CurrentTerm(grant).bind(lambda one: stamp_one(api, fence, one))
+    stamp = CurrentTerm(grant).bind(lambda one: stamp_one(api, fence, one, grant.stamp))
     pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="kopf-ha-barrier")
     try:
         return [one for one in pool.map(stamp, objects) if one is not None]
@@ -80,7 +92,7 @@ def stamp_all(api: Api, fence: Fence, grant: Grant, objects: list[DecidingObject
         pool.shutdown(cancel_futures=True)
 
 
-def stamp_one(api: Api, fence: Fence, one: DecidingObject) -> DecidingObject | None:
+def stamp_one(api: Api, fence: Fence, one: DecidingObject, mine: Stamp) -> DecidingObject | None:
     """Stamp one object through the fence; return it with its trouble, or None when it is stamped or gone.
 
     The fence reads the object right before it writes the stamp, and tries again when somebody edits it in between.
@@ -93,10 +105,12 @@ def stamp_one(api: Api, fence: Fence, one: DecidingObject) -> DecidingObject | N
     try:
         if one.trouble:
             fence.known.objects.forget(one.target.key)
-        if one.refused and _records_the_same(api.request("GET", one.target.path, timeout=TIMEOUT), fence.known.lease):
+        if one.refused and _records_the_same(api.request("GET", one.target.path, timeout=TIMEOUT), kind, mine):
             return one  # otherwise the log would show the same refusal each time
-        path = one.target.path + "/status"
-        answer = api.request("PATCH", path, ONLY_STAMP, "application/merge-patch+json", timeout=TIMEOUT)
+        path, alone = one.target.path + "/status", ONLY_STAMP
+        if kind.stamped is False:
+            path, alone = one.target.path, ONLY_NOTE
+        answer = api.request("PATCH", path, alone, "application/merge-patch+json", timeout=TIMEOUT)
         if not answer.ok and not _is_gone(answer, one.name):
             trouble = outline(answer)
     except TermEnded:
@@ -105,18 +119,18 @@ def stamp_one(api: Api, fence: Fence, one: DecidingObject) -> DecidingObject | N
         refused, trouble = True, str(error)
     except Unreached as error:
         trouble = f"{UNANSWERED}{error}"
-    if fence.known.schemas.get((kind.group, kind.version, kind.plural)) is False:
-        raise ConfigurationError(NO_STAMP.format(f"{kind.plural}.{kind.group}"))
+    if kind.stamped is None and fence.known.schemas.get((kind.group, kind.version, kind.plural)) is False:
+        raise ConfigurationError(NO_STAMP.format(kind.name))
     return replace(one, trouble=trouble, refused=refused) if trouble else None
 
 
-def _records_the_same(answer: Response, lease: str) -> bool:
-    """Whether the object still records what the fence refuses: another Lease's stamp, or a malformed one."""
+def _records_the_same(answer: Response, kind: ServedKind, mine: Stamp) -> bool:
+    """Whether the object still records what the fence refuses: another Lease's or a later stamp, or a malformed one."""
     try:
-        recorded = stamp_of(answer.json, stamped=True) if answer.ok else None
+        recorded = recorded_of(answer.json, kind, mine.lease) if answer.ok else None
     except MalformedStamp:
         return True
-    return recorded is not None and recorded.lease != lease
+    return judge(recorded, mine) in (Verdict.FOREIGN, Verdict.STALE)
 
 
 def _is_gone(answer: Response, name: str) -> bool:

@@ -19,6 +19,8 @@ EXIT_LOST = 3
 EXIT_STUCK = 4
 #: `kopf_ha.everywhere` ended by itself.
 EXIT_EVERYWHERE = 5
+#: The operator's code tried what it can never write, and `on_unfenced` is `exit`.
+EXIT_UNFENCED = 6
 #: After a second signal: this plus the signal's number.
 EXIT_SIGNAL = 128
 

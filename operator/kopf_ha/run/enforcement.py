@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from kopf_ha._context import boottime, entered
 from kopf_ha.core.fence import Fence
@@ -28,6 +28,12 @@ KNOWN = ASK_AGAIN + 10.0
 REST = 5.0
 #: Seconds for each answer while a follower waits for it before it takes over early.
 CONFIRM = 2.0
+
+UNPROTECTED = (
+    "deciding kind {} has no status.fencing, so its objects' stamps are annotations, and no policy is known to keep"
+    " others from changing them; apply what `kopf-ha manifests --kind PLURAL:deciding:annotations` writes, or add"
+    " status.fencing to the CRD"
+)
 
 #: What is raised when it cannot be found out.
 _UNKNOWN = (ConfigurationError, MalformedLease, ApiError)
@@ -94,6 +100,18 @@ class Enforcement:
                 raise ConfigurationError(f"the API server does not enforce the fence: {'; '.join(missing)}")
         finally:
             self._later(REST if few else ASK_AGAIN, lambda: self._again(grant))
+
+    def require(self, kinds: Iterable[str]) -> None:
+        """Check that policies protect the stamps of these deciding kinds, as far as the last answers say (I4).
+
+        Args:
+            kinds: ``plural.group``, without `status.fencing`.
+
+        Raises:
+            ConfigurationError: they do not, or it is not known.
+        """
+        if unprotected := sorted(set(kinds) - self._selftest.protected):
+            raise ConfigurationError(UNPROTECTED.format(", ".join(unprotected)))
 
     def look_ahead(self) -> None:
         """Ask while another replica leads, so that a takeover need not wait for it; again each minute until `stop`."""

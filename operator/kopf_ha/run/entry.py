@@ -15,9 +15,10 @@ import kopf
 from kopf_ha import adapters
 from kopf_ha.errors import ConfigurationError, KopfHAError, TermEnded
 from kopf_ha.run.build import build
-from kopf_ha.run.ending import EXIT_EVERYWHERE, EXIT_SIGNAL
+from kopf_ha.run.ending import EXIT_EVERYWHERE, EXIT_SIGNAL, EXIT_UNFENCED
 from kopf_ha.run.everywhere import name_unserved
 from kopf_ha.run.kopf_thread import KopfOptions
+from kopf_ha.run.loading import is_second_start, load_at_start
 from kopf_ha.run.threads import in_thread
 from kopf_ha.settings import Settings
 
@@ -59,17 +60,30 @@ def run(
         registry: the handlers; Kopf's default registry by default.
         namespaces: those to serve; all if empty.
         clusterwide: serve all namespaces.
-        prepare: loads the operator's code; called after the clients are fenced.
+        prepare: loads the operator's code; called after the clients are fenced. If the code reads objects, the process
+            is started again, and calls it when its term begins.
 
     Raises:
         ConfigurationError: an option or a handler is not allowed, or there are no credentials.
     """
     adapters.install()
-    prepare()
+    loads_in_term = is_second_start()
+    if not loads_in_term:
+        load_at_start(settings, prepare)
     options = options_for(registry, namespaces, clusterwide)
-    _name_uncovered()
-    name_unserved(options.registry)
-    runner = build(settings, options)
+
+    def check_loaded() -> None:
+        _name_uncovered()
+        name_unserved(options.registry)
+
+    def load() -> None:
+        prepare()
+        take_signals()  # the operator's code may have taken them
+        check_loaded()
+
+    if not loads_in_term:
+        check_loaded()
+    runner = build(settings, options, load=load if loads_in_term else None)
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
@@ -80,8 +94,11 @@ def run(
         runner.asked = True
         runner.quit(name)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
+    def take_signals() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, on_signal)
+
+    take_signals()
     return runner.run()
 
 
@@ -116,7 +133,8 @@ async def operator(
     Raises:
         ConfigurationError: an option or a handler is not allowed, or there are no credentials.
         TermEnded: the Lease was lost and `after_loss` is `exit`.
-        KopfHAError: the handlers that run on every replica ended.
+        KopfHAError: the handlers that run on every replica ended; or `on_unfenced` is `exit`, and the operator's code
+            tried a write that is refused in every term.
     """
     adapters.install()
     _name_uncovered()
@@ -136,6 +154,8 @@ async def operator(
         raise
     if status == EXIT_EVERYWHERE:
         raise KopfHAError("kopf_ha.everywhere ended; the log names the cause")
+    if status == EXIT_UNFENCED:
+        raise KopfHAError("the operator's code tried a write that is refused in every term; the log names it")
     if status:
         raise TermEnded("the Lease was lost; the log names the cause")
 
@@ -143,7 +163,9 @@ async def operator(
 def _name_uncovered() -> None:
     for name in adapters.uncovered():
         logger.warning(
-            "client %s is imported but not fenced: a stale leader's writes through it may be accepted; use kubernetes,"
-            " pykube-ng or Kopf's patch for writes",
+            "%s is imported and not fenced: a stale leader's writes through it may be accepted; write with a client"
+            " that is fenced",
             name,
         )
+    if found := adapters.programs():
+        logger.info("if this operator starts %s, what that writes is not fenced", " or ".join(found))

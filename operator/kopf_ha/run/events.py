@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from kopf_ha._context import outside
 from kopf_ha.api import Api
 from kopf_ha.errors import ConfigurationError, Unreached
 from kopf_ha.settings import Settings
@@ -101,7 +102,8 @@ class Events:
             return
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="kopf-ha-events", daemon=True)
-            self._thread.start()
+            with outside():  # it lives longer than a term
+                self._thread.start()
 
     def flush(self, timeout: float) -> None:
         """Wait until all events are sent, at most `timeout` seconds; for the end of the process."""

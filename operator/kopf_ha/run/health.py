@@ -44,6 +44,7 @@ class Vitals:
         step: when the runner began to deal with the present event, or to start; None while it waits for an event.
         draining: since when the handlers of a term that ended are waited for; None if they are not.
         stopping: why the process stops; empty while it does not.
+        never: a line for each code path of the operator whose writes are refused in every term.
         everywhere: whether `kopf_ha.everywhere` is ready, or has no handlers.
     """
 
@@ -55,6 +56,7 @@ class Vitals:
     draining: float | None = None
     stopping: str = ""
     everywhere: bool = True
+    never: tuple[str, ...] = ()
 
 
 def readiness(v: Vitals, s: Settings, now: float) -> list[Check]:
@@ -65,6 +67,11 @@ def readiness(v: Vitals, s: Settings, now: float) -> list[Check]:
         ("term", _between_terms(v)),
         ("everywhere", "" if v.everywhere else "kopf_ha.everywhere is not ready: its webhooks or indices"),
     ]
+
+
+def notes(v: Vitals) -> list[str]:
+    """Return what is wrong and makes no replica unready, since no other replica would do better."""
+    return [f"a write that is refused in every term: {line}" for line in v.never]
 
 
 def liveness(v: Vitals, s: Settings, now: float) -> list[Check]:
@@ -162,6 +169,10 @@ class Health:
         vitals = self._look()
         return ask(vitals, self._settings, self._clock())
 
+    def notes(self, path: str) -> list[str]:
+        """Return the notes of a path."""
+        return notes(self._look()) if path == "/readyz" else []
+
     def serve(self) -> Server | None:
         """Serve them; return None for port 0.
 
@@ -169,21 +180,24 @@ class Health:
             ConfigurationError: the port is not available.
         """
         port = self._settings.health_port
-        return Server("health", port, _handler(self.checks)) if port else None
+        return Server("health", port, _handler(self.checks, self.notes)) if port else None
 
 
-def answer(path: str, checks: Iterable[Check], *, verbose: bool) -> tuple[int, str]:
-    """Return status and text, in the format of Kubernetes' own components."""
+def answer(path: str, checks: Iterable[Check], *, verbose: bool, notes: Iterable[str] = ()) -> tuple[int, str]:
+    """Return status and text, in the format of Kubernetes' own components. Notes fail nothing, and are verbose."""
     checks = list(checks)
     wrong = [(name, sentence) for name, sentence in checks if sentence]
     status, word = (503, "failed") if wrong else (200, "passed")
     if verbose:
         lines = [f"[-]{name} failed: {why}" if why else f"[+]{name} ok" for name, why in checks]
+        lines += [f"[!]{note}" for note in notes]
         return status, "\n".join([*lines, f"{path.strip('/')} check {word}", ""])
     return status, "".join(f"{why}\n" for _, why in wrong) or "ok\n"
 
 
-def _handler(checks: Callable[[str], list[Check] | None]) -> type[BaseHTTPRequestHandler]:
+def _handler(
+    checks: Callable[[str], list[Check] | None], notes: Callable[[str], list[str]]
+) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             url = urlsplit(self.path)
@@ -193,7 +207,7 @@ def _handler(checks: Callable[[str], list[Check] | None]) -> type[BaseHTTPReques
                 self._send(404, "not found: ask /readyz or /livez, with ?verbose for each check\n")
             else:
                 verbose = "verbose" in parse_qs(url.query, keep_blank_values=True)
-                self._send(*answer(path, found, verbose=verbose))
+                self._send(*answer(path, found, verbose=verbose, notes=notes(path)))
 
         do_HEAD = do_GET  # noqa: N815  the name is the base class's
 

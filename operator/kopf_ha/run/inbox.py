@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from kopf_ha.core.grant import Grant
@@ -33,6 +34,14 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class Load:
+    """The barrier of a term is up, and the operator's code is not loaded yet. The term waits for `done`."""
+
+    grant: Grant
+    done: Future[None]
+
+
+@dataclass(frozen=True, slots=True)
 class Quit:
     """The process was asked to stop, or has to; `status` is the exit status."""
 
@@ -40,6 +49,6 @@ class Quit:
     status: int = 0
 
 
-Event = Started | Stopped | Ended | Quit
+Event = Started | Stopped | Ended | Load | Quit
 #: A `SimpleQueue`, since signal handlers may put into it while the runner's thread waits on it.
 Inbox = queue.SimpleQueue[Event]

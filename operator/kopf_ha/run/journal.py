@@ -12,6 +12,7 @@ from kopf_ha.core.grant import Grant
 from kopf_ha.election import Elector
 from kopf_ha.run.events import About, Events, own_pod
 from kopf_ha.run.metrics import Metrics
+from kopf_ha.run.never import Never, is_never
 from kopf_ha.run.report import Report, log_refusal
 from kopf_ha.settings import Settings
 
@@ -38,6 +39,7 @@ class Journal:
         self.report = Report()
         self._lease_uid = ""
         self._missing: list[str] = []  #: what the API server does not enforce, as found in this term
+        self.never = Never()
         self._aside = 0  #: how many objects are set aside in this term
         self._ended_at = 0.0
         self._pod = own_pod(settings)
@@ -93,6 +95,18 @@ class Journal:
         if outcome.grant is None or outcome.grant is self.report.grant:
             self.report.add(outcome)
         log_refusal(outcome)
+        if is_never(outcome):
+            self._never_wrote(outcome)
+
+    def _never_wrote(self, outcome: Outcome) -> None:
+        """Report a write that is refused in every term: whoever sent it may have caught the error."""
+        assert outcome.refused is not None  # noqa: S101  `is_never` says so
+        self.metrics.count_never(outcome.refused)
+        if self.never.add(outcome):
+            error = f"{outcome.client}: {type(outcome.refused).__name__}: {outcome.refused}"
+            line = "the operator's code tried a write that is refused in every term"
+            logger.error("%s: %s", line, error)
+            self._post("Unfenced", "Unfenced", f"{line}: {error}", warning=True)
 
     def ended(self, grant: Grant, cause: str, *, lost: bool) -> None:
         """Report that a term's grant is closed; its handlers may still run.

@@ -10,8 +10,8 @@ from kopf_ha.core.target import Target
 from kopf_ha.core.wire import Unanswered
 from kopf_ha.errors import ConfigurationError, Unfenced
 
-#: For a deciding kind.
-NO_STAMP = "deciding kind {} has no status.fencing in its schema; add it, or a new leader cannot stamp its objects"
+#: For a deciding kind whose schema could not be read before.
+NO_STAMP = "deciding kind {} has no status.fencing in its schema; allow this service account to read its definition"
 
 
 class ServedKind:
@@ -22,13 +22,19 @@ class ServedKind:
         version: a served one.
         plural: the name in paths.
         namespaced: whether its objects live in namespaces.
-        stamped: whether its definition was seen to have `status.fencing`.
+        stamped: whether its definition has `status.fencing`; None if this is not known. If it has none, its objects
+            have their stamp in the metadata.
     """
 
-    def __init__(self, group: str, version: str, plural: str, namespaced: bool, stamped: bool = False) -> None:
+    def __init__(self, group: str, version: str, plural: str, namespaced: bool, stamped: bool | None = None) -> None:
         self.group, self.version, self.plural, self.namespaced = group, version, plural, namespaced
         self.stamped = stamped
         self.collection = f"/apis/{group}/{version}/{plural}"
+
+    @property
+    def name(self) -> str:
+        """``plural.group``."""
+        return f"{self.plural}.{self.group}"
 
     @property
     def any(self) -> Target:
@@ -43,20 +49,17 @@ class ServedKind:
 
 
 def find_kind(api: Api, kind: str) -> ServedKind:
-    """Ask the cluster where the objects of deciding kind ``plural.group`` are, and whether they can be stamped.
+    """Ask the cluster where the objects of deciding kind ``plural.group`` are, and where they carry their stamp.
 
     Raises:
-        ConfigurationError: it is not installed, or a served version of it has no `status.fencing` (I1).
+        ConfigurationError: it is not installed, or some of its served versions have no `status.fencing` (I1).
         ApiError: the cluster did not say.
     """
     found = locate(api, kind)
     try:
-        stamped = schema_of(api, found.any)
+        found.stamped = schema_of(api, found.any)  # if this is unknown, the first stamp finds out
     except Unfenced as error:
         raise ConfigurationError(f"deciding kind {error}") from error
-    if stamped is False:
-        raise ConfigurationError(NO_STAMP.format(kind))
-    found.stamped = bool(stamped)  # if this is unknown, the first stamp finds out
     return found
 
 

@@ -156,7 +156,7 @@ def missing_of_lease(
     elif described is None:
         yield f"the policies of Lease {settings.lease} do not answer: other version, account or Lease; {HELP}"
     if described is not None:
-        kinds = {f"{k.plural}.{described.group}" for k in described.kinds}
+        kinds = {f"{k.plural}.{described.group}" for k in described.stamped} | {c.kind for c in described.noted}
         for kind in settings.deciding:
             if kind not in kinds:
-                yield f"{kind}: a deciding kind that policy {described.prefix}-stamped does not cover; {HELP}"
+                yield f"{kind}: a deciding kind that no policy of Lease {settings.lease} covers; {HELP}"

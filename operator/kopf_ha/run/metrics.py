@@ -15,7 +15,7 @@ from kopf_ha.core.grant import Grant
 from kopf_ha.core.target import parse_path
 from kopf_ha.core.wire import WRITES
 from kopf_ha.election.signs import Observer
-from kopf_ha.errors import TermEnded
+from kopf_ha.errors import NoTerm, Refused, TermEnded, Unfenced
 from kopf_ha.run.serving import Server
 from kopf_ha.settings import Settings
 
@@ -90,6 +90,13 @@ class Metrics(Observer):
             registry=registry,
         )
         self._refused = {line: refused.labels(line) for line in LINES}
+        never = Counter(
+            "kopf_ha_unfenced_refusals",
+            "Writes that were refused and would be in every term, by the error: the operator's code has to change.",
+            ["reason"],
+            registry=registry,
+        )
+        self._never = {error.__name__: never.labels(error.__name__) for error in (NoTerm, Unfenced)}
         self.missing = Gauge(
             "kopf_ha_not_enforced", "Protections that the API server lacks, as of the last answer.", registry=registry
         )
@@ -163,6 +170,10 @@ class Metrics(Observer):
         self._writes.labels(outcome.client, self._kind(outcome.request.path), outcome.result).inc()
         if isinstance(outcome.refused, TermEnded):
             self._refused[outcome.refused.line].inc()
+
+    def count_never(self, refused: Refused) -> None:
+        """Count one write that is refused in every term."""
+        self._never[NoTerm.__name__ if isinstance(refused, NoTerm) else Unfenced.__name__].inc()
 
     def _kind(self, path: str) -> str:
         """Return the kind of a path, or `OTHER` when too many kinds are known."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import Any
 
 import kopf
@@ -10,8 +11,8 @@ import kopf
 from kopf_ha import _kopf
 from kopf_ha._context import current_grant
 from kopf_ha.adapters import Outcome, wiring
+from kopf_ha.core.notes import is_stamp
 from kopf_ha.core.target import Target
-from kopf_ha.core.token import ANNOTATIONS
 from kopf_ha.core.wire import Request
 from kopf_ha.errors import FloorLost
 
@@ -46,9 +47,27 @@ async def observe(resource: kopf.Resource, body: kopf.Body, type: str | None, **
 
 
 async def ignore_stamps(settings: kopf.OperatorSettings, **_: Any) -> None:
-    """Make Kopf ignore changes of a child's stamp. Otherwise update handlers would run for it in each term."""
-    ignored = settings.persistence.diffbase_storage.ignored_fields
-    ignored.extend(f for name in ANNOTATIONS if (f := ("metadata", "annotations", name)) not in ignored)
+    """Make Kopf ignore stamps in metadata, those of other operators, too. Otherwise update handlers would run for them.
+
+    The operator's own storage is wrapped, since Kopf's `ignored_fields` take whole names, and each Lease has its own.
+    """
+    storage = settings.persistence.diffbase_storage
+    build = storage.build
+    if getattr(build, "ignores_stamps", False):
+        return  # an operator may use one storage in each term
+
+    @functools.wraps(build)
+    def without_stamps(**given: Any) -> Any:
+        essence: Any = build(**given)
+        metadata = essence.get("metadata") or {}
+        for section in ("annotations", "labels"):
+            for name in [name for name in metadata.get(section) or {} if is_stamp(name)]:
+                del metadata[section][name]
+        storage.remove_empty_stanzas(essence)
+        return essence
+
+    without_stamps.ignores_stamps = True  # type: ignore[attr-defined]
+    setattr(storage, "build", without_stamps)  # noqa: B010  mypy does not let a method be assigned
 
 
 def observe_all(registry: kopf.OperatorRegistry) -> None:

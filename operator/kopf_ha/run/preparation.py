@@ -1,6 +1,7 @@
 """Prepares a term before any handler runs: raises the barrier, while it asks whether the fence is enforced.
 
 Where the policies are required, it asks first, so that nothing is written under a token that the API server ignores.
+They are always required for deciding kinds without `status.fencing` (I4): only a policy keeps users from their stamps.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from kopf_ha.api import Api
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.run.aside import try_again
-from kopf_ha.run.barrier import raise_barrier
+from kopf_ha.run.barrier import find_kinds, raise_barrier
 from kopf_ha.run.enforcement import Enforcement
 from kopf_ha.run.journal import Journal
 
@@ -40,7 +41,7 @@ class Preparation:
         """Prepare one term. Without the full fence there is nothing to prepare.
 
         Raises:
-            ConfigurationError: a deciding kind cannot be stamped, or policies are required and missing.
+            ConfigurationError: a deciding kind cannot be stamped, or policies are required and missing or unknown.
             FloorLost: an object records a token at or above mine.
             ApiError, MalformedLease: an answer of the API server is needed and missing.
             TermEnded: the term ended meanwhile.
@@ -49,16 +50,21 @@ class Preparation:
             return
         if self.policies_first:
             self.enforcement.begin(grant)
-            self._raise_barrier(grant)
+            self._raise_barrier(grant, None)
             return
         asking = threading.Thread(target=self.enforcement.begin, args=(grant,), name="kopf-ha-selftest", daemon=True)
         asking.start()
-        self._raise_barrier(grant)
+        self._raise_barrier(grant, asking)
         asking.join()
 
-    def _raise_barrier(self, grant: Grant) -> None:
+    def _raise_barrier(self, grant: Grant, asking: threading.Thread | None) -> None:
         began = boottime()
-        raised = raise_barrier(self.api, self.fence, grant)
+        kinds = find_kinds(self.api, self.fence)
+        if noted := [kind.name for kind in kinds if kind.stamped is False]:
+            if asking is not None:
+                asking.join()
+            self.enforcement.require(noted)
+        raised = raise_barrier(self.api, self.fence, grant, kinds)
         self.journal.barrier_up(boottime() - began, raised.stamped)
         if raised.aside:
             self.journal.set_aside(raised.aside)

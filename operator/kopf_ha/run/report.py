@@ -30,12 +30,15 @@ class Report:
         self.barrier: tuple[float, int] | None = None  #: seconds it took, objects it stamped
         self._lock = threading.Lock()
         self.counts: Counter[tuple[str, str]] = Counter()  #: by client, and status class or line that refused
+        self.never: Counter[str] = Counter()  #: by error: those that are refused in every term
 
     def add(self, outcome: Outcome) -> None:
         """Count one attempt."""
         if outcome.request.method in WRITES:
             with self._lock:
                 self.counts[outcome.client, outcome.result] += 1
+                if outcome.refused is not None and outcome.refused.never:
+                    self.never[type(outcome.refused).__name__] += 1
 
     def fields(self, cause: str, now: float) -> dict[str, Any]:
         """Return the summary as fields for JSON.
@@ -45,7 +48,7 @@ class Report:
             now: when it ended, on the same clock as `began`.
         """
         with self._lock:
-            counts = sorted(self.counts.items())
+            counts, never = sorted(self.counts.items()), dict(self.never)
         found: dict[str, Any] = {"cause": cause, "led_seconds": round(now - self.began, 3)}
         if self.barrier is not None:
             seconds, objects = self.barrier
@@ -56,7 +59,8 @@ class Report:
             writes.setdefault(client, {})[result] = number
             if not result.endswith("xx"):
                 refused[result] = refused.get(result, 0) + number
-        return found | {"writes": writes, "refused": refused}
+        found |= {"writes": writes, "refused": refused}
+        return found | ({"refused_in_every_term": never} if never else {})
 
     def summary(self, cause: str, now: float) -> str:
         """Return the summary as a line for people: ``led 12.3 s; barrier 0.1 s, 40 objects; kopf 2xx 31; …``."""
@@ -66,9 +70,10 @@ class Report:
             barrier = f"barrier {f['barrier_seconds']:.3f} s, {f['barrier_objects']} objects"
         writes = ", ".join(f"{c} {w} {n}" for c, by in f["writes"].items() for w, n in by.items())
         refused = ", ".join(f"{line} {n}" for line, n in f["refused"].items())
+        never = ", ".join(f"{error} {n}" for error, n in f.get("refused_in_every_term", {}).items())
         return (
             f"led {f['led_seconds']:.1f} s; {barrier}; writes: {writes or 'none'};"
-            f" refused: {refused or 'none'}; cause: {cause}"
+            f" refused: {refused or 'none'}{f', in every term: {never}' if never else ''}; cause: {cause}"
         )
 
 
@@ -85,7 +90,8 @@ def log_refusal(outcome: Outcome) -> None:
         "refused by %s, token %s, %s: %s: %s", refused.line, token, outcome.client, type(refused).__name__, refused
     )
     if refused.sent is not None:
-        sent, (stamp, version) = refused.sent, carried(refused.sent)
+        lease = outcome.grant.stamp.lease if outcome.grant else ""
+        sent, (stamp, version) = refused.sent, carried(refused.sent, lease)
         told = f", with token {stamp.token}" if stamp else ""
         told += f", if resourceVersion is {version}" if version else ""
         logger.info("refused request: %s %s%s", sent.method, sent.path, told)

@@ -11,26 +11,29 @@ import logging
 import queue
 import random
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from kopf_ha._context import boottime, entered
-from kopf_ha.adapters import Outcome, Wiring, wired
+from kopf_ha.adapters import Outcome, Wiring, refused_before, wired
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.election import Elector, PodWatcher, RunLock
 from kopf_ha.errors import ApiError, ConfigurationError, FloorLost, MalformedLease, TermEnded
-from kopf_ha.run.ending import EXIT_LOST, EXIT_STUCK, end_hard
+from kopf_ha.run.ending import EXIT_LOST, EXIT_STUCK, EXIT_UNFENCED, end_hard
 from kopf_ha.run.enforcement import Enforcement
 from kopf_ha.run.everywhere import LINGER, Everywhere
 from kopf_ha.run.health import Health, Vitals
-from kopf_ha.run.inbox import Ended, Event, Inbox, Quit, Started, Stopped
+from kopf_ha.run.inbox import Ended, Event, Inbox, Load, Quit, Started, Stopped
 from kopf_ha.run.journal import Journal
 from kopf_ha.run.kopf_thread import WAKE
 from kopf_ha.run.logs import speaking_for
+from kopf_ha.run.never import is_never
 from kopf_ha.run.quiet import hush
 from kopf_ha.run.serving import serving
 from kopf_ha.run.term import Term
 from kopf_ha.run.threads import later
+from kopf_ha.run.unknown import Unknown
 from kopf_ha.settings import Settings
 
 logger = logging.getLogger("kopf_ha.run")
@@ -56,6 +59,7 @@ class Runner:
         pods: watches the Pods of all replicas.
         run_lock: proves that an earlier process of this pod is dead.
         everywhere: what runs on every replica.
+        load: loads the operator's code, if that is to be done when the first term begins.
         later: calls a function after so many seconds, in a thread.
         clock: the machine's boot-time clock, in seconds.
     """
@@ -70,6 +74,7 @@ class Runner:
     pods: PodWatcher
     run_lock: RunLock
     everywhere: Everywhere
+    load: Callable[[], None] | None = None
     later: Callable[[float, Callable[[], None]], None] = later
     clock: Callable[[], float] = boottime
 
@@ -83,6 +88,10 @@ class Runner:
     stopping: str = field(default="", init=False)  #: why the process stops
     stepping: float | None = field(default=None, init=False)  #: since when it deals with one event
     draining: float | None = field(default=None, init=False)  #: since when it waits for a term's handlers
+    unknown: Unknown = field(init=False)  #: whether the API server knows the writers' credentials
+
+    def __post_init__(self) -> None:
+        self.unknown = Unknown(self.clock)
 
     # --- from any thread
 
@@ -102,11 +111,22 @@ class Runner:
         """Return what the probes look at."""
         elector, ready = self.elector, self.everywhere.ready
         return Vitals(
-            elector.signs, elector.state, self.grant, self.began, self.stepping, self.draining, self.stopping, ready
+            elector.signs,
+            elector.state,
+            self.grant,
+            self.began,
+            self.stepping,
+            self.draining,
+            self.stopping,
+            ready,
+            self.journal.never.lines(),
         )
 
     def on_outcome(self, outcome: Outcome) -> None:
-        """Close the gate at once when the fence refused a write because the term is over; in the writer's thread."""
+        """Close the gate at once when a write shows that the term is over, or that nothing can be written in it.
+
+        Called in the writer's thread.
+        """
         refused, grant = outcome.refused, outcome.grant
         if isinstance(refused, TermEnded) and grant is not None and not grant.closed:
             grant.close(str(refused))
@@ -115,7 +135,11 @@ class Runner:
                 self.elector.raise_floor(refused.floor)
             else:
                 self.elector.step_down(str(refused), grant=grant)
+        elif grant is not None and (cause := self.unknown.wrote(outcome)):
+            self.elector.step_down(cause, grant=grant)
         self.journal.wrote(outcome)
+        if is_never(outcome) and self.settings.on_unfenced == "exit":
+            self.inbox.put(Quit(f"on-unfenced is exit: {type(refused).__name__}: {refused}", EXIT_UNFENCED))
 
     # --- the loop
 
@@ -160,6 +184,8 @@ class Runner:
         """Start what lives as long as the process."""
         if self.settings.fence == "full":
             logger.info("replica %s follows Lease %s", self.settings.identity, self.settings.lease)
+        for outcome in refused_before():
+            self.on_outcome(outcome)
         self.everywhere.start()
         self.run_lock.start()
         self.elector.start()
@@ -192,6 +218,8 @@ class Runner:
                     self.failed(term, error)
             case Ended():
                 pass  # it was asked to end, or its end is known already
+            case Load(grant, done):
+                self.load_for(grant, done)
             case Quit(cause, status):
                 return self.leave(cause, status)
         return None
@@ -210,6 +238,22 @@ class Runner:
             )
         self.term = self.make_term(grant)
         self.term.start()
+
+    def load_for(self, grant: Grant, done: Future[None]) -> None:
+        """Load the operator's code in the main thread, as at a start, for the first term that gets that far."""
+        term = self.term
+        if term is None or term.grant is not grant or grant.closed:
+            done.cancel()
+            return
+        load, self.load = self.load, None
+        term.kopf_ran = True  # a second attempt would need another process
+        try:
+            if load is not None:
+                load()
+        except BaseException as error:  # noqa: BLE001  whatever ended it, the term fails with it
+            done.set_exception(error)
+        else:
+            done.set_result(None)
 
     def failed(self, term: Term, error: BaseException | None) -> None:
         """Step down after a term that ended by itself; another replica may do better. `Stopped` follows."""

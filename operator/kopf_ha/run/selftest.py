@@ -37,6 +37,8 @@ class SelfTest:
         self._kinds = KindTest(settings.deciding)
         #: Whether nothing was missing when everything was asked last.
         self.clean = False
+        #: Kinds whose stamps in the metadata a policy protected when it was asked last.
+        self.protected: frozenset[str] = frozenset()
         #: Kinds that must not be written because of one of their served versions (I1), and why; as of the same time.
         self.unfit: dict[str, str] = {}
 
@@ -57,6 +59,7 @@ class SelfTest:
             ApiRefused: the answer to a question is neither yes nor no.
             Unreached: no answer.
         """
+        self.protected = frozenset()
         if whole:
             self.clean = False
         mine = Stamp(token, self._settings.identity, self._settings.lease, self._settings.pod_uid)
@@ -67,11 +70,16 @@ class SelfTest:
             lowered = pool.submit(lease.can_be_lowered)
             tried = {k: pool.submit(self._kinds.missing, api, k, mine) for k in self._settings.deciding}
             described = lease.description()
-            known = {*self._settings.deciding, *kinds}
+            seen = set(kinds)
+            known = {*self._settings.deciding, *seen}
             policies: dict[str, list[str]] = {}
+            noted: set[str] = set()
             if described is not None:
                 policies = missing_policies(pool, lease, described, whole)
-                known |= {f"{k.plural}.{described.group}" for k in described.kinds}
+                known |= {f"{k.plural}.{described.group}" for k in described.stamped}
+                # A child of another group may be a stamped kind after all.
+                noted = {child.kind for child in described.noted} - seen
+                known -= noted
             if whole:
                 tried |= {k: pool.submit(self._kinds.missing, api, k, mine) for k in sorted(known - tried.keys())}
                 unfit = {k: pool.submit(self._kinds.unfit, api, k) for k in sorted(known)}
@@ -79,8 +87,14 @@ class SelfTest:
             found = list(missing_of_lease(lowered.result(), described, policies, self._settings))
             found += [sentence for many in policies.values() for sentence in many]
             stamped = described is not None and f"{described.prefix}-stamped" in policies
+            if described is not None:
+                both = ("child", "annotations")
+                ok = {k for k in noted if not any(f"{described.prefix}-{p}-{k}" in policies for p in both)}
+                self.protected = frozenset(ok)
             for kind, future in tried.items():
                 by_policies, by_rule = future.result()
+                if kind in noted:
+                    continue
                 # A policy that is not in force is named already, and so is a kind that must not be written.
                 found += [] if stamped else by_policies
                 found += [] if kind in self.unfit else by_rule

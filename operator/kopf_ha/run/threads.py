@@ -8,14 +8,17 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from kopf_ha._context import outside
+
 T = TypeVar("T")
 
 
 def later(seconds: float, fn: Callable[[], None]) -> None:
-    """Call `fn` after so many seconds."""
+    """Call `fn` after so many seconds, in no term."""
     timer = threading.Timer(seconds, fn)
     timer.daemon = True
-    timer.start()
+    with outside():
+        timer.start()
 
 
 def in_thread(fn: Callable[[], T], name: str) -> asyncio.Future[T]:
