@@ -78,6 +78,9 @@ async def made(blocking, plural, name, namespace, spec, patch):
         await touched()
         body = await read() if shape.read == "after" else body
         seen = await waited(writer(namespace, shape.write(plural, name, body)))
+    except asyncio.CancelledError:
+        tell(cell, write="CancelledError: Kopf ended first")
+        raise
     except Exception as error:
         seen = shown(error)
     tell(cell, write=seen)
