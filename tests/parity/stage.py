@@ -138,7 +138,7 @@ class Stage(World):
     def seen(self) -> list[dict[str, Any]]:
         """Give what the operator saw so far."""
         text = self.seen_path.read_text() if self.seen_path.exists() else ""
-        return [json.loads(line) for line in text.splitlines()]
+        return [json.loads(line) for line in text.split("\n")[:-1]]  # the last may be half written
 
     def written(self, prefix: str = "") -> dict[str, Any]:
         """Give the status of each cell's write."""
