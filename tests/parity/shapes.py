@@ -1,0 +1,183 @@
+"""The shapes of a write, and the cells: which write is made by which client from which place.
+
+A cell is an object that the operator handles. Its spec names the shape, the client and the place. The write goes to the
+object itself or to a ConfigMap of its name. The operator imports this module, so it imports nothing of kopf-ha.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+GROUP = "parity.kopf-ha.test"
+MERGE = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
+APPLY = "application/apply-patch+yaml"
+#: The kinds by their plurals, and where they are.
+KINDS = {"cells": ("Cell", f"{GROUP}/v1"), "looses": ("Loose", f"{GROUP}/v1"), "configmaps": ("ConfigMap", "v1")}
+
+
+@dataclass(frozen=True)
+class Write:
+    """One request, as a client's user would put it.
+
+    Args:
+        verb: ``get``, ``create``, ``patch``, ``replace``, ``delete``, or ``collection`` for its deletion.
+        plural: of the object.
+        name: of the object; of a collection, the value of its label ``cell``.
+        body: what is sent.
+        content_type: of a patch.
+        sub: the subresource.
+        force: of an apply.
+    """
+
+    verb: str
+    plural: str
+    name: str
+    body: Any = None
+    content_type: str = ""
+    sub: str = ""
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A shape of write.
+
+    Args:
+        verb, content_type, sub, force: as of `Write`.
+        status: the API server's answer; for the kind without a status subresource, if that is another.
+        loose: that other answer.
+        change: what a patch contains; a merge patch unless it is a list.
+        read: whether the object is read, ``before`` or ``after`` somebody else wrote it, and sent back changed.
+        child: whether it is a write to the ConfigMap.
+        new: whether the ConfigMap has a name that is not there.
+        kopf: whether Kopf's patch can do it.
+    """
+
+    verb: str
+    status: int = 200
+    change: Any = None
+    content_type: str = MERGE
+    sub: str = ""
+    force: bool = False
+    read: str = ""
+    child: bool = False
+    new: bool = False
+    loose: int = 0
+    kopf: bool = False
+
+    def write(self, plural: str, name: str, body: Any = None) -> Write:
+        """Give the request for a cell; `body` is what was read."""
+        plural = "configmaps" if self.child else plural
+        name += "-new" if self.new else ""
+        field = "data" if self.child else "spec"
+        content_type = self.content_type if self.verb == "patch" else ""
+        if body is not None:
+            body = {**body, field: {**body[field], "mine": "1"}}
+        elif self.verb in ("create", "replace") or content_type == APPLY:
+            kind, api = KINDS[plural]
+            body = {"apiVersion": api, "kind": kind, "metadata": {"name": name}, **(self.change or {field: MINE})}
+        elif self.verb == "patch":
+            body = self.change
+        return Write(self.verb, plural, name, body, content_type, self.sub, self.force)
+
+
+MINE = {"mine": "1"}
+SPEC: dict[str, Any] = {"spec": MINE}
+DATA: dict[str, Any] = {"data": MINE}
+THEIRS: dict[str, Any] = {"spec": {"theirs": "0"}}
+
+SHAPES = {
+    "merge": Shape("patch", change=SPEC, kopf=True),
+    "merge with a list": Shape("patch", change={"spec": {"list": [4, 5]}}, kopf=True),
+    "JSON patch": Shape(
+        "patch", change=[{"op": "add", "path": "/spec/mine", "value": "1"}], content_type=JSON_PATCH, kopf=True
+    ),
+    "PUT without a revision": Shape("replace", 422),
+    "PUT of an older revision": Shape("replace", 409, read="before"),
+    "PUT of the last revision": Shape("replace", read="after"),
+    "apply": Shape("patch", change=SPEC, content_type=APPLY),
+    "apply of another's field": Shape("patch", 409, change=THEIRS, content_type=APPLY),
+    "apply with force": Shape("patch", change=THEIRS, content_type=APPLY, force=True),
+    "status": Shape("patch", change={"status": {"phase": "1"}}, sub="status", loose=404),
+    "status with the object": Shape("patch", change={"status": {"phase": "1"}}, kopf=True),
+    "scale": Shape("patch", change={"spec": {"replicas": 3}}, sub="scale"),
+    "child: merge": Shape("patch", change=DATA, child=True),
+    "child: JSON patch": Shape(
+        "patch", change=[{"op": "add", "path": "/data/mine", "value": "1"}], content_type=JSON_PATCH, child=True
+    ),
+    "child: PUT without a revision": Shape("replace", child=True),
+    "child: PUT of an older revision": Shape("replace", 409, read="before", child=True),
+    "child: apply": Shape("patch", change=DATA, content_type=APPLY, child=True),
+    "child: apply that creates": Shape("patch", 201, change=DATA, content_type=APPLY, child=True, new=True),
+    "child: create": Shape("create", 201, child=True, new=True),
+    "child: create over an object": Shape("create", 409, child=True),
+    "child: delete": Shape("delete", child=True),
+    "child: deletecollection": Shape("collection", child=True),
+}
+
+#: Whether they run in an event loop.
+CLIENTS = {
+    "kopf": False,
+    "typed": False,
+    "dynamic": False,
+    "pykube": False,
+    "lightkube": False,
+    "kr8s": True,
+    "kubernetes_asyncio": True,
+}
+PLACES = ("handler", "async", "timer", "daemon", "thread", "executor", "task")
+#: Kopf's patch is sent by Kopf, when the handler is over.
+KOPFS_PLACES = ("handler", "async", "timer", "daemon")
+#: From there a write is made when Kopf has recorded already that it handled the object.
+LATER = ("timer", "daemon", "thread", "executor", "task")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One write by one client from one place, to one kind."""
+
+    client: str
+    shape: str
+    plural: str
+    place: str
+
+    @property
+    def name(self) -> str:
+        """The object's name."""
+        return "-".join((self.client.replace("_", ""), str([*SHAPES].index(self.shape)), self.place))
+
+    @property
+    def status(self) -> int:
+        """The API server's answer."""
+        shape = SHAPES[self.shape]
+        return (self.plural == "looses" and shape.loose) or shape.status
+
+    def __str__(self) -> str:
+        return f"{self.client}, {self.shape}, {self.plural}, {self.place}"
+
+
+def _cells() -> list[Cell]:
+    """Each client with each shape, on both kinds; and each client in each place, with one shape.
+
+    From other places it is the merge patch: whose write it is does not depend on what is written. Writes to a child are
+    made for one kind of parent.
+    """
+    cells = []
+    for client, runs_in_loop in CLIENTS.items():
+        usual = "async" if runs_in_loop else "handler"
+        shapes = [name for name, shape in SHAPES.items() if client != "kopf" or shape.kopf]
+        for shape in shapes:
+            if client == "lightkube" and shape == "child: deletecollection":
+                continue  # it has no selector for that
+            kinds = ["cells"] if SHAPES[shape].child else ["cells", "looses"]
+            if client == "dynamic" and shape == "status":
+                kinds = ["cells"]  # it looks for the subresource by itself
+            cells += [Cell(client, shape, plural, usual) for plural in kinds]
+        places = KOPFS_PLACES if client == "kopf" else PLACES
+        cells += [Cell(client, "merge", "cells", place) for place in places if place != usual]
+    return cells
+
+
+CELLS = _cells()
