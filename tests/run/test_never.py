@@ -15,7 +15,7 @@ import pytest
 
 import kopf_ha
 from devcluster.waiting import until
-from kopf_ha.adapters import Outcome, refused_before
+from kopf_ha.adapters import Outcome, _servers, refused_before
 from kopf_ha.core.notes import ANNOTATION_TOKEN, as_metadata, notes_of
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Request
@@ -134,6 +134,7 @@ def test_what_was_refused_before_the_operator_ran_is_told_when_it_starts(
     fenced_clients: None, journal: Journal, client: str
 ) -> None:
     """A module writes while it is imported, and catches the error."""
+    _servers.add("http://127.0.0.1:1")
     assert isinstance(caught(lambda: CLIENTS[client]("http://127.0.0.1:1")("DELETE", CHILD)), NoTerm)
     make_runner(journal).start()
     assert counted(journal)["NoTerm"] == 1
