@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 APPLY = "application/apply-patch+yaml"
+
+
+#: Seconds in which an API server begins to serve a new kind.
+SERVED = 10.0
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,16 @@ class Client:
     session: requests.Session = field(default_factory=_session, repr=False)
 
     def __call__(self, method: str, path: str, body: Any = None, content_type: str = "application/json") -> Answer:
-        got = self.session.request(
+        until = time.monotonic() + SERVED
+        while (got := self._send(method, path, body, content_type)).text.startswith("404 page not found"):
+            # The definition is established, and this API server does not serve it yet.
+            if time.monotonic() > until:
+                return Answer(404, {"message": got.text})
+            time.sleep(0.1)
+        return Answer(got.status_code, got.json())
+
+    def _send(self, method: str, path: str, body: Any, content_type: str) -> requests.Response:
+        return self.session.request(
             method,
             self.server + path,
             data=None if body is None else json.dumps(body),
@@ -92,7 +106,6 @@ class Client:
             verify=str(self.ca) if self.ca else True,
             timeout=30,
         )
-        return Answer(got.status_code, got.json())
 
     def must(self, method: str, path: str, body: Any = None, content_type: str = "application/json") -> dict[str, Any]:
         """Send what has to be accepted; give the answer's body."""
