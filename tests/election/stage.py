@@ -15,8 +15,7 @@ from devcluster.waiting import until
 from kopf_ha.core.grant import Grant
 from kopf_ha.election import Elector
 from kopf_ha.settings import Settings
-from testbed.replica import PATIENCE as PATIENCE
-from testbed.replica import TIMES
+from testbed.replica import PATIENCE, TIMES
 from tests.kit.world import World
 
 #: So long that nothing which waits for an expiry passes a test.

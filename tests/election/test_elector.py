@@ -12,7 +12,8 @@ from kubernetes import config
 from kubernetes.client import CoordinationV1Api
 
 from devcluster.waiting import until
-from tests.election.stage import LONG, PATIENCE, Stage
+from testbed.replica import PATIENCE
+from tests.election.stage import LONG, Stage
 
 
 def test_one_of_two_leads_and_both_know_which(stage: Stage) -> None:

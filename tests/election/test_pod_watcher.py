@@ -23,7 +23,8 @@ from kopf_ha.api import Api
 from kopf_ha.core.lease import LeaseRecord
 from kopf_ha.core.siblings import Siblings
 from kopf_ha.election import PodWatcher
-from tests.election.stage import LONG, PATIENCE, Replica, Stage
+from testbed.replica import PATIENCE
+from tests.election.stage import LONG, Replica, Stage
 
 MERGE = "application/merge-patch+json"
 

@@ -14,8 +14,8 @@ import pytest
 from devcluster.waiting import until
 from kopf_ha.election import RunLock
 from kopf_ha.settings import Settings
+from testbed.replica import SOURCE
 from tests.election.world import settings
-from tests.run.support import SOURCE
 
 #: Holds the lock, and starts a program that outlives it, as handlers may.
 PROCESS = """

@@ -5,7 +5,8 @@ from __future__ import annotations
 from devcluster.waiting import until
 from kopf_ha.core.election import events as el
 from kopf_ha.election.signs import Observer
-from tests.election.stage import LONG, PATIENCE, Stage
+from testbed.replica import PATIENCE
+from tests.election.stage import LONG, Stage
 from tests.election.world import Replica, World
 
 

@@ -13,6 +13,7 @@ import pytest
 from devcluster import Cluster, ControlPlane
 from devcluster.waiting import until
 from testbed.deployment import ACCOUNT, NAME, ROOT, container_of
+from tests.kit.crd import LOOSE, crd
 from tests.manifests.support import NAMESPACE, OVERLAYS, DeployedReplica, get, one
 
 Documents = list[dict[str, Any]]
@@ -100,23 +101,8 @@ def test_the_server_takes_each_document_without_a_warning(cluster: Cluster, depl
 @pytest.fixture
 def monitoring_kinds(cluster: Cluster) -> Iterator[None]:
     """Stand-ins for the CRDs of the Prometheus operator; promtool and the rest of the tests look at the contents."""
-    kinds = {"ServiceMonitor": "servicemonitors", "PrometheusRule": "prometheusrules"}
-    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    group = "monitoring.coreos.com"
-    items = [
-        {
-            "apiVersion": "apiextensions.k8s.io/v1",
-            "kind": "CustomResourceDefinition",
-            "metadata": {"name": f"{plural}.{group}"},
-            "spec": {
-                "group": group,
-                "scope": "Namespaced",
-                "names": {"kind": kind, "plural": plural},
-                "versions": [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}],
-            },
-        }
-        for kind, plural in kinds.items()
-    ]
+    served = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": LOOSE}}
+    items = [crd("monitoring.coreos.com", kind, served) for kind in ("ServiceMonitor", "PrometheusRule")]
     listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
     cluster.kubectl("create", "-f", "-", input=listed)
     try:

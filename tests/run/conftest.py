@@ -21,8 +21,9 @@ from kopf_ha import adapters
 from kopf_ha.adapters import refused_before
 from kopf_ha.run.journal import Journal
 from kopf_ha.settings import Settings
+from tests.kit.client import MERGE
 from tests.kit.world import apply_kinds
-from tests.run.support import GROUP, LONG, MERGE, Marks, Policy, Replica, Running, World, crd
+from tests.run.support import GROUP, LONG, Marks, Policy, Replica, Running, World, crd
 
 
 @pytest.fixture(scope="session")

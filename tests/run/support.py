@@ -28,11 +28,8 @@ from kopf_ha.run.journal import Journal
 from kopf_ha.run.runner import Runner
 from kopf_ha.settings import Settings
 from testbed import replica as testbed
-from testbed.ports import free_port as free_port
 from testbed.replica import PATIENCE, TIMES
-from testbed.replica import SOURCE as SOURCE
 from tests.kit import world as kit
-from tests.kit.client import MERGE as MERGE
 from tests.kit.crd import STAMP, version
 from tests.kit.crd import crd as kit_crd
 

@@ -17,7 +17,8 @@ from kopf_ha.api import Api
 from kopf_ha.run import aside
 from kopf_ha.run.credentials import make_client
 from kopf_ha.run.ending import EXIT_LOST
-from tests.run.support import GROUP, LONG, MERGE, Marks, Policy, Running, World, caught, registry
+from tests.kit.client import MERGE
+from tests.run.support import GROUP, LONG, Marks, Policy, Running, World, caught, registry
 
 Run = Callable[..., Running]
 DECIDING = (f"roots.{GROUP}",)

@@ -13,6 +13,7 @@ from kopf_ha.core.asked import ONLY_NOTE
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.notes import as_metadata, notes_of
+from kopf_ha.core.target import Target
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Response
 from kopf_ha.errors import ConfigurationError, FloorLost, ForeignStamp, StaleLeader, Unfenced, Unreached
@@ -25,6 +26,12 @@ from kopf_ha.settings import Settings
 from tests.run.support import GROUP
 
 KIND = ServedKind(GROUP, "v1", "roots", namespaced=True, stamped=True)
+
+
+def target(name: str) -> Target:
+    return Target(GROUP, "v1", "roots", "ns", name)
+
+
 NAME = f"roots.{GROUP}"
 NO_ANSWER = Unreached("the API server gave no answer")
 OK = 200
@@ -86,7 +93,7 @@ def raised(api: Any, fence: Fence, grant: Grant, kind: ServedKind = KIND) -> tup
     pauses: list[float] = []
     up = raise_barrier(api, fence, grant, [kind], pauses.append)
     assert grant.set_aside == {one.uid for one in up.aside}
-    return up.stamped, {one.name: one.trouble for one in up.aside}, pauses
+    return up.stamped, {one.target.name: one.trouble for one in up.aside}, pauses
 
 
 @pytest.mark.parametrize("passing", [401, 403, NOT_SERVED, 409, 422, 429, 500, 503, NO_ANSWER, Unfenced("no schema")])
@@ -146,7 +153,7 @@ def test_what_another_lease_stamped_is_refused_once(fence: Fence, grant: Grant) 
     assert api.stamps == ["a"]
     # Somebody mended it: it is stamped again.
     api.answers["a"], api.status["a"] = [OK], {}
-    aside = DecidingObject(KIND, "ns", "a", "uid-a", str(FOREIGN), refused=True)
+    aside = DecidingObject(KIND, target("a"), "uid-a", str(FOREIGN), refused=True)
     assert stamp_one(api, fence, aside, grant.stamp) is None  # type: ignore[arg-type]
 
 
@@ -197,7 +204,7 @@ def test_one_refusal_for_the_token_s_sake_ends_the_barrier(fence: Fence, grant: 
 
 
 def aside(*names: str) -> list[DecidingObject]:
-    return [DecidingObject(KIND, "ns", name, f"uid-{name}", "403") for name in names]
+    return [DecidingObject(KIND, target(name), f"uid-{name}", "403") for name in names]
 
 
 def test_delays_grow() -> None:
@@ -214,7 +221,7 @@ def test_what_was_set_aside_comes_back(fence: Fence, grant: Grant) -> None:
         waited.append((seconds, grant.set_aside))
 
     def tell(left: Any) -> None:
-        told.append([one.name for one in left])
+        told.append([one.target.name for one in left])
 
     try_again(api, fence, grant, aside("a", "b"), tell, wait)  # type: ignore[arg-type]
     both, one = {"uid-a", "uid-b"}, {"uid-a"}

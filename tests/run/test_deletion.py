@@ -11,7 +11,8 @@ import kopf
 import pytest
 
 from devcluster.waiting import until
-from tests.run.support import LONG, MERGE, Marks, Replica, Rival, Running, World, registry
+from tests.kit.client import MERGE
+from tests.run.support import LONG, Marks, Replica, Rival, Running, World, registry
 
 Run = Callable[..., Running]
 STAY = "test.kopf-ha.dev/stay"

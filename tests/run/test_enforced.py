@@ -14,7 +14,9 @@ from devcluster.waiting import until
 from kopf_ha.errors import ApiRefused
 from kopf_ha.run import enforcement
 from kopf_ha.run.selftest import SelfTest
-from tests.run.support import GROUP, LONG, MERGE, Marks, Running, World, crd, free_port, registry
+from testbed.ports import free_port
+from tests.kit.client import MERGE
+from tests.run.support import GROUP, LONG, Marks, Running, World, crd, registry
 
 Run = Callable[..., Running]
 DECIDING = (f"roots.{GROUP}",)

@@ -28,7 +28,8 @@ from kopf_ha.run import health
 from kopf_ha.run.everywhere import Everywhere
 from kopf_ha.run.health import Health, Vitals, answer, liveness, readiness
 from kopf_ha.settings import Settings
-from tests.run.support import GROUP, LONG, Marks, Rival, Running, World, free_port, registry
+from testbed.ports import free_port
+from tests.run.support import GROUP, LONG, Marks, Rival, Running, World, registry
 
 Run = Callable[..., Running]
 

@@ -21,7 +21,8 @@ from kopf_ha.errors import FloorLost, ForeignStamp, GateClosed, NoTerm, Refused,
 from kopf_ha.run.metrics import KINDS, LINES, OTHER, Metrics, kind_of
 from kopf_ha.settings import Settings
 from kopf_ha_ipam.conflicts import GIVEN_TWICE
-from tests.run.support import GROUP, LONG, Marks, Rival, Running, World, free_port, registry
+from testbed.ports import free_port
+from tests.run.support import GROUP, LONG, Marks, Rival, Running, World, registry
 
 Run = Callable[..., Running]
 

@@ -25,9 +25,10 @@ from kopf_ha.run.health import answer, notes
 from kopf_ha.run.inbox import Quit
 from kopf_ha.run.journal import Journal
 from kopf_ha.run.never import OTHERS, PATHS, Never
+from testbed.ports import free_port
 from tests.core.fake_api import CHILD
 from tests.fencing.clients import CLIENTS, REPORTED
-from tests.run.support import GROUP, LONG, Marks, Replica, Running, World, caught, free_port, make_runner, registry
+from tests.run.support import GROUP, LONG, Marks, Replica, Running, World, caught, make_runner, registry
 
 PATH = "/api/v1/namespaces/ns/configmaps/a"
 NO_TERM, UNFENCED = NoTerm("no term"), Unfenced("unknown")

@@ -18,7 +18,9 @@ from prometheus_client.exposition import MetricsHandler
 
 from devcluster.waiting import until
 from kopf_ha.run.serving import BATCH, SLOTS, Server
-from tests.run.support import LONG, SOURCE, free_port
+from testbed.ports import free_port
+from testbed.replica import SOURCE
+from tests.run.support import LONG
 
 MANY = 400
 #: More than the process has open at any time, or threads.

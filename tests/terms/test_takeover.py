@@ -7,7 +7,8 @@ from collections.abc import Callable
 from datetime import datetime
 
 from devcluster.waiting import until
-from tests.run.support import LONG, MERGE, Replica, World
+from tests.kit.client import MERGE
+from tests.run.support import LONG, Replica, World
 from tests.terms.support import Trace
 
 Start = Callable[..., Replica]

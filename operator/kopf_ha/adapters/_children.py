@@ -12,12 +12,13 @@ Processes that are started without `multiprocessing` (`subprocess`, `kubectl`) c
 
 from __future__ import annotations
 
-import functools
 import runpy
 from collections.abc import Callable
 from multiprocessing import spawn
 from pathlib import Path
 from typing import Any
+
+from kopf_ha.adapters._changed import change
 
 #: A path, since a new interpreter may not find the package yet.
 _FIRST = Path(__file__).with_name("_in_child.py")
@@ -36,13 +37,8 @@ def install(installed: Callable[[], bool]) -> None:
     Args:
         installed: returns whether this process's clients are fenced.
     """
-    given = spawn.get_preparation_data
-    if getattr(given, "kopf_ha", False):
-        return
 
-    @functools.wraps(given)
-    def prepared(name: str) -> dict[str, Any]:
-        return given(name) | ({"kopf_ha": _First()} if installed() else {})
+    def preparing(given: Callable[[str], dict[str, Any]]) -> Callable[[str], dict[str, Any]]:
+        return lambda name: given(name) | ({"kopf_ha": _First()} if installed() else {})
 
-    prepared.kopf_ha = True  # type: ignore[attr-defined]
-    spawn.get_preparation_data = prepared
+    change(spawn, "get_preparation_data", preparing)

@@ -8,7 +8,7 @@ import aiohttp
 from yarl import URL
 
 from kopf_ha.adapters._bearer import renew
-from kopf_ha.adapters._wiring import adrive, headers_for, note_read
+from kopf_ha.adapters._wiring import adrive, headers_for, media_type, note_read
 from kopf_ha.core.wire import WRITES, Request, Response
 
 
@@ -36,7 +36,7 @@ class FenceMiddleware:
             method=request.method,
             path=request.url.raw_path,
             query=request.url.raw_query_string,
-            content_type=request.headers.get("Content-Type", "").partition(";")[0].strip(),
+            content_type=media_type(request.headers),
             body=body if isinstance(body, bytes) else await body.as_bytes(),
         )
 

@@ -15,7 +15,6 @@ context by themselves, which changes nothing of this.
 from __future__ import annotations
 
 import concurrent.futures
-import functools
 import inspect
 import threading
 from collections.abc import Callable
@@ -24,29 +23,20 @@ from multiprocessing.pool import Pool, ThreadPool
 from typing import Any
 
 from kopf_ha._context import carry, current_grant, inherit, only_reads, outside
+from kopf_ha.adapters._changed import change
 
 #: The methods of a pool that take a job. `apply` calls the first.
 _TAKE_JOBS = ("apply_async", "map", "map_async", "starmap", "starmap_async", "imap", "imap_unordered")
-#: A mark of the functions that `install` puts in place.
-_MARK = "kopf_ha"
 
 
 def install() -> None:
     """Let the threads and pools of this process carry terms. A second call has no effect."""
-    _change(threading.Thread, "start", _starting)
-    _change(ThreadPoolExecutor, "submit", _submitting)
-    _change(Future, "add_done_callback", _calling_back)
-    _change(Pool, "__init__", _making)
+    change(threading.Thread, "start", _starting)
+    change(ThreadPoolExecutor, "submit", _submitting)
+    change(Future, "add_done_callback", _calling_back)
+    change(Pool, "__init__", _making)
     for name in _TAKE_JOBS:
-        _change(Pool, name, _taking)
-
-
-def _change(cls: type, name: str, changed: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    given = getattr(cls, name)
-    if not hasattr(given, _MARK):
-        new = functools.wraps(given)(changed(given))
-        setattr(new, _MARK, True)
-        setattr(cls, name, new)
+        change(Pool, name, _taking)
 
 
 def _starting(start: Callable[..., Any]) -> Callable[..., Any]:

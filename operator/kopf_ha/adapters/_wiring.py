@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from kopf_ha._context import boottime, current_grant, only_reads
@@ -47,6 +47,11 @@ class Wiring:
     fence: Fence
     report: Callable[[Outcome], None]
     now: Callable[[], float] = boottime
+
+
+def media_type(headers: Mapping[str, str]) -> str:
+    """Return the content type without its parameters; empty for none. The headers' names have no case."""
+    return headers.get("Content-Type", "").partition(";")[0].strip()
 
 
 def headers_for(out: Request, asked: Request, given: Iterable[tuple[str, str]]) -> dict[str, str]:

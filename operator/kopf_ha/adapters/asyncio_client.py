@@ -6,9 +6,11 @@ Both are one client, as a package of its own and in `kubernetes` from version 37
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from kopf_ha.adapters._changed import change
 from kopf_ha.adapters._imported import when_imported
 from kopf_ha.adapters._sessions import FenceMiddleware, fence_session
 
@@ -23,25 +25,26 @@ def install() -> None:
 
 def fence(middleware: FenceMiddleware, rest: ModuleType) -> None:
     """Fence the clients of a module. A second call has no effect."""
-    made, sent = rest.RESTClientObject.__init__, rest.RESTClientObject.request
-    if getattr(sent, "kopf_ha", False):
-        return
 
     def fenced(rest_client: Any) -> None:
         if rest_client.pool_manager is not None:  # kubernetes.aio makes it with the first request
             fence_session(rest_client.pool_manager, middleware)
 
-    @functools.wraps(made)
-    def init(self: Any, *args: Any, **options: Any) -> None:
-        made(self, *args, **options)
-        fenced(self)
+    def making(init: Callable[..., Any]) -> Callable[..., Any]:
+        def made(self: Any, *args: Any, **options: Any) -> None:
+            init(self, *args, **options)
+            fenced(self)
 
-    @functools.wraps(sent)
-    async def request(self: Any, *args: Any, **options: Any) -> Any:
-        if self.pool_manager is None:
-            self.pool_manager = self._create_pool_manager()
-        fenced(self)
-        return await sent(self, *args, **options)
+        return made
 
-    request.kopf_ha = True  # type: ignore[attr-defined]
-    rest.RESTClientObject.__init__, rest.RESTClientObject.request = init, request
+    def sending(send: Callable[..., Any]) -> Callable[..., Any]:
+        async def request(self: Any, *args: Any, **options: Any) -> Any:
+            if self.pool_manager is None:
+                self.pool_manager = self._create_pool_manager()
+            fenced(self)
+            return await send(self, *args, **options)
+
+        return request
+
+    change(rest.RESTClientObject, "__init__", making)
+    change(rest.RESTClientObject, "request", sending)

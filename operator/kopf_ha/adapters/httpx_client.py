@@ -17,9 +17,10 @@ from typing import Any
 
 from kopf_ha._context import boottime
 from kopf_ha.adapters._bearer import renew
+from kopf_ha.adapters._changed import change
 from kopf_ha.adapters._imported import when_imported
 from kopf_ha.adapters._servers import add, is_api_server
-from kopf_ha.adapters._wiring import adrive, drive, headers_for, note_read
+from kopf_ha.adapters._wiring import adrive, drive, headers_for, media_type, note_read
 from kopf_ha.core.wire import WRITES, Request, Response
 
 logger = logging.getLogger("kopf_ha.fence")
@@ -49,15 +50,13 @@ def learn_servers(module: ModuleType) -> None:
     of, methods, where = CLIENTS[module.__name__]
     cls = getattr(module, of, None)
     for name in methods:
-        given = getattr(cls, name, None)
-        if given is None:
+        if cls is None or not hasattr(cls, name):
             _warn(module.__name__, f"{of}.{name}")
-        elif not getattr(given, "kopf_ha", False):
-            setattr(cls, name, _telling(given, operator.attrgetter(where)))
+        else:
+            change(cls, name, functools.partial(_telling, operator.attrgetter(where)))
 
 
-def _telling(given: Callable[..., Any], server: Callable[[Any], Any]) -> Callable[..., Any]:
-    @functools.wraps(given)
+def _telling(server: Callable[[Any], Any], given: Callable[..., Any]) -> Callable[..., Any]:
     def told(self: Any, *args: Any, **options: Any) -> Any:
         result = given(self, *args, **options)
         try:
@@ -66,7 +65,6 @@ def _telling(given: Callable[..., Any], server: Callable[[Any], Any]) -> Callabl
             _warn(given.__module__, str(error))
         return result
 
-    told.kopf_ha = True  # type: ignore[attr-defined]
     return told
 
 
@@ -77,11 +75,11 @@ def _warn(module: str, missing: str) -> None:
 
 def fence(package: ModuleType) -> None:
     """Fence the transports of a package. A second call has no effect."""
-    blocking, waiting = package.HTTPTransport, package.AsyncHTTPTransport
-    if getattr(blocking.handle_request, "kopf_ha", False):
-        return
-    send, asend = blocking.handle_request, waiting.handle_async_request
+    change(package.HTTPTransport, "handle_request", functools.partial(_blocking, package))
+    change(package.AsyncHTTPTransport, "handle_async_request", functools.partial(_waiting, package))
 
+
+def _blocking(package: ModuleType, send: Callable[..., Any]) -> Callable[..., Any]:
     def handle_request(self: Any, request: Any) -> Any:
         if not _is_write(request):
             return send(self, request)
@@ -96,13 +94,17 @@ def fence(package: ModuleType) -> None:
 
         return drive(package.__name__, one.asked, sent).raw
 
+    return handle_request
+
+
+def _waiting(package: ModuleType, send: Callable[..., Any]) -> Callable[..., Any]:
     async def handle_async_request(self: Any, request: Any) -> Any:
         if not _is_write(request):
-            return await asend(self, request)
+            return await send(self, request)
         one = _Attempt(package, request, await request.aread())
 
         async def sent(out: Request) -> Response:
-            got = await asend(self, one.made(out, one.achecked))
+            got = await send(self, one.made(out, one.achecked))
             try:
                 return one.answer(got, b"".join([part async for part in got.stream]))
             finally:
@@ -110,8 +112,7 @@ def fence(package: ModuleType) -> None:
 
         return (await adrive(package.__name__, one.asked, sent)).raw
 
-    handle_request.kopf_ha = True  # type: ignore[attr-defined]
-    blocking.handle_request, waiting.handle_async_request = handle_request, handle_async_request
+    return handle_async_request
 
 
 def _is_write(request: Any) -> bool:
@@ -145,7 +146,7 @@ class _Attempt:
             method=given.method.upper(),
             path=_path(given.url),
             query=given.url.query.decode("ascii"),
-            content_type=given.headers.get("Content-Type", "").partition(";")[0].strip(),
+            content_type=media_type(given.headers),
             body=body,
         )
         self._trace = given.extensions.get("trace")

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import functools
 import io
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import urllib3
+from urllib3 import HTTPHeaderDict
 from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.util.retry import Retry
 
-from kopf_ha.adapters._bearer import renewed
-from kopf_ha.adapters._wiring import drive, headers_for, note_read
+from kopf_ha.adapters._bearer import renew
+from kopf_ha.adapters._changed import change, is_changed
+from kopf_ha.adapters._wiring import drive, headers_for, media_type, note_read
 from kopf_ha.core.wire import WRITES, Request, Response
 
 #: An attribute of `RESTClientObject`: whether its pools are fenced. It is missing until `_fence` or `exempt` ran.
@@ -36,9 +39,8 @@ class _Fenced(HTTPConnectionPool):
         **options: Any,
     ) -> urllib3.BaseHTTPResponse:
         """Send one request. Each attempt of a write goes through the fence."""
-        headers = dict(headers or self.headers)
-        for name in [name for name in headers if name.lower() == "authorization"]:
-            headers[name] = renewed(headers[name])
+        headers = HTTPHeaderDict(headers or self.headers)
+        renew(headers)
         if method.upper() not in WRITES:
             note_read(urlsplit(url).path)
             return super().urlopen(method, url, body=body, headers=headers, retries=retries, **options)
@@ -57,9 +59,8 @@ class _Fenced(HTTPConnectionPool):
             return response
 
     def _attempt(
-        self, method: str, url: str, body: Any, headers: dict[str, str], options: dict[str, Any]
+        self, method: str, url: str, body: Any, headers: HTTPHeaderDict, options: dict[str, Any]
     ) -> urllib3.BaseHTTPResponse:
-        content_type = next((v for k, v in headers.items() if k.lower() == "content-type"), "")
         given = options.get("timeout")
         parts = urlsplit(url)
         preload = options.get("preload_content", True)
@@ -84,7 +85,7 @@ class _Fenced(HTTPConnectionPool):
             method=method,
             path=parts.path,
             query=parts.query,
-            content_type=content_type.partition(";")[0].strip(),
+            content_type=media_type(headers),
             body=body.encode() if isinstance(body, str) else bytes(body or b""),
         )
         got: urllib3.BaseHTTPResponse = drive("kubernetes", asked, send).raw
@@ -116,29 +117,31 @@ def install() -> None:
     """Fence every `ApiClient`, also those that exist already. A second call has no effect."""
     from kubernetes.client import rest
 
-    if installed():
-        return
-    made, sent = rest.RESTClientObject.__init__, rest.RESTClientObject.request
+    change(rest.RESTClientObject, "__init__", _making)
+    change(rest.RESTClientObject, "request", _sending)
 
-    @functools.wraps(made)
-    def init(self: Any, *args: Any, **options: Any) -> None:
-        made(self, *args, **options)
+
+def _making(init: Callable[..., Any]) -> Callable[..., Any]:
+    def made(self: Any, *args: Any, **options: Any) -> None:
+        init(self, *args, **options)
         _fence(self)
 
-    @functools.wraps(sent)
+    return made
+
+
+def _sending(send: Callable[..., Any]) -> Callable[..., Any]:
     def request(self: Any, *args: Any, **options: Any) -> Any:
         _fence(self)
-        return sent(self, *args, **options)
+        return send(self, *args, **options)
 
-    request.kopf_ha = True  # type: ignore[attr-defined]
-    rest.RESTClientObject.__init__, rest.RESTClientObject.request = init, request
+    return request
 
 
 def installed() -> bool:
     """Return whether the clients of this process are fenced."""
     from kubernetes.client import rest
 
-    return getattr(rest.RESTClientObject.request, "kopf_ha", False)
+    return is_changed(rest.RESTClientObject.request)
 
 
 def _fence(rest_client: Any) -> None:

@@ -18,7 +18,7 @@ from urllib3 import Retry, Timeout
 
 from kopf_ha.adapters._bearer import renew
 from kopf_ha.adapters._servers import is_api_server
-from kopf_ha.adapters._wiring import drive, headers_for, note_read
+from kopf_ha.adapters._wiring import drive, headers_for, media_type, note_read
 from kopf_ha.core.wire import WRITES, Request, Response
 
 #: The method without the fence.
@@ -85,7 +85,7 @@ def _attempt(
         method=(prepared.method or "").upper(),
         path=parts.path,
         query=parts.query,
-        content_type=prepared.headers.get("Content-Type", "").partition(";")[0].strip(),
+        content_type=media_type(prepared.headers),
         body=body.encode() if isinstance(body, str) else bytes(body or b""),
     )
 

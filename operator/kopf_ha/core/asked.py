@@ -37,32 +37,20 @@ class Asked:
     Args:
         request: what the client wants to send.
         target: what it writes to.
-        part: of the object; None for a subresource that nobody decided about.
         body: of the request, parsed; None for none.
         name: of the object, from the path or else from the body.
         version: the resourceVersion that the caller made a precondition; None for none.
         uid: the uid that the caller named; None if the write is for whichever object has the name.
-        creates: this is a POST to a collection.
-        deletes: this is a DELETE.
-        is_status: this is a write of `/status`.
         is_dry_run: the API server will change nothing.
-        is_only_stamp: this write of `/status` changes nothing, so that the stamp is all that it brings.
-        is_only_note: the same of a write of the object, whose kind carries no `status.fencing`.
     """
 
     request: Request
     target: Target
-    part: Part | None
     body: Any
     name: str
     version: str | None
     uid: str | None
-    creates: bool
-    deletes: bool
-    is_status: bool
     is_dry_run: bool
-    is_only_stamp: bool
-    is_only_note: bool
 
     @classmethod
     def parse(cls, request: Request, target: Target) -> Asked:
@@ -72,26 +60,49 @@ class Asked:
             Unfenced: the fence cannot read its body (protobuf, CBOR), or the body's shape is not what its type says.
         """
         body = parse_body(request)
-        is_status = target.subresource == "status"
         part = part_of(target)
         return cls(
             request,
             target,
-            part,
             body,
             name=target.name or _name_in(body),
             version=_version(request, body, part),
             uid=str(_precondition(request, body, part, "uid", _UID_PATH) or "") or None,
-            creates=request.method == "POST" and not target.name,
-            deletes=request.method == "DELETE",
-            is_status=is_status,
             is_dry_run=_is_dry_run(request, body, part),
-            is_only_stamp=is_status and request.is_merge_patch and bool(body == ONLY_STAMP),
-            is_only_note=not target.subresource and request.is_merge_patch and bool(body == ONLY_NOTE),
         )
 
     def __str__(self) -> str:
         return f"{self.request.method} {self.target}"
+
+    @property
+    def part(self) -> Part | None:
+        """What is written; None for a subresource that nobody decided about."""
+        return part_of(self.target)
+
+    @property
+    def creates(self) -> bool:
+        """Whether this is a POST to a collection."""
+        return self.request.method == "POST" and not self.target.name
+
+    @property
+    def deletes(self) -> bool:
+        """Whether this is a DELETE."""
+        return self.request.method == "DELETE"
+
+    @property
+    def is_status(self) -> bool:
+        """Whether this is a write of `/status`."""
+        return self.target.subresource == "status"
+
+    @property
+    def is_only_stamp(self) -> bool:
+        """Whether this write of `/status` changes nothing, so that the stamp is all that it brings."""
+        return self.is_status and self.request.is_merge_patch and bool(self.body == ONLY_STAMP)
+
+    @property
+    def is_only_note(self) -> bool:
+        """Whether this is the same for a kind without `status.fencing`: a write of the object that changes nothing."""
+        return not self.target.subresource and self.request.is_merge_patch and bool(self.body == ONLY_NOTE)
 
     @property
     def replaces(self) -> bool:

@@ -6,9 +6,17 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import quote
 
 from kopf_ha.core.token import TOKEN_MAX
 from kopf_ha.errors import MalformedLease
+
+
+def lease_path(namespace: str, name: str = "") -> str:
+    """Return the API path of a Lease; without a name, that of the Leases in the namespace."""
+    return f"/apis/coordination.k8s.io/v1/namespaces/{quote(namespace, safe='')}/leases" + (
+        f"/{quote(name, safe='')}" if name else ""
+    )
 
 
 @dataclass(frozen=True, slots=True)

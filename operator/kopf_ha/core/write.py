@@ -13,7 +13,7 @@ from kopf_ha.core import change, trial
 from kopf_ha.core.asked import Asked, delete_options
 from kopf_ha.core.definition import is_definition, keep_stamp
 from kopf_ha.core.gate import Gate
-from kopf_ha.core.known import Known, Revision, revision_of
+from kopf_ha.core.known import Known, Revision
 from kopf_ha.core.notes import as_metadata, section_of
 from kopf_ha.core.reading import Found, Gone, Reader
 from kopf_ha.core.refusal import Refusal, refusal_of, sentence_of
@@ -288,10 +288,8 @@ def delete_one(target: Target, item: Any, options: Any, collection: Reader, saw:
     request = change.with_body(Request("DELETE", reader.path), options)
     asked = Asked.parse(request, target)
     check_fenceable(asked, reader.known.lease)
+    reader.known.learn(target, item)
     try:
-        lease, kind = reader.mine.lease, target.kind
-        if (revision := revision_of(item, stamped=reader.stamped, lease=lease, kind=kind)) is not None:
-            reader.known.keep(target.key, revision, stamped=reader.stamped)
         return (yield from update(asked, reader, saw))
     except MalformedStamp as error:
         raise malformed(target, error) from error

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
-
 from kubernetes.client import ApiClient
 
 from kopf_ha.api import Api, single_attempts
 from kopf_ha.core.election import events
-from kopf_ha.core.lease import LeaseRecord
+from kopf_ha.core.lease import LeaseRecord, lease_path
 from kopf_ha.errors import ApiError, ApiRefused, MalformedLease
 from kopf_ha.settings import Settings
 
@@ -18,11 +16,6 @@ _PAUSED = "the process or the machine was paused before a request to the Lease"
 def lease_api(client: ApiClient) -> Api:
     """Give a client of the Lease; the retries of the `ApiClient` are switched off."""
     return Api(single_attempts(client), rbac="deploy/")
-
-
-def leases_path(settings: Settings) -> str:
-    """Give the path of the Leases in the Lease's namespace."""
-    return f"/apis/coordination.k8s.io/v1/namespaces/{quote(settings.lease_namespace, safe='')}/leases"
 
 
 class LeaseClient:
@@ -36,8 +29,8 @@ class LeaseClient:
     def __init__(self, settings: Settings, api: Api) -> None:
         self._settings = settings
         self._api = api
-        self._collection = leases_path(settings)
-        self._path = f"{self._collection}/{quote(settings.lease_name, safe='')}"
+        self._collection = lease_path(settings.lease_namespace)
+        self._path = lease_path(settings.lease_namespace, settings.lease_name)
 
     def read(self, timeout: float) -> events.LeaseSeen | events.LeaseUnusable | events.ReadFailed:
         """GET the Lease from the quorum, unless the time is over already.

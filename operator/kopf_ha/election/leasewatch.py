@@ -7,8 +7,7 @@ from typing import Any
 
 from kopf_ha.api import Api
 from kopf_ha.core.election.events import LeaseSeen, LeaseUnusable
-from kopf_ha.core.lease import LeaseRecord
-from kopf_ha.election.lease_client import leases_path
+from kopf_ha.core.lease import LeaseRecord, lease_path
 from kopf_ha.errors import MalformedLease
 from kopf_ha.settings import Settings
 
@@ -26,7 +25,7 @@ class LeaseNews:
         self, settings: Settings, tell: Callable[[LeaseSeen | LeaseUnusable], None], trouble: Callable[[str], None]
     ) -> None:
         self.what = f"Lease {settings.lease}"
-        self.collection = leases_path(settings)
+        self.collection = lease_path(settings.lease_namespace)
         self.trouble = trouble
         self._selector = {"fieldSelector": f"metadata.name={settings.lease_name}"}
         self._tell = tell

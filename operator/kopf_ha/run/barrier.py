@@ -71,9 +71,9 @@ def raise_barrier(
         check_floor(bodies, grant, kind)
         if kind.stamped is not None:
             # To read each object again before its stamp would take the barrier twice as long.
-            fence.known.schemas[kind.group, kind.version, kind.plural] = kind.stamped
+            fence.known.schemas[kind.any.kind_version] = kind.stamped
             for body in bodies:
-                fence.known.learn(DecidingObject.of(kind, body).target, body)
+                fence.known.learn(kind.target(body), body)
         objects += [DecidingObject.of(kind, body) for body in bodies]
     left = stamp_all(api, fence, grant, objects)
     for seconds in PAUSES:

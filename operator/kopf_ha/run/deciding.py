@@ -16,7 +16,7 @@ from kopf_ha.core.notes import noted, stamp_in
 from kopf_ha.core.refusal import outline
 from kopf_ha.core.target import Target
 from kopf_ha.core.token import MalformedStamp, Stamp, Verdict, judge, stamp_of
-from kopf_ha.core.wire import Response
+from kopf_ha.core.wire import MERGE_PATCH, Response
 from kopf_ha.errors import ConfigurationError, Refused, TermEnded, Unreached
 from kopf_ha.run.kinds import NO_STAMP, ServedKind
 
@@ -36,16 +36,14 @@ class DecidingObject:
 
     Args:
         kind: where it lives.
-        namespace: empty for a cluster-scoped kind.
-        name: its name.
+        target: what the fence calls it.
         uid: its uid.
         trouble: why it could not be stamped, in a sentence; empty while nothing is known.
         refused: the fence refused it because of what the object records, which somebody has to repair.
     """
 
     kind: ServedKind
-    namespace: str
-    name: str
+    target: Target
     uid: str
     trouble: str = ""
     refused: bool = False
@@ -53,13 +51,7 @@ class DecidingObject:
     @classmethod
     def of(cls, kind: ServedKind, body: Mapping[str, Any]) -> DecidingObject:
         """Take it from a list."""
-        metadata = body["metadata"]
-        return cls(kind, metadata.get("namespace") or "", metadata["name"], str(metadata["uid"]))
-
-    @property
-    def target(self) -> Target:
-        """What the fence calls it."""
-        return Target(self.kind.group, self.kind.version, self.kind.plural, self.namespace, self.name)
+        return cls(kind, kind.target(body), str(body["metadata"]["uid"]))
 
     def __str__(self) -> str:
         return f"{self.target}" + (f" ({' '.join(self.trouble.split())[:SHOWN]})" if self.trouble else "")
@@ -110,8 +102,8 @@ def stamp_one(api: Api, fence: Fence, one: DecidingObject, mine: Stamp) -> Decid
         path, alone = one.target.path + "/status", ONLY_STAMP
         if kind.stamped is False:
             path, alone = one.target.path, ONLY_NOTE
-        answer = api.request("PATCH", path, alone, "application/merge-patch+json", timeout=TIMEOUT)
-        if not answer.ok and not _is_gone(answer, one.name):
+        answer = api.request("PATCH", path, alone, MERGE_PATCH, timeout=TIMEOUT)
+        if not answer.ok and not _is_gone(answer, one.target.name):
             trouble = outline(answer)
     except TermEnded:
         raise
@@ -119,7 +111,7 @@ def stamp_one(api: Api, fence: Fence, one: DecidingObject, mine: Stamp) -> Decid
         refused, trouble = True, str(error)
     except Unreached as error:
         trouble = f"{UNANSWERED}{error}"
-    if kind.stamped is None and fence.known.schemas.get((kind.group, kind.version, kind.plural)) is False:
+    if kind.stamped is None and fence.known.schemas.get(one.target.kind_version) is False:
         raise ConfigurationError(NO_STAMP.format(kind.name))
     return replace(one, trouble=trouble, refused=refused) if trouble else None
 

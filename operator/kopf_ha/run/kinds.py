@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from kopf_ha.api import Api, refusal
@@ -41,11 +42,10 @@ class ServedKind:
         """The target of some object of this kind, for questions about the kind."""
         return Target(self.group, self.version, self.plural, "any" if self.namespaced else "", "any")
 
-    def path(self, body: dict[str, Any]) -> str:
-        """Return the path of an object of this kind."""
+    def target(self, body: Mapping[str, Any]) -> Target:
+        """Return what the fence calls an object of this kind."""
         metadata = body["metadata"]
-        middle = f"/namespaces/{metadata['namespace']}" if self.namespaced else ""
-        return f"/apis/{self.group}/{self.version}{middle}/{self.plural}/{metadata['name']}"
+        return Target(self.group, self.version, self.plural, metadata.get("namespace") or "", metadata["name"])
 
 
 def find_kind(api: Api, kind: str) -> ServedKind:

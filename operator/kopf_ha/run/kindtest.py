@@ -8,6 +8,7 @@ from typing import Any
 from kopf_ha.api import Api, refusal
 from kopf_ha.core.refusal import by_policy, by_rule
 from kopf_ha.core.token import TOKEN_MAX, MalformedStamp, Stamp, stamp_of
+from kopf_ha.core.wire import MERGE_PATCH
 from kopf_ha.errors import ConfigurationError, Unfenced
 from kopf_ha.run.kinds import locate, schema_of
 from kopf_ha.run.leasetest import ATTEMPTS, DRY_RUN, HELP
@@ -15,7 +16,6 @@ from kopf_ha.run.leasetest import ATTEMPTS, DRY_RUN, HELP
 #: The uid of a pod that does not exist.
 NOBODY = "00000000-0000-0000-0000-000000000000"
 
-_MERGE = "application/merge-patch+json"
 _SCHEMA = "its CRD needs `kopf-ha manifests --only schema`"
 
 #: Sentences about what the policies do not refuse, and about what the CRD's rule does not refuse.
@@ -80,7 +80,7 @@ class KindTest:
                 raise refusal(f"cannot read {path}", answer)
         base = locate(api, kind)
         items = api.call("GET", base.collection + "?limit=1").get("items") or [{}]
-        path = self._examples[kind] = base.path(items[0]) if items[0] else ""
+        path = self._examples[kind] = base.target(items[0]).path if items[0] else ""
         return path, items[0]
 
 
@@ -97,7 +97,7 @@ def wrong_stamps(api: Api, kind: str, path: str, body: dict[str, Any], mine: Sta
         recorded = None  # the barrier names it
     token = recorded.token if recorded else 0
     above = min(max(token, mine.token) + 1, TOKEN_MAX)
-    foreign = api.request("PATCH", path, _status(Stamp(above, "selftest", mine.lease, NOBODY)), _MERGE)
+    foreign = api.request("PATCH", path, _status(Stamp(above, "selftest", mine.lease, NOBODY)), MERGE_PATCH)
     if foreign.status == 404:
         # Without a name in the answer there is no `/status`. The stamps of such a kind are in its metadata.
         details = (foreign.json or {}).get("details") or {}
@@ -107,7 +107,7 @@ def wrong_stamps(api: Api, kind: str, path: str, body: dict[str, Any], mine: Sta
     accepted = [f"{kind}: a status write is accepted without its writer's own stamp; {HELP}"] if foreign.ok else []
     if token < 2:
         return accepted, []
-    lower = api.request("PATCH", path, _status(Stamp(token - 1, mine.holder, mine.lease, mine.pod_uid)), _MERGE)
+    lower = api.request("PATCH", path, _status(Stamp(token - 1, mine.holder, mine.lease, mine.pod_uid)), MERGE_PATCH)
     if lower.status == 404:
         return None
     if by_rule(lower):

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from kopf_ha.api import Api, refusal
+from kopf_ha.core.lease import lease_path
 from kopf_ha.core.refusal import by_policy, denial_of
 from kopf_ha.core.wire import Response
 from kopf_ha.errors import ConfigurationError, MalformedLease
@@ -43,7 +44,7 @@ class LeaseTest:
     def __init__(self, api: Api, settings: Settings) -> None:
         self._api = api
         self._name = settings.lease
-        self._path = f"/apis/coordination.k8s.io/v1/namespaces/{settings.lease_namespace}/leases/{settings.lease_name}"
+        self._path = lease_path(settings.lease_namespace, settings.lease_name)
         self._lock = threading.Lock()
         self._known: dict[str, Any] = {}
 
