@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -16,11 +17,14 @@ import yaml
 
 from devcluster import Cluster
 from devcluster.waiting import until
+from kopf_ha.core.fence import Fence
+from kopf_ha.core.grant import Grant
 from kopf_ha.core.notes import as_metadata, notes_of
 from kopf_ha.core.token import Stamp
+from kopf_ha.core.wire import Request, Response
 from kopf_ha.manifests import Child, Description, Kind, policies, render
 from testbed.deployment import ROOT
-from tests.kit.client import MERGE, Client, administrator
+from tests.kit.client import MERGE, Answer, Client, administrator
 
 GROUP = "fenced.kopf-ha.dev"
 POOLS = f"/apis/{GROUP}/v1/fencedpools"
@@ -210,3 +214,33 @@ def changed(body: Mapping[str, Any], **spec: Any) -> dict[str, Any]:
     made = copy.deepcopy(dict(body))
     made["spec"] |= spec
     return made
+
+
+# --- through the fence, by the process that the API server refuses
+
+
+def response(answer: Answer) -> Response:
+    return Response(answer.status, json.dumps(answer.body).encode())
+
+
+class Process:
+    """A term of a pod, whose writes pass the fence."""
+
+    def __init__(self, by: Client, lease: str, token: int) -> None:
+        self.by = by
+        self.fence = Fence(lease)
+        self.grant = Grant(by.stamp(token, lease), 10.0)
+
+    def patch(self, path: str, body: dict[str, Any], content_type: str = MERGE) -> Response:
+        return self("PATCH", path, body, content_type)
+
+    def __call__(self, method: str, path: str, body: Any, content_type: str = "application/json") -> Response:
+        request = Request(method, path, "", content_type, json.dumps(body).encode())
+        flow = self.fence.flow(request, self.grant, lambda: 0.0)
+        out = next(flow)
+        while True:
+            try:
+                out = flow.send(response(self.by(out.method, out.path, out.json, out.content_type)))
+            except StopIteration as end:
+                answer: Response = end.value
+                return answer

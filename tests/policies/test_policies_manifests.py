@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
@@ -12,7 +13,7 @@ from click.testing import CliRunner, Result
 from devcluster import Cluster
 from kopf_ha.core.refusal import RULE_MESSAGE, Refusal, refusal_of
 from kopf_ha.core.target import Target
-from kopf_ha.manifests import Description, Kind, policies, schema_fragment
+from kopf_ha.manifests import Child, Description, Kind, policies, schema_fragment
 from kopf_ha.manifests.command import manifests
 from testbed.deployment import ROOT
 from tests.core.fake_api import denied
@@ -26,6 +27,7 @@ REFERENCE = [
     "--lease=kopf-ha-ipam/kopf-ha-ipam",
     "--service-account=kopf-ha-ipam/kopf-ha-ipam",
 ]
+NAMES: dict[str, Any] = {"lease": "n/l", "service_account": "n/s"}
 COMPONENT = ROOT / "deploy" / "components" / "policies" / "policies.yaml"
 
 
@@ -202,6 +204,44 @@ def test_exempt_subresources_are_left_out() -> None:
     assert "o.kind == 'X'" in result.output
 
 
+def test_subresources_that_show_no_stamp_are_allowed_where_they_are_named() -> None:
+    args = ["--group=a.b", "--kind=xs:scale", "--kind=ys", "--child=pods:owner=X:eviction:status:exec:eviction"]
+    args += ["--child=apps.b", "--lease=n/l", "--service-account=n/s"]
+    text = run(*args, "--only=policies", "--only=rbac").output
+    assert "# No policy sees a stamp in writes to xs.a.b/scale, pods/eviction, pods/exec.\n" in text
+    many = list(yaml.safe_load_all(text))
+    ours = of_kind("ValidatingAdmissionPolicy", many)
+    found = {p["metadata"]["name"].removeprefix("kopf-ha-s-"): p["spec"] for p in ours}
+    conditions = {name: [c["expression"] for c in p.get("matchConditions", ())] for name, p in found.items()}
+    assert any("['pods/eviction', 'pods/exec']" in e for e in conditions["child-pods"])
+    assert any("['xs/scale']" in e for e in conditions["stamped"])
+    assert not any("scale" in e for e in conditions["child-apps.b"])
+    assert found["revision-pods"]["matchConstraints"]["resourceRules"][0]["resources"] == ["pods/eviction"]
+    assert len(found["revision-pods"]["validations"]) == 1
+    rights = {(*r["resources"], *r["verbs"]) for o in of_kind("ClusterRole", many) for r in o["rules"]}
+    assert rights >= {
+        ("pods/eviction", "create"),
+        ("pods/status", "get", "patch", "update"),
+        ("pods/exec", "get", "create"),
+        ("xs/scale", "get", "patch", "update"),
+    }
+    refused = next(v for v in found["child-apps.b"]["validations"] if "variables.sub in" in v["expression"])
+    assert "--child apps.b:SUBRESOURCE for kopf-ha manifests" in refused["message"]
+
+
+def test_a_description_without_subresources_is_read() -> None:
+    """As policies that were written before these could be named contain it."""
+    given = json.loads(Description(group="a.b", kinds=(Kind("xs"),), children=(Child("pods"),), **NAMES).as_json())
+    del given["children"][0]["subresources"], given["kinds"][0]["scale"]
+    assert Description.from_json(json.dumps(given)).children == (Child("pods"),)
+
+
+def test_a_description_is_read_as_it_was_written() -> None:
+    children = (Child("pods", labels=(("a", "b"),), subresources=("eviction", "status")),)
+    made = Description(group="a.b", kinds=(Kind("xs", scale=True, maps=("m",)),), children=children, **NAMES)
+    assert Description.from_json(made.as_json()) == made
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -212,7 +252,12 @@ def test_exempt_subresources_are_left_out() -> None:
         (["--kind=xs:decides"], "'decides' in kind 'xs:decides' must be cluster, namespaced, deciding, annotations,"),
         (["--kind=xs:map=a.b"], "'a.b' is not a field of the status of xs"),
         (["--kind=xs", "--kind=xs"], "xs is named twice"),
-        (["--child=configmaps:label"], "'label' in child 'configmaps:label' is neither LABEL=VALUE nor owner=KIND"),
+        (
+            ["--child=configmaps:label"],
+            "'label' in child configmaps is neither LABEL=VALUE nor owner=KIND nor a subresource of it that the fence"
+            " knows: scale, status",
+        ),
+        (["--child=deployments.apps:eviction"], "'eviction' in child deployments.apps is neither"),
         (["--child=configmaps:a=b c"], "'b c' is not a value of the label a"),
         (["--child=configmaps:owner=claim"], "'claim' is not the owner's kind of configmaps, as in AddressClaim"),
         (["--kind=xs", "--child=xs.a.b"], "xs.a.b is named both as a kind and as a child"),

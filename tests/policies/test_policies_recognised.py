@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import yaml
 
 from devcluster.waiting import until
-from kopf_ha.core.fence import Fence
-from kopf_ha.core.grant import Grant
 from kopf_ha.core.refusal import RULE_MESSAGE, Refusal, about_tokens, refusal_of
 from kopf_ha.core.target import Target
-from kopf_ha.core.wire import Request, Response
 from kopf_ha.errors import Denied, StaleLeader
-from tests.kit.client import MERGE, Answer, Client
-from tests.policies.fenced import GROUP, Fenced
+from tests.kit.client import MERGE
+from tests.policies.fenced import GROUP, Fenced, Process, response
 from tests.policies.refused import Attempts
 
 #: What the current leader's pod is refused by rules that are not about tokens.
@@ -34,10 +29,6 @@ KINDS = {
     "FencedClaim": Target(GROUP, "v1", "fencedclaims", "ns", "x"),
     "ConfigMap": Target("", "v1", "configmaps", "ns", "x"),
 }
-
-
-def response(answer: Answer) -> Response:
-    return Response(answer.status, json.dumps(answer.body).encode())
 
 
 def test_each_refusal_is_recognised(fenced: Fenced) -> None:
@@ -60,24 +51,6 @@ def test_each_refusal_is_recognised(fenced: Fenced) -> None:
 
 
 # --- through the fence, by the process that the API server refuses
-
-
-class Process:
-    def __init__(self, fenced: Fenced, by: Client, token: int) -> None:
-        self.by = by
-        self.fence = Fence(fenced.lease)
-        self.grant = Grant(by.stamp(token, fenced.lease), 10.0)
-
-    def patch(self, path: str, body: dict[str, Any], content_type: str = MERGE) -> Response:
-        request = Request("PATCH", path, "", content_type, json.dumps(body).encode())
-        flow = self.fence.flow(request, self.grant, lambda: 0.0)
-        out = next(flow)
-        while True:
-            try:
-                out = flow.send(response(self.by(out.method, out.path, out.json, out.content_type)))
-            except StopIteration as end:
-                answer: Response = end.value
-                return answer
 
 
 @pytest.fixture
@@ -109,7 +82,7 @@ def theirs(fenced: Fenced) -> Iterator[str]:
 
 def test_what_has_our_words_is_the_callers_answer(fenced: Fenced, theirs: str) -> None:
     token = fenced.acquire(fenced.new)
-    me, path = Process(fenced, fenced.new, token), fenced.claim()
+    me, path = Process(fenced.new, fenced.lease, token), fenced.claim()
     for value in ("fencing stamp", RULE_MESSAGE, f"<nil>: Invalid value: {RULE_MESSAGE}", about_tokens(fenced.lease)):
         answer = me.patch(path, {"metadata": {"labels": {"color": value}}})
         assert answer.status == 422
@@ -122,7 +95,7 @@ def test_what_has_our_words_is_the_callers_answer(fenced: Fenced, theirs: str) -
 
 def test_a_rule_that_is_not_about_tokens_is_about_one_object(fenced: Fenced) -> None:
     token = fenced.acquire(fenced.new)
-    me, path = Process(fenced, fenced.new, token), fenced.claim(finalizers=["kopf-ha.dev/test"])
+    me, path = Process(fenced.new, fenced.lease, token), fenced.claim(finalizers=["kopf-ha.dev/test"])
     assert me.patch(path + "/status", {"status": {}}).ok
     fenced.admin.must("DELETE", path)
     with pytest.raises(Denied, match="the object is being deleted"):
@@ -133,7 +106,7 @@ def test_a_rule_that_is_not_about_tokens_is_about_one_object(fenced: Fenced) -> 
 def test_a_stale_leader_is_told_by_the_policies_too(fenced: Fenced) -> None:
     """Lines 1 and 2 are made to fail: the fence takes the object for its own at the revision that is another's."""
     token = fenced.acquire(fenced.old)
-    me, path = Process(fenced, fenced.old, token), fenced.claim()
+    me, path = Process(fenced.old, fenced.lease, token), fenced.claim()
     me.patch(path + "/status", {"status": {}})
     newer = fenced.stamp(fenced.new, path, fenced.acquire(fenced.new))
     lie = {**newer, "status": {"fencing": me.grant.stamp.as_status()}}

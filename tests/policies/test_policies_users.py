@@ -58,7 +58,7 @@ def test_users_scale_and_the_operator_does_not(fenced: Fenced, pool: str) -> Non
     fenced.admin.must("PATCH", f"{pool}/scale", {"spec": {"replicas": 2}}, MERGE)
     answer = fenced.new("PATCH", f"{pool}/scale", {"spec": {"replicas": 3}}, MERGE)
     assert refused(answer, "stamped")
-    assert "a write to this subresource carries no fencing stamp" in answer.message
+    assert "a write to scale shows no stamp" in answer.message
     assert fenced.read(pool)["spec"]["replicas"] == 2
 
 
@@ -262,7 +262,7 @@ def test_subresources_of_children(fenced: Fenced) -> None:
     fenced.new.must("PATCH", f"{path}/status", status, MERGE)
     answer = fenced.new("PATCH", f"{path}/scale", {"spec": {"replicas": 1}}, MERGE)
     assert refused(answer, "child-deployments.apps")
-    assert "a write to this subresource carries no fencing stamp" in answer.message
+    assert "a write to scale shows no stamp" in answer.message
     fenced.admin.must("PATCH", f"{path}/scale", {"spec": {"replicas": 1}}, MERGE)
 
     def rolled_out() -> bool:  # its controller is none of those whose writes are looked at

@@ -28,6 +28,11 @@ class Part(enum.Enum):
     #: Nothing is written to the object, so there is no revision to compare: only the gate (line 1) holds.
     PASSES = "no object"
 
+    @property
+    def shows_stamp(self) -> bool:
+        """Whether a policy sees the stamp of the object in such a write: only where the body is the object."""
+        return self in (Part.MAIN, Part.WHOLE)
+
 
 _OF_ANY_KIND: Mapping[str, Part] = {"": Part.MAIN, "status": Part.WHOLE, "scale": Part.SCALE}
 
@@ -53,3 +58,14 @@ def part_of(target: Target) -> Part | None:
     """Return what a path is about; None for a subresource that nobody decided about."""
     first = target.subresource.partition("/")[0]  # a proxy's path goes on
     return _OF_ANY_KIND.get(target.subresource) or _OF_ONE_KIND.get(f"{target.kind}/{first}")
+
+
+def subresources_of(kind: str) -> dict[str, Part]:
+    """Return the subresources that a kind may have, by name.
+
+    Args:
+        kind: ``plural.group``, or ``plural`` in the core group.
+    """
+    own = (entry.rpartition("/") for entry in _OF_ONE_KIND)
+    names = (*filter(None, _OF_ANY_KIND), *(name for of, _, name in own if of == kind))
+    return {name: _OF_ANY_KIND.get(name) or _OF_ONE_KIND[f"{kind}/{name}"] for name in names}

@@ -115,6 +115,23 @@ class Rule:
         return made | ({"messageExpression": self.tokens} if self.tokens else {})
 
 
+def known_subresource(names: Sequence[str], option: str) -> Rule:
+    """Return the rule that refuses the operator's writes to all other subresources than `names`.
+
+    Args:
+        names: the subresources whose body is the object, with its stamp; empty for the object itself.
+        option: of `kopf-ha manifests`, by which another subresource can be allowed.
+    """
+    why = "shows no stamp, so no policy can judge it; to allow it, write"
+    return Rule(
+        "subresource",
+        f"variables.sub in {texts(names)}",
+        f"fencing: a write to this subresource {why} {option}:SUBRESOURCE for kopf-ha manifests",
+        f"'fencing: a write to ' + variables.sub + {text(f' {why} {option}:')} + variables.sub"
+        " + ' for kopf-ha manifests'",
+    )
+
+
 def conditional_delete(what: str) -> Rule:
     """Return the rule that refuses the operator's deletions without a resourceVersion as precondition."""
     return Rule(

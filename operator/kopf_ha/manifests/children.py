@@ -2,6 +2,10 @@
 
 The annotations of earlier releases count as recorded, so that no such stamp is lowered. A write has to carry the
 stamp in its present form, so a replica of an earlier release is refused.
+
+Of most subresources the body is the object, and its stamp counts there, too. A Scale, an Eviction, a Binding and a
+TokenRequest show no stamp. They are refused to the operator, unless its description names them: then only the gate and
+the object's revision hold (lines 1 and 2).
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from kopf_ha.core.notes import (
     section_of,
 )
 from kopf_ha.core.refusal import about_tokens
+from kopf_ha.core.subresource import subresources_of
 from kopf_ha.core.token import TOKEN_MAX
 from kopf_ha.manifests import cel
 from kopf_ha.manifests.cel import Policy, Rule, metadata, text
@@ -25,10 +30,13 @@ from kopf_ha.manifests.description import Child, Description
 
 _NUMBER = "^[1-9][0-9]{0,9}$"
 
+#: Where the body of a write without a stamp names the revision of its object, by subresource.
+_REVISION = {"eviction": "deleteOptions.?preconditions.?resourceVersion", "binding": "metadata.?resourceVersion"}
+
 
 def child_policies(description: Description, child: Child) -> list[Policy]:
     """Return the policies of one child kind."""
-    return [written(description, child), protected(description, child)]
+    return [written(description, child), *conditioned(description, child), protected(description, child)]
 
 
 def written(description: Description, child: Child) -> Policy:
@@ -44,11 +52,7 @@ def written(description: Description, child: Child) -> Policy:
     recorded = "'token ' + string(variables.before) + ' of ' + variables.beforeHolder"
     rules = [
         Rule("bound", "variables.writer != ''", cel.UNBOUND),
-        Rule(
-            "subresource",
-            f"variables.sub in {cel.texts(['', 'status'])}",
-            "fencing: a write to this subresource carries no fencing stamp, so it cannot be fenced",
-        ),
+        cel.known_subresource(["", *_whole(child)], _option(description, child)),
         *_recognised(description, child),
         Rule(
             "stamp",
@@ -83,17 +87,48 @@ def written(description: Description, child: Child) -> Policy:
         name=f"{description.prefix}-child-{child.kind}",
         description=description,
         groups=[child.group],
-        resources=[child.plural, f"{child.plural}/*"],
+        resources=[child.plural, f"{child.plural}/*", *_bindings(child)],
         operations=["CREATE", "UPDATE", "DELETE"],
-        conditions=[cel.operator_only(description), *cel.not_exempt(description, description.exempt_of(child.kind))],
+        conditions=[cel.operator_only(description), *cel.not_exempt(description, _left_out(description, child))],
         variables=[
             ("writer", cel.WRITER),
-            ("sub", cel.SUB),
+            ("sub", _sub(child)),
             *_recorded(description, child),
             *_noted(description, child, "after", "object"),
         ],
         rules=rules,
     )
+
+
+def conditioned(description: Description, child: Child) -> list[Policy]:
+    """Return the policy by which the operator's evictions and bindings name a revision, if it may make some.
+
+    A Scale always shows the revision of its object, whether its writer named one or not. A TokenRequest shows none.
+    """
+    exempt = description.exempt_of(child.kind)
+    named = [name for name in child.unseen if name in _REVISION and f"{child.plural}/{name}" not in exempt]
+    if not named:
+        return []
+    return [
+        Policy(
+            name=f"{description.prefix}-revision-{child.kind}",
+            description=description,
+            groups=[child.group],
+            resources=[*(f"{child.plural}/{name}" for name in named), *_bindings(child, "binding" in named)],
+            operations=["CREATE"],
+            conditions=[cel.operator_only(description)],
+            variables=[("sub", _sub(child))],
+            rules=[
+                Rule(
+                    name,
+                    f"variables.sub != '{name}' || dyn(object).?{_REVISION[name]}.orValue('') != ''",
+                    f"fencing: this write must name the revision that was decided from, in"
+                    f" {_REVISION[name].replace('?', '')}",
+                )
+                for name in named
+            ],
+        )
+    ]
 
 
 def protected(description: Description, child: Child) -> Policy:
@@ -120,7 +155,7 @@ def protected(description: Description, child: Child) -> Policy:
         name=f"{description.prefix}-annotations-{child.kind}",
         description=description,
         groups=[child.group],
-        resources=[child.plural, f"{child.plural}/status"],
+        resources=[child.plural, *(f"{child.plural}/{name}" for name in _whole(child))],
         operations=["CREATE", "UPDATE"],
         conditions=[cel.others_only(description), cel.unless_asked(description, "stamped", f"({stamped})")],
         rules=[
@@ -131,6 +166,32 @@ def protected(description: Description, child: Child) -> Policy:
             )
         ],
     )
+
+
+def _whole(child: Child) -> list[str]:
+    """Return the subresources whose body is the object, with its stamp."""
+    return [name for name, part in subresources_of(child.kind).items() if part.shows_stamp]
+
+
+def _left_out(description: Description, child: Child) -> list[str]:
+    """Return the subresources that no rule about stamps is for, as ``plural/subresource``."""
+    names = [*description.exempt_of(child.kind), *(f"{child.plural}/{name}" for name in child.unseen)]
+    return [*names, *(f"{name}/" for name in _bindings(child, "pods/binding" in names))]
+
+
+def _bindings(child: Child, needed: bool = True) -> list[str]:
+    """Return the resource ``bindings`` for Pods: a Binding that is sent there is one of the Pod that it names."""
+    return ["bindings"] if needed and child.kind == "pods" else []
+
+
+def _sub(child: Child) -> str:
+    """Return the CEL expression for the subresource that is written."""
+    return f"request.resource.resource == 'bindings' ? 'binding' : ({cel.SUB})" if _bindings(child) else cel.SUB
+
+
+def _option(description: Description, child: Child) -> str:
+    """Return the option of `kopf-ha manifests` that describes this kind."""
+    return f"--child {child.kind}" if child in description.children else f"--kind {child.plural}"
 
 
 def _recognised(description: Description, child: Child) -> list[Rule]:

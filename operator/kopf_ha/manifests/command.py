@@ -26,11 +26,12 @@ _SCHEMA = (
 @click.option("--group", required=True, help="API group of the operator's kinds.")
 @click.option("--kind", "kinds", multiple=True, required=True, metavar="PLURAL[:FLAG…]",
               help="A kind of the operator's own. Flags: cluster (cluster-scoped), deciding, annotations (its CRD has"
-              " no status.fencing); map=FIELD and value=FIELD name fields of the status that get no new entries or"
-              " value once an object is deleted.")  # fmt: skip
-@click.option("--child", "children", multiple=True, metavar="PLURAL[.GROUP][:LABEL=VALUE][:owner=KIND]",
+              " no status.fencing), scale (the operator writes /scale, see --child); map=FIELD and value=FIELD name"
+              " fields of the status that get no new entries or value once an object is deleted.")  # fmt: skip
+@click.option("--child", "children", multiple=True, metavar="PLURAL[.GROUP][:LABEL=VALUE][:owner=KIND][:SUBRESOURCE]",
               help="A kind of objects that the operator creates. With a label or an owner, it may write only"
-              " objects that have them.")  # fmt: skip
+              " objects that have them. SUBRESOURCE allows the operator one in which no policy sees a stamp: scale,"
+              " eviction, binding, token.")  # fmt: skip
 @click.option("--lease", required=True, metavar="NAMESPACE/NAME", help="The Lease that elects the leader.")
 @click.option(
     "--service-account", required=True, metavar="NAMESPACE/NAME", help="The account that the replicas run as."
@@ -76,9 +77,20 @@ def stream(description: Description, parts: tuple[str, ...]) -> str:
 
 
 def header(description: Description) -> str:
-    """Return the comment that says where the objects come from, and how the operator has to be run."""
+    """Return the comment that says where the objects come from, how the operator has to be run, and what is open."""
     deciding = [f"--deciding {k.plural}.{description.group}" for k in description.kinds if k.deciding]
     namespace, name = description.lease_parts
     run = " ".join(["kopf-ha run", f"--lease-namespace {namespace} --lease-name {name}", *deciding])
     run += "".join(f" --exempt {shlex.quote(e)}" for e in description.exempt)
-    return f"Written by kopf-ha manifests, for {run}"
+    return "\n".join([f"Written by kopf-ha manifests, for {run}", *_open(description)])
+
+
+def _open(description: Description) -> list[str]:
+    """Return lines about the subresources that no policy protects."""
+    scaled = [f"{k.plural}.{description.group}/scale" for k in description.kinds if k.scale]
+    unseen = [*scaled, *(f"{c.kind}/{name}" for c in description.children for name in c.unseen)]
+    return [
+        f"No policy sees a stamp in writes to {', '.join(unseen)}.",
+        "They are fenced in the operator's process and by the revisions that they name. They are not fenced if a stale",
+        "leader's client goes past the fence in the process and names no revision, or the newest one.",
+    ] if unseen else []  # fmt: skip

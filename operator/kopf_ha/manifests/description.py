@@ -7,6 +7,7 @@ import re
 from dataclasses import asdict, dataclass
 
 from kopf_ha.core.refusal import PREFIX
+from kopf_ha.core.subresource import subresources_of
 from kopf_ha.errors import ConfigurationError
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -31,6 +32,7 @@ class Kind:
         deciding: whether other objects' state is decided from it.
         maps: fields of its status that are maps of what it allocates: a terminating object gets no new entry.
         values: fields of its status that hold what was allocated to it: a terminating object gets no new value.
+        scale: the operator writes its ``scale``, in which no policy sees a stamp.
     """
 
     plural: str
@@ -39,6 +41,7 @@ class Kind:
     maps: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
     annotations: bool = False
+    scale: bool = False
 
     def __post_init__(self) -> None:
         _check(_LABEL, self.plural, "a kind's plural, as in addresspools")
@@ -47,13 +50,13 @@ class Kind:
 
     @classmethod
     def parse(cls, text: str) -> Kind:
-        """Read ``plural[:cluster][:deciding][:annotations][:map=FIELD][:value=FIELD]``.
+        """Read ``plural[:cluster][:deciding][:annotations][:scale][:map=FIELD][:value=FIELD]``.
 
         Raises:
             ConfigurationError: the text has an unknown part.
         """
         plural, *parts = text.split(":")
-        flags = {"cluster": False, "deciding": False, "annotations": False}
+        flags = {"cluster": False, "deciding": False, "annotations": False, "scale": False}
         fields: dict[str, list[str]] = {"map": [], "value": []}
         for part in parts:
             key, equals, value = part.partition("=")
@@ -64,9 +67,14 @@ class Kind:
             elif part != "namespaced":
                 raise ConfigurationError(
                     f"{part!r} in kind {text!r} must be cluster, namespaced, deciding, annotations,"
-                    " map=FIELD or value=FIELD"
+                    " scale, map=FIELD or value=FIELD"
                 )
         return cls(plural, maps=tuple(fields["map"]), values=tuple(fields["value"]), **flags)
+
+    @property
+    def subresources(self) -> tuple[str, ...]:
+        """The subresources beside ``status`` that the operator writes."""
+        return ("scale",) if self.scale else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +86,7 @@ class Child:
         group: its API group; empty for the core group.
         labels: labels that all children have, as pairs of key and value.
         owner: the kind in an owner reference that all children have.
+        subresources: those that the operator writes. Of some a policy sees neither stamp nor labels (`unseen`).
 
     With labels or an owner, the operator may create, change and delete only objects that have them.
     """
@@ -86,6 +95,7 @@ class Child:
     group: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     owner: str = ""
+    subresources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check(_LABEL, self.plural, "a child kind's plural, as in configmaps or deployments.apps")
@@ -96,31 +106,44 @@ class Child:
         for key, value in self.labels:
             _check(_LABEL_KEY, key, "a label's key")
             _check(_LABEL_VALUE, value, f"a value of the label {key}")
+        known = subresources_of(self.kind)
+        for name in self.subresources:
+            if name not in known:
+                raise ConfigurationError(
+                    f"{name!r} in child {self.kind} is neither LABEL=VALUE nor owner=KIND nor a subresource of it that"
+                    f" the fence knows: {', '.join(sorted(known))}"
+                )
 
     @property
     def kind(self) -> str:
         """``plural.group``, or ``plural`` in the core group."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """The subresources among those that the operator writes in which no policy sees the stamp."""
+        known = subresources_of(self.kind)
+        return tuple(name for name in self.subresources if not known[name].shows_stamp)
+
     @classmethod
     def parse(cls, text: str) -> Child:
-        """Read ``plural[.group][:LABEL=VALUE…][:owner=KIND]``.
+        """Read ``plural[.group][:LABEL=VALUE…][:owner=KIND][:SUBRESOURCE…]``.
 
         Raises:
             ConfigurationError: the text has an unknown part.
         """
         kind, *parts = text.split(":")
         plural, _, group = kind.partition(".")
-        labels, owner = [], ""
+        labels, owner, subresources = [], "", []
         for part in parts:
             key, equals, value = part.partition("=")
             if not equals:
-                raise ConfigurationError(f"{part!r} in child {text!r} is neither LABEL=VALUE nor owner=KIND")
-            if key == "owner":
+                subresources.append(part)
+            elif key == "owner":
                 owner = value
             else:
                 labels.append((key, value))
-        return cls(plural, group, tuple(labels), owner)
+        return cls(plural, group, tuple(labels), owner, tuple(dict.fromkeys(subresources)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +218,10 @@ class Description:
             if given.pop("format") != FORMAT:
                 raise ValueError("it has another format")
             kinds = (k | {"maps": tuple(k["maps"]), "values": tuple(k["values"])} for k in given.pop("kinds"))
-            children = (c | {"labels": tuple((k, v) for k, v in c["labels"])} for c in given.pop("children"))
+            children = (
+                c | {"labels": tuple((k, v) for k, v in c["labels"]), "subresources": tuple(c.get("subresources", ()))}
+                for c in given.pop("children")
+            )
             return cls(
                 kinds=tuple(Kind(**k) for k in kinds),
                 children=tuple(Child(**c) for c in children),
@@ -225,7 +251,8 @@ class Description:
     @property
     def noted(self) -> tuple[Child, ...]:
         """The kinds that have the stamp in their metadata: own kinds, and children."""
-        return (*(Child(k.plural, self.group) for k in self.kinds if k.annotations), *self.children)
+        own = (Child(k.plural, self.group, subresources=k.subresources) for k in self.kinds if k.annotations)
+        return (*own, *self.children)
 
     @property
     def user(self) -> str:

@@ -44,11 +44,7 @@ def stamped(description: Description) -> Policy:
     recorded = "'token ' + string(variables.before.token) + ' of ' + variables.before.holder"
     rules = [
         Rule("bound", "variables.writer != ''", cel.UNBOUND),
-        Rule(
-            "subresource",
-            f"variables.sub in {cel.texts(['', 'status'])}",
-            "fencing: a write to this subresource carries no fencing stamp, so it cannot be fenced",
-        ),
+        cel.known_subresource(["", "status"], "--kind PLURAL"),
         Rule(
             "other-lease",
             f"variables.before == null || variables.before.lease == {lease}",
@@ -90,14 +86,15 @@ def stamped(description: Description) -> Policy:
         ),
         cel.conditional_delete("an object"),
     ]
-    exempt = [e for k in description.stamped for e in description.exempt_of(f"{k.plural}.{description.group}")]
+    left_out = [e for k in description.stamped for e in description.exempt_of(f"{k.plural}.{description.group}")]
+    left_out += [f"{k.plural}/{name}" for k in description.stamped for name in k.subresources]
     return Policy(
         name=f"{description.prefix}-stamped",
         description=description,
         groups=[description.group],
         resources=[r for k in description.stamped for r in (k.plural, f"{k.plural}/*")],
         operations=["UPDATE", "DELETE"],
-        conditions=[cel.operator_only(description), *cel.not_exempt(description, exempt)],
+        conditions=[cel.operator_only(description), *cel.not_exempt(description, left_out)],
         variables=[
             ("writer", cel.WRITER),
             ("sub", cel.SUB),

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from kopf_ha.core.subresource import Part, subresources_of
 from kopf_ha.manifests.cel import Object
 from kopf_ha.manifests.description import Description
 
+_CHANGE, _SEND = ["get", "patch", "update"], ["create"]
+#: The verbs by which a subresource is written. What opens a connection may be asked for with a GET, too.
+_VERBS = {
+    Part.WHOLE: _CHANGE,
+    Part.SCALE: _CHANGE,
+    Part.EVICTION: _SEND,
+    Part.BINDING: _SEND,
+    Part.PASSES: ["get", "create"],
+}
 _API = "rbac.authorization.k8s.io/v1"
 
 
@@ -32,6 +42,11 @@ def _rules(description: Description) -> list[Object]:
     # Children get neither list nor watch: no policy limits reads, and a list returns the objects of all namespaces. If
     # you need them, or want to limit children to some namespaces, bind another role beside this one.
     rules += [_rule(c.group, [c.plural], ["get", "create", "patch", "delete"]) for c in description.children]
+    if scaled := [f"{k.plural}/scale" for k in description.kinds if k.scale]:
+        rules.append(_rule(description.group, scaled, _CHANGE))
+    for child in description.children:
+        parts = subresources_of(child.kind)
+        rules += [_rule(child.group, [f"{child.plural}/{name}"], _VERBS[parts[name]]) for name in child.subresources]
     # The fence reads in the schema whether a kind has stamps. Kopf watches for kinds that are added later.
     crds = _rule("apiextensions.k8s.io", ["customresourcedefinitions"], ["get", "list", "watch"])
     return [*rules, _rule("", ["events"], ["create"]), crds]
