@@ -399,7 +399,7 @@ class FakeApi:
         elif self.has_status(place):
             new["status"] = copy.deepcopy(old.get("status"))
         new["metadata"] = {**(new.get("metadata") or {}), **{k: old["metadata"][k] for k in ("uid", "name")}}
-        for part, name in ((new, "status"), (new["metadata"], "annotations")):
+        for part, name in ((new, "status"), (new["metadata"], "annotations"), (new["metadata"], "labels")):
             if part.get(name) is None:
                 part.pop(name, None)
         return new

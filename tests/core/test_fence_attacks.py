@@ -24,6 +24,7 @@ from tests.core.fake_api import (
     WIDGET,
     FakeApi,
     Process,
+    as_note,
     as_notes,
     as_status,
     nothing_changed,
@@ -70,10 +71,7 @@ from tests.core.fake_api import (
         (patch(CHILD, {"metadata": [1]}), "no object"),
         (patch(CHILD, {"metadata": {"annotations": [1]}}), "no object"),
         (write("PUT", CHILD, [EDIT]), "no object"),
-        (patch(WIDGET + "/status", {"status": None}), "null its fields one by one"),
-        (patch(WIDGET + "/status", {"status": [1]}), "null its fields one by one"),
-        (patch(CHILD, {"metadata": {"annotations": None}}), "null them one by one"),
-        (patch(CHILD, {"metadata": {"annotations": {"$patch": "delete"}}}, STRATEGIC), "null them one by one"),
+        (patch(WIDGET + "/status", {"status": [1]}), "no object has no place for its stamp"),
         (patch(CHILD, {"metadata": {"annotations": {"$retainKeys": ["a"]}}}, STRATEGIC), "null them one by one"),
         (patch(CHILD, {"metadata": {"$patch": "replace"}}, STRATEGIC), "null them one by one"),
         (patch(CHILD, {"$patch": "delete"}, STRATEGIC), "null them one by one"),
@@ -136,16 +134,48 @@ def test_a_json_patch_of_the_status_ends_with_my_stamp(api: FakeApi, me: Process
     ("path", "ops"),
     [
         (WIDGET + "/status", [{"op": "remove", "path": "/status"}]),
-        (WIDGET + "/status", [{"op": "replace", "path": "", "value": {"metadata": {}}}]),
+        (WIDGET + "/status", [{"op": "replace", "path": "/status", "value": None}]),
+        (WIDGET + "/status", [{"op": "move", "from": "/status", "path": "/moved"}]),
+        (CHILD, [{"op": "move", "from": "/metadata/annotations", "path": "/moved"}]),
+        (
+            CHILD,
+            [{"op": "copy", "from": "/metadata/uid", "path": "/x"}, {"op": "remove", "path": "/metadata/annotations"}],
+        ),
         (CHILD, [{"op": "remove", "path": "/metadata/annotations"}]),
         (CHILD, [{"op": "replace", "path": "/metadata", "value": {"name": "x"}}]),
     ],
 )
-def test_a_json_patch_that_takes_the_stamps_place_away_fails(
+def test_a_json_patch_that_takes_the_stamps_place_away_leaves_the_stamp(
     api: FakeApi, me: Process, path: str, ops: list[Any]
 ) -> None:
-    assert me.patch(path, ops, JSON_PATCH).status == 422
-    assert api.recorded(path.removesuffix("/status")) == MINE  # it was stamped first
+    assert me.patch(path, ops, JSON_PATCH).status == 200
+    assert api.recorded(path.removesuffix("/status")) == MINE
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        patch(CHILD, {"metadata": {"annotations": None}}),
+        patch(CHILD, {"metadata": {"annotations": {"$patch": "delete"}}}, STRATEGIC),
+        patch(CHILD, [{"op": "remove", "path": "/metadata/annotations"}], JSON_PATCH),
+    ],
+)
+def test_what_removes_everything_leaves_the_stamps_of_all_leases(api: FakeApi, me: Process, asked: Request) -> None:
+    others = as_note(stamp(9, lease="ns/other"))
+    api.put(CHILD, {"metadata": {"annotations": {"theirs": "gone", **others}}}, stamp(6))
+    assert me.send(asked).status == 200
+    assert api.get(CHILD)["metadata"]["annotations"] == as_notes(MINE) | others
+
+
+def test_a_status_of_a_deciding_kind_is_not_removed_without_its_revision(api: FakeApi) -> None:
+    me = Process(api, MINE, deciding=["widgets.t.dev"])
+    me.saw = True
+    me.watch(WIDGET)
+    with pytest.raises(Unfenced, match="must carry the resourceVersion"):
+        me.patch(WIDGET + "/status", {"status": None})
+    version = api.get(WIDGET)["metadata"]["resourceVersion"]
+    assert me.patch(WIDGET + "/status", {"metadata": {"resourceVersion": version}, "status": None}).status == 200
+    assert set(api.get(WIDGET)["status"]) == {"fencing"}
 
 
 @pytest.mark.parametrize("value", [None, "99", ""])
@@ -156,12 +186,6 @@ def test_a_patch_of_a_child_cannot_say_what_the_stamp_is(api: FakeApi, me: Proce
     ops = [{"op": "remove", "path": "/metadata/annotations/kopf-ha.dev~1token"}]
     assert me.patch(CHILD, ops, JSON_PATCH).status == 200
     assert api.recorded(CHILD) == MINE
-
-
-def test_a_strategic_patch_may_not_replace_annotations(api: FakeApi, me: Process) -> None:
-    # It would keep the stamp, which it names, and drop what others wrote (I6).
-    with pytest.raises(Unfenced):
-        me.patch(CHILD, {"metadata": {"annotations": {"$patch": "replace", "a": "1"}}}, STRATEGIC)
 
 
 def test_a_patch_of_metadata_null_is_none(api: FakeApi, me: Process) -> None:

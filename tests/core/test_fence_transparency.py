@@ -36,7 +36,7 @@ from tests.core.fake_api import (
 
 PATHS = [WIDGET, CHILD, SERVICE, DEPLOYMENT, POD]
 OBJECT: Body = {
-    "metadata": {"labels": {"user": "0"}},
+    "metadata": {"labels": {"user": "0"}, "annotations": {"user": "0"}},
     "spec": {"list": [1, 2], "map": {"a": 1}, "replicas": 1},
     "status": {"s": 0},
 }
@@ -125,6 +125,43 @@ MAIN: dict[str, Callable[[str, Body], Request]] = {
         {"metadata": {"name": "x", "resourceVersion": body["metadata"]["resourceVersion"]}, "spec": {"replicas": 3}},
     ),
 }
+#: Those that may remove everything around the stamp; each test takes some of them.
+BOTH = ("annotations", "labels")
+PARTS: dict[str, list[Callable[[str, Body], Request]]] = {
+    "a part is null": [
+        lambda path, body: patch(path, {"metadata": dict.fromkeys(BOTH), "spec": {"mine": 1}}),
+        lambda path, body: patch(path, {"metadata": dict.fromkeys(BOTH)}, STRATEGIC),
+        lambda path, body: patch(
+            path, {"metadata": {key: {"$patch": "replace", "mine": "1"} for key in BOTH}}, STRATEGIC
+        ),
+        lambda path, body: patch(
+            path, {"metadata": {key: {"$patch": "delete", "mine": "1"} for key in BOTH}}, STRATEGIC
+        ),
+        lambda path, body: patch(path + "/status", {"status": None}),
+        lambda path, body: write("PUT", path + "/status", {**body, "status": None}),
+        lambda path, body: write("PUT", path + "/status", {k: v for k, v in body.items() if k != "status"}),
+    ]
+}
+
+
+def json_patches(place: str, sub: str = "") -> list[Callable[[str, Body], Request]]:
+    """Give JSON patches of a whole part of the object."""
+    remove = {"op": "remove", "path": place}
+    add = {"op": "add", "path": place, "value": {"mine": "1"}}
+    many: list[list[Body]] = [
+        [remove],
+        [{**add, "op": "replace", "value": None}],
+        [{**add, "value": {}}],
+        [add],
+        [remove, add],
+    ]
+    return [lambda path, body, ops=ops: patch(path + sub, ops, JSON_PATCH) for ops in many]  # type: ignore[misc]
+
+
+PARTS["JSON patch of all annotations"] = json_patches("/metadata/annotations")
+PARTS["JSON patch of all labels"] = json_patches("/metadata/labels")
+PARTS["JSON patch of the whole status"] = json_patches("/status", "/status")
+
 OF_PODS: dict[str, Callable[[str, Body], Request]] = {
     "evict": lambda path, body: write("POST", path + "/eviction", {"metadata": {"name": "x"}}),
     "bind": lambda path, body: write(
@@ -161,11 +198,12 @@ def shown(answer: Body) -> Any:
     )
 
 
-@pytest.mark.parametrize("way", [*MAIN, *OF_PODS])
+@pytest.mark.parametrize("way", [*MAIN, *PARTS, *OF_PODS])
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_the_outcome_is_the_one_without_the_fence(way: str, data: st.DataObject) -> None:
-    path = data.draw(st.sampled_from(PATHS if way in MAIN else [POD]), "path")
+    path = data.draw(st.sampled_from([POD] if way in OF_PODS else PATHS), "path")
+    make = data.draw(st.sampled_from(PARTS[way]), "request") if way in PARTS else {**MAIN, **OF_PODS}[way]
     fenced = FakeApi()
     fenced.put(path, OBJECT, data.draw(st.sampled_from([None, stamp(6), MINE]), "recorded"))
     me = Process(fenced, MINE)
@@ -177,7 +215,7 @@ def test_the_outcome_is_the_one_without_the_fence(way: str, data: st.DataObject)
     for what in data.draw(edits, "edits before"):
         do(fenced, path, what)
     other = copy.deepcopy(fenced)
-    asked = {**MAIN, **OF_PODS}[way](path, seen)
+    asked = make(path, seen)
 
     attempt = me.attempt(asked)
     done: list[Callable[[Body], Any] | str] = []

@@ -196,6 +196,21 @@ WAYS: dict[str, tuple[str, Any, str]] = {
     "another revision": ("PATCH", {"metadata": {"resourceVersion": "1", "labels": {"mine": "1"}}}, MERGE),
     "another uid": ("PATCH", {"metadata": {"uid": "u", "labels": {"mine": "1"}}}, MERGE),
     "not valid": ("PATCH", {"metadata": {"labels": {"mine": "not valid!"}}}, MERGE),
+    "null annotations and labels": ("PATCH", {"metadata": {"annotations": None, "labels": None}}, MERGE),
+    "null annotations and labels, strategic": (
+        "PATCH",
+        {"metadata": {"annotations": {"$patch": "delete"}, "labels": {"$patch": "replace", "mine": "1"}}},
+        STRATEGIC,
+    ),
+    "json of all annotations": (
+        "PATCH",
+        [
+            {"op": "add", "path": "/metadata/annotations", "value": {"mine": "1"}},
+            {"op": "remove", "path": "/metadata/annotations"},
+        ],
+        JSON_PATCH,
+    ),
+    "json of all labels": ("PATCH", [{"op": "remove", "path": "/metadata/labels"}], JSON_PATCH),
     "delete": ("DELETE", None, "application/json"),
     "delete another uid": ("DELETE", {"preconditions": {"uid": "u"}}, "application/json"),
     "delete another revision": ("DELETE", {"preconditions": {"resourceVersion": "1"}}, "application/json"),
@@ -214,6 +229,24 @@ def test_a_write_after_somebody_elses(world: World, pair: Pair, kind: str, way: 
     status, _ = pair.both(method, path, asked, content_type)
     pair.same(path, there=not (method == "DELETE" and status == 200))
     pair.edit(path, {"metadata": {"finalizers": None}}) if way == "list" else None
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [({"status": None}, MERGE), ([{"op": "remove", "path": "/status"}], JSON_PATCH)],
+    ids=["merge", "json"],
+)
+def test_a_status_without_anything(world: World, pair: Pair, body: Any, content_type: str) -> None:
+    collection, gadget = kinds(world)["gadget"]
+    path = collection + "/{}"
+    pair.create(collection, gadget)
+    pair.known(path)
+    with pair.terms.term(7):
+        pair.client("PATCH", path.format("f") + "/status", {"status": {"phase": "a"}}, MERGE)
+    pair.plain("PATCH", path.format("u") + "/status", {"status": {"phase": "a"}}, MERGE)
+    assert pair.both("PATCH", path + "/status", body, content_type)[0] == 200
+    assert "phase" not in pair.same(path)["status"]
+    assert pair.stamped(path)
 
 
 @pytest.mark.parametrize("version", [None, "", "0"])

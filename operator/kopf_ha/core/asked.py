@@ -279,7 +279,7 @@ def _holds(op: Mapping[str, Any], current: Any) -> bool:
     if path == VERSION_PATH:
         return bool(verb == "test")
     above, _, last = path.rpartition("/")
-    parent = _at(current, above)
+    parent = value_at(current, above)
     if isinstance(parent, list):
         # What an index means depends on the revision. Only the order of finalizers has no meaning.
         return verb == "add" and above == _FINALIZERS and op.get("value") in parent
@@ -293,7 +293,7 @@ def _holds(op: Mapping[str, Any], current: Any) -> bool:
     )
 
 
-def _at(value: Any, pointer: str) -> Any:
+def value_at(value: Any, pointer: str) -> Any:
     """Look up a JSON pointer; None when nothing is there. A pointer into a list gives the whole list."""
     for part in pointer.split("/")[1:]:
         if isinstance(value, list):

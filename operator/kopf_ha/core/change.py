@@ -11,11 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 from kopf_ha.core.asked import REMOVING, VERSION_PATH, Asked, delete_options, eviction_options
+from kopf_ha.core.clearing import is_left
 from kopf_ha.core.known import Revision
-from kopf_ha.core.notes import Note, as_metadata, notes_of, others_in, pointer
+from kopf_ha.core.notes import Note, as_metadata, escaped, notes_of, others_in
 from kopf_ha.core.subresource import Part
 from kopf_ha.core.token import Stamp
-from kopf_ha.core.wire import Request
+from kopf_ha.core.wire import STRATEGIC_MERGE_PATCH, Request
 from kopf_ha.errors import Unfenced
 
 #: A resourceVersion that no object has. An apply with it creates, or conflicts with an existing object (tried).
@@ -130,11 +131,12 @@ def with_stamp(body: Any, mine: Stamp) -> Any:
         Unfenced: the write would remove the stamp.
     """
     if isinstance(body, list):
-        return [*body, {"op": "add", "path": "/status/fencing", "value": mine.as_status()}]
+        return [*body, *_added("/status", {"fencing": mine.as_status()}, body)]
     out = dict(body)
-    if "status" in out and not isinstance(out["status"], Mapping):
-        raise Unfenced("a write that removes the whole status would remove its stamp; null its fields one by one")
-    out["status"] = {**out.get("status", {}), "fencing": mine.as_status()}
+    given = out.get("status")
+    if not isinstance(given, Mapping | None):
+        raise Unfenced("a status that is no object has no place for its stamp")
+    out["status"] = {**(given or {}), "fencing": mine.as_status()}
     return out
 
 
@@ -154,18 +156,24 @@ def with_notes(request: Request, body: Any, notes: list[Note], others: tuple[Not
     if request.method == "PUT" or isinstance(body, list):
         notes = [*notes, *others]
     if isinstance(body, list):
-        return [*body, *({"op": "add", "path": pointer(note), "value": note.text} for note in notes)]
+        many = as_metadata(notes).items()
+        return [*body, *(op for name, texts in many for op in _added(f"/metadata/{name}", texts, body))]
     out: dict[str, Any] = dict(body or {})
     metadata = out["metadata"] = dict(out.get("metadata") or {})
     for section, texts in as_metadata(notes).items():
         given = metadata.get(section)
-        if request.is_merge_patch and (
-            (given is None and section in metadata)
-            or not all(REMOVING.isdisjoint(part) for part in (out, metadata, given or {}))
-        ):
-            raise Unfenced(f"a patch that removes all {section} would remove the stamp; null them one by one")
+        strategic = request.content_type == STRATEGIC_MERGE_PATCH
+        if strategic and not all(REMOVING.isdisjoint(part) for part in (out, metadata, given or {})):
+            raise Unfenced(f"a patch with such a directive may remove the stamp in {section}; null them one by one")
         metadata[section] = {**(given or {}), **texts}
     return out
+
+
+def _added(section: str, entries: Mapping[str, Any], patch: list[Any]) -> list[dict[str, Any]]:
+    """Return the operations that add entries to a part of the object, at the end of a JSON patch."""
+    if not is_left(patch, section):
+        return [{"op": "add", "path": section, "value": entries}]
+    return [{"op": "add", "path": f"{section}/{escaped(name)}", "value": value} for name, value in entries.items()]
 
 
 def with_body(request: Request, body: Any) -> Request:

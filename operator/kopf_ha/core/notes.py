@@ -143,7 +143,12 @@ def as_metadata(notes: list[Note]) -> dict[str, dict[str, str]]:
 
 def pointer(note: Note) -> str:
     """Return the JSON pointer of a note."""
-    return f"/metadata/{note.section}/" + note.name.replace("~", "~0").replace("/", "~1")
+    return f"/metadata/{note.section}/{escaped(note.name)}"
+
+
+def escaped(name: str) -> str:
+    """Return a name as part of a JSON pointer."""
+    return name.replace("~", "~0").replace("/", "~1")
 
 
 def _text(mine: Stamp) -> str:

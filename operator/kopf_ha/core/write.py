@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kopf_ha.core import change, trial
+from kopf_ha.core import change, clearing, trial
 from kopf_ha.core.asked import Asked, delete_options
 from kopf_ha.core.definition import is_definition, keep_stamp
 from kopf_ha.core.gate import Gate
@@ -136,13 +136,13 @@ def update(asked: Asked, reader: Reader, saw: bool) -> Flow:
     A precondition that the fence added never surfaces (I9): after a conflict the object is read and judged, and the
     same goes again on the new revision, as long as the grant and the client's timeout last.
     """
-    deciding = asked.target.kind in reader.known.deciding
-    if deciding and asked.writes_status and asked.version is None and not saw:
+    deciding, clears = asked.target.kind in reader.known.deciding, clearing.is_clearing(asked, reader.stamped)
+    if deciding and asked.writes_status and asked.version is None and (clears or not saw):
         raise Unfenced(
             f"{asked}: the status of a deciding kind must carry the resourceVersion that it was decided from"
         )
-    # What a definition has is put into the write, so it is read each time.
-    found = yield from (reader.read() if is_definition(asked) else reader.look(asked.version, asked.uid))
+    # What the object has is put into some writes, so it is read each time.
+    found = yield from (reader.read() if clears or is_definition(asked) else reader.look(asked.version, asked.uid))
     first = "" if isinstance(found, Gone) else found.revision.uid
     for _ in range(ATTEMPTS):
         if isinstance(found, Gone):
@@ -206,6 +206,8 @@ def change_found(asked: Asked, reader: Reader, found: Found, saw: bool) -> Steps
         return Tried(refused)
     if is_definition(asked) and found.answer is not None:
         asked = keep_stamp(asked, found.answer.json)
+    if clearing.is_clearing(asked, reader.stamped) and found.answer is not None:
+        asked = clearing.keep_stamp(asked, found.answer.json, reader.stamped)
     return (yield from stamp_and_send(asked, reader, found))
 
 
