@@ -10,7 +10,7 @@ from kopf_ha.core.lease import lease_path
 from kopf_ha.core.notes import EARLIER, note_name, section_of
 from kopf_ha.core.target import Target
 from kopf_ha.core.token import MalformedStamp, Verdict, judge
-from kopf_ha.core.wire import Request, Response, Steps, Unanswered
+from kopf_ha.core.wire import OwnRequestRefused, Request, Response, Steps
 from kopf_ha.errors import FloorLost, ForeignStamp, StaleLeader, StampDropped, TermEnded, Unfenced
 
 _REPAIR = (
@@ -86,14 +86,14 @@ class Reader:
             Unfenced: its metadata claims a later term that the Lease does not know. Or the answer is no object; if
                 that was taken for "gone", a write would be reported that never happened.
             MalformedStamp: its stamp is incomplete or invalid.
-            Unanswered: the read was refused.
+            OwnRequestRefused: the read was refused.
         """
         self.known.objects.forget(self.target.key)
         answer = yield from self.gate.send(Request("GET", self.path))
         if answer.status == 404:
             return Gone(answer)
         if not answer.ok:
-            raise Unanswered(answer)
+            raise OwnRequestRefused(answer)
         revision = self.learn(answer)
         if revision is None:
             raise Unfenced(

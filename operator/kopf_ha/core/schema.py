@@ -11,7 +11,7 @@ from typing import Any
 
 from kopf_ha.core.known import Known
 from kopf_ha.core.target import Target
-from kopf_ha.core.wire import Flow, Request, Steps, Unanswered
+from kopf_ha.core.wire import Flow, OwnRequestRefused, Request, Steps
 from kopf_ha.errors import Unfenced
 
 #: Where definitions are.
@@ -30,7 +30,7 @@ def is_stamped(target: Target, known: Known, root: str, send: Send) -> Steps[boo
     Raises:
         Unfenced: that cannot be found out, or a served version lacks the field. This is seen when the schema is asked,
             or by the leader's self-test later in the term.
-        Unanswered: ask again later.
+        OwnRequestRefused: ask again later.
     """
     if target.built_in:
         return False
@@ -61,17 +61,17 @@ def ask_schema(target: Target, root: str = "", send: Send = _as_it_is) -> Steps[
 
     Raises:
         Unfenced: some of its served versions are stamped and some are not.
-        Unanswered: ask again later.
+        OwnRequestRefused: ask again later.
     """
     answer = yield from send(Request("GET", f"{root}{CRDS}{target.kind}"))
     if answer.ok:
         return crd_is_stamped(answer.json, target.kind)
     if answer.status not in (403, 404):
-        raise Unanswered(answer)
+        raise OwnRequestRefused(answer)
     # The kind belongs to an aggregated API, or this account must not read definitions.
     answer = yield from send(Request("GET", f"{root}/apis/{target.group}"))
     if not answer.ok and answer.status not in (403, 404):
-        raise Unanswered(answer)
+        raise OwnRequestRefused(answer)
     served = ((answer.json or {}).get("versions") or ()) if answer.ok else ()
     found: dict[str, bool] = {}
     for version in dict.fromkeys([target.version, *(str(v.get("version")) for v in served)]):
@@ -79,7 +79,7 @@ def ask_schema(target: Target, root: str = "", send: Send = _as_it_is) -> Steps[
         if answer.status in (403, 404):
             return None
         if not answer.ok:
-            raise Unanswered(answer)
+            raise OwnRequestRefused(answer)
         stamped = _openapi_is_stamped(answer.json, target, version)
         if stamped is not None:
             found[version] = stamped

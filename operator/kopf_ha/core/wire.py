@@ -100,7 +100,7 @@ def is_conflict(request: Request, answer: Response) -> bool:
     return answer.status == 409 or (answer.status == 422 and request.is_json_patch)
 
 
-class Unanswered(Exception):
+class OwnRequestRefused(Exception):
     """A request that the fence itself needed was refused (403, 429, 5xx), so that its question is not answered.
 
     The client gets this answer in place of the one to its own request, so its own error handling deals with it.

@@ -22,7 +22,7 @@ from kopf_ha.core.stamping import note_alone, stamp_alone, stamp_revision
 from kopf_ha.core.subresource import Part, part_of
 from kopf_ha.core.target import Target, api_root
 from kopf_ha.core.token import MalformedStamp
-from kopf_ha.core.wire import Flow, Request, Response, Steps, Unanswered, is_conflict
+from kopf_ha.core.wire import Flow, OwnRequestRefused, Request, Response, Steps, is_conflict
 from kopf_ha.errors import Denied, Refused, SetAside, StaleLeader, TermEnded, Unfenced
 
 #: How often one change is tried on newer revisions. Each conflict needs another writer that was faster, so a few are
@@ -68,7 +68,7 @@ def write(request: Request, target: Target, known: Known, gate: Gate, *, saw: bo
         if asked.is_only_stamp if stamped else asked.is_only_note:
             return (yield from only_stamp(asked, reader))
         return (yield from update(asked, reader, saw))
-    except Unanswered as error:
+    except OwnRequestRefused as error:
         return error.answer
     except MalformedStamp as error:
         raise malformed(target, error) from error
@@ -216,7 +216,7 @@ def stamp_and_send(asked: Asked, reader: Reader, found: Found) -> Steps[Tried]:
 
     Raises:
         StampDropped: the API server accepted the write and did not keep its stamp.
-        Unanswered: the stamp was refused.
+        OwnRequestRefused: the stamp was refused.
     """
     mine, stamped = reader.mine, reader.stamped
     at = replace(found.revision, version=asked.version or found.revision.version, uid=asked.uid or found.revision.uid)
@@ -226,7 +226,7 @@ def stamp_and_send(asked: Asked, reader: Reader, found: Found) -> Steps[Tried]:
         if answer.status in (404, 409):
             return Tried(answer, not may_be_ours(asked, stamped, answer), at, own=False)
         if not answer.ok:
-            raise Unanswered(answer)
+            raise OwnRequestRefused(answer)
         latest = reader.learn(answer, must_be_mine=True)
         if latest is None:
             raise Unfenced(
@@ -419,5 +419,5 @@ def judge_again(reader: Reader) -> Steps[None]:
     """Read and judge the object if possible. A failed read must not become an answer that the client retries (I8)."""
     try:
         yield from reader.read()
-    except (Unanswered, MalformedStamp, Unfenced):
+    except (OwnRequestRefused, MalformedStamp, Unfenced):
         pass

@@ -8,7 +8,7 @@ from typing import Any
 from kopf_ha.api import Api, refusal
 from kopf_ha.core.schema import ask_schema
 from kopf_ha.core.target import Target
-from kopf_ha.core.wire import Unanswered
+from kopf_ha.core.wire import OwnRequestRefused
 from kopf_ha.errors import ConfigurationError, Unfenced
 
 #: For a deciding kind whose schema could not be read before.
@@ -95,7 +95,7 @@ def schema_of(api: Api, target: Target) -> bool | None:
             request = asking.send(api.request(request.method, request.path))
     except StopIteration as told:
         return None if told.value is None else bool(told.value)
-    except Unanswered as error:
+    except OwnRequestRefused as error:
         raise refusal(f"cannot read the schema of {target.kind}", error.answer) from error
 
 

@@ -90,7 +90,7 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Denied:
+class NotWritten:
     """A write was certainly not done: it was refused, or never sent."""
 
     cause: str
@@ -143,7 +143,7 @@ class Stop:
 
 
 Event = (
-    LeaseSeen | LeaseUnusable | ReadFailed | Tick | Written | Conflict | Failed | Denied
+    LeaseSeen | LeaseUnusable | ReadFailed | Tick | Written | Conflict | Failed | NotWritten
     | RaiseFloor | HolderGone | HeadStart | StepDown | Resume | Release | Stop
 )  # fmt: skip
 
