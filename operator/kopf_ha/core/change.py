@@ -41,8 +41,9 @@ def fenced(asked: Asked, mine: Stamp, at: Revision, *, stamped: bool, meant: boo
     if carries_stamp(asked) and (meant or not isinstance(body, list)):
         if not stamped:
             # On /status, too: there most built-in kinds take annotations, and a PUT without them removes the stamp.
-            others = others_in(at.notes, mine.lease, asked.target.kind)
-            body = with_notes(asked.request, body, notes_of(mine, asked.target.kind, others), others)
+            kind = asked.target.kind
+            others = others_in(at.notes, mine.lease, kind)
+            body = with_notes(asked.request, body, notes_of(mine, kind, at.notes), others)
         elif asked.target.subresource:
             body = with_stamp(body, mine)
     return with_body(asked.request, body)

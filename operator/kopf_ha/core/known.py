@@ -103,7 +103,7 @@ class Known:
         self.deciding = frozenset(deciding)
         self.objects = Objects()
         self.schemas: dict[KindVersion, bool] = {}  #: whether a kind carries `status.fencing`
-        self.tried: dict[str, bool] = {}  #: whether a dry run of a write to a kind certainly changes nothing
+        self.custom: dict[str, bool] = {}  #: whether a kind has a definition that could be read
         self.blind_puts: set[tuple[str, ...]] = set()  #: kinds that accept a PUT without a resourceVersion
         self.unfit: dict[str, str] = {}  #: kinds whose definition lost the stamp in this term, and how to repair it
         #: The highest token seen in `status.fencing` of any object. It survives the Lease, and each term.
@@ -114,7 +114,7 @@ class Known:
         """Forget what was learnt in an earlier term, but not the floor."""
         self.objects.clear()
         self.schemas.clear()
-        self.tried.clear()
+        self.custom.clear()
         self.blind_puts.clear()
         self.unfit.clear()
         self._suspected.clear()

@@ -10,8 +10,8 @@ those that it had in an earlier revision, and would put an old stamp back (I1). 
 copies a Deployment's labels.
 
 Releases before this form had four annotations instead, one set for each object. They still count, and they are
-still written where no other Lease has them, so that a stale leader of such a release is refused, and so that one can
-take over again (docs/rolling-update.md).
+still written where no other Lease has them, to Deployments only if they are there. So a stale leader of such a release
+is refused, and one can take over again (docs/rolling-update.md).
 """
 
 from __future__ import annotations
@@ -116,18 +116,23 @@ def others_in(notes: tuple[Note, ...], lease: str, kind: str) -> tuple[Note, ...
     return tuple(note for note in notes if note.name not in own)
 
 
-def notes_of(mine: Stamp, kind: str, others: tuple[Note, ...] = ()) -> list[Note]:
+def notes_of(mine: Stamp, kind: str, recorded: tuple[Note, ...] = ()) -> list[Note]:
     """Return the notes that stamp an object.
+
+    A Deployment gets the annotations of earlier releases only if it has them. Without policies they are all that keeps
+    out a stale leader of such a release. But its controller copies them to its ReplicaSets.
 
     Args:
         mine: the stamp.
         kind: ``plural.group``.
-        others: the notes of other Leases on the object. The annotations of earlier releases may be among them.
+        recorded: all notes on the object. The annotations of earlier releases may be another Lease's.
     """
     section = section_of(kind)
     text = f"{mine.token}.{mine.pod_uid}.{mine.digest}" if section == "labels" else _text(mine)
     notes = [Note(section, note_name(mine.lease, kind), text)]
-    if kind not in LABELLED | COPIES and all(note.name not in EARLIER for note in others):
+    has = any(note.name in EARLIER for note in recorded)
+    free = all(note.name not in EARLIER for note in others_in(recorded, mine.lease, kind))
+    if free and kind not in COPIES and (has or kind not in LABELLED):
         texts = (str(mine.token), mine.holder, mine.lease, mine.pod_uid)
         notes += [Note("annotations", name, text) for name, text in zip(EARLIER, texts, strict=True)]
     return notes

@@ -11,7 +11,7 @@ from typing import Any
 
 from kopf_ha.core.known import Known
 from kopf_ha.core.target import Target
-from kopf_ha.core.wire import Flow, OwnRequestRefused, Request, Steps
+from kopf_ha.core.wire import Flow, OwnRequestRefused, Request, Response, Steps
 from kopf_ha.errors import Unfenced
 
 #: Where definitions are.
@@ -38,7 +38,9 @@ def is_stamped(target: Target, known: Known, root: str, send: Send) -> Steps[boo
         raise Unfenced(unfit)
     stamped = known.schemas.get(target.kind_version)
     if stamped is None:
-        stamped = yield from ask_schema(target, root, send)
+        definition = yield from send(definition_of(target, root))
+        stamped = yield from _schema_by(definition, target, root, send)
+        known.custom[target.kind] = definition.ok
         if stamped is None:
             raise Unfenced(
                 f"{target}: cannot find out whether the kind has status.fencing; allow this service account to get"
@@ -63,11 +65,20 @@ def ask_schema(target: Target, root: str = "", send: Send = _as_it_is) -> Steps[
         Unfenced: some of its served versions are stamped and some are not.
         OwnRequestRefused: ask again later.
     """
-    answer = yield from send(Request("GET", f"{root}{CRDS}{target.kind}"))
-    if answer.ok:
-        return crd_is_stamped(answer.json, target.kind)
-    if answer.status not in (403, 404):
-        raise OwnRequestRefused(answer)
+    definition = yield from send(definition_of(target, root))
+    return (yield from _schema_by(definition, target, root, send))
+
+
+def definition_of(target: Target, root: str) -> Request:
+    """Return the request that reads the definition of a kind."""
+    return Request("GET", f"{root}{CRDS}{target.kind}")
+
+
+def _schema_by(definition: Response, target: Target, root: str, send: Send) -> Steps[bool | None]:
+    if definition.ok:
+        return crd_is_stamped(definition.json, target.kind)
+    if definition.status not in (403, 404):
+        raise OwnRequestRefused(definition)
     # The kind belongs to an aggregated API, or this account must not read definitions.
     answer = yield from send(Request("GET", f"{root}/apis/{target.group}"))
     if not answer.ok and answer.status not in (403, 404):

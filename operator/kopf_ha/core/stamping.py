@@ -7,7 +7,7 @@ from typing import Any
 
 from kopf_ha.core.change import with_body
 from kopf_ha.core.known import Revision
-from kopf_ha.core.notes import as_metadata, noted, notes_of, others_in, pointer
+from kopf_ha.core.notes import as_metadata, noted, notes_of, pointer
 from kopf_ha.core.target import Target
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import JSON_PATCH, MERGE_PATCH, Request
@@ -28,8 +28,7 @@ def stamp_revision(path: str, target: Target, mine: Stamp, at: Revision, *, stam
         path += "/status"
         body["status"] = {"fencing": mine.as_status()}
     else:
-        others = others_in(at.notes, mine.lease, target.kind)
-        body["metadata"] |= as_metadata(notes_of(mine, target.kind, others))
+        body["metadata"] |= as_metadata(notes_of(mine, target.kind, at.notes))
     return with_body(Request("PATCH", path, content_type=MERGE_PATCH), body)
 
 
@@ -45,8 +44,7 @@ def note_alone(path: str, metadata: Mapping[str, Any], target: Target, mine: Sta
         mine: this term's stamp.
     """
     patch: list[dict[str, Any]] = []
-    others = others_in(noted({"metadata": metadata}, target.kind), mine.lease, target.kind)
-    notes = notes_of(mine, target.kind, others)
+    notes = notes_of(mine, target.kind, noted({"metadata": metadata}, target.kind))
     for section, texts in as_metadata(notes).items():
         if metadata.get(section) is None:
             where = f"/metadata/{section}"

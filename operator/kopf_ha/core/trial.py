@@ -10,8 +10,8 @@ from kopf_ha.core import change
 from kopf_ha.core.asked import Asked
 from kopf_ha.core.reading import Reader
 from kopf_ha.core.refusal import Refusal, refusal_of
-from kopf_ha.core.schema import CRDS
-from kopf_ha.core.wire import Request, Response, Steps
+from kopf_ha.core.schema import definition_of
+from kopf_ha.core.wire import Response, Steps
 
 #: The groups that a kube-apiserver serves by itself, apart from those without a dot.
 OWN_GROUPS = frozenset(
@@ -44,10 +44,9 @@ def can_be_tried(reader: Reader) -> Steps[bool]:
     target, known = reader.target, reader.known
     if "." not in target.group or target.group in OWN_GROUPS:
         return True
-    if target.kind not in known.tried:
-        answer = yield from reader.gate.send(Request("GET", f"{reader.root}{CRDS}{target.kind}"))
-        known.tried[target.kind] = answer.ok  # a custom resource; otherwise nobody can tell
-    return known.tried[target.kind]
+    if target.kind not in known.custom:
+        known.custom[target.kind] = (yield from reader.gate.send(definition_of(target, reader.root))).ok
+    return known.custom[target.kind]  # otherwise nobody can tell
 
 
 def refusal(asked: Asked, reader: Reader) -> Steps[Response | None]:
