@@ -230,8 +230,6 @@ def test_the_definition_is_looked_at_where_its_policy_is_not_in_force(
     finally:
         fenced.cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(crds()))
         whole(fenced, asking, token)
-        # It has no stamp any more. Whoever asks next may take it for the kind's example, and see no token to lower.
-        fenced.admin.must("DELETE", pool)
     assert asking.unfit == {}
 
 

@@ -16,7 +16,7 @@ from kopf_ha.errors import ApiRefused
 from kopf_ha.manifests import Child, Description, Kind
 from kopf_ha.manifests.cel import QUESTION
 from kopf_ha.manifests.policies import all_policies
-from kopf_ha.run.kindtest import KindTest, wrong_stamps
+from kopf_ha.run.kindtest import PAGE, KindTest, Missing, wrong_stamps
 from kopf_ha.run.selftest import SelfTest
 from kopf_ha.settings import Settings
 
@@ -183,7 +183,7 @@ def test_an_object_that_is_gone_is_no_refusal() -> None:
         def request(self, *_: Any, **__: Any) -> Response:
             return status(404, "xs.a.b not found", name="x")
 
-    assert wrong_stamps(Gone(), "xs.a.b", "/apis/a.b/v1/xs/x", {}, MINE) is None
+    assert wrong_stamps(Gone(), "xs.a.b", "/apis/a.b/v1/xs/x", {"metadata": {"name": "x"}}, MINE) is None
 
 
 def test_a_kind_without_a_status_to_write_is_not_asked_about() -> None:
@@ -194,7 +194,77 @@ def test_a_kind_without_a_status_to_write_is_not_asked_about() -> None:
         def request(self, *_: Any, **__: Any) -> Response:
             return Response(404, b"404 page not found")
 
-    assert wrong_stamps(Bare(), "xs.a.b", "/apis/a.b/v1/xs/x", {}, MINE) == ([], [])
+    assert wrong_stamps(Bare(), "xs.a.b", "/apis/a.b/v1/xs/x", {"metadata": {"name": "x"}}, MINE) == ([], [])
+
+
+class Xs(Api):
+    """A kind with these objects, page by page, whose definition lacks the rule."""
+
+    def __init__(self, *tokens: int) -> None:
+        super().__init__(None)
+        self.tokens = dict(enumerate(tokens))
+        self.listed: list[str] = []
+        self.too_old = False
+
+    def one(self, n: int) -> dict[str, Any]:
+        status = {"fencing": replace(MINE, token=self.tokens[n]).as_status()} if self.tokens[n] else {}
+        return {"metadata": {"name": f"x{n}", "namespace": "n"}, "status": status}
+
+    def request(
+        self, method: str, path: str, body: Any = None, content_type: str = "", timeout: float = math.inf
+    ) -> Response:
+        group = {"preferredVersion": {"version": "v1"}, "versions": [{"version": "v1"}]}
+        kinds = {"resources": [{"name": "xs", "namespaced": True}]}
+        found: Any = {"/apis/a.b": group, "/apis/a.b/v1": kinds}.get(path)
+        if found is None and path.startswith("/apis/a.b/v1/xs"):
+            self.listed.append(path.partition("continue=")[2])
+            first = int(self.listed[-1] or 0)
+            if first and self.too_old:
+                return status(410, "Gone")
+            then = {"continue": str(first + PAGE)} if first + PAGE < len(self.tokens) else {}
+            found = {"metadata": then, "items": [self.one(n) for n in self.tokens if first <= n < first + PAGE]}
+        elif found is None:
+            name = path.partition("/xs/")[2].partition("/")[0]
+            if int(name[1:]) not in self.tokens:
+                return status(404, "not found", name=name)
+            if method == "PATCH" and body["status"]["fencing"]["podUID"] != "u":
+                return denied("kopf-ha-s-stamped", "fencing: no")
+            found = self.one(int(name[1:]))
+        return Response(200, json.dumps(found).encode())
+
+
+LOWERED: Missing = ([], ["xs.a.b: a recorded token can be lowered; its CRD needs `kopf-ha manifests --only schema`"])
+
+
+def test_an_example_has_a_stamp_if_there_is_one() -> None:
+    api, test = Xs(0, 0, 7, 0), KindTest(())
+    assert test.missing(api, "xs.a.b", MINE) == LOWERED
+    assert test.missing(api, "xs.a.b", MINE) == LOWERED
+    assert api.listed == [""], "the example is remembered"
+    del api.tokens[2]
+    assert test.missing(api, "xs.a.b", MINE) == ([], [])
+    api.tokens[3] = 8
+    assert test.missing(api, "xs.a.b", MINE) == LOWERED
+
+
+def test_the_search_for_one_goes_on_the_next_time() -> None:
+    api, test = Xs(*[0] * (2 * PAGE), 7), KindTest(())
+    assert [test.missing(api, "xs.a.b", MINE) for _ in range(3)] == [([], []), ([], []), LOWERED]
+    assert api.listed == ["", str(PAGE), str(2 * PAGE)]
+
+
+@pytest.mark.parametrize("too_old", [True, False])
+def test_a_search_begins_again(too_old: bool) -> None:
+    api, test = Xs(*[0] * (PAGE + 1)), KindTest(())
+    assert test.missing(api, "xs.a.b", MINE) == ([], [])
+    api.too_old = too_old
+    if not too_old:
+        assert test.missing(api, "xs.a.b", MINE) == ([], [])
+    api.tokens[0] = 7
+    assert test.missing(api, "xs.a.b", MINE) == LOWERED
+    del api.tokens[0]
+    api.tokens.clear()
+    assert test.missing(api, "xs.a.b", MINE) == ([], [])
 
 
 def test_the_questions_fit_and_are_each_another() -> None:

@@ -100,6 +100,12 @@ def is_conflict(request: Request, answer: Response) -> bool:
     return answer.status == 409 or (answer.status == 422 and request.is_json_patch)
 
 
+def is_gone(answer: Response, name: str) -> bool:
+    """Whether there is no object of this name. A 404 without its name means that the path is not served (yet)."""
+    details = (answer.json or {}).get("details") if answer.status == 404 else None
+    return isinstance(details, Mapping) and details.get("name") == name
+
+
 class OwnRequestRefused(Exception):
     """A request that the fence itself needed was refused (403, 429, 5xx), so that its question is not answered.
 

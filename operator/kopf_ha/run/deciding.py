@@ -16,7 +16,7 @@ from kopf_ha.core.notes import noted, stamp_in
 from kopf_ha.core.refusal import outline
 from kopf_ha.core.target import Target
 from kopf_ha.core.token import MalformedStamp, Stamp, Verdict, judge, stamp_of
-from kopf_ha.core.wire import MERGE_PATCH, Response
+from kopf_ha.core.wire import MERGE_PATCH, Response, is_gone
 from kopf_ha.errors import ConfigurationError, Refused, TermEnded, Unreached
 from kopf_ha.run.kinds import NO_STAMP, ServedKind
 
@@ -103,7 +103,7 @@ def stamp_one(api: Api, fence: Fence, one: DecidingObject, mine: Stamp) -> Decid
         if kind.stamped is False:
             path, alone = one.target.path, ONLY_NOTE
         answer = api.request("PATCH", path, alone, MERGE_PATCH, timeout=TIMEOUT)
-        if not answer.ok and not _is_gone(answer, one.target.name):
+        if not answer.ok and not is_gone(answer, one.target.name):
             trouble = outline(answer)
     except TermEnded:
         raise
@@ -123,9 +123,3 @@ def _records_the_same(answer: Response, kind: ServedKind, mine: Stamp) -> bool:
     except MalformedStamp:
         return True
     return judge(recorded, mine) in (Verdict.FOREIGN, Verdict.STALE)
-
-
-def _is_gone(answer: Response, name: str) -> bool:
-    """Whether the object does not exist. A 404 without its name means that its kind is not served at the moment."""
-    details = (answer.json or {}).get("details") if answer.status == 404 else None
-    return isinstance(details, Mapping) and details.get("name") == name

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Container
 from typing import Any
+from urllib.parse import urlencode
 
 from kopf_ha.api import Api, refusal
 from kopf_ha.core.refusal import by_policy, by_rule
 from kopf_ha.core.token import TOKEN_MAX, MalformedStamp, Stamp, stamp_of
-from kopf_ha.core.wire import MERGE_PATCH
+from kopf_ha.core.wire import MERGE_PATCH, is_gone
 from kopf_ha.errors import ConfigurationError, Unfenced
 from kopf_ha.run.kinds import locate, schema_of
 from kopf_ha.run.leasetest import ATTEMPTS, DRY_RUN, HELP
+
+#: Objects that one look for an example sees.
+PAGE = 50
 
 #: The uid of a pod that does not exist.
 NOBODY = "00000000-0000-0000-0000-000000000000"
@@ -23,7 +27,7 @@ Missing = tuple[list[str], list[str]]
 
 
 class KindTest:
-    """Tries kinds, and remembers one object of each.
+    """Tries kinds, and remembers one object of each, with a stamp if there is one.
 
     That saves a list in a takeover. A list would also delay the barrier: the API server delays a consistent list of a
     kind by up to 0.1 s if there was another one just before.
@@ -35,6 +39,7 @@ class KindTest:
     def __init__(self, deciding: Container[str]) -> None:
         self._deciding = deciding
         self._examples: dict[str, str] = {}
+        self._after: dict[str, str] = {}  #: where the search for an example with a stamp goes on
 
     def missing(self, api: Api, kind: str, mine: Stamp) -> Missing:
         """Try to stamp an object wrongly, if there is one; return what the API server accepts.
@@ -71,17 +76,47 @@ class KindTest:
         return f"{kind}: no served version has status.fencing; {_SCHEMA}" if stamped is False else ""
 
     def _example(self, api: Api, kind: str) -> tuple[str, dict[str, Any]]:
-        """Return the path of some object, and the object; both are empty if there is none."""
+        """Return the path of some object, and the object; both are empty if there is none.
+
+        It has a stamp if one with a stamp is found: of an object without one, no token can be lowered. Each call looks
+        at one more page of objects, since there may be many, and none of them may have a stamp.
+        """
         if path := self._examples.get(kind):
             answer = api.request("GET", path)
-            if answer.ok:
+            if answer.ok and recorded_token(answer.json):
                 return path, dict(answer.json)
-            if answer.status != 404:
+            if not answer.ok and answer.status != 404:
                 raise refusal(f"cannot read {path}", answer)
         base = locate(api, kind)
-        items = api.call("GET", base.collection + "?limit=1").get("items") or [{}]
-        path = self._examples[kind] = base.target(items[0]).path if items[0] else ""
-        return path, items[0]
+        items = self._page(api, kind, base.collection)
+        found = next((item for item in items if recorded_token(item)), items[0] if items else None)
+        if found is None:
+            self._examples.pop(kind, None)
+            return "", {}
+        path = self._examples[kind] = base.target(found).path
+        return path, found
+
+    def _page(self, api: Api, kind: str, collection: str) -> list[dict[str, Any]]:
+        """Return the next objects of a kind; the first ones again after the last."""
+        after = self._after.pop(kind, "")
+        path = f"{collection}?{urlencode({'limit': PAGE, **({'continue': after} if after else {})})}"
+        answer = api.request("GET", path)
+        if not answer.ok and answer.status != 410:  # 410: that was too long ago
+            raise refusal(f"cannot list {collection}", answer)
+        found = answer.json if answer.ok else {}
+        if then := (found.get("metadata") or {}).get("continue"):
+            self._after[kind] = then
+        items = list(found.get("items") or ())
+        return self._page(api, kind, collection) if after and not items else items
+
+
+def recorded_token(body: dict[str, Any]) -> int:
+    """Return the token in `status.fencing`; 0 if there is none that can be read. The barrier names such objects."""
+    try:
+        recorded = stamp_of(body)
+    except MalformedStamp:
+        return 0
+    return recorded.token if recorded else 0
 
 
 def wrong_stamps(api: Api, kind: str, path: str, body: dict[str, Any], mine: Stamp) -> Missing | None:
@@ -91,17 +126,12 @@ def wrong_stamps(api: Api, kind: str, path: str, body: dict[str, Any], mine: Sta
         ApiRefused: an answer is neither yes nor no.
     """
     path += "/status" + DRY_RUN
-    try:
-        recorded = stamp_of(body)
-    except MalformedStamp:
-        recorded = None  # the barrier names it
-    token = recorded.token if recorded else 0
+    token, name = recorded_token(body), str(body["metadata"]["name"])
     above = min(max(token, mine.token) + 1, TOKEN_MAX)
     foreign = api.request("PATCH", path, _status(Stamp(above, "selftest", mine.lease, NOBODY)), MERGE_PATCH)
     if foreign.status == 404:
-        # Without a name in the answer there is no `/status`. The stamps of such a kind are in its metadata.
-        details = (foreign.json or {}).get("details") or {}
-        return None if details.get("name") else ([], [])
+        # If the path is not served, there is no `/status`. The stamps of such a kind are in its metadata.
+        return None if is_gone(foreign, name) else ([], [])
     if not foreign.ok and not by_policy(foreign):
         raise refusal(f"cannot find out whether {kind} is protected", foreign)
     accepted = [f"{kind}: a status write is accepted without its writer's own stamp; {HELP}"] if foreign.ok else []
