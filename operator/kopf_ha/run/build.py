@@ -44,8 +44,10 @@ def build(
         load: loads the operator's code when the first term begins; None if it is loaded.
 
     Raises:
-        ConfigurationError: there are no credentials, or a handler cannot run on every replica.
+        ConfigurationError: there are no credentials, a handler cannot run on every replica, or a port is taken twice.
     """
+    if options.liveness is not None:
+        options.liveness.check(settings)
     inbox: Inbox = queue.SimpleQueue()
     journal = Journal(settings, lambda: Api(_client(fenced=False)))
     fence = Fence(settings.lease, settings.fence, settings.deciding, settings.exempt)
@@ -102,6 +104,7 @@ def build(
 
     runner = Runner(
         load=load,
+        liveness=options.liveness,
         settings=settings,
         inbox=inbox,
         elector=elector,
