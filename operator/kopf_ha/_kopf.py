@@ -189,6 +189,16 @@ def load(paths: Collection[str], modules: Collection[str]) -> None:
 
 # --- a running operator
 
+#: Kopf's own function, whatever takes its place in this process.
+plain_spawn_tasks = kopf.spawn_tasks
+
+
+def replace_spawn_tasks(fn: Callable[..., Any]) -> None:
+    """Let `fn` take the place of `kopf.spawn_tasks`, also in `kopf.operator`, `kopf.run` and the command `kopf run`."""
+    for module in (kopf, running):
+        setattr(module, "spawn_tasks", fn)  # noqa: B010  mypy does not let a function be assigned
+
+
 _LOGIN_TASK = "credentials retriever"
 _WATCHING_TASK = "multidimensional multitasker"
 _WORKER_TASKS = "worker for "
@@ -267,7 +277,7 @@ async def spawn(
     indexers = indexing.OperatorIndexers() if indexers is None else indexers  # it is a mapping, and empty
     if "vault" in given:
         await vault.take(given["vault"])
-    tasks = await kopf.spawn_tasks(
+    tasks = await plain_spawn_tasks(
         registry=registry,
         settings=settings,
         memo=memo,

@@ -15,7 +15,7 @@ import click
 from kopf_ha import __version__
 from kopf_ha.errors import ConfigurationError
 from kopf_ha.manifests.command import manifests
-from kopf_ha.options import Option, as_markdown, options_of
+from kopf_ha.options import Option, as_markdown, options_of, variables_of
 from kopf_ha.settings import Settings
 
 
@@ -150,6 +150,25 @@ def run(
     end_by(settings.drain_timeout, status)
     _ended_with.append(status)
     raise SystemExit(status)
+
+
+@main.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@_settings_options
+def execute(command: tuple[str, ...], **given: Any) -> None:
+    """Run a Python program whose operator becomes the fenced one: kopf-ha exec [OPTIONS] -- python -m their.main
+
+    `kopf.run()`, `kopf.operator()` and `kopf.spawn_tasks()` in it run an operator with one fenced leader.
+    """
+    from kopf_ha.run.program import command as fenced_command
+
+    chosen = {name: value for name, value in given.items() if value not in (None, ())}
+    try:
+        Settings.from_env(**chosen)
+        words = fenced_command(command)
+    except ConfigurationError as error:
+        raise click.UsageError(str(error)) from error
+    os.execvpe(words[0], words, {**os.environ, **variables_of(Settings, chosen)})  # noqa: S606  it is the user's command
 
 
 @main.command(hidden=True)

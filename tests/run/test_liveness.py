@@ -212,7 +212,7 @@ def test_peering_stays_off_whatever_startup_handlers_set(caplog: pytest.LogCaptu
     assert not caplog.records
     settings.peering.name, settings.peering.mandatory, settings.peering.standalone = "ours", True, False
     switch_off(settings)
-    assert settings.peering.standalone
+    assert (settings.peering.standalone, settings.peering.mandatory) == (True, False)
     assert "settings.peering.name and settings.peering.mandatory has no effect: the Lease elects" in caplog.text
 
 

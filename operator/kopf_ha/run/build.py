@@ -11,6 +11,7 @@ import kopf
 
 import kopf_ha
 from kopf_ha import _registry
+from kopf_ha.adapters import KUBE_SYSTEM, Clusters
 from kopf_ha.api import Api
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
@@ -104,6 +105,7 @@ def build(
 
     runner = Runner(
         load=load,
+        clusters=_clusters(),
         liveness=options.liveness,
         settings=settings,
         inbox=inbox,
@@ -122,6 +124,11 @@ def build(
         ),
     )
     return runner
+
+
+def _clusters() -> Clusters:
+    client = _client("-clusters", fenced=False)
+    return Clusters(lambda: Api(client).request("GET", KUBE_SYSTEM, timeout=10.0), client.configuration.host)
 
 
 def _client(what: str = "", *, fenced: bool) -> Any:

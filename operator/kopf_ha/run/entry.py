@@ -16,6 +16,7 @@ import kopf
 
 from kopf_ha import adapters
 from kopf_ha.errors import KopfHAError, TermEnded
+from kopf_ha.run import nested
 from kopf_ha.run.arguments import Arguments, check, options_for, options_from
 from kopf_ha.run.build import build
 from kopf_ha.run.ending import EXIT_EVERYWHERE, EXIT_SIGNAL, EXIT_UNFENCED
@@ -55,6 +56,7 @@ def run_program(
     """
     options = options_for(registry, namespaces, clusterwide, liveness=liveness_endpoint)
     adapters.install()
+    nested.install()
     loads_in_term = is_second_start()
     if not loads_in_term:
         load_at_start(settings, prepare)
@@ -139,6 +141,7 @@ async def operator(ha: Settings | None = None, /, **given: Unpack[Arguments]) ->
     if (ready := given.get("ready_flag")) is not None:
         options = replace(options, started=lambda: raise_flag(ready, loop))
     adapters.install()
+    nested.install()
     _name_uncovered()
     name_unserved(options.registry)
     settings, everywhere = ha or Settings.from_env(), given.get("everywhere")

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from kopf_ha.run.threads import in_thread
 
-Flag: TypeAlias = "asyncio.Event | asyncio.Future[Any] | threading.Event | concurrent.futures.Future[Any]"
+Flag: TypeAlias = asyncio.Event | asyncio.Future[Any] | threading.Event | concurrent.futures.Future[Any]
 
 #: Seconds between two looks of a thread that waits for a flag, at whether it still has to.
 LOOK = 0.5

@@ -40,4 +40,5 @@ def switch_off(settings: kopf.OperatorSettings) -> None:
             "settings.peering.%s has no effect: the Lease elects the leader; see --lease-name",
             " and settings.peering.".join(changed),
         )
-    given.standalone = True
+    # A peering that is mandatory pauses a standalone operator for ever, since it looks for none.
+    given.standalone, given.mandatory = True, False

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kopf_ha._context import boottime, entered
-from kopf_ha.adapters import Outcome, Wiring, refused_before, wired
+from kopf_ha.adapters import Clusters, Outcome, Wiring, refused_before, wired
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.election import Elector, PodWatcher, RunLock
@@ -62,6 +62,7 @@ class Runner:
         pods: watches the Pods of all replicas.
         run_lock: proves that an earlier process of this pod is dead.
         everywhere: what runs on every replica.
+        clusters: tells other clusters' servers from this one's; None if there are none.
         liveness: where Kopf's liveness endpoint is served, if it is.
         load: loads the operator's code, if that is to be done when the first term begins.
         later: calls a function after so many seconds, in a thread.
@@ -78,6 +79,7 @@ class Runner:
     pods: PodWatcher
     run_lock: RunLock
     everywhere: Everywhere
+    clusters: Clusters | None = None
     liveness: Endpoint | None = None
     load: Callable[[], None] | None = None
     later: Callable[[float, Callable[[], None]], None] = later
@@ -157,7 +159,7 @@ class Runner:
         self.stepping = self.clock()  # to start is a step, too: liveness sees when it hangs
         hush()
         with (
-            wired(Wiring(self.fence, self.on_outcome)),
+            wired(Wiring(self.fence, self.on_outcome, clusters=self.clusters)),
             speaking_for(self.settings, lambda: self.elector.grant or self.grant),
             serving(lambda: self.journal.metrics.serve(self.settings.metrics_port)),
             contextlib.ExitStack() as served,
