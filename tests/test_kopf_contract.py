@@ -169,27 +169,27 @@ def test_a_new_registry_has_kopfs_logins() -> None:
 
 
 @pytest.mark.parametrize(
-    ("decorator", "options", "storing", "webhook", "probe", "runs"),
+    ("decorator", "options", "storing", "webhook", "runs"),
     [
-        ("create", {}, True, False, False, False),
-        ("update", {}, True, False, False, False),
-        ("resume", {}, True, False, False, False),
-        ("delete", {}, True, False, False, False),
-        ("field", {"field": "spec"}, True, False, False, False),
-        ("timer", {"interval": 1}, True, False, False, False),
-        ("daemon", {}, True, False, False, False),
-        ("validate", {}, False, True, False, True),
-        ("mutate", {}, False, True, False, True),
-        ("event", {}, False, False, False, True),
-        ("index", {}, False, False, False, True),
-        ("startup", {}, False, False, False, True),
-        ("cleanup", {}, False, False, False, True),
-        ("probe", {}, False, False, True, True),
-        ("login", {}, False, False, False, False),
+        ("create", {}, True, False, False),
+        ("update", {}, True, False, False),
+        ("resume", {}, True, False, False),
+        ("delete", {}, True, False, False),
+        ("field", {"field": "spec"}, True, False, False),
+        ("timer", {"interval": 1}, True, False, False),
+        ("daemon", {}, True, False, False),
+        ("validate", {}, False, True, True),
+        ("mutate", {}, False, True, True),
+        ("event", {}, False, False, True),
+        ("index", {}, False, False, True),
+        ("startup", {}, False, False, True),
+        ("cleanup", {}, False, False, True),
+        ("probe", {}, False, False, True),
+        ("login", {}, False, False, False),
     ],
 )
 def test_each_decorator_registers_its_handler_where_we_look(
-    decorator: str, options: dict[str, Any], storing: bool, webhook: bool, probe: bool, runs: bool
+    decorator: str, options: dict[str, Any], storing: bool, webhook: bool, runs: bool
 ) -> None:
     """Else a handler that writes is let into what runs on every replica, or one that reads is not run there."""
     registry = _kopf.new_registry()
@@ -198,7 +198,6 @@ def test_each_decorator_registers_its_handler_where_we_look(
     named = {"h", "h/spec"}  # Kopf adds the field's name
     assert bool(named & set(_kopf.storing_handlers(registry))) == storing
     assert bool(named & set(_kopf.webhooks(registry))) == webhook
-    assert bool(named & set(_kopf.probes(registry))) == probe
     assert _kopf.only_logs_in(registry) != runs
 
 

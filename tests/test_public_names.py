@@ -35,6 +35,8 @@ NAMES = [
     "current_term",
     "everywhere",
     "operator",
+    "run",
+    "spawn_tasks",
 ]
 
 

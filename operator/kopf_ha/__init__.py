@@ -4,11 +4,13 @@ Replicas elect a leader through a Lease, and only the leader handles objects. Ev
 paused or partitioned leader that wakes up still believing it leads cannot change anything.
 
 - The command `kopf-ha run` runs an unchanged operator this way.
-- `await kopf_ha.operator()` does the same inside an application.
+- `kopf_ha.run()`, `kopf_ha.operator()` and `kopf_ha.spawn_tasks()` do the same inside an application. They take what
+  Kopf's functions of these names take.
 - `kopf_ha.current_term()` gives a handler its token, for other systems that can check one.
 - `kopf_ha.everywhere` is a registry for handlers that run on every replica and only read: webhooks, indices.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from kopf_ha._context import CurrentTerm, current_term
@@ -37,7 +39,7 @@ from kopf_ha.settings import Settings
 if TYPE_CHECKING:
     import kopf
 
-    from kopf_ha.run.entry import operator
+    from kopf_ha.run.entry import operator, run, spawn_tasks
 
     #: Handlers for every replica: `@kopf.on.validate("widgets", registry=kopf_ha.everywhere)`. See docs/terms.md.
     everywhere: kopf.OperatorRegistry
@@ -68,16 +70,17 @@ __all__ = [
     "current_term",
     "everywhere",
     "operator",
+    "run",
+    "spawn_tasks",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    # `operator` imports Kopf and the kubernetes client, which takes seconds. A handler that only asks for its term
-    # needs neither, nor do the unit tests of the core.
-    if name == "operator":
-        from kopf_ha.run import operator
-
-        return operator
+    # These import Kopf and the kubernetes client, which takes seconds. A handler that only asks for its term needs
+    # neither, nor do the unit tests of the core.
+    if name in ("operator", "run", "spawn_tasks"):
+        run = importlib.import_module("kopf_ha.run")
+        return run if name == "run" else getattr(run, name)
     if name == "everywhere":
         from kopf_ha._registry import everywhere
 

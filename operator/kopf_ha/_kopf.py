@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import aiohttp
@@ -18,9 +18,9 @@ import kopf
 from kopf._cogs.aiokits import aiotime
 from kopf._cogs.clients import scanning
 from kopf._cogs.helpers import loaders
-from kopf._cogs.structs import credentials, ids, references
-from kopf._core.actions import loggers
-from kopf._core.engines import peering
+from kopf._cogs.structs import credentials, ephemera, ids, references
+from kopf._core.actions import lifecycles, loggers
+from kopf._core.engines import activities, indexing, peering
 from kopf._core.intents import causes, handlers, registries
 from kopf._core.reactor import running
 
@@ -49,6 +49,12 @@ class WrappedVault(credentials.Vault):
         self._is_unknown = False  #: the API server answered 401 to the present credentials
         self._tries = 0  #: logins in a series of which each soon got a 401
         self._given = -math.inf  #: when the present credentials came, on the loop's clock
+
+    async def take(self, other: credentials.Vault) -> None:
+        """Take the credentials that another store was made with."""
+        found: dict[str, object] = {str(key): item.info for key, item in other._current.items()}
+        if found:
+            await self.populate(found)
 
     async def invalidate(
         self, key: credentials.VaultKey, info: credentials.KubeContext, *, exc: Exception | None = None
@@ -118,11 +124,6 @@ def webhooks(registry: kopf.OperatorRegistry) -> list[str]:
     return [str(h.id) for h in registry._webhooks.get_all_handlers()]
 
 
-def probes(registry: kopf.OperatorRegistry) -> list[str]:
-    """Return the ids of the registry's probes for Kopf's liveness endpoint."""
-    return [str(h.id) for h in _activities(registry) if h.activity == causes.Activity.PROBE]
-
-
 def with_logins_of(registry: kopf.OperatorRegistry, other: kopf.OperatorRegistry) -> kopf.OperatorRegistry:
     """Return the registry with the other one's login handlers, unless it has some besides Kopf's default ones.
 
@@ -188,6 +189,16 @@ def load(paths: Collection[str], modules: Collection[str]) -> None:
 
 # --- a running operator
 
+#: Kopf's own function, whatever takes its place in this process.
+plain_spawn_tasks = kopf.spawn_tasks
+
+
+def replace_spawn_tasks(fn: Callable[..., Any]) -> None:
+    """Let `fn` take the place of `kopf.spawn_tasks`, also in `kopf.operator`, `kopf.run` and the command `kopf run`."""
+    for module in (kopf, running):
+        setattr(module, "spawn_tasks", fn)  # noqa: B010  mypy does not let a function be assigned
+
+
 _LOGIN_TASK = "credentials retriever"
 _WATCHING_TASK = "multidimensional multitasker"
 _WORKER_TASKS = "worker for "
@@ -201,6 +212,8 @@ class SpawnedOperator:
     login: Collection[asyncio.Task[Any]]  #: logs in; not a root task, but without credentials all others wait for ever
     _others: Collection[asyncio.Task[Any]]  #: the tasks that existed before
     _insights: references.Insights
+    #: Runs the probes as Kopf's liveness endpoint does, once startup handlers have ended, and returns their results.
+    probe: Callable[[], Awaitable[Mapping[str, Any]]]
 
     async def run(self) -> None:
         """Run until the operator has stopped, its handlers included.
@@ -242,6 +255,7 @@ async def spawn(
     vault: WrappedVault,
     stop: asyncio.Event,
     configured: Callable[[], None] | None = None,
+    parts: Mapping[str, Any] | None = None,
 ) -> SpawnedOperator:
     """Start an operator in the running loop, without peering.
 
@@ -256,9 +270,14 @@ async def spawn(
         vault: the store of credentials.
         stop: set it to stop the operator.
         configured: called after the last startup handler, before Kopf starts anything else.
+        parts: an application's own `indexers`, `memories`, `insights` and `vault`. The vault's credentials are taken.
     """
-    insights, others = references.Insights(), asyncio.all_tasks()
-    tasks = await kopf.spawn_tasks(
+    given, others = parts or {}, asyncio.all_tasks()
+    insights, indexers = given.get("insights") or references.Insights(), given.get("indexers")
+    indexers = indexing.OperatorIndexers() if indexers is None else indexers  # it is a mapping, and empty
+    if "vault" in given:
+        await vault.take(given["vault"])
+    tasks = await plain_spawn_tasks(
         registry=registry,
         settings=settings,
         memo=memo,
@@ -269,12 +288,26 @@ async def spawn(
         standalone=True,
         identity=peering.Identity(identity),
         insights=insights,
+        indexers=indexers,
+        memories=given.get("memories"),
         vault=vault,
         stop_flag=stop,
         ready_flag=_Raised(configured) if configured is not None else None,
     )
     login = {task for task in asyncio.all_tasks() - others if task.get_name() == _LOGIN_TASK}
-    return SpawnedOperator(tasks, login, others, insights)
+
+    async def probe() -> Mapping[str, Any]:
+        results = await activities.run_activity(
+            lifecycle=lifecycles.all_at_once,
+            registry=registry,
+            settings=settings,
+            activity=causes.Activity.PROBE,
+            indices=indexers.indices,
+            memo=ephemera.AnyMemo(memo),
+        )
+        return {str(id): result for id, result in results.items()}
+
+    return SpawnedOperator(tasks, login, others, insights, probe)
 
 
 class _Raised(asyncio.Event):

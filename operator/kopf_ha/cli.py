@@ -15,50 +15,18 @@ import click
 from kopf_ha import __version__
 from kopf_ha.errors import ConfigurationError
 from kopf_ha.manifests.command import manifests
-from kopf_ha.options import Option, as_markdown, options_of
+from kopf_ha.options import Option, as_markdown, options_of, variables_of
 from kopf_ha.settings import Settings
 
-#: Options of `kopf run` that are not supported: how they are given, whether with a value, and why they are not.
-_REFUSED = (
-    (("-P", "--peering"), True, "a Lease elects the leader; use --lease-name"),
-    (
-        ("-p", "--priority"),
-        True,
-        "a Lease elects the leader, and it has no priorities: the first replica that acquires it leads",
-    ),
-    (
-        ("--dev",),
-        False,
-        "it raises the priority in a peering, and a Lease has none; scale the deployed operator down first",
-    ),
-    (
-        ("-L", "--liveness"),
-        True,
-        "Kopf serves that endpoint only on the leader, so the kubelet would kill followers; use --health-port, which"
-        " serves /livez and /readyz",
-    ),
-)
 
+def _of_kopf(*names: str, **more: Any) -> Callable[[Any], Any]:
+    """Declare an option of `kopf run`, with the variables that it has there."""
 
-def _refused_options(command: Any) -> Any:
-    for flags, with_value, why in _REFUSED:
-        command = click.option(
-            *flags,
-            is_flag=not with_value,
-            hidden=True,
-            expose_value=False,
-            is_eager=True,
-            callback=_refuser(flags[-1], why),
-        )(command)
-    return command
-
-
-def _refuser(flag: str, why: str) -> Callable[[click.Context, click.Parameter, Any], None]:
-    def refuse(ctx: click.Context, param: click.Parameter, value: Any) -> None:
-        if value:
-            raise click.UsageError(f"{flag} is not supported: {why}", ctx)
-
-    return refuse
+    name = next((one for one in names if not one.startswith("-")), names[-1].partition("/")[0].strip("-"))
+    variables = [f"KOPF_RUN_{name.replace('-', '_').upper()}"]
+    return click.option(
+        *names, envvar=variables if name != "peering_name" else ["KOPF_RUN_PEERING", *variables], **more
+    )
 
 
 def _settings_options(command: Any) -> Any:
@@ -94,38 +62,45 @@ main.add_command(manifests)
 
 @main.command()
 @click.argument("paths", nargs=-1, type=click.Path(exists=True, dir_okay=False))
-@click.option("-m", "--module", "modules", multiple=True, help="A module of the operator. May be repeated.")
-@click.option("-A", "--all-namespaces", "clusterwide", is_flag=True, help="Serve all namespaces.")
-@click.option("-n", "--namespace", "namespaces", multiple=True, help="A namespace to serve. May be repeated.")
-@click.option(
-    "--standalone", is_flag=True, hidden=True, expose_value=False, help="Accepted and not needed: there is no peering."
-)
+@_of_kopf("-m", "--module", "modules", multiple=True, help="A module of the operator. May be repeated.")
+@_of_kopf("-A", "--all-namespaces", "clusterwide", is_flag=True, help="Serve all namespaces.")
+@_of_kopf("-n", "--namespace", "namespaces", multiple=True, help="A namespace to serve. May be repeated.")
+@_of_kopf("-L", "--liveness", "liveness_endpoint", metavar="URL",
+          help="Serve Kopf's liveness endpoint, as in http://0.0.0.0:8080/healthz, on followers, too.")  # fmt: skip
 @_settings_options
-@click.option("-v", "--verbose", is_flag=True, help="Log debug messages, too.")
-@click.option("-d", "--debug", is_flag=True, help="As --verbose, with messages of the event loop.")
-@click.option("-q", "--quiet", is_flag=True, help="Log warnings and errors only.")
-@click.option("--log-format", type=click.Choice(["plain", "full", "json"], case_sensitive=False), default="full",
-              show_default=True, help="How log lines look.")  # fmt: skip
-@click.option("--log-prefix/--no-log-prefix", default=None, help="Whether log lines begin with the object's name.")
-@click.option("--log-refkey", metavar="KEY", help="The key that names the object in JSON log lines.")
-@_refused_options
+@_of_kopf("-v", "--verbose", is_flag=True, help="Log debug messages, too.")
+@_of_kopf("-d", "--debug", is_flag=True, help="As --verbose, with messages of the event loop.")
+@_of_kopf("-q", "--quiet", is_flag=True, help="Log warnings and errors only.")
+@_of_kopf("--log-format", type=click.Choice(["plain", "full", "json"], case_sensitive=False), default="full",
+          show_default=True, help="How log lines look.")  # fmt: skip
+@_of_kopf("--log-prefix/--no-log-prefix", default=None, help="Whether log lines begin with the object's name.")
+@_of_kopf("--log-refkey", metavar="KEY", help="The key that names the object in JSON log lines.")
+# Accepted, since they stand in scripts; the Lease elects the leader.
+@_of_kopf("--standalone", is_flag=True, hidden=True, expose_value=False)
+@_of_kopf("-P", "--peering", "peering_name", hidden=True)
+@_of_kopf("-p", "--priority", type=int, hidden=True)
+@_of_kopf("--dev", is_flag=True, hidden=True)
 def run(
     paths: tuple[str, ...],
     modules: tuple[str, ...],
     clusterwide: bool,
     namespaces: tuple[str, ...],
+    liveness_endpoint: str | None,
     verbose: bool,
     debug: bool,
     quiet: bool,
     log_format: str,
     log_prefix: bool | None,
     log_refkey: str | None,
+    peering_name: str | None,
+    priority: int | None,
+    dev: bool,
     **given: Any,
 ) -> None:
     """Run an operator as `kopf run` does, with one fenced leader among its replicas.
 
     PATHS are the operator's Python files. Most options have an environment variable, too, such as
-    KOPF_HA_LEASE_DURATION=15 for --lease-duration.
+    KOPF_HA_LEASE_DURATION=15 for --lease-duration. The variables of `kopf run` (KOPF_RUN_…) keep their meaning.
     """
     if not paths and not modules:
         raise click.UsageError("name the operator's file, or its module with -m")
@@ -144,9 +119,10 @@ def run(
 
     import kopf
 
-    from kopf_ha.run import run as run_operator
+    from kopf_ha.run import run_program
     from kopf_ha.run.ending import end_by
     from kopf_ha.run.logs import configure
+    from kopf_ha.run.peering import name_ignored
 
     configure(
         kopf.LogFormat[log_format.upper()],
@@ -157,8 +133,13 @@ def run(
         log_refkey=log_refkey,
     )
     try:
-        status = run_operator(
-            settings, namespaces=namespaces, clusterwide=clusterwide, prepare=lambda: _load(paths, modules)
+        name_ignored(peering_name, priority, dev=dev)
+        status = run_program(
+            settings,
+            namespaces=namespaces,
+            clusterwide=clusterwide,
+            liveness_endpoint=liveness_endpoint,
+            prepare=lambda: _load(paths, modules),
         )
     except ConfigurationError as error:
         if log_format == "json":  # whoever reads the log expects JSON only
@@ -169,6 +150,25 @@ def run(
     end_by(settings.drain_timeout, status)
     _ended_with.append(status)
     raise SystemExit(status)
+
+
+@main.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@_settings_options
+def execute(command: tuple[str, ...], **given: Any) -> None:
+    """Run a Python program whose operator becomes the fenced one: kopf-ha exec [OPTIONS] -- python -m their.main
+
+    `kopf.run()`, `kopf.operator()` and `kopf.spawn_tasks()` in it run an operator with one fenced leader.
+    """
+    from kopf_ha.run.program import command as fenced_command
+
+    chosen = {name: value for name, value in given.items() if value not in (None, ())}
+    try:
+        Settings.from_env(**chosen)
+        words = fenced_command(command)
+    except ConfigurationError as error:
+        raise click.UsageError(str(error)) from error
+    os.execvpe(words[0], words, {**os.environ, **variables_of(Settings, chosen)})  # noqa: S606  it is the user's command
 
 
 @main.command(hidden=True)

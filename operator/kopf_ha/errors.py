@@ -37,7 +37,13 @@ NO_TERM = (
 
 
 class KopfHAError(Exception):
-    """The root of the errors of kopf-ha."""
+    """The root of the errors of kopf-ha.
+
+    Attributes:
+        exit_status: of a process that ends with it; docs/runbook.md tells what each means.
+    """
+
+    exit_status: int = 1
 
 
 class ConfigurationError(KopfHAError):

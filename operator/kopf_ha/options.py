@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +108,15 @@ def options_of(settings: Any) -> list[Option]:
         for f in dataclasses.fields(settings)
         if (found := f.metadata.get(_METADATA)) is not None
     ]
+
+
+def variables_of(settings: Any, values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the environment variables that give these values to another process."""
+    return {
+        one.variable: ",".join(value) if one.values.many else str(value)
+        for one in options_of(settings)
+        if (value := values.get(one.name)) is not None
+    }
 
 
 def as_markdown(options: Iterable[Option]) -> str:

@@ -20,9 +20,9 @@ from devcluster.waiting import until
 from kopf_ha._kopf import new_registry
 from kopf_ha.core.grant import Grant
 from kopf_ha.election import Elector
+from kopf_ha.run.arguments import options_for
 from kopf_ha.run.build import build
 from kopf_ha.run.credentials import make_client
-from kopf_ha.run.entry import options_for
 from kopf_ha.run.inbox import Inbox
 from kopf_ha.run.journal import Journal
 from kopf_ha.run.runner import Runner

@@ -18,9 +18,9 @@ from kopf_ha.core.grant import Grant
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Request, Response
 from kopf_ha.errors import ConfigurationError, Denied, FloorLost, GateClosed, NoTerm, StaleLeader
+from kopf_ha.run.arguments import options_for
 from kopf_ha.run.build import build
 from kopf_ha.run.ending import EXIT_LOST, EXIT_STUCK
-from kopf_ha.run.entry import options_for
 from kopf_ha.run.inbox import Ended, Inbox, Quit, Started, Stopped
 from kopf_ha.run.journal import Journal
 from kopf_ha.run.runner import Runner

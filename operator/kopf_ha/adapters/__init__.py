@@ -8,7 +8,22 @@ fence. It does not know Leases, terms or operators.
 Call `install()` before the operator's code is loaded. `uncovered()` and `programs()` name what no adapter reaches.
 """
 
+from kopf_ha.adapters._clusters import PATH as KUBE_SYSTEM
+from kopf_ha.adapters._clusters import Clusters
 from kopf_ha.adapters._install import install, programs, uncovered
-from kopf_ha.adapters._wiring import Outcome, Wiring, noting_reads, refused_before, wired, wiring
+from kopf_ha.adapters._wiring import Outcome, Wiring, is_wired, noting_reads, refused_before, wired, wiring
 
-__all__ = ["Outcome", "Wiring", "install", "noting_reads", "programs", "refused_before", "uncovered", "wired", "wiring"]
+__all__ = [
+    "KUBE_SYSTEM",
+    "Clusters",
+    "Outcome",
+    "Wiring",
+    "install",
+    "is_wired",
+    "noting_reads",
+    "programs",
+    "refused_before",
+    "uncovered",
+    "wired",
+    "wiring",
+]

@@ -26,14 +26,15 @@ _RESOLVER = Path("/etc/resolv.conf")
 _PORTS = {"http": 80, "https": 443}
 
 
-_Where = tuple[str, int]
-#: Host and port, and the path before ``/api``, of the servers that Kubernetes clients were made for.
-_configured: set[tuple[_Where, str]] = set()
+Where = tuple[str, int]  #: host and port
+Server = tuple[Where, str]  #: and the path before ``/api``
+#: The servers that Kubernetes clients were made for.
+_configured: set[Server] = set()
 
 
 def add(url: str) -> None:
     """Note that a Kubernetes client was configured with this server."""
-    if (found := _server(url)) is not None:
+    if (found := server_of(url)) is not None:
         _configured.add(found)
 
 
@@ -48,7 +49,7 @@ def is_api_server(scheme: str, host: str, port: int | None, path: str) -> bool:
     """
     where = (_plain(host), port or _PORTS.get(scheme, 0))
     # A gateway serves other things beside an API server that has a path of its own.
-    return _in_cluster(where) or any(
+    return in_cluster(where) or any(
         where == server and (path + "/").startswith(prefix + "/")
         for server, prefix in (*_configured, *_kubeconfig_servers())
     )
@@ -58,7 +59,8 @@ def _plain(host: str) -> str:
     return host.lower().strip("[]").rstrip(".")
 
 
-def _in_cluster(where: _Where) -> bool:
+def in_cluster(where: Where) -> bool:
+    """Return whether this is the API server that the environment of a pod names."""
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST", ""), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
     if not host:
         return False
@@ -79,7 +81,7 @@ def _names() -> frozenset[str]:
     return frozenset({*_NAMES, *(f"kubernetes.default.{domain}" for domain in domains)})
 
 
-def _kubeconfig_servers() -> Iterator[tuple[_Where, str]]:
+def _kubeconfig_servers() -> Iterator[Server]:
     """Yield the server of each cluster: an operator may use another context than the current one."""
     for name in (os.environ.get("KUBECONFIG") or "~/.kube/config").split(os.pathsep):
         try:
@@ -90,17 +92,18 @@ def _kubeconfig_servers() -> Iterator[tuple[_Where, str]]:
 
 
 @functools.lru_cache(maxsize=8)
-def _servers_in(file: Path, changed: int) -> tuple[tuple[_Where, str], ...]:
+def _servers_in(file: Path, changed: int) -> tuple[Server, ...]:
     try:
         read: Any = yaml.safe_load(file.read_text())
         entries = list(read["clusters"])
     except (yaml.YAMLError, ValueError, TypeError, KeyError):
         return ()  # something else is in it; the operator's own client says so
     urls = [(entry.get("cluster") or {}).get("server") for entry in entries if isinstance(entry, dict)]
-    return tuple(found for url in urls if (found := _server(str(url or ""))) is not None)
+    return tuple(found for url in urls if (found := server_of(str(url or ""))) is not None)
 
 
-def _server(url: str) -> tuple[_Where, str] | None:
+def server_of(url: str) -> Server | None:
+    """Return the server that a URL names; None if it names none."""
     try:
         parts = urlsplit(url)
         where = (_plain(parts.hostname or ""), parts.port or _PORTS.get(parts.scheme, 0))

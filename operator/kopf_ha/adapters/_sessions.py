@@ -65,9 +65,9 @@ class FenceMiddleware:
             )
             return Response(response.status, await response.read(), response)
 
-        answer = await adrive(self.client, asked, send, saw=self.saw)
+        answer = await adrive(self.client, asked, send, str(request.url.origin()), saw=self.saw)
         response: aiohttp.ClientResponse = answer.raw
-        if self.saw and response.status == 409 and asked.is_json_patch:
+        if self.client == "kopf" and response.status == 409 and asked.is_json_patch:
             # For a JSON patch, Kopf takes 422 as a conflict and patches again in its next cycle. A 409 would make it
             # run the handlers again.
             response.status = 422

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -11,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from kopf_ha._context import boottime, current_grant, only_reads
+from kopf_ha.adapters._clusters import Clusters
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.target import parse_path
@@ -47,6 +49,7 @@ class Wiring:
     fence: Fence
     report: Callable[[Outcome], None]
     now: Callable[[], float] = boottime
+    clusters: Clusters | None = None  #: None if all servers are this cluster's
 
 
 def media_type(headers: Mapping[str, str]) -> str:
@@ -108,6 +111,17 @@ def wiring() -> Wiring:
     return _current
 
 
+def is_wired() -> bool:
+    """Return whether a fenced operator runs in this process."""
+    return _current is not None
+
+
+def note_own(url: str) -> None:
+    """Note a URL of the API server whose objects this process's operator handles."""
+    if _current is not None and _current.clusters is not None:
+        _current.clusters.add_own(url)
+
+
 @contextlib.contextmanager
 def noting_reads() -> Iterator[list[str]]:
     """Collect the kinds of the objects that this thread reads through fenced clients in the body."""
@@ -158,13 +172,25 @@ def wired(new: Wiring) -> Iterator[None]:
         _current = None
 
 
-def drive(client: str, request: Request, send: Callable[[Request], Response]) -> Response:
-    """Send one attempt of a blocking client through the fence.
+def drive(client: str, request: Request, send: Callable[[Request], Response], origin: str) -> Response:
+    """Send one attempt of a blocking client through the fence, unless it goes to another cluster.
+
+    Args:
+        client: its name in metrics and the log.
+        request: what it wants to send.
+        send: sends a request of the fence's.
+        origin: scheme, host and port of the server.
 
     Raises:
         Refused: the write did not happen, or was refused.
     """
     use, grant = _wiring_for(client, request), current_grant()
+    if use.clusters is not None and (question := use.clusters.question(origin, request.path)) is not None:
+        said: Response | None = None
+        with contextlib.suppress(Exception):  # the client's own; then the write is fenced, and meets it, too
+            said = send(question)
+        if use.clusters.is_other(origin, request.path, said):
+            return send(request)
     try:
         flow = use.fence.flow(request, grant, use.now, only_reads=only_reads())
         out = next(flow)
@@ -180,20 +206,29 @@ def drive(client: str, request: Request, send: Callable[[Request], Response]) ->
 
 
 async def adrive(
-    client: str, request: Request, send: Callable[[Request], Awaitable[Response]], *, saw: bool = False
+    client: str, request: Request, send: Callable[[Request], Awaitable[Response]], origin: str, *, saw: bool = False
 ) -> Response:
-    """Send one attempt of an async client through the fence.
+    """Send one attempt of an async client through the fence, unless it goes to another cluster.
 
     Args:
         client: its name in metrics and the log.
         request: what it wants to send.
         send: sends a request of the fence's.
+        origin: scheme, host and port of the server.
         saw: it is Kopf, whose handlers decide from the revision that Kopf's watch showed.
 
     Raises:
         Refused: the write did not happen, or was refused.
     """
     use, grant = _wiring_for(client, request), current_grant()
+    asked = use.clusters
+    # What the fenced operator's own Kopf handles is this cluster's, whatever it is called.
+    if asked is not None and not saw and (question := asked.question(origin, request.path)) is not None:
+        said: Response | None = None
+        with contextlib.suppress(Exception):  # the client's own; then the write is fenced, and meets it, too
+            said = await send(question)
+        if await asyncio.to_thread(asked.is_other, origin, request.path, said):
+            return await send(request)
     try:
         flow = use.fence.flow(request, grant, use.now, saw=saw, only_reads=only_reads())
         out = next(flow)

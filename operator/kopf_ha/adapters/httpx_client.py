@@ -18,6 +18,7 @@ from typing import Any
 from kopf_ha._context import boottime
 from kopf_ha.adapters._bearer import renew
 from kopf_ha.adapters._changed import change
+from kopf_ha.adapters._clusters import origin_of
 from kopf_ha.adapters._imported import when_imported
 from kopf_ha.adapters._servers import add, is_api_server
 from kopf_ha.adapters._wiring import adrive, drive, headers_for, media_type, note_read
@@ -92,7 +93,7 @@ def _blocking(package: ModuleType, send: Callable[..., Any]) -> Callable[..., An
             finally:
                 got.close()
 
-        return drive(package.__name__, one.asked, sent).raw
+        return drive(package.__name__, one.asked, sent, origin_of(str(request.url))).raw
 
     return handle_request
 
@@ -110,7 +111,7 @@ def _waiting(package: ModuleType, send: Callable[..., Any]) -> Callable[..., Any
             finally:
                 await got.aclose()
 
-        return (await adrive(package.__name__, one.asked, sent)).raw
+        return (await adrive(package.__name__, one.asked, sent, origin_of(str(request.url)))).raw
 
     return handle_async_request
 

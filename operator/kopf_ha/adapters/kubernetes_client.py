@@ -19,6 +19,7 @@ from urllib3.util.retry import Retry
 
 from kopf_ha.adapters._bearer import renew
 from kopf_ha.adapters._changed import change, is_changed
+from kopf_ha.adapters._clusters import origin_of
 from kopf_ha.adapters._wiring import drive, headers_for, media_type, note_read
 from kopf_ha.core.wire import WRITES, Request, Response
 
@@ -58,6 +59,13 @@ class _Fenced(HTTPConnectionPool):
                 continue
             return response
 
+    def _origin(self, url: str) -> str:
+        # Through a proxy, plain HTTP names the whole URL, and the pool is that of the proxy.
+        if "://" in url:
+            return origin_of(url)
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
     def _attempt(
         self, method: str, url: str, body: Any, headers: HTTPHeaderDict, options: dict[str, Any]
     ) -> urllib3.BaseHTTPResponse:
@@ -88,7 +96,7 @@ class _Fenced(HTTPConnectionPool):
             content_type=media_type(headers),
             body=body.encode() if isinstance(body, str) else bytes(body or b""),
         )
-        got: urllib3.BaseHTTPResponse = drive("kubernetes", asked, send).raw
+        got: urllib3.BaseHTTPResponse = drive("kubernetes", asked, send, self._origin(url)).raw
         if preload:
             return got
         # The caller wants to read the body as a stream, but the fence has read it already.

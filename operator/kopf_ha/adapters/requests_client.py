@@ -17,6 +17,7 @@ from requests.structures import CaseInsensitiveDict
 from urllib3 import Retry, Timeout
 
 from kopf_ha.adapters._bearer import renew
+from kopf_ha.adapters._clusters import origin_of
 from kopf_ha.adapters._servers import is_api_server
 from kopf_ha.adapters._wiring import drive, headers_for, media_type, note_read
 from kopf_ha.core.wire import WRITES, Request, Response
@@ -99,7 +100,7 @@ def _attempt(
         got = plain_send(adapter, copy, **{**options, "timeout": _timeout(options.get("timeout"), out.timeout)})
         return Response(got.status_code, got.content, got)
 
-    response: requests.Response = drive(client, asked, send).raw
+    response: requests.Response = drive(client, asked, send, origin_of(prepared.url or "")).raw
     return response
 
 

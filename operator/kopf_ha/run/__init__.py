@@ -5,7 +5,24 @@ writes pass by it. In each term, Kopf runs once, in its own thread and event loo
 is where to begin to read.
 """
 
-from kopf_ha.run.entry import operator, run
+import inspect
+import sys
+import types
+from typing import Any
+
+from kopf_ha.run.entry import operator, run, run_program, spawn_tasks
 from kopf_ha.run.logs import TermFields
 
-__all__ = ["TermFields", "operator", "run"]
+__all__ = ["TermFields", "operator", "run", "run_program", "spawn_tasks"]
+
+
+class _Callable(types.ModuleType):
+    """Lets `kopf_ha.run()` be Kopf's `kopf.run()`, although this package has the same name."""
+
+    __signature__ = inspect.signature(run)
+
+    def __call__(self, *args: Any, **given: Any) -> None:
+        run(*args, **given)
+
+
+sys.modules[__name__].__class__ = _Callable

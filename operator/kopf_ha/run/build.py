@@ -11,6 +11,7 @@ import kopf
 
 import kopf_ha
 from kopf_ha import _registry
+from kopf_ha.adapters import KUBE_SYSTEM, Clusters
 from kopf_ha.api import Api
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
@@ -44,8 +45,10 @@ def build(
         load: loads the operator's code when the first term begins; None if it is loaded.
 
     Raises:
-        ConfigurationError: there are no credentials, or a handler cannot run on every replica.
+        ConfigurationError: there are no credentials, a handler cannot run on every replica, or a port is taken twice.
     """
+    if options.liveness is not None:
+        options.liveness.check(settings)
     inbox: Inbox = queue.SimpleQueue()
     journal = Journal(settings, lambda: Api(_client(fenced=False)))
     fence = Fence(settings.lease, settings.fence, settings.deciding, settings.exempt)
@@ -102,6 +105,8 @@ def build(
 
     runner = Runner(
         load=load,
+        clusters=_clusters(),
+        liveness=options.liveness,
         settings=settings,
         inbox=inbox,
         elector=elector,
@@ -119,6 +124,11 @@ def build(
         ),
     )
     return runner
+
+
+def _clusters() -> Clusters:
+    client = _client("-clusters", fenced=False)
+    return Clusters(lambda: Api(client).request("GET", KUBE_SYSTEM, timeout=10.0), client.configuration.host)
 
 
 def _client(what: str = "", *, fenced: bool) -> Any:

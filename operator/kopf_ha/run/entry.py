@@ -1,23 +1,27 @@
-"""The two ways to run an operator: in a command's main thread, and as a coroutine of an application."""
+"""The ways to run an operator: as the command `kopf-ha run`, and inside an application, with Kopf's own arguments."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from types import FrameType
-from typing import Any
+from typing import Any, Unpack
 
 import kopf
 
 from kopf_ha import adapters
-from kopf_ha.errors import ConfigurationError, KopfHAError, TermEnded
+from kopf_ha.errors import KopfHAError, TermEnded
+from kopf_ha.run import nested
+from kopf_ha.run.arguments import Arguments, check, options_for, options_from
 from kopf_ha.run.build import build
 from kopf_ha.run.ending import EXIT_EVERYWHERE, EXIT_SIGNAL, EXIT_UNFENCED
 from kopf_ha.run.everywhere import name_unserved
-from kopf_ha.run.kopf_thread import KopfOptions
+from kopf_ha.run.flags import raise_flag, watching
 from kopf_ha.run.loading import is_second_start, load_at_start
 from kopf_ha.run.threads import in_thread
 from kopf_ha.settings import Settings
@@ -25,30 +29,13 @@ from kopf_ha.settings import Settings
 logger = logging.getLogger("kopf_ha.run")
 
 
-def options_for(
-    registry: kopf.OperatorRegistry | None, namespaces: tuple[str, ...], clusterwide: bool, **more: Any
-) -> KopfOptions:
-    """Return the options for the Kopf of each term.
-
-    Raises:
-        ConfigurationError: both `namespaces` and `clusterwide` are given.
-    """
-    if namespaces and clusterwide:
-        raise ConfigurationError("give either namespaces or clusterwide=True, not both")
-    return KopfOptions(
-        registry=registry if registry is not None else kopf.get_default_registry(),
-        namespaces=namespaces,
-        clusterwide=clusterwide or not namespaces,
-        **{k: v for k, v in more.items() if v is not None},
-    )
-
-
-def run(
+def run_program(
     settings: Settings,
     *,
     registry: kopf.OperatorRegistry | None = None,
     namespaces: tuple[str, ...] = (),
     clusterwide: bool = False,
+    liveness_endpoint: str | None = None,
     prepare: Callable[[], None] = lambda: None,
 ) -> int:
     """Run an operator in the main thread until SIGTERM or SIGINT; return the exit status.
@@ -60,17 +47,19 @@ def run(
         registry: the handlers; Kopf's default registry by default.
         namespaces: those to serve; all if empty.
         clusterwide: serve all namespaces.
+        liveness_endpoint: the URL of Kopf's liveness endpoint, if it is served.
         prepare: loads the operator's code; called after the clients are fenced. If the code reads objects, the process
             is started again, and calls it when its term begins.
 
     Raises:
         ConfigurationError: an option or a handler is not allowed, or there are no credentials.
     """
+    options = options_for(registry, namespaces, clusterwide, liveness=liveness_endpoint)
     adapters.install()
+    nested.install()
     loads_in_term = is_second_start()
     if not loads_in_term:
         load_at_start(settings, prepare)
-    options = options_for(registry, namespaces, clusterwide)
 
     def check_loaded() -> None:
         _name_uncovered()
@@ -102,33 +91,45 @@ def run(
     return runner.run()
 
 
-async def operator(
-    settings: Settings | None = None,
-    *,
-    registry: kopf.OperatorRegistry | None = None,
-    namespaces: tuple[str, ...] = (),
-    clusterwide: bool = False,
-    lifecycle: Any = None,
-    make_settings: Callable[[], kopf.OperatorSettings] | None = None,
-    make_memo: Callable[[], Any] | None = None,
-    everywhere: kopf.OperatorRegistry | None = None,
+def run(
+    ha: Settings | None = None, /, *, loop: asyncio.AbstractEventLoop | None = None, **given: Unpack[Arguments]
 ) -> None:
-    """Run a fenced operator inside an application, as `kopf.operator()` does; cancel it to stop.
+    """Run a fenced operator until it is stopped, as `kopf.run()` does.
 
-    It returns by itself when the Pod is being deleted, as `kopf.operator()` does at a SIGTERM.
+    Args:
+        ha: of the Lease and the fence; read from ``KOPF_HA_*`` by default.
+        loop: runs `operator`; a new one by default.
+        given: as for `operator`, which also says what is raised.
+    """
+    coroutine = operator(ha, **given)
+    with contextlib.suppress(asyncio.CancelledError):
+        if loop is not None:
+            loop.run_until_complete(coroutine)
+        else:
+            asyncio.run(coroutine)
+
+
+async def spawn_tasks(ha: Settings | None = None, /, **given: Unpack[Arguments]) -> Collection[asyncio.Task[Any]]:
+    """Start a fenced operator as `kopf.spawn_tasks()` does. Hand the tasks to `kopf.run_tasks()`.
+
+    There is one task, since Kopf's own run in the loop of each term. `operator` says what it takes and raises.
+    """
+    check(given)
+    return [asyncio.create_task(operator(ha, **given), name="kopf-ha operator")]
+
+
+async def operator(ha: Settings | None = None, /, **given: Unpack[Arguments]) -> None:
+    """Run a fenced operator inside an application, as `kopf.operator()` does; cancel it or set its flag to stop.
+
+    It returns by itself when the Pod is being deleted, as `kopf.operator()` does at a SIGTERM. In the main thread it
+    takes SIGTERM and SIGINT, too, and gives them back in the end.
 
     Each term runs in its own thread and event loop, so that the Lease is not lost when the application's loop is
     blocked.
 
     Args:
-        settings: of the Lease and the fence; read from ``KOPF_HA_*`` by default.
-        registry: the handlers; Kopf's default registry by default.
-        namespaces: those to serve; all if empty.
-        clusterwide: serve all namespaces.
-        lifecycle: Kopf's order of handlers.
-        make_settings: makes Kopf's settings for a term.
-        make_memo: makes the memo for a term.
-        everywhere: handlers that run on every replica and only read; `kopf_ha.everywhere` by default.
+        ha: of the Lease and the fence; read from ``KOPF_HA_*`` by default.
+        given: what `kopf.operator()` takes; see `Arguments`.
 
     Raises:
         ConfigurationError: an option or a handler is not allowed, or there are no credentials.
@@ -136,28 +137,56 @@ async def operator(
         KopfHAError: the handlers that run on every replica ended; or `on_unfenced` is `exit`, and the operator's code
             tried a write that is refused in every term.
     """
+    options, loop = options_from(given), asyncio.get_running_loop()
+    if (ready := given.get("ready_flag")) is not None:
+        options = replace(options, started=lambda: raise_flag(ready, loop))
     adapters.install()
+    nested.install()
     _name_uncovered()
-    options = options_for(
-        registry, namespaces, clusterwide, lifecycle=lifecycle, make_settings=make_settings, make_memo=make_memo
-    )
     name_unserved(options.registry)
-    given = settings or Settings.from_env()
+    settings, everywhere = ha or Settings.from_env(), given.get("everywhere")
     # Credentials may come from a program. Not in the loop's executor: its threads are the application's.
-    runner = await in_thread(lambda: build(given, options, everywhere), "kopf-ha-build")
-    done = in_thread(runner.run, "kopf-ha-runner")
-    try:
-        status = await asyncio.shield(done)
-    except asyncio.CancelledError:
-        runner.quit("cancelled")
-        await asyncio.shield(done)
-        raise
-    if status == EXIT_EVERYWHERE:
-        raise KopfHAError("kopf_ha.everywhere ended; the log names the cause")
-    if status == EXIT_UNFENCED:
-        raise KopfHAError("the operator's code tried a write that is refused in every term; the log names it")
+    runner = await in_thread(lambda: build(settings, options, everywhere), "kopf-ha-build")
+    with watching(given.get("stop_flag"), lambda: runner.quit("the stop flag is raised")), _taking_signals(runner.quit):
+        done = in_thread(runner.run, "kopf-ha-runner")
+        try:
+            status = await asyncio.shield(done)
+        except asyncio.CancelledError:
+            runner.quit("cancelled")
+            await asyncio.shield(done)
+            raise
     if status:
-        raise TermEnded("the Lease was lost; the log names the cause")
+        raise _left(status)
+
+
+def _left(status: int) -> KopfHAError:
+    if status == EXIT_EVERYWHERE:
+        error = KopfHAError("kopf_ha.everywhere ended; the log names the cause")
+    elif status == EXIT_UNFENCED:
+        error = KopfHAError("the operator's code tried a write that is refused in every term; the log names it")
+    else:
+        error = TermEnded("the Lease was lost; the log names the cause")
+    error.exit_status = status
+    return error
+
+
+@contextlib.contextmanager
+def _taking_signals(then: Callable[[str], None]) -> Iterator[None]:
+    """Call a function with the name of each SIGTERM and SIGINT, if this is the main thread, as Kopf does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        then(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is on_signal:  # the application may have taken it meanwhile
+                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
 def _name_uncovered() -> None:

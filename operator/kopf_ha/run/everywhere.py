@@ -59,6 +59,8 @@ class Everywhere:
             registry=_kopf.with_logins_of(registry, options.registry),
             make_settings=kopf.OperatorSettings,  # those of the options are the terms'
             make_memo=kopf.Memo,
+            make_parts=dict,
+            started=lambda: None,
         )
         self._holder = holder
         self._failed = failed
@@ -211,8 +213,4 @@ def name_unserved(registry: kopf.OperatorRegistry) -> None:
             "webhook %s is served by the leader only, so it is not served between two terms; register it with"
             " registry=kopf_ha.everywhere, and every replica serves it",
             webhook,
-        )
-    for probe in _kopf.probes(registry):
-        logger.warning(
-            "probe %s is never called, since Kopf's liveness endpoint is not served; use --health-port", probe
         )

@@ -13,13 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
 
 from kopf_ha.core.grant import Grant
 from kopf_ha.election.listwatch import SILENCE
 from kopf_ha.election.signs import Signs
-from kopf_ha.run.serving import Server
+from kopf_ha.run.serving import Answer, Server, answering
 from kopf_ha.settings import Settings
 
 #: Seconds beyond what the election and the runner allow themselves, before liveness fails.
@@ -173,6 +172,16 @@ class Health:
         """Return the notes of a path."""
         return notes(self._look()) if path == "/readyz" else []
 
+    def answer(self, target: str) -> Answer:
+        """Answer a request with this path and query."""
+        url = urlsplit(target)
+        path = url.path.rstrip("/")
+        found = self.checks(path)
+        if found is None:
+            return Answer(404, "not found: ask /readyz or /livez, with ?verbose for each check\n")
+        verbose = "verbose" in parse_qs(url.query, keep_blank_values=True)
+        return Answer(*answer(path, found, verbose=verbose, notes=self.notes(path)))
+
     def serve(self) -> Server | None:
         """Serve them; return None for port 0.
 
@@ -180,7 +189,7 @@ class Health:
             ConfigurationError: the port is not available.
         """
         port = self._settings.health_port
-        return Server("health", port, _handler(self.checks, self.notes)) if port else None
+        return Server("health", port, answering(self.answer)) if port else None
 
 
 def answer(path: str, checks: Iterable[Check], *, verbose: bool, notes: Iterable[str] = ()) -> tuple[int, str]:
@@ -193,39 +202,3 @@ def answer(path: str, checks: Iterable[Check], *, verbose: bool, notes: Iterable
         lines += [f"[!]{note}" for note in notes]
         return status, "\n".join([*lines, f"{path.strip('/')} check {word}", ""])
     return status, "".join(f"{why}\n" for _, why in wrong) or "ok\n"
-
-
-def _handler(
-    checks: Callable[[str], list[Check] | None], notes: Callable[[str], list[str]]
-) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            url = urlsplit(self.path)
-            path = url.path.rstrip("/")
-            found = checks(path)
-            if found is None:
-                self._send(404, "not found: ask /readyz or /livez, with ?verbose for each check\n")
-            else:
-                verbose = "verbose" in parse_qs(url.query, keep_blank_values=True)
-                self._send(*answer(path, found, verbose=verbose, notes=notes(path)))
-
-        do_HEAD = do_GET  # noqa: N815  the name is the base class's
-
-        def _send(self, status: int, text: str) -> None:
-            body = text.encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "text/plain; charset=utf-8")
-            self.send_header("Cache-Control", "no-cache, no-store, must-revalidate")
-            self.send_header("X-Content-Type-Options", "nosniff")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
-
-        def version_string(self) -> str:
-            return "kopf-ha"
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Log nothing: the kubelet asks every few seconds."""
-
-    return Handler

@@ -5,18 +5,26 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
+from contextvars import Context
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import kopf
 
 from kopf_ha import _kopf
 from kopf_ha.adapters.kopf_client import fenced_vault
+from kopf_ha.run.liveness import Endpoint
+from kopf_ha.run.peering import switch_off
+
+T = TypeVar("T")
 
 #: Seconds between two looks at the tasks in the loop.
 LOOK = 0.05
+#: The name of tasks that run while somebody waits for their results, and that nobody needs when Kopf stops.
+ASKED = "kopf-ha asked"
 #: Seconds after which a waiting thread wakes, so that Python can run signal handlers.
 WAKE = 0.5
 
@@ -33,8 +41,11 @@ class KopfOptions:
     namespaces: tuple[str, ...] = ()
     clusterwide: bool = False
     lifecycle: Any = None
+    liveness: Endpoint | None = None
     make_settings: Callable[[], kopf.OperatorSettings] = kopf.OperatorSettings
     make_memo: Callable[[], Any] = kopf.Memo
+    make_parts: Callable[[], Mapping[str, Any]] = dict  #: further arguments, by name
+    started: Callable[[], None] = lambda: None  #: called when startup handlers have ended
 
 
 @dataclass(eq=False, kw_only=True)
@@ -85,6 +96,33 @@ class KopfThread:
             except RuntimeError:
                 pass  # the loop is closed: it stopped already
 
+    def call(self, make: Callable[[], Coroutine[Any, Any, T]], context: Context) -> Future[T]:
+        """Run a coroutine in the loop, from any thread. It is cancelled when Kopf is stopped.
+
+        Args:
+            make: makes the coroutine.
+            context: to run it in.
+        """
+        done: Future[T] = Future()
+
+        def settle(task: asyncio.Task[T]) -> None:
+            if task.cancelled():
+                done.cancel()
+            elif error := task.exception():
+                done.set_exception(error)
+            else:
+                done.set_result(task.result())
+
+        def start() -> None:
+            asyncio.create_task(make(), name=ASKED).add_done_callback(settle)
+
+        try:
+            assert self.loop is not None  # noqa: S101  the caller runs after its start
+            self.loop.call_soon_threadsafe(start, context=context)
+        except RuntimeError:
+            done.cancel()  # the loop is closed
+        return done
+
     def join(self, timeout: float) -> bool:
         """Wait until everything in the thread ended, at most `timeout` seconds; return whether it did."""
         end = time.monotonic() + timeout
@@ -117,6 +155,13 @@ class KopfThread:
             configured: called after the last startup handler, before anything else of Kopf begins.
         """
         assert self._stop is not None  # noqa: S101  it is there before anything runs in the loop
+
+        def started() -> None:
+            switch_off(settings)
+            options.started()
+            if configured is not None:
+                configured()
+
         operator = await _kopf.spawn(
             registry=options.registry,
             settings=settings,
@@ -126,8 +171,9 @@ class KopfThread:
             clusterwide=options.clusterwide,
             identity=holder,
             vault=fenced_vault(),
+            parts=options.make_parts(),
             stop=self._stop,
-            configured=configured,
+            configured=started,
         )
         for task in {*operator.tasks, *operator.login}:
             task.add_done_callback(self.root_ended)
@@ -140,12 +186,12 @@ class KopfThread:
             self._wake_sleepers()
 
     def _wake_sleepers(self) -> None:
-        """Cancel tasks that only wait: handlers between two tries, and Kopf's discovery.
+        """Cancel tasks that only wait: handlers between two tries, and Kopf's discovery; and what others asked for.
 
-        Kopf would wait for the former until its own timeout, and 5 s for the latter.
+        Kopf would wait for the first until its own timeout, and 5 s for the others.
         """
         for task in asyncio.all_tasks(self.loop):
-            if _kopf.discovers(task) or _kopf.sleeps_between_tries(task):
+            if task.get_name() == ASKED or _kopf.discovers(task) or _kopf.sleeps_between_tries(task):
                 task.cancel()
         if self.loop is not None:
             # Again, since others may begin. A callback and not a task: Kopf would wait for a task.

@@ -7,15 +7,17 @@ drain time ends the process, since nothing else can stop a thread.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
 from kopf_ha._context import boottime, entered
-from kopf_ha.adapters import Outcome, Wiring, refused_before, wired
+from kopf_ha.adapters import Clusters, Outcome, Wiring, refused_before, wired
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.election import Elector, PodWatcher, RunLock
@@ -27,10 +29,11 @@ from kopf_ha.run.health import Health, Vitals
 from kopf_ha.run.inbox import Ended, Event, Inbox, Load, Quit, Started, Stopped
 from kopf_ha.run.journal import Journal
 from kopf_ha.run.kopf_thread import WAKE
+from kopf_ha.run.liveness import Endpoint, Liveness, servers
 from kopf_ha.run.logs import speaking_for
 from kopf_ha.run.never import is_never
 from kopf_ha.run.quiet import hush
-from kopf_ha.run.serving import serving
+from kopf_ha.run.serving import Server, serving
 from kopf_ha.run.term import Term
 from kopf_ha.run.threads import later
 from kopf_ha.run.unknown import Unknown
@@ -59,6 +62,8 @@ class Runner:
         pods: watches the Pods of all replicas.
         run_lock: proves that an earlier process of this pod is dead.
         everywhere: what runs on every replica.
+        clusters: tells other clusters' servers from this one's; None if there are none.
+        liveness: where Kopf's liveness endpoint is served, if it is.
         load: loads the operator's code, if that is to be done when the first term begins.
         later: calls a function after so many seconds, in a thread.
         clock: the machine's boot-time clock, in seconds.
@@ -74,6 +79,8 @@ class Runner:
     pods: PodWatcher
     run_lock: RunLock
     everywhere: Everywhere
+    clusters: Clusters | None = None
+    liveness: Endpoint | None = None
     load: Callable[[], None] | None = None
     later: Callable[[float, Callable[[], None]], None] = later
     clock: Callable[[], float] = boottime
@@ -152,11 +159,13 @@ class Runner:
         self.stepping = self.clock()  # to start is a step, too: liveness sees when it hangs
         hush()
         with (
-            wired(Wiring(self.fence, self.on_outcome)),
+            wired(Wiring(self.fence, self.on_outcome, clusters=self.clusters)),
             speaking_for(self.settings, lambda: self.elector.grant or self.grant),
             serving(lambda: self.journal.metrics.serve(self.settings.metrics_port)),
-            serving(Health(self.settings, self.vitals, self.clock).serve),
+            contextlib.ExitStack() as served,
         ):
+            for serve in self.probed():
+                served.enter_context(serving(serve))
             try:
                 self.start()
                 self.stepping = None
@@ -179,6 +188,17 @@ class Runner:
                 self.run_lock.stop()
                 # Last, since webhooks are still called while another replica takes over.
                 self.everywhere.stop(self.settings.drain_timeout, LINGER if self.stopping else 0)
+
+    def probed(self) -> Iterator[Callable[[], Server | None]]:
+        """Yield what serves the kubelet's probes."""
+        health = Health(self.settings, self.vitals, self.clock)
+        asked = Liveness(endpoint=self.liveness, health=health, probe=self.probe) if self.liveness else None
+        return servers(health, asked, self.settings.health_port)
+
+    def probe(self) -> Future[Mapping[str, Any]] | None:
+        """Run the operator's probes in the present term; None without one. From any thread."""
+        term = self.term
+        return term.probe() if term is not None else None
 
     def start(self) -> None:
         """Start what lives as long as the process."""

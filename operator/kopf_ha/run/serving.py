@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import io
 import logging
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from http.server import BaseHTTPRequestHandler
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from kopf_ha.errors import ConfigurationError
 
@@ -33,13 +35,23 @@ WAITING = 128
 REQUEST = 16 * 1024
 
 
+class Answer(NamedTuple):
+    """What is answered to a GET."""
+
+    status: int
+    text: str
+    media_type: str = "text/plain; charset=utf-8"
+
+
 class Server:
-    """One port on all addresses, served until `close`.
+    """One port, served until `close`.
 
     Args:
         what: names what is served, for messages.
         port: TCP port; 0 takes a free one, see `port`.
         handler: answers requests without a body. It runs in the server's event loop, so it must not block.
+        host: a name or an address; all addresses if it is empty.
+        before: awaited before the handler answers, with the request's path: the handler itself cannot wait.
         patience: seconds for a whole request.
         slots: connections that are held at once.
 
@@ -53,15 +65,19 @@ class Server:
         port: int,
         handler: type[BaseHTTPRequestHandler],
         *,
+        host: str = "",
+        before: Callable[[str], Awaitable[None]] | None = None,
         patience: float = PATIENCE,
         slots: int = SLOTS,
     ) -> None:
         try:
-            self._socket = _listen(port)
+            self._sockets = _listen_at(host, port) if host else [_listen(port)]
         except OSError as error:
-            raise ConfigurationError(f"{what} cannot be served at port {port}: {error}") from error
-        self.port = int(self._socket.getsockname()[1])
+            where = f"{host}, port {port}" if host else f"port {port}"
+            raise ConfigurationError(f"{what} cannot be served at {where}: {error}") from error
+        self.port = int(self._sockets[0].getsockname()[1])
         self._handler = handler
+        self._before = before
         self._patience = patience
         self._slots = slots
         self._open: dict[asyncio.StreamWriter, None] = {}  #: the oldest first
@@ -80,10 +96,15 @@ class Server:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        server = await asyncio.start_server(self._connection, sock=self._socket, backlog=BATCH, limit=REQUEST)
-        self._socket.listen(WAITING)
+        servers = [
+            await asyncio.start_server(self._connection, sock=one, backlog=BATCH, limit=REQUEST)
+            for one in self._sockets
+        ]
+        for one in self._sockets:
+            one.listen(WAITING)
         await self._over.wait()
-        server.close()
+        for server in servers:
+            server.close()
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open[writer] = None
@@ -94,6 +115,8 @@ class Server:
         try:
             async with asyncio.timeout(self._patience):
                 asked = await reader.readuntil(b"\r\n\r\n")
+                if self._before is not None:
+                    await self._before(_path(asked))
                 writer.write(self._answer(asked, writer.get_extra_info("peername")))
                 writer.close()
                 await writer.wait_closed()
@@ -126,6 +149,70 @@ class _Exchange:
 
     def sendall(self, data: bytes) -> None:
         self.answered += data
+
+
+def _path(asked: bytes) -> str:
+    """Return the path of a request; empty if it is none."""
+    words = asked.partition(b"\r\n")[0].decode("latin-1").split(" ")
+    return path_of(words[1]) if len(words) > 1 else ""
+
+
+def path_of(target: str) -> str:
+    """Return the path of what stands in a request's first line; empty if it is no URL."""
+    try:
+        return urlsplit(target).path
+    except ValueError:
+        return ""
+
+
+def answering(answer: Callable[[str], Answer]) -> type[BaseHTTPRequestHandler]:
+    """Return a handler that answers GET and HEAD with what a function makes of the path and the query."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, text, media_type = answer(self.path)
+            body = text.encode()
+            self.send_response(status)
+            self.send_header("Content-Type", media_type)
+            self.send_header("Cache-Control", "no-cache, no-store, must-revalidate")
+            self.send_header("X-Content-Type-Options", "nosniff")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET  # noqa: N815  the name is the base class's
+
+        def version_string(self) -> str:
+            return "kopf-ha"
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Log nothing: the kubelet asks every few seconds."""
+
+    return Handler
+
+
+def _listen_at(host: str, port: int) -> list[socket.socket]:
+    """Listen on each address of a host. ``localhost`` has one of each family, and a pod may lack a family."""
+    made: list[socket.socket] = []
+    lacking: OSError | None = None
+    try:
+        for family, _, _, _, address in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            try:
+                made.append(socket.create_server(address[:2], family=family))
+            except OSError as error:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+                lacking = error
+    except OSError:
+        for one in made:
+            one.close()
+        raise
+    if not made and lacking is not None:
+        raise lacking
+    return made
 
 
 def _listen(port: int) -> socket.socket:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextvars
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +14,7 @@ import kopf
 from kopf_ha._context import entered
 from kopf_ha.core.grant import Grant
 from kopf_ha.run.kopf_thread import KopfOptions, KopfThread
+from kopf_ha.run.liveness import Probes
 from kopf_ha.run.observe import observe_all
 from kopf_ha.run.threads import in_thread
 
@@ -41,6 +44,8 @@ class Term:
     kopf_ran: bool = field(default=False, init=False)  #: whether any code of the operator has run
     thread: KopfThread = field(init=False)
     _settings: kopf.OperatorSettings | None = field(default=None, init=False)
+    _probes: Probes | None = field(default=None, init=False)
+    _context: contextvars.Context | None = field(default=None, init=False)  #: of handlers, once startup handlers ended
 
     def __post_init__(self) -> None:
         self.thread = KopfThread(
@@ -66,6 +71,16 @@ class Term:
             settings.queueing.exit_timeout = max(settings.queueing.exit_timeout, patience)
         self.thread.stop()
 
+    def probe(self) -> Future[Mapping[str, Any]] | None:
+        """Run the operator's probes in this term; None before its startup handlers have ended, and when it stops.
+
+        From any thread. The future is cancelled if the term ends meanwhile.
+        """
+        probes, context = self._probes, self._context
+        if probes is None or context is None or self.thread.asked or self.grant.closed:
+            return None
+        return self.thread.call(probes.results, context)
+
     def join(self, timeout: float) -> bool:
         """Wait until everything of the term ended, at most `timeout` seconds; return whether it did."""
         return self.thread.join(timeout)
@@ -87,10 +102,17 @@ class Term:
         observe_all(self.options.registry)
         self._settings = self.options.make_settings()
         self.kopf_ran = True
-        operator = await self.thread.spawn(self.options, self._settings, self.grant.stamp.holder)
+        operator = await self.thread.spawn(
+            self.options, self._settings, self.grant.stamp.holder, configured=self._configured
+        )
+        self._probes = Probes(operator.probe)
         await operator.run()
         if not self.thread.asked:
             raise RuntimeError(_BY_ITSELF)
+
+    def _configured(self) -> None:
+        # Called in a task of Kopf's, which has the term and Kopf's own variables.
+        self._context = contextvars.copy_context()
 
     def _root_ended(self, task: asyncio.Task[Any]) -> None:
         # At once: Kopf still waits for its handlers, and meanwhile this replica would renew the Lease and not lead.
