@@ -2,6 +2,7 @@
 # make test    all checks and tests, but for
 # make e2e     the operator on real nodes, by kubectl alone; needs root
 # make chaos   faults on real nodes, at random, for MINUTES; SEED=… repeats a run; needs root
+# make tokens  one term that outlives its tokens, for MINUTES=25
 # make image   the operator's image, as a docker archive; BASE=… or DEBIAN=1
 # make docs    the site of docs/, in build/site
 # Each sets up what it needs: a virtual environment, and the control plane's programs, built from Go modules
@@ -17,10 +18,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test e2e chaos image units lint docs binaries clean help
+.PHONY: demo test e2e chaos tokens image units lint docs binaries clean help
 
 help:
-	@sed -n 's/^# //p' Makefile | head -8
+	@sed -n 's/^# //p' Makefile | head -9
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12") if sys.version_info < (3, 11) else 0'
@@ -61,6 +62,11 @@ e2e: $(STAMP)
 # Not for CI: each run is another one. What it finds and one can name becomes a test.
 chaos: $(STAMP)
 	@$(BIN)/python -m benchmarks.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+# Not for CI, since a token lives for ten minutes at least.
+tokens: MINUTES = 25
+tokens: $(STAMP)
+	@$(BIN)/python -m benchmarks.tokens --minutes $(MINUTES)
 
 image: $(STAMP)
 	@$(BIN)/python -m image $(if $(DEBIAN),--debian) $(if $(BASE),--base $(BASE)) --output build/kopf-ha-ipam.tar

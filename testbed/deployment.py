@@ -38,10 +38,11 @@ def container_of(deployment: Mapping[str, Any]) -> dict[str, Any]:
     return dict(found)
 
 
-def pod_token(cluster: Cluster, pod: Mapping[str, Any]) -> str:
-    """Give a token of the pod's service account that is bound to the pod, as a kubelet mounts it; for two hours."""
+def pod_token(cluster: Cluster, pod: Mapping[str, Any], duration: str = "2h") -> str:
+    """Give a token of the pod's service account that is bound to the pod, as a kubelet mounts it."""
     meta = pod["metadata"]
     return cluster.kubectl(
-        *("create", "token", pod["spec"]["serviceAccountName"], f"--namespace={meta['namespace']}", "--duration=2h"),
+        *("create", "token", pod["spec"]["serviceAccountName"], f"--namespace={meta['namespace']}"),
+        f"--duration={duration}",
         *("--bound-object-kind=Pod", f"--bound-object-name={meta['name']}", f"--bound-object-uid={meta['uid']}"),
     ).stdout.strip()

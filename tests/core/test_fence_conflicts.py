@@ -133,18 +133,6 @@ def test_a_strategic_patch_that_replaces_goes_again(api: FakeApi, me: Process, d
 
 
 @pytest.mark.parametrize("path", [WIDGET, CHILD])
-def test_a_client_that_waits_no_longer_gets_the_conflict(api: FakeApi, me: Process, path: str) -> None:
-    def slow(api: FakeApi, path: str) -> None:
-        user_edits(api, path)
-        me.clock += 1
-
-    meddle(api, path, slow)
-    asked = patch(path, {"spec": {"mine": 1}})
-    assert me.send(replace(asked, timeout=3.0)).status == 409
-    assert len(api.sent("PATCH")) == 3
-
-
-@pytest.mark.parametrize("path", [WIDGET, CHILD])
 @pytest.mark.parametrize("asked", ["merge", "json", "apply", "put", "delete"])
 def test_a_conflict_that_is_not_of_the_revision_is_the_callers(
     api: FakeApi, me: Process, path: str, asked: str

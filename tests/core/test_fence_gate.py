@@ -65,13 +65,19 @@ def test_no_timeout_reaches_past_the_grant(api: FakeApi, me: Process) -> None:
     assert timeouts == [10.0, 8.0, 6.0, 4.0]  # the schema, the read, the stamp, the patch
 
 
-@pytest.mark.parametrize(("given", "sent"), [(3.0, 3.0), (300.0, 10.0)])
+@pytest.mark.parametrize(
+    ("given", "sent"), [(3.0, [3.0, 1.0, -1.0]), (9.0, [9.0, 7.0, 5.0]), (300.0, [10.0, 8.0, 6.0])]
+)
 def test_the_shorter_one_of_the_clients_timeout_and_the_grant_counts(
-    api: FakeApi, me: Process, given: float, sent: float
+    api: FakeApi, me: Process, given: float, sent: list[float]
 ) -> None:
+    """Its timeout is for all that the fence sends for it."""
     late = me.attempt(replace(patch(WIDGET, EDIT), timeout=given))
-    assert late.pending is not None
-    assert late.pending.timeout == sent
+    for expected in sent:
+        assert late.pending is not None
+        assert late.pending.timeout == expected
+        me.clock += 2.0
+        late.step()
 
 
 def test_the_gate_comes_before_all_other_reasons(api: FakeApi, me: Process) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from typing import Any
 
 import aiohttp
 import kopf
+import kubernetes
+import kubernetes_asyncio.client
 import pytest
 import requests
 import urllib3
@@ -383,3 +386,71 @@ def test_a_grants_end_caps_the_timeout(http: HttpFake, terms: Terms, client: str
             assert http.writes() != []
         finally:
             release.set()
+
+
+def impatient_kubernetes(url: str, seconds: float) -> None:
+    configuration = kubernetes.client.Configuration()
+    configuration.host = url
+    api = kubernetes.client.ApiClient(configuration)
+    headers = {"Content-Type": MERGE}
+    api.rest_client.request("PATCH", url + CHILD, headers, {"spec": {}}, _request_timeout=seconds)
+
+
+def impatient_requests(url: str, seconds: float) -> None:
+    timeout: Any = urllib3.Timeout(total=seconds)
+    requests.patch(url + CHILD, json={"spec": {}}, headers={"Content-Type": MERGE}, timeout=timeout)
+
+
+def impatient_asyncio(url: str, seconds: float) -> None:
+    async def one() -> None:
+        configuration = kubernetes_asyncio.client.Configuration()
+        configuration.host = url
+        async with kubernetes_asyncio.client.ApiClient(configuration) as api:
+            headers = {"Content-Type": MERGE}
+            request = api.rest_client.request
+            await request("PATCH", url + CHILD, headers=headers, body={"spec": {}}, _request_timeout=seconds)
+
+    asyncio.run(one())
+
+
+#: What each raises when its own timeout for the whole request is over.
+IMPATIENT = {
+    impatient_kubernetes: urllib3.exceptions.TimeoutError,
+    impatient_requests: requests.Timeout,
+    impatient_asyncio: TimeoutError,
+}
+
+
+@pytest.mark.parametrize("write", IMPATIENT)
+def test_a_clients_own_timeout_counts(http: HttpFake, terms: Terms, write: Callable[[str, float], None]) -> None:
+    """The server never answers, and the grant would last for minutes."""
+    mine(http)
+    release = threading.Event()
+    http.fault = lambda request: DROP if request.method == "PATCH" and release.wait(60) else None
+    with terms.term(7):
+        try:
+            with pytest.raises(IMPATIENT[write]):
+                write(http.url, 0.5)
+        finally:
+            release.set()
+
+
+@pytest.mark.parametrize("write", [impatient_kubernetes, impatient_requests])
+def test_a_clients_own_timeout_is_for_all_that_the_fence_sends(
+    http: HttpFake, terms: Terms, write: Callable[[str, float], None]
+) -> None:
+    """Somebody else is faster each time, and each answer takes two seconds of this clock."""
+    mine(http)
+    clock = terms.now()
+    terms.now = lambda: clock
+
+    def slow(request: Request) -> None:
+        nonlocal clock
+        clock += 2
+        if request.method == "PATCH":
+            http.api.put(CHILD, {**http.api.get(CHILD), "spec": {"at": clock}})
+
+    http.fault = slow
+    with terms.term(7), pytest.raises(IMPATIENT[write]):
+        write(http.url, 9.0)
+    assert len(http.writes("PATCH")) == 2

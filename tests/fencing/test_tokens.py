@@ -17,6 +17,7 @@ import yaml
 from devcluster.waiting import until
 from kopf_ha.adapters import _bearer
 from kopf_ha.adapters._bearer import renewed
+from testbed.account import project
 from tests.core.fake_api import CHILD, stamp
 from tests.fencing.clients import CLIENTS, MERGE, by_pykube
 from tests.fencing.conftest import Terms, World
@@ -37,20 +38,13 @@ def token(issued: int, **other: Any) -> str:
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """As the kubelet writes it: into a new folder, and then a link is moved."""
-    (tmp_path / "token").symlink_to("..data/token")
     monkeypatch.setattr(_bearer, "TOKEN", tmp_path / "token")
     write(tmp_path, token(1))
     return tmp_path
 
 
 def write(folder: Path, content: str) -> None:
-    number = len(list(folder.iterdir()))
-    made = folder / f"..{number}"
-    made.mkdir()
-    (made / "token").write_text(content)
-    (folder / "new").symlink_to(made.name)
-    (folder / "new").rename(folder / "..data")
+    project(folder, {"token": content})
 
 
 @pytest.mark.parametrize("client", CLIENTS)

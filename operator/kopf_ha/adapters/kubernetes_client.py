@@ -70,15 +70,16 @@ class _Fenced(HTTPConnectionPool):
         self, method: str, url: str, body: Any, headers: HTTPHeaderDict, options: dict[str, Any]
     ) -> urllib3.BaseHTTPResponse:
         given = options.get("timeout")
+        own = given if isinstance(given, urllib3.Timeout) else urllib3.Timeout.from_float(_number(given))
         parts = urlsplit(url)
         preload = options.get("preload_content", True)
 
         def send(out: Request) -> Response:
-            # The client's own timeout counts if it is shorter than what is left of the grant.
-            limit = given if isinstance(given, urllib3.Timeout) else urllib3.Timeout.from_float(_number(given))
+            limit = own
             if out.timeout is not None:
-                totals = [t for t in (limit.total, out.timeout) if isinstance(t, int | float)]
-                limit = urllib3.Timeout(connect=limit._connect, read=limit._read, total=min(totals))
+                if out.timeout <= 0:
+                    raise urllib3.exceptions.ReadTimeoutError(self, url, "the write took longer than its total timeout")
+                limit = urllib3.Timeout(connect=own._connect, read=own._read, total=out.timeout)
             got = super(_Fenced, self).urlopen(
                 out.method,
                 urlunsplit(parts._replace(path=out.path, query=out.query)),
@@ -95,6 +96,7 @@ class _Fenced(HTTPConnectionPool):
             query=parts.query,
             content_type=media_type(headers),
             body=body.encode() if isinstance(body, str) else bytes(body or b""),
+            timeout=_number(own.total),
         )
         got: urllib3.BaseHTTPResponse = drive("kubernetes", asked, send, self._origin(url)).raw
         if preload:

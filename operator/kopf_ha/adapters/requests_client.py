@@ -81,13 +81,14 @@ def _attempt(
     client: str, adapter: HTTPAdapter, prepared: requests.PreparedRequest, options: dict[str, Any]
 ) -> requests.Response:
     parts = urlsplit(prepared.url or "")
-    body = prepared.body
+    body, own = prepared.body, options.get("timeout")
     asked = Request(
         method=(prepared.method or "").upper(),
         path=parts.path,
         query=parts.query,
         content_type=media_type(prepared.headers),
         body=body.encode() if isinstance(body, str) else bytes(body or b""),
+        timeout=own.total if isinstance(own, Timeout) and isinstance(own.total, int | float) else None,
     )
 
     def send(out: Request) -> Response:
@@ -97,7 +98,9 @@ def _attempt(
         if out is not asked:
             copy.headers = CaseInsensitiveDict(headers_for(out, asked, prepared.headers.items()))
             copy.prepare_body(out.body or None, None)
-        got = plain_send(adapter, copy, **{**options, "timeout": _timeout(options.get("timeout"), out.timeout)})
+        if out.timeout is not None and out.timeout <= 0:
+            raise requests.ReadTimeout("the write took longer than its total timeout", request=prepared)
+        got = plain_send(adapter, copy, **{**options, "timeout": _timeout(own, out.timeout)})
         return Response(got.status_code, got.content, got)
 
     response: requests.Response = drive(client, asked, send, origin_of(prepared.url or "")).raw
@@ -133,7 +136,7 @@ def _cause(error: Exception) -> Exception:
 
 
 def _timeout(given: Any, limit: float | None) -> Any:
-    """Return the client's timeouts, with what is left of the grant as the total."""
+    """Return the client's timeouts, with the limit of the fence's request as the total."""
     if limit is None or isinstance(given, Timeout):
         return given if limit is None else Timeout(connect=given._connect, read=given._read, total=limit)
     connect, read = given if isinstance(given, tuple) else (given, given)

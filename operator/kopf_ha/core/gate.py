@@ -15,7 +15,7 @@ class Gate:
     """Sends all requests of one write, and remembers the last write among them for the log.
 
     Args:
-        request: what the client wants to send; it also gives the time limit of what the fence sends in addition.
+        request: what the client wants to send. Its timeout is the limit of all that the fence sends for it (I9).
         target: what it writes to.
         grant: of the term that the caller belongs to.
         now: this machine's boot-time clock, in seconds.
@@ -29,11 +29,6 @@ class Gate:
         self._target = target
         self._now = now
         self._until = None if request.timeout is None else now() + request.timeout
-
-    @property
-    def is_awaited(self) -> bool:
-        """Whether the client still waits for an answer, as far as its request's timeout says."""
-        return self._until is None or self._now() < self._until
 
     def check(self) -> float:
         """Return the seconds that are left to write.
@@ -50,14 +45,13 @@ class Gate:
         return left
 
     def send(self, request: Request) -> Flow:
-        """Send a request with a time limit that ends with the grant at the latest.
+        """Send a request with a time limit that ends with the grant at the latest, or when the client waits no longer.
 
         Raises:
-            GateClosed: no time is left.
+            GateClosed: no time is left to write.
         """
         left = self.check()
-        limit = request.timeout if request.timeout is not None else self._request.timeout
-        request = replace(request, timeout=left if limit is None else min(limit, left))
+        request = replace(request, timeout=left if self._until is None else min(left, self._until - self._now()))
         if request.method in WRITES:
             self.sent = request
         answer = yield request

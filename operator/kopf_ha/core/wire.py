@@ -25,7 +25,9 @@ class Request:
         query: the raw query string, without ``?``.
         content_type: of the body; its parameters (``; charset``) are cut off.
         body: raw bytes.
-        timeout: seconds that it may take at most; None for the client's own.
+        timeout: seconds that it may take at most. Of a client's: with all that the fence sends for it; None if it sets
+            no such limit. Of the fence's: none are left if it is not above 0, and the adapter raises what the client
+            does after its timeout.
     """
 
     method: str

@@ -134,7 +134,7 @@ def update(asked: Asked, reader: Reader, saw: bool) -> Flow:
     """Change or delete one object, as compare-and-swap on a revision that this term may write (I1, I2, I3).
 
     A precondition that the fence added never surfaces (I9): after a conflict the object is read and judged, and the
-    same goes again on the new revision, as long as the grant and the client's timeout last.
+    same goes again on the new revision, as long as the grant lasts.
     """
     deciding, clears = asked.target.kind in reader.known.deciding, clearing.is_clearing(asked, reader.stamped)
     if deciding and asked.writes_status and asked.version is None and (clears or not saw):
@@ -165,8 +165,6 @@ def update(asked: Asked, reader: Reader, saw: bool) -> Flow:
                     # Only the stamp was answered so far. Now the caller's own precondition fails, in its own words.
                     tried = yield from stamp_and_send(asked, reader, found)
                 break  # its caller has to plan it again
-        if not reader.gate.is_awaited:
-            break
     return tried.answer
 
 
