@@ -9,6 +9,19 @@ Call `install()` before the operator's code is loaded. `uncovered()` and `progra
 """
 
 from kopf_ha.adapters._install import install, programs, uncovered
+from kopf_ha.adapters._ports import open_ports, share_ports
 from kopf_ha.adapters._wiring import Outcome, Wiring, noting_reads, refused_before, wired, wiring
 
-__all__ = ["Outcome", "Wiring", "install", "noting_reads", "programs", "refused_before", "uncovered", "wired", "wiring"]
+__all__ = [
+    "Outcome",
+    "Wiring",
+    "install",
+    "noting_reads",
+    "open_ports",
+    "programs",
+    "refused_before",
+    "share_ports",
+    "uncovered",
+    "wired",
+    "wiring",
+]

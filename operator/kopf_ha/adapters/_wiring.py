@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from kopf_ha._context import boottime, current_grant, only_reads
+from kopf_ha._context import boottime, current_grant, only_reads, runs_again
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.target import parse_path
@@ -175,6 +175,8 @@ def drive(client: str, request: Request, send: Callable[[Request], Response]) ->
         use.report(Outcome(client, request, grant, None, answer.status))
         return answer
     except Refused as error:
+        if runs_again():
+            error.never = False  # the same code may write in each term
         use.report(Outcome(client, request, grant, error))
         raise
 
@@ -206,5 +208,7 @@ async def adrive(
                 use.report(Outcome(client, request, grant, None, final.status))
                 return final
     except Refused as error:
+        if runs_again():
+            error.never = False  # the same code may write in each term
         use.report(Outcome(client, request, grant, error))
         raise

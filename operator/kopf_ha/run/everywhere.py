@@ -1,9 +1,11 @@
-"""`kopf_ha.everywhere`: a second Kopf that runs on every replica, leader or not, and belongs to no term.
+"""A second Kopf that runs on every replica, leader or not, and belongs to no term.
 
-Webhooks have to answer while no replica leads, and on more than one replica; indices serve them. This Kopf cannot
-write: without a term there is no grant, so the fence refuses every write, whichever client sends it (I8). It does not
-try to write by itself either: handlers that store their progress are not allowed in it, and it manages no webhook
-configurations and adds no finalizers.
+Webhooks have to answer while no replica leads, and on more than one replica; indices serve them. Its handlers are those
+of `kopf_ha.everywhere`; if there are none, the webhooks of the ordinary registry (`webhooks`).
+
+This Kopf cannot write: without a term there is no grant, so the fence refuses every write, whichever client sends it
+(I8). It does not try to write by itself either: handlers that store their progress are not allowed in it, and it
+manages no webhook configurations and adds no finalizers.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from kopf_ha import _kopf
 from kopf_ha._context import entered_everywhere
 from kopf_ha.errors import ConfigurationError
 from kopf_ha.run.kopf_thread import LOOK, KopfOptions, KopfThread
+from kopf_ha.run.webhooks import Bridge, are_served_everywhere, for_every_replica, for_terms, warn_of_certificate
 
 logger = logging.getLogger("kopf_ha.everywhere")
 
@@ -41,10 +44,14 @@ class Everywhere:
     """One replica's Kopf for handlers that only read. It does nothing if there are none.
 
     Args:
-        registry: the handlers. If it has no login handlers, those of the terms log in.
-        options: of the terms: the same namespaces, and their registry's login handlers.
+        registry: the handlers. If it has no login handlers, those of the terms log in. If it has none at all, the
+            webhooks of the terms' registry are served.
+        options: as the operator's author gave them: the namespaces, and the registry of the terms.
         holder: the holder identity.
         failed: called with the cause, from its thread, when it ends without having been asked to.
+
+    Attributes:
+        for_terms: the options for the Kopf of each term, which leaves to this one what this one does.
 
     Raises:
         ConfigurationError: a handler has to write; the message names it.
@@ -54,15 +61,21 @@ class Everywhere:
         self, registry: kopf.OperatorRegistry, options: KopfOptions, holder: str, failed: Callable[[str], None]
     ) -> None:
         check(registry)
-        self._options = replace(
-            options,
-            registry=_kopf.with_logins_of(registry, options.registry),
-            make_settings=kopf.OperatorSettings,  # those of the options are the terms'
-            make_memo=kopf.Memo,
-        )
+        self._bridge = Bridge() if are_served_everywhere(options.registry, registry) else None
+        if self._bridge is not None:
+            self._options = for_every_replica(options)
+            self.for_terms = for_terms(options, self._bridge)
+        else:
+            self._options = replace(
+                options,
+                registry=_kopf.with_logins_of(registry, options.registry),
+                make_settings=kopf.OperatorSettings,  # those of the options are the terms'
+                make_memo=kopf.Memo,
+            )
+            self.for_terms = options
         self._holder = holder
         self._failed = failed
-        self._serves = bool(_kopf.webhooks(registry))
+        self._serves = bool(_kopf.webhooks(self._options.registry))
         self._ready = False
         self._ended = threading.Event()
         self._thread = KopfThread(
@@ -72,7 +85,7 @@ class Everywhere:
             root_ended=self._root_ended,
             over=self._end,
         )
-        self.wanted = not _kopf.only_logs_in(registry)
+        self.wanted = not _kopf.only_logs_in(self._options.registry)
 
     @property
     def ready(self) -> bool:
@@ -120,10 +133,9 @@ class Everywhere:
         self._failed(f"kopf_ha.everywhere ended: {cause}")
 
     async def _main(self) -> None:
-        settings, server = self._options.make_settings(), _Server()
-        operator = await self._thread.spawn(
-            self._options, settings, self._holder, configured=lambda: self._configure(server, settings)
-        )
+        server = _Server(self._bridge)
+        options = replace(self._options, overrule=lambda settings: self._configure(server, settings))
+        operator = await self._thread.spawn(options, options.make_settings(), self._holder)
         asyncio.get_running_loop().call_later(LOOK, self._look, server, operator)
         await operator.run()
 
@@ -153,10 +165,15 @@ class Everywhere:
 
 
 class _Server:
-    """Wraps the operator's webhook server, to see when it listens and to let requests wait for the indices."""
+    """Wraps the operator's webhook server, to see when it listens and to let requests wait for the indices.
 
-    def __init__(self) -> None:
+    Args:
+        bridge: is told the server's address, if the Kopf of a term may write it into webhook configurations.
+    """
+
+    def __init__(self, bridge: Bridge | None = None) -> None:
         self.listening = False
+        self._bridge = bridge
         self.indexed = asyncio.Event()
         self._server: Any = None
 
@@ -166,8 +183,11 @@ class _Server:
         Raises:
             ConfigurationError: Kopf is to write webhook configurations.
         """
-        if settings.admission.managed is not None:
+        if self._bridge is None and settings.admission.managed is not None:
             raise ConfigurationError(_MANAGED)
+        if self._bridge is not None:
+            settings.admission.managed = None  # the leader writes it
+            warn_of_certificate(settings.admission.server)
         settings.persistence.finalizer = FINALIZER
         if settings.admission.server is not None:
             self._server, settings.admission.server = settings.admission.server, self
@@ -182,12 +202,16 @@ class _Server:
         if hasattr(self._server, "__aexit__"):
             async with self._server as server:
                 async for config in server(answered):
-                    self.listening = True
-                    yield config
+                    yield self._told(config)
         else:
             async for config in self._server(answered):
-                self.listening = True
-                yield config
+                yield self._told(config)
+
+    def _told(self, config: Any) -> Any:
+        self.listening = True
+        if self._bridge is not None:
+            self._bridge.tell(config)
+        return config
 
 
 def check(registry: kopf.OperatorRegistry) -> None:
@@ -204,14 +228,26 @@ def check(registry: kopf.OperatorRegistry) -> None:
         )
 
 
-def name_unserved(registry: kopf.OperatorRegistry) -> None:
-    """Log a warning for each handler of the terms' registry that does not do what its author may expect."""
-    for webhook in _kopf.webhooks(registry):
+def name_webhooks(registry: kopf.OperatorRegistry, everywhere: kopf.OperatorRegistry) -> None:
+    """Log who serves the webhooks of the terms' registry, and a warning for what its author may not expect."""
+    found = _kopf.webhooks(registry)
+    if are_served_everywhere(registry, everywhere):
+        logger.info(
+            "every replica serves the webhooks %s: their handlers and indices run in no term, so they can only read;"
+            " startup handlers run on every replica, and again in each term",
+            ", ".join(found),
+        )
+        return
+    for webhook in found:
         logger.warning(
-            "webhook %s is served by the leader only, so it is not served between two terms; register it with"
-            " registry=kopf_ha.everywhere, and every replica serves it",
+            "webhook %s is served by the leader only, so it is not served between two terms, since kopf_ha.everywhere"
+            " has handlers; register it with registry=kopf_ha.everywhere, and every replica serves it",
             webhook,
         )
+
+
+def name_probes(registry: kopf.OperatorRegistry) -> None:
+    """Log a warning for each probe of the terms' registry."""
     for probe in _kopf.probes(registry):
         logger.warning(
             "probe %s is never called, since Kopf's liveness endpoint is not served; use --health-port", probe

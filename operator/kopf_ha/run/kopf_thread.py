@@ -35,6 +35,8 @@ class KopfOptions:
     lifecycle: Any = None
     make_settings: Callable[[], kopf.OperatorSettings] = kopf.OperatorSettings
     make_memo: Callable[[], Any] = kopf.Memo
+    #: Gets the settings after the last startup handler, before anything else of Kopf begins.
+    overrule: Callable[[kopf.OperatorSettings], None] = lambda settings: None
 
 
 @dataclass(eq=False, kw_only=True)
@@ -106,7 +108,6 @@ class KopfThread:
         options: KopfOptions,
         settings: kopf.OperatorSettings,
         holder: str,
-        configured: Callable[[], None] | None = None,
     ) -> _kopf.SpawnedOperator:
         """Start Kopf, fenced; the caller runs the operator that is returned.
 
@@ -114,7 +115,6 @@ class KopfThread:
             options: for Kopf.
             settings: made by the caller, which may have to change them later.
             holder: the holder identity.
-            configured: called after the last startup handler, before anything else of Kopf begins.
         """
         assert self._stop is not None  # noqa: S101  it is there before anything runs in the loop
         operator = await _kopf.spawn(
@@ -127,7 +127,7 @@ class KopfThread:
             identity=holder,
             vault=fenced_vault(),
             stop=self._stop,
-            configured=configured,
+            configured=lambda: options.overrule(settings),
         )
         for task in {*operator.tasks, *operator.login}:
             task.add_done_callback(self.root_ended)
