@@ -18,7 +18,7 @@ from kopf_ha.core.grant import Grant
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Request
 from kopf_ha.errors import ConfigurationError, NoTerm
-from kopf_ha.run.everywhere import Everywhere, _Server, name_probes, name_webhooks
+from kopf_ha.run.everywhere import Everywhere, _Server, name_unserved
 from kopf_ha.run.kopf_thread import KopfOptions
 
 
@@ -100,17 +100,17 @@ def test_who_serves_the_webhooks_of_the_terms_is_named(caplog: pytest.LogCapture
     registry, everywhere = new_registry(), new_registry()
     kopf.on.validate("things", registry=registry, id="check")(lambda **_: None)
     caplog.set_level(logging.INFO)
-    name_webhooks(registry, everywhere)
+    name_unserved(registry, everywhere)
     assert "every replica serves the webhooks check: their handlers and indices run in no term" in caplog.text
     kopf.index("things", registry=everywhere)(lambda **_: None)
-    name_webhooks(registry, everywhere)
+    name_unserved(registry, everywhere)
     assert "webhook check is served by the leader only" in caplog.text
 
 
 def test_what_is_never_called_is_named(caplog: pytest.LogCaptureFixture) -> None:
     registry = new_registry()
     kopf.on.probe(registry=registry, id="alive")(lambda **_: None)
-    name_probes(registry)
+    name_unserved(registry)
     assert "probe alive is never called" in caplog.text
     assert "--health-port" in caplog.text
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import kopf
 
-from kopf_ha import _registry, adapters
+from kopf_ha import adapters
 from kopf_ha.errors import ConfigurationError, KopfHAError, TermEnded
 from kopf_ha.run.build import build
 from kopf_ha.run.ending import EXIT_EVERYWHERE, EXIT_SIGNAL, EXIT_UNFENCED
-from kopf_ha.run.everywhere import name_probes, name_webhooks
+from kopf_ha.run.everywhere import name_unserved
 from kopf_ha.run.kopf_thread import KopfOptions
 from kopf_ha.run.loading import is_second_start, load_at_start
 from kopf_ha.run.threads import in_thread
@@ -74,8 +74,7 @@ def run(
 
     def check_loaded() -> None:
         _name_uncovered()
-        name_webhooks(options.registry, _registry.everywhere())
-        name_probes(options.registry)
+        name_unserved(options.registry)
 
     def load() -> None:
         prepare()
@@ -142,8 +141,7 @@ async def operator(
     options = options_for(
         registry, namespaces, clusterwide, lifecycle=lifecycle, make_settings=make_settings, make_memo=make_memo
     )
-    name_webhooks(options.registry, everywhere if everywhere is not None else _registry.everywhere())
-    name_probes(options.registry)
+    name_unserved(options.registry)
     given = settings or Settings.from_env()
     # Credentials may come from a program. Not in the loop's executor: its threads are the application's.
     runner = await in_thread(lambda: build(given, options, everywhere), "kopf-ha-build")

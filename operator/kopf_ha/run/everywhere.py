@@ -19,7 +19,7 @@ from typing import Any
 
 import kopf
 
-from kopf_ha import _kopf
+from kopf_ha import _kopf, _registry
 from kopf_ha._context import entered_everywhere
 from kopf_ha.errors import ConfigurationError
 from kopf_ha.run.kopf_thread import LOOK, KopfOptions, KopfThread
@@ -61,18 +61,16 @@ class Everywhere:
         self, registry: kopf.OperatorRegistry, options: KopfOptions, holder: str, failed: Callable[[str], None]
     ) -> None:
         check(registry)
+        self._options = replace(
+            options,
+            registry=_kopf.with_logins_of(registry, options.registry),
+            make_settings=kopf.OperatorSettings,  # those of the options are the terms'
+            make_memo=kopf.Memo,
+        )
+        self.for_terms = options
         self._bridge = Bridge() if are_served_everywhere(options.registry, registry) else None
         if self._bridge is not None:
-            self._options = for_every_replica(options)
-            self.for_terms = for_terms(options, self._bridge)
-        else:
-            self._options = replace(
-                options,
-                registry=_kopf.with_logins_of(registry, options.registry),
-                make_settings=kopf.OperatorSettings,  # those of the options are the terms'
-                make_memo=kopf.Memo,
-            )
-            self.for_terms = options
+            self._options, self.for_terms = for_every_replica(options), for_terms(options, self._bridge)
         self._holder = holder
         self._failed = failed
         self._serves = bool(_kopf.webhooks(self._options.registry))
@@ -133,9 +131,10 @@ class Everywhere:
         self._failed(f"kopf_ha.everywhere ended: {cause}")
 
     async def _main(self) -> None:
-        server = _Server(self._bridge)
-        options = replace(self._options, overrule=lambda settings: self._configure(server, settings))
-        operator = await self._thread.spawn(options, options.make_settings(), self._holder)
+        settings, server = self._options.make_settings(), _Server(self._bridge)
+        operator = await self._thread.spawn(
+            self._options, settings, self._holder, configured=lambda: self._configure(server, settings)
+        )
         asyncio.get_running_loop().call_later(LOOK, self._look, server, operator)
         await operator.run()
 
@@ -228,26 +227,28 @@ def check(registry: kopf.OperatorRegistry) -> None:
         )
 
 
-def name_webhooks(registry: kopf.OperatorRegistry, everywhere: kopf.OperatorRegistry) -> None:
-    """Log who serves the webhooks of the terms' registry, and a warning for what its author may not expect."""
+def name_unserved(registry: kopf.OperatorRegistry, everywhere: kopf.OperatorRegistry | None = None) -> None:
+    """Log who serves the webhooks of the terms' registry, and a warning for what its author may not expect.
+
+    Args:
+        registry: of the terms.
+        everywhere: of every replica; `kopf_ha.everywhere` by default.
+    """
     found = _kopf.webhooks(registry)
-    if are_served_everywhere(registry, everywhere):
+    if are_served_everywhere(registry, everywhere if everywhere is not None else _registry.everywhere()):
         logger.info(
             "every replica serves the webhooks %s: their handlers and indices run in no term, so they can only read;"
             " startup handlers run on every replica, and again in each term",
             ", ".join(found),
         )
-        return
-    for webhook in found:
-        logger.warning(
-            "webhook %s is served by the leader only, so it is not served between two terms, since kopf_ha.everywhere"
-            " has handlers; register it with registry=kopf_ha.everywhere, and every replica serves it",
-            webhook,
-        )
-
-
-def name_probes(registry: kopf.OperatorRegistry) -> None:
-    """Log a warning for each probe of the terms' registry."""
+    else:
+        for webhook in found:
+            logger.warning(
+                "webhook %s is served by the leader only, so it is not served between two terms, since"
+                " kopf_ha.everywhere has handlers; register it with registry=kopf_ha.everywhere, and every replica"
+                " serves it",
+                webhook,
+            )
     for probe in _kopf.probes(registry):
         logger.warning(
             "probe %s is never called, since Kopf's liveness endpoint is not served; use --health-port", probe

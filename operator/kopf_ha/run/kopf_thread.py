@@ -108,6 +108,7 @@ class KopfThread:
         options: KopfOptions,
         settings: kopf.OperatorSettings,
         holder: str,
+        configured: Callable[[], None] | None = None,
     ) -> _kopf.SpawnedOperator:
         """Start Kopf, fenced; the caller runs the operator that is returned.
 
@@ -115,8 +116,15 @@ class KopfThread:
             options: for Kopf.
             settings: made by the caller, which may have to change them later.
             holder: the holder identity.
+            configured: called after the last startup handler, before anything else of Kopf begins.
         """
         assert self._stop is not None  # noqa: S101  it is there before anything runs in the loop
+
+        def started() -> None:
+            options.overrule(settings)
+            if configured is not None:
+                configured()
+
         operator = await _kopf.spawn(
             registry=options.registry,
             settings=settings,
@@ -127,7 +135,7 @@ class KopfThread:
             identity=holder,
             vault=fenced_vault(),
             stop=self._stop,
-            configured=lambda: options.overrule(settings),
+            configured=started,
         )
         for task in {*operator.tasks, *operator.login}:
             task.add_done_callback(self.root_ended)

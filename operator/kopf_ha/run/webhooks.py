@@ -82,7 +82,15 @@ def for_every_replica(options: KopfOptions) -> KopfOptions:
         settings = options.make_settings()
         return replace(settings, admission=replace(settings.admission), persistence=replace(settings.persistence))
 
-    return replace(options, registry=_kopf.for_every_replica(options.registry, _alone), make_settings=make_settings)
+    # What else the options have is for the Kopf of the terms.
+    return KopfOptions(
+        registry=_kopf.for_every_replica(options.registry, _alone),
+        namespaces=options.namespaces,
+        clusterwide=options.clusterwide,
+        lifecycle=options.lifecycle,
+        make_settings=make_settings,
+        make_memo=options.make_memo,
+    )
 
 
 def _alone(name: str, fn: Callable[..., Any]) -> Callable[..., Any]:
