@@ -216,6 +216,39 @@ def test_logins_are_borrowed_unless_there_are_own_ones() -> None:
     assert _kopf.with_logins_of(mine, theirs) is mine
 
 
+def test_the_part_for_every_replica_never_writes_and_is_prepared_as_a_whole() -> None:
+    """Else the webhooks of an unchanged operator find no server there, or its handlers run on every replica."""
+    registry = _kopf.new_registry()
+    kopf.on.login(registry=registry, id="login")(lambda **_: None)
+    for decorator in ("startup", "cleanup", "probe"):
+        getattr(kopf.on, decorator)(registry=registry, id=decorator)(lambda **_: None)
+    for decorator in ("validate", "create", "event"):
+        getattr(kopf.on, decorator)("things", registry=registry, id=decorator)(lambda **_: None)
+    kopf.index("things", registry=registry, id="index")(lambda **_: None)
+    wrapped: list[str] = []
+    made = _kopf.for_every_replica(registry, lambda name, fn: wrapped.append(name) or fn)  # type: ignore[func-returns-value]
+    assert wrapped == [h.id for h in _kopf._activities(made)] == ["startup", "cleanup"]
+    assert "login" in [h.id for h in _kopf._logins(made)]
+    assert _kopf.webhooks(made) == ["validate"]
+    assert [h.id for h in made._indexing.get_all_handlers()] == ["index"]
+    assert _kopf.storing_handlers(made) == []
+    assert not made._watching.get_all_handlers()
+
+
+def test_a_lasting_webhook_is_the_same_webhook() -> None:
+    """Else Kopf takes the webhooks of all replicas out of its configuration when one term ends."""
+    registry = _kopf.new_registry()
+    kopf.on.validate("things", registry=registry, id="check")(lambda **_: None)
+    kopf.on.create("things", registry=registry, id="create")(lambda **_: None)
+    made = _kopf.with_lasting_webhooks(registry)
+    (before,), (after,) = registry._webhooks.get_all_handlers(), made._webhooks.get_all_handlers()
+    assert (before.persistent, after.persistent) == (None, True)
+    assert (before.fn, before.selector) == (after.fn, after.selector)
+    assert _kopf.storing_handlers(made) == ["create"]
+    kopf.on.create("things", registry=registry, id="later")(lambda **_: None)
+    assert _kopf.storing_handlers(made) == ["create", "later"]
+
+
 def test_our_watching_handler_sees_each_object_first(api: KopfApi, registry: kopf.OperatorRegistry) -> None:
     """Else handlers decide from bodies that the fence does not know, or begin in a term that is lost (I4)."""
     calls: list[tuple[str, str]] = []

@@ -24,8 +24,15 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+@dataclass(frozen=True, slots=True)
 class _Everywhere:
-    """Takes the place of a grant in code that runs on every replica and can only read."""
+    """Takes the place of a grant in code that runs on every replica and can only read.
+
+    Args:
+        again: the code runs in each term, too, and may write there.
+    """
+
+    again: bool = False
 
 
 _grant: ContextVar[Grant | _Everywhere | None] = ContextVar("kopf_ha_grant", default=None)
@@ -106,6 +113,12 @@ def only_reads() -> bool:
     return isinstance(_grant.get(), _Everywhere)
 
 
+def runs_again() -> bool:
+    """Return whether the calling code runs on every replica, and then again in each term, where it may write."""
+    place = _grant.get()
+    return isinstance(place, _Everywhere) and place.again
+
+
 def current_term() -> CurrentTerm:
     """Return the term of the calling handler.
 
@@ -115,8 +128,9 @@ def current_term() -> CurrentTerm:
     grant = current_grant()
     if grant is None and only_reads():
         raise NoTerm(
-            "this code belongs to kopf_ha.everywhere, which runs on every replica and in no term, so there is no token;"
-            " if it needs one, move it into a handler of Kopf's own registry, which runs only on the leader"
+            "this code runs on every replica and in no term, as webhooks, indices and kopf_ha.everywhere do, so there"
+            " is no token; if it needs one, move it into a handler for changes, a timer or a daemon, which run on the"
+            " leader"
         )
     if grant is None:
         raise NoTerm(f"this code runs in no term, so there is no token: {NO_TERM}")
@@ -128,9 +142,13 @@ def entered(grant: Grant) -> contextlib.AbstractContextManager[None]:
     return _placed(grant)
 
 
-def entered_everywhere() -> contextlib.AbstractContextManager[None]:
-    """Run the body as code of every replica, which can only read. A bound function in it still has its term."""
-    return _placed(_Everywhere())
+def entered_everywhere(*, again: bool = False) -> contextlib.AbstractContextManager[None]:
+    """Run the body as code of every replica, which can only read. A bound function in it still has its term.
+
+    Args:
+        again: the same code runs in each term, too. So a write that is refused here is no fault of the code.
+    """
+    return _placed(_Everywhere(again))
 
 
 def outside() -> contextlib.AbstractContextManager[None]:

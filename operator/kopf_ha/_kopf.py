@@ -19,7 +19,7 @@ from kopf._cogs.aiokits import aiotime
 from kopf._cogs.clients import scanning
 from kopf._cogs.helpers import loaders
 from kopf._cogs.structs import credentials, ephemera, ids, references
-from kopf._core.actions import lifecycles, loggers
+from kopf._core.actions import invocation, lifecycles, loggers
 from kopf._core.engines import activities, indexing, peering
 from kopf._core.intents import causes, handlers, registries
 from kopf._core.reactor import running
@@ -136,6 +136,40 @@ def with_logins_of(registry: kopf.OperatorRegistry, other: kopf.OperatorRegistry
     made._webhooks, made._indexing, made._watching = registry._webhooks, registry._indexing, registry._watching
     made._activities._handlers = [*theirs, *_activities(registry)]
     return made
+
+
+def for_every_replica(
+    registry: kopf.OperatorRegistry, alone: Callable[[str, Callable[..., Any]], Callable[..., Any]]
+) -> kopf.OperatorRegistry:
+    """Return a registry with the other one's webhooks, indices, logins, and startup and cleanup handlers.
+
+    Args:
+        registry: is not changed.
+        alone: takes the id and the function of a startup or cleanup handler, both a coroutine function or neither, and
+            returns the function to call.
+    """
+    made = kopf.OperatorRegistry()
+    made._webhooks, made._indexing = registry._webhooks, registry._indexing
+    own = (causes.Activity.STARTUP, causes.Activity.CLEANUP)
+    made._activities._handlers = [
+        *_logins(registry),
+        *(dataclasses.replace(h, fn=alone(str(h.id), h.fn)) for h in _activities(registry) if h.activity in own),
+    ]
+    return made
+
+
+def with_lasting_webhooks(registry: kopf.OperatorRegistry) -> kopf.OperatorRegistry:
+    """Return a registry with the same handlers, whose Kopf leaves its webhook configurations behind when it stops."""
+    made = kopf.OperatorRegistry()
+    vars(made).update(vars(registry))
+    made._webhooks = registries.WebhooksRegistry()
+    made._webhooks._handlers = [dataclasses.replace(h, persistent=True) for h in registry._webhooks.get_all_handlers()]
+    return made
+
+
+def is_async(fn: Callable[..., Any]) -> bool:
+    """Return whether Kopf awaits the handler, and does not run it in a thread."""
+    return invocation.is_async_fn(fn)
 
 
 def watch_first(registry: kopf.OperatorRegistry, fn: Callable[..., Any], name: str) -> bool:

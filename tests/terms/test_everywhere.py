@@ -27,7 +27,7 @@ from tests.run.support import GROUP, LONG, Marks, Rival, Running, World, caught,
 from tests.terms.webhooks import Certificates, reject, until_rejected
 
 Run = Callable[..., Running]
-EVERYWHERE = "belongs to kopf_ha.everywhere, which runs on every replica and in no term"
+EVERYWHERE = "runs on every replica and in no term"
 
 
 @pytest.fixture

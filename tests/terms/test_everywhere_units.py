@@ -96,11 +96,14 @@ def test_a_webhook_without_a_server_ends_it() -> None:
     assert "no admission server" in failures[0]
 
 
-def test_what_the_leader_alone_serves_is_named(caplog: pytest.LogCaptureFixture) -> None:
-    registry = new_registry()
+def test_who_serves_the_webhooks_of_the_terms_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    registry, everywhere = new_registry(), new_registry()
     kopf.on.validate("things", registry=registry, id="check")(lambda **_: None)
-    caplog.set_level(logging.WARNING)
-    name_unserved(registry)
+    caplog.set_level(logging.INFO)
+    name_unserved(registry, everywhere)
+    assert "every replica serves the webhooks check: their handlers and indices run in no term" in caplog.text
+    kopf.index("things", registry=everywhere)(lambda **_: None)
+    name_unserved(registry, everywhere)
     assert "webhook check is served by the leader only" in caplog.text
 
 
@@ -109,9 +112,7 @@ def test_no_mode_lets_it_write(mode: str) -> None:
     """I8. Events and questions about permissions pass, as everywhere."""
     fence = Fence("ns/op", mode)
     path = "/apis/example.dev/v1/namespaces/ns/things/a"
-    with pytest.raises(
-        NoTerm, match=r"PATCH things\.example\.dev ns/a: the calling code belongs to kopf_ha.everywhere"
-    ):
+    with pytest.raises(NoTerm, match=r"PATCH things\.example\.dev ns/a: the calling code runs on every replica"):
         next(fence.flow(Request("PATCH", path), None, lambda: 0.0, only_reads=True))
     for passes in (Request("GET", path), Request("POST", "/api/v1/namespaces/ns/events")):
         assert next(fence.flow(passes, None, lambda: 0.0, only_reads=True)) is passes

@@ -11,6 +11,7 @@ Call `install()` before the operator's code is loaded. `uncovered()` and `progra
 from kopf_ha.adapters._clusters import PATH as KUBE_SYSTEM
 from kopf_ha.adapters._clusters import Clusters
 from kopf_ha.adapters._install import install, programs, uncovered
+from kopf_ha.adapters._ports import open_ports, share_ports
 from kopf_ha.adapters._wiring import Outcome, Wiring, is_wired, noting_reads, refused_before, wired, wiring
 
 __all__ = [
@@ -21,8 +22,10 @@ __all__ = [
     "install",
     "is_wired",
     "noting_reads",
+    "open_ports",
     "programs",
     "refused_before",
+    "share_ports",
     "uncovered",
     "wired",
     "wiring",

@@ -7,6 +7,7 @@ import sys
 
 from kopf_ha.adapters import (
     _children,
+    _ports,
     _threads,
     asyncio_client,
     httpx_client,
@@ -35,6 +36,7 @@ def install() -> None:
     Call it before the operator's code is loaded: that code may write at its top level, and its threads carry terms.
     """
     _threads.install()
+    _ports.install()
     kubernetes_client.install()
     pykube_client.install()
     requests_client.install()

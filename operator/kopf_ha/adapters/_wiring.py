@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from kopf_ha._context import boottime, current_grant, only_reads
+from kopf_ha._context import boottime, current_grant, only_reads, runs_again
 from kopf_ha.adapters._clusters import Clusters
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
@@ -201,6 +201,8 @@ def drive(client: str, request: Request, send: Callable[[Request], Response], or
         use.report(Outcome(client, request, grant, None, answer.status))
         return answer
     except Refused as error:
+        if runs_again():
+            error.never = False  # the same code may write in each term
         use.report(Outcome(client, request, grant, error))
         raise
 
@@ -241,5 +243,7 @@ async def adrive(
                 use.report(Outcome(client, request, grant, None, final.status))
                 return final
     except Refused as error:
+        if runs_again():
+            error.never = False  # the same code may write in each term
         use.report(Outcome(client, request, grant, error))
         raise

@@ -82,9 +82,9 @@ class Fence:
             return (yield request)
         if only_reads:
             raise NoTerm(
-                f"{request.method} {target or request.path}: the calling code belongs to kopf_ha.everywhere, which runs"
-                " on every replica and in no term, so it can only read; move the write into a handler of Kopf's own"
-                " registry, which runs on the leader"
+                f"{request.method} {target or request.path}: the calling code runs on every replica and in no term, as"
+                " webhooks, indices and kopf_ha.everywhere do, so it can only read; move the write into a handler for"
+                " changes, a timer or a daemon, which run on the leader"
             )
         if self.mode == "none":
             return (yield request)

@@ -78,6 +78,12 @@ def build(
         deleted=lambda cause: runner.quit(cause),
         confirm=enforcement.confirm,
     )
+    on_all = Everywhere(
+        everywhere if everywhere is not None else _registry.everywhere(),
+        options,
+        settings.identity,
+        failed=lambda cause: inbox.put(Quit(cause, EXIT_EVERYWHERE)),
+    )
     preparation = Preparation(
         api=Api(_client(fenced=True)),
         fence=fence,
@@ -96,7 +102,7 @@ def build(
     def make_term(grant: Grant) -> Term:
         return Term(
             grant,
-            options,
+            on_all.for_terms,
             before=lambda: prepare(grant),
             beat=elector.beat,
             ended=lambda term, error: inbox.put(Ended(term, error)),
@@ -116,12 +122,7 @@ def build(
         make_term=make_term,
         pods=pods,
         run_lock=RunLock(settings, elector.holder_gone),
-        everywhere=Everywhere(
-            everywhere if everywhere is not None else _registry.everywhere(),
-            options,
-            settings.identity,
-            failed=lambda cause: inbox.put(Quit(cause, EXIT_EVERYWHERE)),
-        ),
+        everywhere=on_all,
     )
     return runner
 

@@ -1,9 +1,11 @@
-"""`kopf_ha.everywhere`: a second Kopf that runs on every replica, leader or not, and belongs to no term.
+"""A second Kopf that runs on every replica, leader or not, and belongs to no term.
 
-Webhooks have to answer while no replica leads, and on more than one replica; indices serve them. This Kopf cannot
-write: without a term there is no grant, so the fence refuses every write, whichever client sends it (I8). It does not
-try to write by itself either: handlers that store their progress are not allowed in it, and it manages no webhook
-configurations and adds no finalizers.
+Webhooks have to answer while no replica leads, and on more than one replica; indices serve them. Its handlers are those
+of `kopf_ha.everywhere`; if there are none, the webhooks of the ordinary registry (`webhooks`).
+
+This Kopf cannot write: without a term there is no grant, so the fence refuses every write, whichever client sends it
+(I8). It does not try to write by itself either: handlers that store their progress are not allowed in it, and it
+manages no webhook configurations and adds no finalizers.
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ from typing import Any
 
 import kopf
 
-from kopf_ha import _kopf
+from kopf_ha import _kopf, _registry
 from kopf_ha._context import entered_everywhere
 from kopf_ha.errors import ConfigurationError
 from kopf_ha.run.kopf_thread import LOOK, KopfOptions, KopfThread
+from kopf_ha.run.webhooks import Bridge, are_served_everywhere, for_every_replica, for_terms, warn_of_certificate
 
 logger = logging.getLogger("kopf_ha.everywhere")
 
@@ -41,10 +44,14 @@ class Everywhere:
     """One replica's Kopf for handlers that only read. It does nothing if there are none.
 
     Args:
-        registry: the handlers. If it has no login handlers, those of the terms log in.
-        options: of the terms: the same namespaces, and their registry's login handlers.
+        registry: the handlers. If it has no login handlers, those of the terms log in. If it has none at all, the
+            webhooks of the terms' registry are served.
+        options: as the operator's author gave them: the namespaces, and the registry of the terms.
         holder: the holder identity.
         failed: called with the cause, from its thread, when it ends without having been asked to.
+
+    Attributes:
+        for_terms: the options for the Kopf of each term, which leaves to this one what this one does.
 
     Raises:
         ConfigurationError: a handler has to write; the message names it.
@@ -62,9 +69,13 @@ class Everywhere:
             make_parts=dict,
             started=lambda: None,
         )
+        self.for_terms = options
+        self._bridge = Bridge() if are_served_everywhere(options.registry, registry) else None
+        if self._bridge is not None:
+            self._options, self.for_terms = for_every_replica(options), for_terms(options, self._bridge)
         self._holder = holder
         self._failed = failed
-        self._serves = bool(_kopf.webhooks(registry))
+        self._serves = bool(_kopf.webhooks(self._options.registry))
         self._ready = False
         self._ended = threading.Event()
         self._thread = KopfThread(
@@ -74,7 +85,7 @@ class Everywhere:
             root_ended=self._root_ended,
             over=self._end,
         )
-        self.wanted = not _kopf.only_logs_in(registry)
+        self.wanted = not _kopf.only_logs_in(self._options.registry)
 
     @property
     def ready(self) -> bool:
@@ -122,7 +133,7 @@ class Everywhere:
         self._failed(f"kopf_ha.everywhere ended: {cause}")
 
     async def _main(self) -> None:
-        settings, server = self._options.make_settings(), _Server()
+        settings, server = self._options.make_settings(), _Server(self._bridge)
         operator = await self._thread.spawn(
             self._options, settings, self._holder, configured=lambda: self._configure(server, settings)
         )
@@ -155,10 +166,15 @@ class Everywhere:
 
 
 class _Server:
-    """Wraps the operator's webhook server, to see when it listens and to let requests wait for the indices."""
+    """Wraps the operator's webhook server, to see when it listens and to let requests wait for the indices.
 
-    def __init__(self) -> None:
+    Args:
+        bridge: is told the server's address, if the Kopf of a term may write it into webhook configurations.
+    """
+
+    def __init__(self, bridge: Bridge | None = None) -> None:
         self.listening = False
+        self._bridge = bridge
         self.indexed = asyncio.Event()
         self._server: Any = None
 
@@ -168,8 +184,11 @@ class _Server:
         Raises:
             ConfigurationError: Kopf is to write webhook configurations.
         """
-        if settings.admission.managed is not None:
+        if self._bridge is None and settings.admission.managed is not None:
             raise ConfigurationError(_MANAGED)
+        if self._bridge is not None:
+            settings.admission.managed = None  # the leader writes it
+            warn_of_certificate(settings.admission.server)
         settings.persistence.finalizer = FINALIZER
         if settings.admission.server is not None:
             self._server, settings.admission.server = settings.admission.server, self
@@ -184,12 +203,16 @@ class _Server:
         if hasattr(self._server, "__aexit__"):
             async with self._server as server:
                 async for config in server(answered):
-                    self.listening = True
-                    yield config
+                    yield self._told(config)
         else:
             async for config in self._server(answered):
-                self.listening = True
-                yield config
+                yield self._told(config)
+
+    def _told(self, config: Any) -> Any:
+        self.listening = True
+        if self._bridge is not None:
+            self._bridge.tell(config)
+        return config
 
 
 def check(registry: kopf.OperatorRegistry) -> None:
@@ -206,11 +229,25 @@ def check(registry: kopf.OperatorRegistry) -> None:
         )
 
 
-def name_unserved(registry: kopf.OperatorRegistry) -> None:
-    """Log a warning for each handler of the terms' registry that does not do what its author may expect."""
-    for webhook in _kopf.webhooks(registry):
-        logger.warning(
-            "webhook %s is served by the leader only, so it is not served between two terms; register it with"
-            " registry=kopf_ha.everywhere, and every replica serves it",
-            webhook,
+def name_unserved(registry: kopf.OperatorRegistry, everywhere: kopf.OperatorRegistry | None = None) -> None:
+    """Log who serves the webhooks of the terms' registry, and a warning for what its author may not expect.
+
+    Args:
+        registry: of the terms.
+        everywhere: of every replica; `kopf_ha.everywhere` by default.
+    """
+    found = _kopf.webhooks(registry)
+    if are_served_everywhere(registry, everywhere if everywhere is not None else _registry.everywhere()):
+        logger.info(
+            "every replica serves the webhooks %s: their handlers and indices run in no term, so they can only read;"
+            " startup handlers run on every replica, and again in each term",
+            ", ".join(found),
         )
+    else:
+        for webhook in found:
+            logger.warning(
+                "webhook %s is served by the leader only, so it is not served between two terms, since"
+                " kopf_ha.everywhere has handlers; register it with registry=kopf_ha.everywhere, and every replica"
+                " serves it",
+                webhook,
+            )

@@ -46,6 +46,8 @@ class KopfOptions:
     make_memo: Callable[[], Any] = kopf.Memo
     make_parts: Callable[[], Mapping[str, Any]] = dict  #: further arguments, by name
     started: Callable[[], None] = lambda: None  #: called when startup handlers have ended
+    #: Gets the settings after the last startup handler, before anything else of Kopf begins.
+    overrule: Callable[[kopf.OperatorSettings], None] = lambda settings: None
 
 
 @dataclass(eq=False, kw_only=True)
@@ -157,6 +159,7 @@ class KopfThread:
         assert self._stop is not None  # noqa: S101  it is there before anything runs in the loop
 
         def started() -> None:
+            options.overrule(settings)
             switch_off(settings)
             options.started()
             if configured is not None:

@@ -15,6 +15,8 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 
+import kopf
+
 from kopf_ha import _kopf, _registry, adapters
 from kopf_ha.settings import Settings
 
@@ -61,6 +63,8 @@ def _stays(settings: Settings) -> str:
     everywhere = _registry.everywhere()
     if _kopf.storing_handlers(everywhere) or not _kopf.only_logs_in(everywhere):
         return "handlers of kopf_ha.everywhere have to run before"
+    if _kopf.webhooks(kopf.get_default_registry()):
+        return "its webhooks have to be served before"
     return ""
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kopf_ha._context import boottime, entered
-from kopf_ha.adapters import Clusters, Outcome, Wiring, refused_before, wired
+from kopf_ha.adapters import Clusters, Outcome, Wiring, open_ports, refused_before, wired
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.election import Elector, PodWatcher, RunLock
@@ -301,17 +301,28 @@ class Runner:
         self.term = self.grant = None
         self.journal.over(grant, cause)
         # Until Kopf runs, no code of the operator runs, so there is no state that a restart would clear.
-        if self.settings.after_loss == "exit" and term.kopf_ran:
-            return self.exit_after_loss(cause, floor_lost=grant is self.floor_lost)
+        if term.kopf_ran and (why := self._why_exit(grant)):
+            return self.exit_after_loss(cause, why, floor_lost=grant is self.floor_lost)
         if grant is self.floor_lost and self.failures <= 1:
             self.elector.resume()
         else:
             self.back_off()
         return None
 
-    def exit_after_loss(self, cause: str, *, floor_lost: bool) -> int | None:
+    def _why_exit(self, grant: Grant) -> str:
+        """Return why this process cannot lead again after a term; empty if it can."""
+        if self.settings.after_loss == "exit":
+            return "after-loss is exit"
+        if ports := open_ports(grant):
+            return (
+                f"code of the term still listens at {', '.join(ports)}, which a second term could not open again (close"
+                " it in an on.cleanup handler, and --after-loss=follow stays in this process)"
+            )
+        return ""
+
+    def exit_after_loss(self, cause: str, why: str, *, floor_lost: bool) -> int | None:
         """Exit, so that the pod restarts. If the floor was lost, raise the Lease before that."""
-        logger.error("leaving, since after-loss is exit: %s", cause)
+        logger.error("leaving, since %s: %s", why, cause)
         if not floor_lost:
             self.elector.release(self.settings.renew_deadline)
             self.journal.flush()
