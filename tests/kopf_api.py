@@ -45,6 +45,10 @@ class KopfApi:
         self._server.shutdown()
         self._server.server_close()
 
+    def get(self, name: str) -> Any:
+        with self._changed:
+            return copy.deepcopy(self._objects[name])
+
     def release(self) -> None:
         with self._changed:
             self.held.clear()

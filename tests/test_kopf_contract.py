@@ -6,13 +6,15 @@ With a new release of Kopf these tests say what moved. They run Kopf itself, aga
 from __future__ import annotations
 
 import asyncio
+import copy
 import datetime
 import getpass
+import json
 import logging
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -33,9 +35,15 @@ HERE = Path(kopf_ha.__file__).parent
 class Kopf:
     """An operator in a thread and loop of its own, as kopf-ha runs it."""
 
-    def __init__(self, registry: kopf.OperatorRegistry, configured: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        registry: kopf.OperatorRegistry,
+        configured: Callable[[], None] | None = None,
+        make_flow: _kopf.MakeFlow | None = None,
+    ) -> None:
         self.registry = registry
         self.configured = configured
+        self.make_flow = make_flow
         self.given: list[object] = []  #: the vault got
         self.made: list[kopf.AiohttpSession] = []  #: and made of it
         self.operator: _kopf.SpawnedOperator
@@ -94,6 +102,7 @@ class Kopf:
             vault=_kopf.WrappedVault(self._wrap),
             stop=self._stop,
             configured=self.configured,
+            make_flow=self.make_flow,
         )
         for task in self.operator.tasks:
             task.add_done_callback(self._end)
@@ -399,6 +408,128 @@ def test_without_indices_they_are_filled_at_once(api: KopfApi, registry: kopf.Op
     api.held.add(LIST)
     with Kopf(registry) as running:
         until("the indices", lambda: running.ask(running.operator.has_filled_indices), LONG)
+
+
+# --- the first list
+
+
+class Backwards:
+    """A flow that turns the list around."""
+
+    def __init__(self, kind: _kopf.Kind) -> None:
+        self.kind = kind
+
+    async def ordered(self, source: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        listed: list[Any] = []
+        async for event in source:
+            if isinstance(event, dict) and event["type"] is None:
+                listed.append(event)
+                continue
+            while listed:
+                yield listed.pop()
+            yield event
+
+
+def recorded(made: list[Backwards]) -> _kopf.MakeFlow:
+    def make(kind: _kopf.Kind) -> Backwards:
+        made.append(Backwards(kind))
+        return made[-1]
+
+    return make
+
+
+def seen_by(api: KopfApi, registry: kopf.OperatorRegistry, made: list[Backwards]) -> list[str]:
+    """Run Kopf with such flows; give the objects in the order of its event handler."""
+    names: list[str] = []
+    kopf.on.event("things", registry=registry)(lambda name, **_: names.append(name))
+
+    with Kopf(registry, make_flow=recorded(made)):
+        until("all objects", lambda: len(names) == 3, LONG)
+    return names
+
+
+@pytest.fixture
+def three() -> Iterator[KopfApi]:
+    served = KopfApi("a", "b", "c")
+    yield served
+    served.close()
+
+
+def logging_in(api: KopfApi) -> kopf.OperatorRegistry:
+    made = _kopf.new_registry()
+    kopf.on.login(registry=made, id="login")(lambda **_: kopf.ConnectionInfo(server=api.url))
+    return made
+
+
+def test_a_flow_orders_the_objects_that_exist(three: KopfApi) -> None:
+    """Else a new leader handles thousands of objects that need nothing before a new one."""
+    made: list[Backwards] = []
+    assert seen_by(three, logging_in(three), made) == ["c", "b", "a"]
+    assert [one.kind.resource.plural for one in made] == ["things"], "and none for Kopf's own watches"
+
+
+def test_a_kind_with_an_index_is_left_in_kopfs_order(three: KopfApi) -> None:
+    """Else handlers run before the index is filled, or never."""
+    registry, made = logging_in(three), list[Backwards]()
+    kopf.index("things", registry=registry)(lambda name, **_: {name: 1})
+    assert sorted(seen_by(three, registry, made)) == ["a", "b", "c"]
+    assert made == []
+
+
+def handled(api: KopfApi, registry: kopf.OperatorRegistry) -> tuple[_kopf.Kind, Any]:
+    """Run Kopf until it has handled the object; give what it thinks of the kind, and the object."""
+    made: list[Backwards] = []
+    with Kopf(registry, make_flow=recorded(made)):
+        until("the object to be handled", lambda: "last-handled" in json.dumps(api.get("a")), LONG)
+    return made[0].kind, api.get("a")
+
+
+def changed(body: Any, **more: Any) -> Any:
+    metadata = body["metadata"] | more.pop("metadata", {})
+    metadata["annotations"] = body["metadata"]["annotations"] | more.pop("annotations", {})
+    return {**copy.deepcopy(body), **more, "metadata": metadata}
+
+
+def test_an_object_that_needs_something_is_told_from_one_that_was_handled(
+    api: KopfApi, registry: kopf.OperatorRegistry
+) -> None:
+    """Else a change that was made while nobody led waits behind all others, or is left out."""
+    kopf.on.create("things", registry=registry, id="creation")(lambda **_: None)
+    kopf.on.update("things", registry=registry, id="update")(lambda **_: None)
+    kind, body = handled(api, registry)
+    progress = {"kopf.zalando.org/creation": '{"started":"2026-11-29T00:00:00","retries":1}'}
+    never = changed(body, metadata={"annotations": {}})
+    never["metadata"]["annotations"] = {}
+    looks = {
+        "as handled": body,
+        "its status changed": changed(body, status={"a": 1}),
+        "its spec changed": changed(body, spec={"a": 1}),
+        "a part came": changed(body, data={"a": 1}),
+        "its labels changed": changed(body, metadata={"labels": {"a": "1"}}),
+        "a try is due": changed(body, annotations=progress),
+        "never handled": never,
+        "being deleted": changed(body, metadata={"deletionTimestamp": "2026-11-29T00:00:00Z"}),
+        "a finalizer too many": changed(body, metadata={"finalizers": [f"{GROUP}/finalizer"]}),
+    }
+    assert {name for name, one in looks.items() if kind.is_urgent(one)} == {
+        "its spec changed", "a part came", "never handled", "being deleted",
+    }  # fmt: skip
+    assert {name for name, one in looks.items() if kind.is_done(one)} == {"as handled", "its status changed"}
+
+
+@pytest.mark.parametrize("decorator", ["resume", "event", "timer", "daemon", "delete"])
+def test_an_object_is_not_done_if_a_handler_runs_for_all_or_it_lacks_a_finalizer(
+    api: KopfApi, registry: kopf.OperatorRegistry, decorator: str
+) -> None:
+    """Else that handler does not run for what exists when a term begins, or a deletion does not wait for it."""
+    kopf.on.create("things", registry=registry, id="creation")(lambda **_: None)
+    kind, body = handled(api, registry)
+    assert kind.is_done(body)
+    options = {"interval": 60} if decorator == "timer" else {}
+    getattr(kopf.on, decorator)("things", registry=registry, id="more", **options)(lambda **_: None)
+    later = _kopf.Kind(kind.resource, registry, kind.settings)
+    assert not later.is_done(body)
+    assert not later.is_urgent(body)
 
 
 # --- the log

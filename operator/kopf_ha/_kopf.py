@@ -7,22 +7,24 @@ import contract in pyproject.toml forbids `kopf._*` in all other files.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import dataclasses
+import functools
 import logging
 import math
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from typing import Any, Protocol
 
 import aiohttp
 import kopf
 from kopf._cogs.aiokits import aiotime
-from kopf._cogs.clients import scanning
+from kopf._cogs.clients import scanning, watching
 from kopf._cogs.helpers import loaders
-from kopf._cogs.structs import credentials, ephemera, ids, references
+from kopf._cogs.structs import bodies, credentials, diffs, ephemera, finalizers, ids, references
 from kopf._core.actions import invocation, lifecycles, loggers
 from kopf._core.engines import activities, indexing, peering
 from kopf._core.intents import causes, handlers, registries
-from kopf._core.reactor import running
+from kopf._core.reactor import processing, queueing, running
 
 # --- credentials
 
@@ -101,6 +103,8 @@ def with_session(info: kopf.ConnectionInfo, session: aiohttp.ClientSession) -> k
 
 
 # --- registries of handlers
+
+_first: set[str] = set()  #: the ids of handlers that `watch_first` added
 
 
 def new_registry() -> kopf.OperatorRegistry:
@@ -186,9 +190,10 @@ def watch_first(registry: kopf.OperatorRegistry, fn: Callable[..., Any], name: s
     Returns:
         True for the first call. Later calls do nothing and return False.
     """
-    watching = registry._watching
-    if any(h.id == name for h in watching.get_all_handlers()):
+    spies = registry._watching
+    if any(h.id == name for h in spies.get_all_handlers()):
         return False
+    _first.add(name)
     selectors = {
         handler.selector: None
         for part in (registry._watching, registry._spawning, registry._changing)
@@ -196,7 +201,7 @@ def watch_first(registry: kopf.OperatorRegistry, fn: Callable[..., Any], name: s
         if handler.selector is not None
     }
     # There is no public way to create a handler with another handler's selector.
-    watching._handlers[:0] = [
+    spies._handlers[:0] = [
         handlers.WatchingHandler(
             fn=fn, id=ids.HandlerId(name), param=None,
             errors=None, timeout=None, retries=None, backoff=None,
@@ -205,6 +210,111 @@ def watch_first(registry: kopf.OperatorRegistry, fn: Callable[..., Any], name: s
         for selector in selectors
     ]  # fmt: skip
     return True
+
+
+# --- the first list
+
+
+class Flow(Protocol):
+    """Decides in which order Kopf gets one kind's events."""
+
+    def ordered(self, source: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """Yield the events of Kopf's list and watch, in another order."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Kind:
+    """One kind's handlers, and Kopf's settings: what they would do with an object of the first list.
+
+    Args:
+        resource: the kind.
+        registry: the operator's handlers.
+        settings: the operator's settings.
+    """
+
+    resource: references.Resource
+    registry: kopf.OperatorRegistry
+    settings: kopf.OperatorSettings
+
+    @functools.cached_property
+    def _changing(self) -> list[handlers.ChangingHandler]:
+        return list(self.registry._changing.get_resource_handlers(resource=self.resource))
+
+    @functools.cached_property
+    def _runs_for_all(self) -> bool:
+        """Whether handlers run for each object that exists: events, timers, daemons, resumption."""
+        spies = (h for h in self.registry._watching.get_all_handlers() if h.id not in _first)
+        return (
+            any(h.selector is None or h.selector.check(self.resource) for h in spies)
+            or self.registry._spawning.has_handlers(resource=self.resource)
+            or any(h.initial for h in self._changing)
+        )
+
+    @functools.cached_property
+    def _extra_fields(self) -> set[Any]:
+        parts = (self.registry._watching, self.registry._changing, self.registry._spawning)
+        return set().union(*(part.get_extra_fields(resource=self.resource) for part in parts))
+
+    def is_urgent(self, raw: Any) -> bool:
+        """Return whether the object is being deleted, was never handled or has a changed spec. Quick, not exact."""
+        if raw["metadata"].get("deletionTimestamp"):
+            return True
+        if not self._changing:
+            return False
+        old = self.settings.persistence.diffbase_storage.fetch(body=bodies.Body(raw))
+        if old is None:
+            return True
+        skipped = {"apiVersion", "kind", "metadata", "status"}
+        return {k: v for k, v in old.items() if k not in skipped} != {k: v for k, v in raw.items() if k not in skipped}
+
+    def is_done(self, raw: Any) -> bool:
+        """Return whether Kopf would run no handler for the object and write nothing. Exact: Kopf's own comparison."""
+        if self._runs_for_all or raw["metadata"].get("deletionTimestamp"):
+            return False
+        body = bodies.Body(raw)
+        keep = self.settings.persistence
+        is_blocked = finalizers.is_deletion_blocked(body=body, finalizer=keep.finalizer)
+        if is_blocked != any(h.requires_finalizer for h in self._changing):
+            return False
+        if not self._changing:
+            return True
+        if any(keep.progress_storage.fetch(key=h.id, body=body) is not None for h in self._changing):
+            return False  # a handler has to be tried again
+        old = keep.diffbase_storage.fetch(body=body)
+        if old is None:
+            return False
+        new = keep.diffbase_storage.build(body=body, extra_fields=self._extra_fields)
+        return not diffs.diff(keep.progress_storage.clear(essence=old), keep.progress_storage.clear(essence=new))
+
+
+MakeFlow = Callable[[Kind], Flow]
+#: Makes the flow of a kind, for the Kopf with these settings in this context.
+_make_flow: contextvars.ContextVar[tuple[kopf.OperatorSettings, MakeFlow] | None]
+_make_flow = contextvars.ContextVar("kopf_ha.make_flow", default=None)
+_flow: contextvars.ContextVar[Flow | None] = contextvars.ContextVar("kopf_ha.flow", default=None)
+_watcher, _infinite_watch = queueing.watcher, watching.infinite_watch
+
+
+async def _ordered_watcher(*, settings: kopf.OperatorSettings, processor: Any, **more: Any) -> None:
+    """Run Kopf's watcher of one kind. A kind with indices stays as it is: they need its whole list first."""
+    made, given = _make_flow.get(), getattr(processor, "keywords", {})
+    is_ours = made is not None and made[0] is settings  # not that of a Kopf that a handler starts
+    handles = getattr(processor, "func", None) is processing.process_resource_event
+    if made is None or not is_ours or not handles or more.get("resource_indexed") is not None:
+        _flow.set(None)
+        return await _watcher(settings=settings, processor=processor, **more)
+    _flow.set(made[1](Kind(given["resource"], given["registry"], settings)))
+    await _watcher(settings=settings, processor=processor, **more)
+
+
+def _ordered_watch(**given: Any) -> AsyncIterator[Any]:
+    source, flow = _infinite_watch(**given), _flow.get()
+    return source if flow is None else flow.ordered(source)
+
+
+# Kopf has no place to say in which order it handles what exists. Both are looked up in their modules at each call.
+queueing.watcher = _ordered_watcher
+watching.infinite_watch = _ordered_watch
 
 
 def _logins(registry: kopf.OperatorRegistry) -> list[handlers.ActivityHandler]:
@@ -290,6 +400,7 @@ async def spawn(
     stop: asyncio.Event,
     configured: Callable[[], None] | None = None,
     parts: Mapping[str, Any] | None = None,
+    make_flow: MakeFlow | None = None,
 ) -> SpawnedOperator:
     """Start an operator in the running loop, without peering.
 
@@ -305,7 +416,10 @@ async def spawn(
         stop: set it to stop the operator.
         configured: called after the last startup handler, before Kopf starts anything else.
         parts: an application's own `indexers`, `memories`, `insights` and `vault`. The vault's credentials are taken.
+        make_flow: makes for each kind what orders the objects that exist; by default Kopf takes them as they come.
     """
+    # Kopf's tasks inherit it.
+    _make_flow.set((settings, make_flow) if make_flow is not None else None)
     given, others = parts or {}, asyncio.all_tasks()
     insights, indexers = given.get("insights") or references.Insights(), given.get("indexers")
     indexers = indexing.OperatorIndexers() if indexers is None else indexers  # it is a mapping, and empty

@@ -147,6 +147,7 @@ class KopfThread:
         settings: kopf.OperatorSettings,
         holder: str,
         configured: Callable[[], None] | None = None,
+        make_flow: _kopf.MakeFlow | None = None,
     ) -> _kopf.SpawnedOperator:
         """Start Kopf, fenced; the caller runs the operator that is returned.
 
@@ -155,6 +156,7 @@ class KopfThread:
             settings: made by the caller, which may have to change them later.
             holder: the holder identity.
             configured: called after the last startup handler, before anything else of Kopf begins.
+            make_flow: makes for each kind what orders the objects that exist; by default Kopf takes them as they come.
         """
         assert self._stop is not None  # noqa: S101  it is there before anything runs in the loop
 
@@ -177,6 +179,7 @@ class KopfThread:
             parts=options.make_parts(),
             stop=self._stop,
             configured=started,
+            make_flow=make_flow,
         )
         for task in {*operator.tasks, *operator.login}:
             task.add_done_callback(self.root_ended)

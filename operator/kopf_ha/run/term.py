@@ -11,11 +11,13 @@ from typing import Any
 
 import kopf
 
+from kopf_ha import _kopf
 from kopf_ha._context import entered
 from kopf_ha.core.grant import Grant
+from kopf_ha.run.intake import Intake
 from kopf_ha.run.kopf_thread import KopfOptions, KopfThread
 from kopf_ha.run.liveness import Probes
-from kopf_ha.run.observe import observe_all
+from kopf_ha.run.observe import observe, observe_all
 from kopf_ha.run.threads import in_thread
 
 _BY_ITSELF = "Kopf stopped by itself; its log lines before this one say why"
@@ -103,7 +105,11 @@ class Term:
         self._settings = self.options.make_settings()
         self.kopf_ran = True
         operator = await self.thread.spawn(
-            self.options, self._settings, self.grant.stamp.holder, configured=self._configured
+            self.options,
+            self._settings,
+            self.grant.stamp.holder,
+            configured=self._configured,
+            make_flow=_flow,
         )
         self._probes = Probes(operator.probe)
         await operator.run()
@@ -124,3 +130,8 @@ class Term:
         # A callback and not a task: Kopf cancels unknown tasks when it stops.
         self.beat()
         asyncio.get_running_loop().call_later(self.pulse, self._beat_on)
+
+
+def _flow(kind: _kopf.Kind) -> Intake:
+    """Make what orders one kind's objects. The fence sees each of them, whether Kopf handles it or not."""
+    return Intake(kind, lambda body: observe(resource=kind.resource, body=body, type=None))

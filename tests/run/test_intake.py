@@ -1,0 +1,170 @@
+"""In which order Kopf gets what exists when a term begins, and that nothing is lost on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from kopf_ha.run import intake
+from kopf_ha.run.intake import Intake
+
+
+def in_loop(story: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run a test in an event loop of its own."""
+
+    @functools.wraps(story)
+    def run(**given: Any) -> None:
+        asyncio.run(story(**given))
+
+    return run
+
+
+def listed(name: str, *, urgent: bool = False, done: bool = False, version: int = 1) -> dict[str, Any]:
+    body = {"metadata": {"uid": name, "resourceVersion": str(version)}, "urgent": urgent, "done": done}
+    return {"type": None, "object": body}
+
+
+def event(name: str, kind: str = "MODIFIED", version: int = 2) -> dict[str, Any]:
+    return {**listed(name, version=version), "type": kind}
+
+
+class Looks:
+    def is_urgent(self, body: Any) -> bool:
+        return bool(body["urgent"])
+
+    def is_done(self, body: Any) -> bool:
+        return bool(body["done"])
+
+
+class Watched:
+    """A flow whose source the test feeds, and what it passed on."""
+
+    def __init__(self) -> None:
+        self.source: asyncio.Queue[Any] = asyncio.Queue()
+        self.passed: list[Any] = []
+        self.left_out: list[str] = []
+        self.flow = Intake(Looks(), self._leave_out)
+        self.closed = False
+        self.task = asyncio.create_task(self._run())
+
+    async def _leave_out(self, body: Any) -> None:
+        self.left_out.append(body["metadata"]["uid"])
+
+    async def _events(self) -> AsyncIterator[Any]:
+        try:
+            while (given := await self.source.get()) is not None:
+                if isinstance(given, Exception):
+                    raise given
+                yield given
+        finally:
+            self.closed = True
+
+    async def _run(self) -> None:
+        async for given in self.flow.ordered(self._events()):
+            self.passed.append(given)
+
+    def feed(self, *events: Any) -> None:
+        for one in events:
+            self.source.put_nowait(one)
+
+    def uids(self) -> list[str]:
+        return [one["object"]["metadata"]["uid"] for one in self.passed if isinstance(one, dict)]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            while not condition():  # noqa: ASYNC110  conditions of lists
+                await asyncio.sleep(0.001)
+
+
+@in_loop
+async def test_urgent_objects_and_live_events_go_before_those_that_were_handled() -> None:
+    watched = Watched()
+    calm = [f"calm-{n}" for n in range(60)]
+    watched.feed(*(listed(name) for name in calm), listed("urgent", urgent=True), "bookmark", event("new", "ADDED"))
+    await watched.until(lambda: len(watched.uids()) == 62)
+    assert watched.uids()[:2] == ["urgent", "new"]
+    assert watched.uids()[2:] == calm, "all others come in the order of the list"
+    watched.task.cancel()
+
+
+@in_loop
+async def test_a_bookmark_does_not_wait_for_the_objects() -> None:
+    watched = Watched()
+    watched.feed(*(listed(f"calm-{n}") for n in range(60)), "listed")
+    await watched.until(lambda: "listed" in watched.passed)
+    assert len(watched.uids()) < 60
+    watched.task.cancel()
+
+
+@in_loop
+async def test_what_needs_nothing_is_left_out_and_the_fence_sees_it() -> None:
+    watched = Watched()
+    watched.feed(listed("a", done=True), listed("b"), listed("c", done=True))
+    await watched.until(lambda: watched.uids() == ["b"] and watched.left_out == ["a", "c"])
+    watched.task.cancel()
+
+
+@in_loop
+async def test_a_waiting_object_that_changes_counts_as_listed_and_is_passed_once_as_it_is_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(intake, "LATE", -1.0)  # a loop that is never quiet
+    monkeypatch.setattr(intake, "PATIENCE", 3600.0)
+    watched = Watched()
+    await asyncio.sleep(0)
+    watched.flow._last = asyncio.get_running_loop().time()
+    watched.feed(listed("a", done=True), event("a", version=7), event("a", version=8))
+    await watched.until(lambda: len(watched.passed) == 2)
+    assert [(one["type"], one["object"]["metadata"]["resourceVersion"]) for one in watched.passed] == [
+        (None, "7"), ("MODIFIED", "8"),
+    ]  # fmt: skip
+    watched.task.cancel()
+
+
+@in_loop
+async def test_a_waiting_object_that_is_deleted_is_passed_as_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "LATE", -1.0)
+    monkeypatch.setattr(intake, "PATIENCE", 3600.0)
+    watched = Watched()
+    await asyncio.sleep(0)
+    watched.flow._last = asyncio.get_running_loop().time()
+    watched.feed(listed("a"), event("a", "DELETED"))
+    await watched.until(lambda: len(watched.passed) == 1)
+    assert watched.passed[0]["type"] == "DELETED"
+    watched.task.cancel()
+
+
+@in_loop
+async def test_a_busy_loop_gets_waiting_objects_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "LATE", -1.0)
+    monkeypatch.setattr(intake, "PATIENCE", 0.01)
+    watched = Watched()
+    watched.feed(*(listed(f"calm-{n}") for n in range(5)))
+    await watched.until(lambda: len(watched.uids()) == 5)
+    watched.task.cancel()
+
+
+@in_loop
+async def test_it_ends_and_fails_as_its_source_does() -> None:
+    watched = Watched()
+    watched.feed(listed("a"), ValueError("the watch failed"))
+    with pytest.raises(ValueError, match="the watch failed"):
+        await watched.task
+    ended = Watched()
+    ended.feed(listed("a"), None)
+    await ended.task
+    assert ended.uids() == ["a"]
+
+
+@in_loop
+async def test_a_cancelled_reader_closes_the_source() -> None:
+    watched = Watched()
+    watched.feed(listed("a", urgent=True))
+    await watched.until(lambda: watched.uids() == ["a"])
+    watched.task.cancel()
+    await asyncio.gather(watched.task, return_exceptions=True)
+    assert watched.closed
