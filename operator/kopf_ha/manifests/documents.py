@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
@@ -23,6 +24,8 @@ _SEPARATOR = re.compile(r"^(?:---(?=\s|$)|\.\.\.(?=\s*$))[ \t]*", re.MULTILINE)
 #: Comments that begin like this, and what is indented below them, are written anew each time.
 OUR_COMMENTS = ("# Written by kopf-ha manifests", "# guessed: ")
 _CONTINUED = "#   "
+#: Kinds that are never changed. A faster parser reads them, since policies are long.
+_UNCHANGED = re.compile(r"^kind: ValidatingAdmissionPolicy", re.MULTILINE)
 
 
 @dataclass
@@ -109,8 +112,8 @@ def parse(source: str, text: str) -> Iterator[Document]:
             comments = part if part.strip() else ""  # they belong to what follows
             continue
         for one in _objects(data):
-            _check_object(source, one)
-            as_given = one is data and isinstance(one, CommentedMap)  # JSON is written as YAML
+            _check_object(source, one, part)
+            as_given = one is data and not part.lstrip().startswith("{")  # JSON is written as YAML
             yield Document(source, part.rstrip() + "\n" if as_given else _dumped(one), one)
 
 
@@ -149,10 +152,15 @@ def _load(source: str, text: str) -> Any:
         except ValueError:
             pass  # a flow mapping of YAML
     try:
+        if _UNCHANGED.search(text):
+            return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
         return _yaml().load(text)
-    except YAMLError as error:
-        hint = "; if it is a template, render it first: helm template … | kopf-ha manifests -f -" * ("{{" in text)
-        raise ConfigurationError(f"{source} is no YAML{hint}: {error}") from error
+    except (YAMLError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{source} is no YAML{_hint(text)}: {error}") from error
+
+
+def _hint(text: str) -> str:
+    return "; it is a template, so render it first: helm template … | kopf-ha manifests -f -" if "{{" in text else ""
 
 
 def _objects(data: Any) -> Iterator[Any]:
@@ -163,16 +171,20 @@ def _objects(data: Any) -> Iterator[Any]:
         yield data
 
 
-def _check_object(source: str, data: Any) -> None:
+def _check_object(source: str, data: Any, text: str) -> None:
     if isinstance(data, dict) and data.get("kind") in ("Kustomization", "Component"):
         raise ConfigurationError(
             f"{source} is for kustomize; render it first: kubectl kustomize DIRECTORY | kopf-ha manifests -f -"
         )
-    if not isinstance(data, dict) or not data.get("kind") or not data.get("apiVersion"):
-        raise ConfigurationError(f"{source} has a document that is no Kubernetes object: it has no kind or apiVersion")
+    if not isinstance(data, dict) or not all(isinstance(data.get(k), str) for k in ("kind", "apiVersion")):
+        raise ConfigurationError(
+            f"{source} has a document that is no Kubernetes object, with kind and apiVersion{_hint(text)}"
+        )
     metadata = data.get("metadata")
     if not isinstance(metadata, dict) or not metadata.get("name"):
-        raise ConfigurationError(f"{source} has an object of kind {data['kind']} without metadata.name; name it")
+        raise ConfigurationError(
+            f"{source} has an object of kind {data['kind']} without metadata.name{_hint(text) or '; name it'}"
+        )
 
 
 def _without_ours(text: str) -> str:
