@@ -18,6 +18,11 @@ from testbed.deployment import ROOT
 EXAMPLE = ROOT / "examples" / "clustersecret"
 SHOP = ROOT / "tests" / "adoption" / "shop"
 
+#: Of the names of what is generated for these files.
+PREFIX = Description(
+    group="toys.example.com", kinds=(Kind("toys"),), lease="play/toys", service_account="play/toys"
+).prefix
+
 ROLES = """\
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
@@ -183,7 +188,7 @@ def test_helm_names_no_namespace_and_an_option_does(files: Files) -> None:
 def test_a_diff_shows_what_changes_and_nothing_else(files: Files) -> None:
     text = files.run("--diff").output
     assert "-      - kopf\n+      - kopf-ha\n" in text.replace("        ", "      ")
-    assert "new: ValidatingAdmissionPolicy kopf-ha-toys-stamped\n" in text
+    assert f"new: ValidatingAdmissionPolicy {PREFIX}-stamped\n" in text
     assert "guessed: no kind is a deciding one" in text
     fenced = files.made()
     assert not files.run("--diff", stdin=fenced).output.count("\n+")
@@ -582,8 +587,8 @@ def changed(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
             "the operator's roles name none of the kinds toys.toys.example.com",
         ),
         (
-            {"own": changed(crd(), "kind", "ClusterRole") | {"metadata": {"name": "kopf-ha-toys"}}},
-            "ClusterRole kopf-ha-toys in",
+            {"own": changed(crd(), "kind", "ClusterRole") | {"metadata": {"name": PREFIX}}},
+            f"ClusterRole {PREFIX} in",
         ),
     ],
 )
