@@ -514,6 +514,20 @@ def test_probes_of_liveness_stay_and_others_are_replaced(files: Files) -> None:
     assert "# guessed: the livenessProbe runs a program and stays" in text
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["kopf", "run", "-n", "shelf", "--namespace=floor", "toys.py"],
+        ["sh", "-c", "echo -n nothing && kopf run -n shelf --namespace=floor toys.py"],
+    ],
+)
+def test_the_namespaces_that_are_served_are_named(files: Files, command: list[str]) -> None:
+    files.write(workload=deployment(*command))
+    assert "if it serves only shelf, floor;" in " ".join(files.made().replace("#  ", "").split())
+    files.write(workload=deployment("sh", "-c", "echo -n nothing; kopf run -A toys.py"))
+    assert "if it serves only" not in files.made()
+
+
 def test_several_containers(files: Files) -> None:
     runs = {"name": "operator", "image": "o", "args": ["kopf", "run", "x.py"]}
     both: list[dict[str, Any]] = [{"name": "proxy", "image": "p"}, runs]

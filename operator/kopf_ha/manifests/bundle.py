@@ -130,6 +130,7 @@ def bundle(documents: Sequence[Document], said: Said) -> Bundle:
         exempt=said.exempt or (earlier.exempt if earlier else ()),
     )
     reader.check_said(description)
+    reader.note_namespaces(workload.served_namespaces(container))
     stamped = {f"{k.plural}.{description.group}" for k in description.stamped}
     for definition in own:
         if definition.name in stamped:
@@ -258,6 +259,17 @@ class _Reader:
             raise ConfigurationError(
                 f"what the operator writes cannot be read from {', '.join(self.allowed.unreadable)}, which allows every"
                 f" kind or is not among the documents; {advice}"
+            )
+
+    def note_namespaces(self, served: Sequence[str]) -> None:
+        """Say that the policies do not stop at the namespaces that the operator serves.
+
+        This is the place for a description that names these namespaces.
+        """
+        if served:
+            self.guessed.append(
+                f"the policies and the role for the operator's own kinds hold in all namespaces, also if it serves only"
+                f" {', '.join(served)}; so a second installation of it is refused"
             )
 
     def check_said(self, description: Description) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 #: `kopf run` and `python -m kopf run` in a shell script.
 _IN_SCRIPT = re.compile(r"(?<![\w.-])kopf(?=\s+run\b)")
+_PROGRAM = re.compile(r"(.*/)?(kopf|kopf-ha|kopf_ha)")
 _FENCED = re.compile(r"(?<![\w.-])(kopf-ha|kopf_ha)(?=\s+(run|exec)\b)")
 
 
@@ -48,6 +49,8 @@ def option(container: Any, *flags: str) -> list[str]:
         flags: all ways to write it, such as ``-L`` and ``--liveness``.
     """
     words, found = _words(container), []
+    starts = [n for n in range(1, len(words)) if words[n] == "run" and _PROGRAM.fullmatch(words[n - 1])]
+    words = words[starts[0] + 1 :] if starts else words  # what stands before is another program's
     for n, word in enumerate(words):
         name, equals, value = word.partition("=")
         if name in flags and equals:

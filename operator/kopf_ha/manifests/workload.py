@@ -76,6 +76,14 @@ def given_deciding(container: Any) -> list[str]:
     return [*programs.option(container, "--deciding"), *(d.strip() for d in listed.split(",") if d.strip())]
 
 
+def served_namespaces(container: Any) -> list[str]:
+    """Return the namespaces, or patterns of them, that a container's command names; none for all."""
+    named = programs.option(container, "-n", "--namespace")
+    if variable(container, "KOPF_RUN_NAMESPACE"):
+        named.append(variable(container, "KOPF_RUN_NAMESPACE"))
+    return list(dict.fromkeys(named))
+
+
 def adopt(deployment: Any, container: Any, description: Description) -> list[str]:
     """Change a Deployment for `kopf-ha run`, and return what was guessed. What it has already stays.
 
