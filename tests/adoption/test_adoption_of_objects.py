@@ -11,7 +11,8 @@ BOXES = [f"b{n}" for n in range(6)]
 
 
 def test_an_operator_that_ran_under_plain_kopf(shop: Shop) -> None:
-    page = Page("adoption.md", shop.plane, shop.folder)
+    page = Page("adoption.md", shop.plane, shop.folder, "By hand")
+    stamping = Page("adoption.md", shop.plane, shop.folder, "When objects get their stamp")
     shop.install()
     plain = shop.run_plain()
     shop.boxes(*BOXES)
@@ -37,9 +38,10 @@ def test_an_operator_that_ran_under_plain_kopf(shop: Shop) -> None:
     kept = shop.state()
     assert {k: kept[k] for k in before} == before | {("racks", "big"): kept["racks", "big"]}
 
-    page.next("annotate")
-    shop.until("all to be stamped", lambda: all(shop.tokens().values()))
     page.check_at_end()
+    stamping.next("annotate")
+    shop.until("all to be stamped", lambda: all(shop.tokens().values()))
+    stamping.check_at_end()
     assert shop.state() == kept
     assert len(shop.tokens()) == 15
     # Each was created once, by plain Kopf, and looked at once by the new leader.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from typing import Any
 
 import click
@@ -23,42 +24,88 @@ _SCHEMA = (
 
 
 @click.command()
-@click.option("--group", required=True, help="API group of the operator's kinds.")
-@click.option("--kind", "kinds", multiple=True, required=True, metavar="PLURAL[:FLAG…]",
+@click.option("-f", "--filename", "files", multiple=True, metavar="FILE",
+              help="Manifests that the operator has: CRDs, Deployment, roles. A file, a directory, or - for standard"
+              " input. May be repeated. Then all of them are printed, fenced, and what follows is read from them,"
+              " unless it is given.")  # fmt: skip
+@click.option("--diff", "as_diff", is_flag=True, help="With -f: print what is changed in these files.")
+@click.option("--deployment", default="", metavar="[NAMESPACE/]NAME", help="With -f: the operator's, of several.")
+@click.option("--container", default="", metavar="NAME", help="With -f: the operator's, of several.")
+@click.option("--deciding", multiple=True, metavar="PLURAL.GROUP",
+              help="With -f: a kind whose objects are read to decide about other objects.")  # fmt: skip
+@click.option("--group", default="", help="API group of the operator's kinds.")
+@click.option("--kind", "kinds", multiple=True, metavar="PLURAL[:FLAG…]",
               help="A kind of the operator's own. Flags: cluster (cluster-scoped), deciding, annotations (its CRD has"
               " no status.fencing), scale (the operator writes /scale, see --child); map=FIELD and value=FIELD name"
               " fields of the status that get no new entries or value once an object is deleted.")  # fmt: skip
 @click.option("--child", "children", multiple=True, metavar="PLURAL[.GROUP][:LABEL=VALUE][:owner=KIND][:SUBRESOURCE]",
               help="A kind of objects that the operator creates. With a label or an owner, it may write only"
               " objects that have them. SUBRESOURCE allows the operator one in which no policy sees a stamp: scale,"
-              " eviction, binding, token.")  # fmt: skip
-@click.option("--lease", required=True, metavar="NAMESPACE/NAME", help="The Lease that elects the leader.")
-@click.option(
-    "--service-account", required=True, metavar="NAMESPACE/NAME", help="The account that the replicas run as."
-)
+              " eviction, binding, token. With -f, none: it writes only its own kinds.")  # fmt: skip
+@click.option("--lease", default="", metavar="NAMESPACE/NAME", help="The Lease that elects the leader.")
+@click.option("--service-account", default="", metavar="NAMESPACE/NAME", help="The account that the replicas run as.")
 @click.option("--prefix", default="", help="All names begin with it.  [default: kopf-ha-SERVICE_ACCOUNT]")
 @click.option("--exempt", multiple=True, metavar="PLURAL[.GROUP]/SUB", help="The same as the operator is run with.")
 @click.option("--only", multiple=True, type=click.Choice(["policies", "schema", "rbac", "flowschema"]),
               help="Print only these parts. schema, a fragment of a CRD, is printed only if named here.")  # fmt: skip
 def manifests(
-    group: str, kinds: tuple[str, ...], children: tuple[str, ...], only: tuple[str, ...], **given: Any
+    files: tuple[str, ...],
+    as_diff: bool,
+    deployment: str,
+    container: str,
+    deciding: tuple[str, ...],
+    only: tuple[str, ...],
+    **given: Any,
 ) -> None:
-    """Print the policies, RBAC and FlowSchema that fence an operator in the API server, for kubectl apply.
+    """Print the manifests that fence an operator, for kubectl apply.
+
+    With -f, they are all that the operator needs, made from what it has. Without, they are policies, RBAC and
+    FlowSchema only, made from the options --group, --kind, --lease and --service-account.
+
+    \b
+    kopf-ha manifests -f crds.yaml -f rbac.yaml -f deployment.yaml | kubectl apply -f -
 
     \b
     kopf-ha manifests --group ipam.example.com --kind pools:cluster:deciding:map=allocations --kind claims \\
       --child configmaps:owner=Claim --lease ipam/operator --service-account ipam/operator | kubectl apply -f -
     """
     try:
-        description = Description(
-            group=group,
-            kinds=tuple(Kind.parse(k) for k in kinds),
-            children=tuple(Child.parse(c) for c in children),
-            **given,
-        )
+        if files:
+            more = {"deployment": deployment, "container": container, "deciding": deciding}
+            text = _from_files(files, only, as_diff=as_diff, **more, **given)
+        elif as_diff or deployment or container or deciding:
+            raise ConfigurationError(
+                "--diff, --deployment, --container and --deciding need -f; without it, a deciding kind is written"
+                " --kind PLURAL:deciding"
+            )
+        else:
+            text = _from_options(only, **given)
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from error
-    click.echo(stream(description, only or ("policies", "rbac", "flowschema")), nl=False)
+    click.echo(text, nl=False)
+
+
+def _from_options(only: tuple[str, ...], *, kinds: tuple[str, ...], children: tuple[str, ...], **given: Any) -> str:
+    needed = {"--group": given["group"], "--kind": kinds, "--lease": given["lease"]}
+    missing = [k for k, v in (needed | {"--service-account": given["service_account"]}).items() if not v]
+    if missing:
+        raise ConfigurationError(f"Missing option {', '.join(missing)}; or name the operator's manifests with -f")
+    description = Description(
+        kinds=tuple(Kind.parse(k) for k in kinds), children=tuple(Child.parse(c) for c in children), **given
+    )
+    return stream(description, only or ("policies", "rbac", "flowschema"))
+
+
+def _from_files(files: tuple[str, ...], only: tuple[str, ...], *, as_diff: bool, **given: Any) -> str:
+    # Here, because `kopf-ha run` needs none of it.
+    from kopf_ha.manifests.bundle import Said, bundle
+    from kopf_ha.manifests.documents import read
+
+    stdin = sys.stdin.read() if "-" in files else ""
+    made = bundle(read(list(files), stdin), Said(**given))
+    if only:
+        return stream(made.description, only)
+    return made.diff() if as_diff else made.text(header(made.description))
 
 
 def stream(description: Description, parts: tuple[str, ...]) -> str:

@@ -1,0 +1,98 @@
+"""Recognises `kopf run` in a container's command, whether it is a list of words or a shell script."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+#: `kopf run` and `python -m kopf run` in a shell script.
+_IN_SCRIPT = re.compile(r"(?<![\w.-])kopf(?=\s+run\b)")
+_PROGRAM = re.compile(r"(.*/)?(kopf|kopf-ha|kopf_ha)")
+_FENCED = re.compile(r"(?<![\w.-])(kopf-ha|kopf_ha)(?=\s+(run|exec)\b)")
+
+
+def is_fenced(container: Any) -> bool:
+    """Return whether the container's command is `kopf-ha run` or `kopf-ha exec`."""
+    return _FENCED.search(_line(container)) is not None
+
+
+def runs_kopf(container: Any) -> bool:
+    """Return whether the container's command is `kopf run`."""
+    return _IN_SCRIPT.search(_line(container)) is not None
+
+
+def fence(container: Any) -> None:
+    """Put `kopf-ha run` in the place of `kopf run`. Paths, quotes and the rest of a script stay."""
+    before = ""
+    for words, n in _places(container):
+        word = str(words[n])
+        following = next((str(w) for w in words[n + 1 :]), "")
+        if following == "run" and re.fullmatch(r"(.*/)?kopf", word):
+            words[n] = _like(words[n], _named(word, before))
+        elif any(c.isspace() for c in word):
+            words[n] = _like(words[n], _in_script(word))
+        before = word
+    # `command: [kopf]` and `args: [run, …]`
+    command, args = container.get("command") or (), container.get("args") or ()
+    if command and args and str(args[0]) == "run" and re.fullmatch(r"(.*/)?kopf", str(command[-1])):
+        before = str(command[-2]) if len(command) > 1 else ""
+        command[-1] = _like(command[-1], _named(str(command[-1]), before))
+
+
+def option(container: Any, *flags: str) -> list[str]:
+    """Return the values that the command gives to an option, in order.
+
+    Args:
+        container: of a Pod.
+        flags: all ways to write it, such as ``-L`` and ``--liveness``.
+    """
+    words, found = _words(container), []
+    starts = [n for n in range(1, len(words)) if words[n] == "run" and _PROGRAM.fullmatch(words[n - 1])]
+    words = words[starts[0] + 1 :] if starts else words  # what stands before is another program's
+    for n, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name in flags and equals:
+            found.append(value)
+        elif word in flags and n + 1 < len(words):
+            found.append(words[n + 1])
+    return found
+
+
+def _places(container: Any) -> Iterator[tuple[Any, int]]:
+    for part in ("command", "args"):
+        words = container.get(part) or ()
+        yield from ((words, n) for n in range(len(words)))
+
+
+def _line(container: Any) -> str:
+    return " ".join(str(words[n]) for words, n in _places(container))
+
+
+def _words(container: Any) -> list[str]:
+    """Return all words of the command, those of scripts as well."""
+    made: list[str] = []
+    for words, n in _places(container):
+        word = str(words[n])
+        try:
+            made += shlex.split(word, comments=True) if any(c.isspace() for c in word) else [word]
+        except ValueError:
+            made += word.split()
+    return made
+
+
+def _in_script(script: str) -> str:
+    def replaced(match: re.Match[str]) -> str:
+        return _named("kopf", script[: match.start()].split()[-1] if script[: match.start()].split() else "")
+
+    return _IN_SCRIPT.sub(replaced, script)
+
+
+def _named(program: str, before: str) -> str:
+    return "kopf_ha" if before == "-m" else f"{program}-ha"
+
+
+def _like(old: Any, new: str) -> Any:
+    """Return a text in the style of the old one: quotes, or a block."""
+    return type(old)(new)

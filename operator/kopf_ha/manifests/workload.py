@@ -1,0 +1,251 @@
+"""Changes a Deployment so that its replicas elect a leader: count, command, variables, probes and grace period."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from ruamel.yaml.comments import CommentedMap
+
+from kopf_ha.errors import ConfigurationError
+from kopf_ha.manifests import programs
+from kopf_ha.manifests.description import Description
+from kopf_ha.manifests.documents import in_one_line
+
+#: Two: one leads, and one can take over.
+REPLICAS = 2
+#: In seconds: longer than twice the drain timeout, the renew deadline and the end of other threads take.
+GRACE = 45
+#: The first port for probes that is tried.
+PORT = 8081
+
+_DOWNWARD = {"POD_NAME": "metadata.name", "POD_UID": "metadata.uid", "POD_NAMESPACE": "metadata.namespace"}
+_MAIN_CONTAINER = "kubectl.kubernetes.io/default-container"
+_LEASE = "KOPF_HA_LEASE_NAME"
+_PROBES: Mapping[str, tuple[str, Mapping[str, int]]] = {
+    # Probed often, since the other probes start after it. A slow node gets a minute for the imports.
+    "startupProbe": ("/livez", {"periodSeconds": 1, "timeoutSeconds": 2, "failureThreshold": 60}),
+    "readinessProbe": ("/readyz", {"periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 2}),
+    # Longer than the lease duration: a late leader loses the Lease and stops in order.
+    "livenessProbe": ("/livez", {"periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 3}),
+}
+
+
+def pod_of(deployment: Any) -> Any:
+    """Return the Pod's spec in a Deployment."""
+    return deployment["spec"]["template"]["spec"]
+
+
+def container_of(deployment: Any, name: str = "") -> Any:
+    """Return the operator's container: the named one, the only one, or the only one that runs Kopf.
+
+    Raises:
+        ConfigurationError: there is no such container, or it is not clear which one it is.
+    """
+    containers = pod_of(deployment)["containers"]
+    names = ", ".join(str(c["name"]) for c in containers)
+    if name:
+        found = [c for c in containers if c["name"] == name]
+        if not found:
+            raise ConfigurationError(f"the Deployment has no container {name}, but {names}; name one with --container")
+        return found[0]
+    found = [c for c in containers if programs.runs_kopf(c) or programs.is_fenced(c)]
+    if len(found) != 1:
+        found = containers
+    if len(found) != 1:
+        raise ConfigurationError(
+            f"the Deployment has the containers {names}, and does not say which one runs Kopf; name it with --container"
+        )
+    return found[0]
+
+
+def variable(container: Any, name: str) -> str:
+    """Return the value of a container's variable; empty without one."""
+    return next((str(e.get("value", "")) for e in container.get("env") or () if e.get("name") == name), "")
+
+
+def given_lease(container: Any) -> str:
+    """Return the Lease's name that a container was given; empty for none. Then it was adopted before."""
+    return next(iter(programs.option(container, "--lease-name")), variable(container, _LEASE))
+
+
+def given_deciding(container: Any) -> list[str]:
+    """Return the deciding kinds that a container was given, as ``plural.group``."""
+    listed = variable(container, "KOPF_HA_DECIDING")
+    return [*programs.option(container, "--deciding"), *(d.strip() for d in listed.split(",") if d.strip())]
+
+
+def served_namespaces(container: Any) -> list[str]:
+    """Return the namespaces, or patterns of them, that a container's command names; none for all."""
+    named = programs.option(container, "-n", "--namespace")
+    if variable(container, "KOPF_RUN_NAMESPACE"):
+        named.append(variable(container, "KOPF_RUN_NAMESPACE"))
+    return list(dict.fromkeys(named))
+
+
+def adopt(deployment: Any, container: Any, description: Description) -> list[str]:
+    """Change a Deployment for `kopf-ha run`, and return what was guessed. What it has already stays.
+
+    Raises:
+        ConfigurationError: it contradicts what kopf-ha needs.
+    """
+    spec, pod = deployment["spec"], pod_of(deployment)
+    first = not given_lease(container)
+    guessed = []
+    if int(spec.get("replicas", 1)) < REPLICAS:
+        _put(spec, "replicas", REPLICAS, before="selector")
+    if first and (spec.get("strategy") or {}).get("type") != "Recreate":
+        # For one update: plain Kopf and kopf-ha must not run side by side.
+        _put(spec, "strategy", {"type": "Recreate", "rollingUpdate": None}, before="template")
+    if programs.runs_kopf(container):
+        programs.fence(container)
+    elif not programs.is_fenced(container):
+        guessed.append(
+            f"container {container['name']} of Deployment {deployment['metadata']['name']} shows no `kopf run`, so its"
+            " command is as it was: write `kopf-ha run` instead of `kopf run` in the image, or a command here"
+        )
+    _set_variables(container, description)
+    guessed += _set_probes(pod, container)
+    grace = int(pod.get("terminationGracePeriodSeconds") or 0)
+    needed = _grace(container)
+    if grace < needed:
+        _put(pod, "terminationGracePeriodSeconds", needed, before="containers")
+    if len(pod["containers"]) > 1:
+        metadata = spec["template"].setdefault("metadata", {})
+        metadata.setdefault("annotations", {}).setdefault(_MAIN_CONTAINER, str(container["name"]))
+    return guessed + _told(deployment, pod)
+
+
+def _set_variables(container: Any, description: Description) -> None:
+    if not container.get("env"):
+        _put(container, "env", [], after=("args", "command", "image", "name"))
+    env = container["env"]
+    by_name = {e.get("name"): e for e in env}
+    for name, path in _DOWNWARD.items():
+        if name not in by_name:
+            env.append(in_one_line({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}))
+        elif ((by_name[name].get("valueFrom") or {}).get("fieldRef") or {}).get("fieldPath") != path:
+            raise ConfigurationError(
+                f"the variable {name} of container {container['name']} is not the Pod's {path}, which kopf-ha needs"
+                " there; give yours another name"
+            )
+    namespace, lease = description.lease_parts
+    values = {_LEASE: lease}
+    if namespace != description.account_parts[0]:
+        values["KOPF_HA_LEASE_NAMESPACE"] = namespace
+    if deciding := [f"{k.plural}.{description.group}" for k in description.kinds if k.deciding]:
+        values["KOPF_HA_DECIDING"] = ",".join(deciding)
+    if description.exempt:
+        values["KOPF_HA_EXEMPT"] = ",".join(description.exempt)
+    for name, value in values.items():
+        flag = "--" + name.removeprefix("KOPF_HA_").lower().replace("_", "-")
+        if name in by_name:
+            if variable(container, name) != value:
+                by_name[name]["value"] = value
+        elif not set(value.split(",")) <= set(programs.option(container, flag)):
+            env.append(in_one_line({"name": name, "value": value}))
+
+
+def _set_probes(pod: Any, container: Any) -> list[str]:
+    """Give the container the probes that it lacks, and return what was guessed.
+
+    A probe at the address of `--liveness` stays, since every replica serves that. A probe of another port of the
+    operator is replaced: nobody listens there on a follower, and the kubelet would kill it.
+    """
+    served = {_port(url) for url in programs.option(container, "-L", "--liveness")}
+    health = variable(container, "KOPF_HA_HEALTH_PORT") or next(iter(programs.option(container, "--health-port")), "")
+    ours = int(health) if health.isdigit() else 0
+    guessed, wanted = [], []
+    for name in _PROBES:
+        target = _probed(container.get(name) or {}, container)
+        if target is None:
+            guessed.append(
+                f"the {name} runs a program and stays; it must succeed on followers, too, where no handler runs"
+            )
+        elif not target or target not in served | {ours}:
+            wanted.append(name)
+    if "livenessProbe" not in wanted and "startupProbe" not in container:
+        wanted.remove("startupProbe")  # it protects the liveness probe of ours from a slow start
+    if wanted and not ours:
+        ours = _free_port(pod, served)
+        container["env"].append(in_one_line({"name": "KOPF_HA_HEALTH_PORT", "value": str(ours)}))
+    if wanted:
+        ports = container.get("ports")
+        if not ports:
+            _put(container, "ports", [], after=("env",))
+        if all(p.get("containerPort") != ours for p in container["ports"]):
+            container["ports"].append(in_one_line({"name": "kopf-ha-health", "containerPort": ours}))
+    after = ["ports", "env"]
+    for name in wanted:
+        path, times = _PROBES[name]
+        _put(container, name, in_one_line({"httpGet": {"path": path, "port": ours}, **times}), after=after)
+        after.insert(0, name)
+    return guessed
+
+
+def _probed(probe: Any, container: Any) -> int | None:
+    """Return the port that a probe asks; 0 if there is none, None if the probe runs a program."""
+    if probe.get("exec"):
+        return None
+    way: Any = next((probe[w] for w in ("httpGet", "tcpSocket", "grpc") if probe.get(w)), {})
+    port = way.get("port")
+    if isinstance(port, str) and not port.isdigit():
+        named = [p.get("containerPort") for p in container.get("ports") or () if p.get("name") == port]
+        port = named[0] if named else 0
+    return int(port or 0)
+
+
+def _port(url: str) -> int:
+    try:
+        parts = urlsplit(url)
+        return parts.port or {"https": 443}.get(parts.scheme, 80)
+    except ValueError:
+        return 0
+
+
+def _free_port(pod: Any, served: set[int]) -> int:
+    taken = served | {int(p["containerPort"]) for c in pod["containers"] for p in c.get("ports") or ()}
+    taken |= {int(v) for c in pod["containers"] if (v := variable(c, "KOPF_HA_METRICS_PORT")).isdigit()}
+    return next(p for p in range(PORT, 65536) if p not in taken)
+
+
+def _grace(container: Any) -> int:
+    def seconds(name: str, default: int) -> float:
+        text = variable(container, f"KOPF_HA_{name}") or next(
+            iter(programs.option(container, "--" + name.lower().replace("_", "-"))), ""
+        )
+        try:
+            return float(text.removesuffix("s"))
+        except ValueError:
+            return default
+
+    return max(GRACE, int(2 * seconds("DRAIN_TIMEOUT", 10) + seconds("RENEW_DEADLINE", 10)) + 15)
+
+
+def _told(deployment: Any, pod: Any) -> list[str]:
+    """Return what somebody should know about several replicas of this Deployment."""
+    told = []
+    name = deployment["metadata"]["name"]
+    if pod.get("hostNetwork"):
+        told.append(
+            f"Deployment {name} uses the node's network, so each replica needs a node of its own: its ports are the"
+            " node's"
+        )
+    claims = [v["name"] for v in pod.get("volumes") or () if v.get("persistentVolumeClaim")]
+    if claims:
+        told.append(
+            f"all replicas of Deployment {name} mount the volume {', '.join(claims)}; a claim that only one node may"
+            " mount (ReadWriteOnce) keeps replicas on one node"
+        )
+    return told
+
+
+def _put(data: Any, key: str, value: Any, *, before: str = "", after: Any = ()) -> None:
+    """Set a field. If it is new, it stands before or after another one, where a reader expects it."""
+    if key in data or not isinstance(data, CommentedMap):
+        data[key] = value
+        return
+    keys = list(data)
+    place = next((keys.index(a) + 1 for a in after if a in keys), keys.index(before) if before in keys else len(keys))
+    data.insert(place, key, value)

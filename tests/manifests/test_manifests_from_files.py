@@ -1,0 +1,659 @@
+"""`kopf-ha manifests -f`: what is made of the manifests that an operator has, and which ones are refused in words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from kopf_ha.manifests import Child, Description, Kind, policies, schema_fragment
+from kopf_ha.manifests.bundle import LABEL
+from kopf_ha.manifests.command import manifests
+from testbed.deployment import ROOT
+
+EXAMPLE = ROOT / "examples" / "clustersecret"
+SHOP = ROOT / "tests" / "adoption" / "shop"
+
+#: Of the names of what is generated for these files.
+PREFIX = Description(
+    group="toys.example.com", kinds=(Kind("toys"),), lease="play/toys", service_account="play/toys"
+).prefix
+
+ROLES = """\
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: toys}
+rules:
+- {apiGroups: [toys.example.com], resources: [toys, toys/status], verbs: ["*"]}
+RULES
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: toys}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: toys}
+subjects: [{kind: ServiceAccount, name: toys, namespace: play}]
+"""
+
+
+def load(text: str) -> list[dict[str, Any]]:
+    return list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+
+
+def crd(plural: str = "toys", group: str = "toys.example.com", **version: Any) -> dict[str, Any]:
+    schema = {"type": "object", "properties": {"status": {"type": "object"}}}
+    made = {"name": "v1", "served": True, "storage": True, "subresources": {"status": {}}}
+    made |= {"schema": {"openAPIV3Schema": schema}} | version
+    names = {"kind": plural.title(), "plural": plural}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{group}"},
+        "spec": {"group": group, "scope": "Namespaced", "names": names, "versions": [made]},
+    }
+
+
+def deployment(*command: str, **pod: Any) -> dict[str, Any]:
+    container = {"name": "operator", "image": "toys:1", "command": list(command or ("kopf", "run", "-A", "toys.py"))}
+    container |= pod.pop("container", {})
+    template = {"metadata": {}, "spec": {"serviceAccountName": "toys", "containers": [container]} | pod}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "toys", "namespace": "play"},
+        "spec": {"selector": {}, "template": template},
+    }
+
+
+def roles(*rules: dict[str, Any]) -> str:
+    return ROLES.replace("RULES\n", "".join(f"- {json.dumps(rule)}\n" for rule in rules))
+
+
+def rule(group: str, resource: str, *verbs: str, **more: Any) -> dict[str, Any]:
+    return {"apiGroups": [group], "resources": [resource], "verbs": list(verbs)} | more
+
+
+class Files:
+    """An operator's manifests in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, **contents: Any) -> None:
+        for name, content in contents.items():
+            text = content if isinstance(content, str) else json.dumps(content)
+            (self.folder / f"{name}.yaml").write_text(text)
+
+    def run(self, *args: str, stdin: str | None = None) -> Result:
+        files = ["-f", "-"] if stdin is not None else ["-f", str(self.folder)]
+        return CliRunner().invoke(manifests, [*files, *args], input=stdin)
+
+    def made(self, *args: str, stdin: str | None = None) -> str:
+        """What it prints; which, fed in again, has to be printed again."""
+        result = self.run(*args, stdin=stdin)
+        assert result.exit_code == 0, result.output
+        again = self.run(stdin=result.output)
+        assert again.output == result.output
+        return str(result.output)
+
+    def refused(self, *args: str) -> str:
+        result = self.run(*args)
+        assert result.exit_code == 2, result.output
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        return " ".join(result.output.partition("Error: ")[2].split())
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    made = Files(tmp_path)
+    made.write(crds=crd(), rbac=roles(), workload=deployment())
+    return made
+
+
+def one(text: str, kind: str, name: str = "toys") -> dict[str, Any]:
+    (found,) = (d for d in load(text) if d["kind"] == kind and d["metadata"]["name"] == name)
+    return dict(found)
+
+
+def container(text: str) -> dict[str, Any]:
+    return dict(one(text, "Deployment")["spec"]["template"]["spec"]["containers"][0])
+
+
+def policy_names(text: str) -> set[str]:
+    return {d["metadata"]["name"] for d in load(text) if d["kind"] == "ValidatingAdmissionPolicy"}
+
+
+def described(text: str) -> Description:
+    mark = "fencing: described by "
+    for d in load(text):
+        for validation in d.get("spec", {}).get("validations", ()) if "Policy" in d["kind"] else ():
+            if validation["message"].startswith(mark):
+                return Description.from_json(validation["message"].removeprefix(mark))
+    raise AssertionError("nothing describes the operator")
+
+
+# --- the documents
+
+
+def test_the_example_keeps_its_comments_order_and_quotes() -> None:
+    text = Files(EXAMPLE).run("-f", str(EXAMPLE / "crds.yaml")).output  # twice, see below
+    assert "is there twice" in text
+    args = [a for name in ("crds", "rbac", "deployment") for a in ("-f", str(EXAMPLE / f"{name}.yaml"))]
+    result = CliRunner().invoke(manifests, args)
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    for name in ("crds", "rbac", "deployment"):
+        given = (EXAMPLE / f"{name}.yaml").read_text().splitlines()
+        changed = [line for line in given if line not in lines]
+        assert len(changed) <= 2, changed  # replicas and command
+    assert (
+        '["kopf-ha", "run", "-A", "--liveness=http://0.0.0.0:8080/healthz", "/src/clustersecret.py"]' in result.output
+    )
+    again = CliRunner().invoke(manifests, ["-f", "-"], input=result.output)
+    assert again.output == result.output
+
+
+def test_what_is_not_changed_keeps_its_text(files: Files) -> None:
+    text = "# ours\napiVersion: v1\nkind:   ConfigMap\nmetadata:\n    name: 'x'   # odd\n    namespace: play\n"
+    files.write(other=text)
+    assert text in files.made()
+
+
+def test_lists_json_streams_and_templates_of_helm_are_read(files: Files) -> None:
+    expected = files.made()
+    items = [crd(), *load(roles()), deployment()]
+    as_list = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+    assert (load(files.made(stdin=as_list))) == (load(expected))
+    helm = (
+        "---\n# Source: toys/a.yaml\n---\n" + "\n---\n# Source: toys/b.yaml\n".join(map(json.dumps, items)) + "\n---\n"
+    )
+    assert (load(files.made(stdin=helm))) == (load(expected))
+
+
+def test_helm_names_no_namespace_and_an_option_does(files: Files) -> None:
+    bare = deployment()
+    del bare["metadata"]["namespace"]
+    account = "apiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: toys\n"
+    files.write(workload=bare, account=account)
+    assert "say where it runs with --service-account NAMESPACE/toys" in files.refused()
+    text = files.made("--service-account=play/toys")
+    assert one(text, "Deployment")["metadata"]["namespace"] == "play"
+    assert one(text, "ServiceAccount")["metadata"]["namespace"] == "play"
+    assert "namespace" not in one(text, "ClusterRole")["metadata"]
+
+
+def test_a_diff_shows_what_changes_and_nothing_else(files: Files) -> None:
+    text = files.run("--diff").output
+    assert "-      - kopf\n+      - kopf-ha\n" in text.replace("        ", "      ")
+    assert f"new: ValidatingAdmissionPolicy {PREFIX}-stamped\n" in text
+    assert "guessed: no kind is a deciding one" in text
+    fenced = files.made()
+    assert not files.run("--diff", stdin=fenced).output.count("\n+")
+
+
+def test_parts_can_be_printed_alone(files: Files) -> None:
+    text = files.run("--only=policies").output
+    assert policy_names(text) == policy_names(files.made())
+    assert {d["kind"] for d in load(text)} == {
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionPolicyBinding",
+    }
+
+
+def test_it_is_what_the_options_write(files: Files) -> None:
+    """Both forms share the code: the same description, the same policies."""
+    files.write(rbac=roles(rule("", "configmaps", "get", "create", "patch")))
+    text = files.made("--deciding=toys.toys.example.com")
+    made = [d for d in load(text) if d["kind"].startswith("ValidatingAdmission")]
+    for document in made:
+        key, value = LABEL
+        assert document["metadata"].pop("labels") == {key: value}
+    description = Description(
+        group="toys.example.com",
+        kinds=(Kind("toys", deciding=True),),
+        children=(Child("configmaps"),),
+        lease="play/toys",
+        service_account="play/toys",
+    )
+    assert described(text) == description
+    assert made == policies(description)
+
+
+def test_what_was_said_once_is_read_back(files: Files) -> None:
+    """`made` feeds the output in without the options."""
+    files.write(rbac=roles(rule("", "configmaps", "*")))
+    said = ("--kind=toys:map=parts", "--child=configmaps:owner=Toys", "--child=pods:app=toys")
+    text = files.made(*said, "--lease=play/other", "--prefix=kopf-ha-x", "--exempt=pods/resize")
+    made = described(text)
+    assert made.kinds == (Kind("toys", maps=("parts",)),)
+    assert made.children == (Child("configmaps", owner="Toys"), Child("pods", labels=(("app", "toys"),)))
+    assert (made.lease, made.prefix, made.exempt) == ("play/other", "kopf-ha-x", ("pods/resize",))
+    assert {"name": "KOPF_HA_EXEMPT", "value": "pods/resize"} in container(text)["env"]
+
+
+# --- CRDs
+
+
+def schema(text: str, n: int = 0) -> dict[str, Any]:
+    versions = one(text, "CustomResourceDefinition", "toys.toys.example.com")["spec"]["versions"]
+    return dict(versions[n]["schema"]["openAPIV3Schema"])
+
+
+def test_every_version_gets_the_stamp_once(files: Files) -> None:
+    two = crd()
+    (v1,) = two["spec"]["versions"]
+    two["spec"]["versions"] = [v1, json.loads(json.dumps(v1)) | {"name": "v2", "storage": False}]
+    files.write(crds=two)
+    text = files.made()
+    fragment = schema_fragment()
+    for n in range(2):
+        assert schema(text, n)["x-kubernetes-validations"] == fragment["x-kubernetes-validations"]
+        assert schema(text, n)["properties"]["status"]["properties"] == fragment["properties"]["status"]["properties"]
+
+
+def test_rules_of_the_operators_own_stay_and_an_older_one_of_ours_is_replaced(files: Files) -> None:
+    own = {"rule": "self.spec.size > 0", "message": "too small"}
+    older = {"rule": "self.status.fencing.token >= oldSelf.status.fencing.token", "message": "older"}
+    with_rules = crd()
+    with_rules["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["x-kubernetes-validations"] = [own, older]
+    files.write(crds=with_rules)
+    assert schema(files.made())["x-kubernetes-validations"] == [own, *schema_fragment()["x-kubernetes-validations"]]
+
+
+def test_the_reference_operators_crds_have_all_of_it_already(files: Files) -> None:
+    rules = rule("ipam.kopf-ha.dev", "addressclaims", "get", "patch"), rule("ipam.kopf-ha.dev", "addresspools", "get")
+    files.write(rbac=roles(*rules), crds=(ROOT / "crds" / "addressclaims.yaml").read_text())
+    files.write(pools=(ROOT / "crds" / "addresspools.yaml").read_text())
+    assert "CustomResourceDefinition" not in files.run("--diff").output
+
+
+def test_a_status_of_unknown_fields_is_not_pruned_by_the_stamp(files: Files) -> None:
+    free = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    files.write(crds=crd(schema={"openAPIV3Schema": free}))
+    assert schema(files.made())["properties"]["status"]["x-kubernetes-preserve-unknown-fields"] is True
+    # Where the status was pruned, it stays so.
+    files.write(crds=crd(schema={"openAPIV3Schema": {"type": "object", "properties": {"spec": free}}}))
+    assert "x-kubernetes-preserve-unknown-fields" not in schema(files.made())["properties"]["status"]
+
+
+@pytest.mark.parametrize(
+    ("version", "why"),
+    [
+        ({"subresources": {}}, "no status subresource"),
+        ({"schema": {"openAPIV3Schema": {"type": "object", "properties": {"status": {"type": "string"}}}}}, "string"),
+        (
+            {
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {"status": {"type": "object", "additionalProperties": {"type": "string"}}},
+                    }
+                }
+            },
+            "is a map",
+        ),
+    ],
+)
+def test_a_kind_without_room_for_the_stamp_is_fenced_by_annotations(
+    files: Files, version: dict[str, Any], why: str
+) -> None:
+    files.write(crds=crd(**version))
+    text = files.made()
+    assert "fencing" not in json.dumps(one(text, "CustomResourceDefinition", "toys.toys.example.com"))
+    assert described(text).kinds == (Kind("toys", annotations=True),)
+    assert "# guessed: toys.toys.example.com is fenced by an annotation, since" in text
+    assert why in text.partition("---")[0]
+
+
+def test_scope_and_deciding_kinds(files: Files) -> None:
+    cluster = crd()
+    cluster["spec"]["scope"] = "Cluster"
+    files.write(crds=cluster)
+    text = files.made("--deciding=toys.toys.example.com")
+    assert described(text).kinds == (Kind("toys", cluster=True, deciding=True),)
+    assert {"name": "KOPF_HA_DECIDING", "value": "toys.toys.example.com"} in container(text)["env"]
+    assert "deciding one" not in text
+
+
+def test_kinds_of_another_group_are_children(files: Files) -> None:
+    files.write(crds=crd(), more=crd("boxes", "boxes.example.com"), third=crd("others", "vendor.example.com"))
+    files.write(rbac=roles(rule("boxes.example.com", "boxes", "get", "patch")))
+    text = files.made()
+    assert described(text).children == (Child("boxes", "boxes.example.com"),)
+    boxes = one(text, "CustomResourceDefinition", "boxes.boxes.example.com")
+    assert boxes == crd("boxes", "boxes.example.com")
+    assert one(text, "CustomResourceDefinition", "others.vendor.example.com") == crd("others", "vendor.example.com")
+    assert described(files.made("--group=boxes.example.com")).group == "boxes.example.com"
+
+
+# --- roles
+
+
+def test_children_are_what_the_roles_allow_to_be_written(files: Files) -> None:
+    files.write(
+        rbac=roles(
+            rule("", "secrets", "create"),
+            rule("apps", "deployments", "update", "get"),
+            rule("", "services", "get", "list", "watch"),
+            rule("", "events", "create", "patch"),
+            rule("coordination.k8s.io", "leases", "get", "update"),
+            rule("kopf.dev", "kopfpeerings", "get", "patch"),
+            rule("authorization.k8s.io", "subjectaccessreviews", "create"),
+            rule("admissionregistration.k8s.io", "validatingwebhookconfigurations", "patch"),
+            rule("", "pods/exec", "create"),
+            rule("batch", "jobs", "deletecollection"),
+            rule("batch", "jobs/status", "patch"),
+        )
+    )
+    text = files.made()
+    assert [c.kind for c in described(text).children] == ["secrets", "deployments.apps", "jobs.batch"]
+    assert "# guessed: leases.coordination.k8s.io are fenced in the operator's process only" in text
+    assert "# guessed: validatingwebhookconfigurations.admissionregistration.k8s.io are fenced in" in text
+    rules = one(text, "ClusterRole")["rules"]
+    added = [(r["resources"], r["verbs"]) for r in rules[12:]]
+    assert added == [
+        (["deployments"], ["patch"]),
+        (["leases"], ["patch"]),
+        (["validatingwebhookconfigurations"], ["get"]),
+        (["jobs"], ["delete", "get", "list", "patch"]),
+    ]
+
+
+def test_the_fences_rights_are_as_narrow_as_the_operators(files: Files) -> None:
+    role = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": {"name": "toys", "namespace": "shelf"},
+        "rules": [rule("", "secrets", "update", resourceNames=["one"])],
+    }
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": "toys", "namespace": "shelf"},
+        "roleRef": {"kind": "Role", "name": "toys"},
+        "subjects": [{"kind": "ServiceAccount", "name": "toys", "namespace": "play"}],
+    }
+    elsewhere = binding | {"metadata": {"name": "toys", "namespace": "play"}}
+    files.write(role=role, binding=binding)
+    text = files.made()
+    (_, added) = one(text, "Role")["rules"]
+    assert added == rule("", "secrets", "get", "patch", resourceNames=["one"])
+    generated = [d for d in load(text) if d["kind"] == "ClusterRole" and "labels" in d["metadata"]]
+    assert "secrets" not in json.dumps(generated)
+    files.write(binding=elsewhere)
+    assert "cannot be read from Role toys" in files.refused()
+
+
+def test_a_subresource_that_no_policy_judges_is_named(files: Files) -> None:
+    files.write(rbac=roles(rule("apps", "deployments/scale", "patch")))
+    text = files.made()
+    assert "deployments.apps/scale" in text
+    assert [c.kind for c in described(text).children] == ["deployments.apps"]
+    assert one(text, "ClusterRole")["rules"][-1] == rule("apps", "deployments", "get", "patch")
+
+
+def test_a_role_that_allows_everything_needs_an_option(files: Files) -> None:
+    files.write(rbac=roles(rule("*", "*", "*")))
+    assert "cannot be read from ClusterRole toys, which allows every kind" in files.refused()
+    assert described(files.made("--child=secrets")).children == (Child("secrets"),)
+    assert described(files.made("--child=none")).children == ()
+    files.write(rbac=roles().replace("name: toys}\nsubjects", "name: cluster-admin}\nsubjects"))
+    assert "ClusterRole cluster-admin" in files.refused()
+    files.write(rbac=roles(rule("toys.example.com", "*", "*")))
+    assert described(files.made()).children == ()
+
+
+def test_without_roles_an_option_says_what_is_written(files: Files) -> None:
+    (files.folder / "rbac.yaml").unlink()
+    assert "no role is bound to the operator's service account" in files.refused()
+    assert described(files.made("--child=none")).kinds == (Kind("toys"),)
+
+
+# --- the Deployment
+
+
+def test_a_plain_deployment(files: Files) -> None:
+    text = files.made()
+    made = one(text, "Deployment")["spec"]
+    assert made["replicas"] == 2
+    assert made["strategy"] == {"type": "Recreate", "rollingUpdate": None}
+    assert made["template"]["spec"]["terminationGracePeriodSeconds"] == 45
+    held = container(text)
+    assert held["command"] == ["kopf-ha", "run", "-A", "toys.py"]
+    fields = {e["name"]: e["valueFrom"]["fieldRef"]["fieldPath"] for e in held["env"] if "valueFrom" in e}
+    assert fields == {"POD_NAME": "metadata.name", "POD_UID": "metadata.uid", "POD_NAMESPACE": "metadata.namespace"}
+    values = {e["name"]: e["value"] for e in held["env"] if "value" in e}
+    assert values == {"KOPF_HA_LEASE_NAME": "toys", "KOPF_HA_HEALTH_PORT": "8081"}
+    assert held["livenessProbe"]["httpGet"] == {"path": "/livez", "port": 8081}
+    assert held["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": 8081}
+    # It is the last, when its roles are there.
+    assert load(text)[-1]["kind"] == "Deployment"
+
+
+def test_what_a_deployment_has_stays(files: Files) -> None:
+    env = [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}, {"name": "A", "value": "b"}]
+    given = deployment(container={"env": env, "ports": [{"containerPort": 8081}]}, terminationGracePeriodSeconds=90)
+    given["spec"] |= {"replicas": 3, "paused": False}
+    files.write(workload=given)
+    text = files.made()
+    made = one(text, "Deployment")["spec"]
+    assert (made["replicas"], made["paused"]) == (3, False)
+    assert made["template"]["spec"]["terminationGracePeriodSeconds"] == 90
+    assert container(text)["env"][:2] == env
+    assert container(text)["readinessProbe"]["httpGet"]["port"] == 8082
+
+
+def test_a_rolling_update_stays_one_after_adoption(files: Files) -> None:
+    """`Recreate` is for the one update in which plain Kopf ends."""
+    text = (
+        files.made().replace("    type: Recreate\n", "    type: RollingUpdate\n").replace("rollingUpdate: null\n", "")
+    )
+    assert "type: RollingUpdate" in files.made(stdin=text)
+
+
+def test_longer_times_need_a_longer_grace_period(files: Files) -> None:
+    files.write(workload=deployment(container={"env": [{"name": "KOPF_HA_DRAIN_TIMEOUT", "value": "60s"}]}))
+    assert one(files.made(), "Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 145
+
+
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        (["kopf", "run", "toys.py"], ["kopf-ha", "run", "toys.py"]),
+        (["/venv/bin/kopf", "run", "-m", "kopf"], ["/venv/bin/kopf-ha", "run", "-m", "kopf"]),
+        (["python", "-m", "kopf", "run", "toys.py"], ["python", "-m", "kopf_ha", "run", "toys.py"]),
+        (["sh", "-c", "exec kopf run toys.py"], ["sh", "-c", "exec kopf-ha run toys.py"]),
+        (["sh", "-c", "a; python3 -m kopf  run x"], ["sh", "-c", "a; python3 -m kopf_ha  run x"]),
+        (["sh", "-c", "set -e\n/v/kopf run x # kopf\n"], ["sh", "-c", "set -e\n/v/kopf-ha run x # kopf\n"]),
+        (["tini", "--", "kopf", "run", "kopf.py"], ["tini", "--", "kopf-ha", "run", "kopf.py"]),
+        (["kopf-ha", "run", "toys.py"], ["kopf-ha", "run", "toys.py"]),
+    ],
+)
+def test_the_command(files: Files, given: list[str], made: list[str]) -> None:
+    files.write(workload=deployment(*given))
+    text = files.made()
+    assert container(text)["command"] == made
+    assert "shows no `kopf run`" not in text
+
+
+def test_command_and_arguments_may_be_apart(files: Files) -> None:
+    files.write(workload=deployment("kopf", container={"args": ["run", "--namespace=kopf", "toys.py"]}))
+    held = container(files.made())
+    assert (held["command"], held["args"]) == (["kopf-ha"], ["run", "--namespace=kopf", "toys.py"])
+
+
+@pytest.mark.parametrize("command", [["python", "main.py"], ["sh", "-c", "./kopf-run.sh"], ["run-kopf", "run"]])
+def test_a_command_that_shows_no_kopf_is_left_and_named(files: Files, command: list[str]) -> None:
+    files.write(workload=deployment(*command))
+    text = files.made()
+    assert container(text)["command"] == command
+    assert "# guessed: container operator of Deployment toys shows no `kopf run`" in text
+
+
+def test_probes_of_liveness_stay_and_others_are_replaced(files: Files) -> None:
+    def probed(port: Any, *flags: str, **more: Any) -> dict[str, Any]:
+        probe = {"httpGet": {"path": "/healthz", "port": port}, "periodSeconds": 7}
+        files.write(workload=deployment("kopf", "run", *flags, "x.py", container={"livenessProbe": probe} | more))
+        return container(files.made())
+
+    url = "http://0.0.0.0:8080/healthz"
+    assert probed(8080, f"--liveness={url}")["livenessProbe"]["periodSeconds"] == 7
+    assert "startupProbe" not in probed(8080, "-L", url)
+    named = {"ports": [{"name": "web", "containerPort": 8080}]}
+    assert probed("web", f"--liveness={url}", **named)["livenessProbe"]["periodSeconds"] == 7
+    # Nobody listens there on a follower.
+    held = probed(9000, f"--liveness={url}")
+    assert held["livenessProbe"]["httpGet"] == {"path": "/livez", "port": 8081}
+    assert held["startupProbe"]["httpGet"]["path"] == "/livez"
+    files.write(workload=deployment(container={"livenessProbe": {"exec": {"command": ["true"]}}}))
+    text = files.made()
+    assert container(text)["livenessProbe"] == {"exec": {"command": ["true"]}}
+    assert "# guessed: the livenessProbe runs a program and stays" in text
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["kopf", "run", "-n", "shelf", "--namespace=floor", "toys.py"],
+        ["sh", "-c", "echo -n nothing && kopf run -n shelf --namespace=floor toys.py"],
+    ],
+)
+def test_the_namespaces_that_are_served_are_named(files: Files, command: list[str]) -> None:
+    files.write(workload=deployment(*command))
+    assert "if it serves only shelf, floor;" in " ".join(files.made().replace("#  ", "").split())
+    files.write(workload=deployment("sh", "-c", "echo -n nothing; kopf run -A toys.py"))
+    assert "if it serves only" not in files.made()
+
+
+def test_several_containers(files: Files) -> None:
+    runs = {"name": "operator", "image": "o", "args": ["kopf", "run", "x.py"]}
+    both: list[dict[str, Any]] = [{"name": "proxy", "image": "p"}, runs]
+    files.write(workload=deployment(containers=both))
+    template = one(files.made(), "Deployment")["spec"]["template"]
+    assert template["metadata"]["annotations"] == {"kubectl.kubernetes.io/default-container": "operator"}
+    assert template["spec"]["containers"][0] == both[0]
+    assert template["spec"]["containers"][1]["args"] == ["kopf-ha", "run", "x.py"]
+    both[1]["args"] = ["toys"]
+    files.write(workload=deployment(containers=both))
+    assert "name it with --container" in files.refused()
+    assert "no container x, but proxy, operator" in files.refused("--container=x")
+    assert "KOPF_HA_LEASE_NAME" in files.run("--container=operator").output
+
+
+def test_what_stands_in_the_way_of_two_replicas_is_said(files: Files) -> None:
+    volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+    files.write(workload=deployment(hostNetwork=True, volumes=volumes))
+    text = files.made().partition("---")[0]
+    assert "uses the node's network" in text
+    assert "mount the volume data" in text
+
+
+def test_one_of_two_deployments_has_to_be_named(files: Files) -> None:
+    other = deployment()
+    other["metadata"] = {"name": "web", "namespace": "play"}
+    files.write(other=other)
+    assert "there are several Deployments: play/web, play/toys" in files.refused()
+    assert "--deployment x is none of: play/web, play/toys" in files.refused("--deployment=x")
+    for name in ("toys", "play/toys"):
+        text = files.run("--deployment", name).output
+        assert one(text, "Deployment", "web") == other
+        assert one(text, "Deployment")["spec"]["replicas"] == 2
+
+
+# --- what is refused
+
+
+def changed(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    *parents, last = path.split(".")
+    at: Any = document
+    for key in parents:
+        at = at[int(key) if key.isdigit() else key]
+    at[last] = value
+    return document
+
+
+@pytest.mark.parametrize(
+    ("contents", "sentence"),
+    [
+        ({"workload": "apiVersion: v1\nkind: Pod\nmetadata: {name: toys}\n"}, "Pod toys cannot be changed by this"),
+        ({"crds": "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n"}, "there is no CustomResourceDefinition"),
+        ({"twice": crd()}, "CustomResourceDefinition toys.toys.example.com is there twice, in"),
+        ({"crds": changed(crd(), "spec.versions.0.schema", {})}, "version v1 of CustomResourceDefinition toys"),
+        ({"crds": changed(crd(), "apiVersion", "apiextensions.k8s.io/v1beta1")}, "which Kubernetes no longer serves"),
+        ({"crds": changed(crd(), "spec.versions.0.served", False)}, "serves no version"),
+        ({"crds": changed(crd(), "spec.names", {"kind": "Toys"})}, "has no spec.names.plural"),
+        ({"workload": deployment(serviceAccountName="default")}, "runs as the service account default"),
+        ({"workload": deployment(containers=[])}, "has no spec.template.spec.containers"),
+        (
+            {"workload": deployment(container={"env": [{"name": "POD_NAME", "value": "x"}]})},
+            "the variable POD_NAME of container operator is not the Pod's metadata.name",
+        ),
+        ({"bad": "a: [b\n"}, "bad.yaml is no YAML: "),
+        ({"bad": "kind: {{ .Values.kind }}\nname: {{ x }}\n"}, "render it first: helm template"),
+        ({"bad": "a: b\n"}, "bad.yaml has a document that is no Kubernetes object, with kind"),
+        ({"bad": "apiVersion: v1\nkind: Secret\n"}, "an object of kind Secret without metadata.name"),
+        ({"kustomization": "apiVersion: k/v1\nkind: Kustomization\n"}, "is for kustomize; render it first"),
+        (
+            {"rbac": roles().replace("toys.example.com", "else.example.com")},
+            "the operator's roles name none of the kinds toys.toys.example.com",
+        ),
+        (
+            {"own": changed(crd(), "kind", "ClusterRole") | {"metadata": {"name": PREFIX}}},
+            f"ClusterRole {PREFIX} in",
+        ),
+    ],
+)
+def test_bad_files_are_refused_in_words(files: Files, contents: dict[str, Any], sentence: str) -> None:
+    files.write(**contents)
+    assert sentence in files.refused()
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["--deciding=boxes.toys.example.com"], "there is no"),
+        (["--deciding=x.toys.example.com"], "--deciding x.toys.example.com: the operator's kinds are toys.toys"),
+        (["--kind=boxes"], "--kind boxes: the operator's kinds are toys.toys.example.com"),
+        (["--group=x.example.com"], "there is no CustomResourceDefinition of group x.example.com"),
+        (["--service-account=play/x"], "--service-account play/x is not the account play/toys that Deployment"),
+        (["--service-account=x"], "--service-account x is not the account"),
+        (["--child=x:y"], "is neither LABEL=VALUE nor owner=KIND"),
+        (["--lease=x"], "Lease 'x' must be written namespace/name"),
+        (["-f", "/nowhere"], "/nowhere cannot be read"),
+    ],
+)
+def test_bad_options_are_refused_in_words(files: Files, args: list[str], sentence: str) -> None:
+    if args[0].startswith("--deciding=boxes"):
+        args, sentence = ["--deciding=boxes.none.example.com"], "there is no CustomResourceDefinition of group none."
+    assert sentence in files.refused(*args)
+
+
+def test_an_empty_directory_and_the_options_of_one_form_only(files: Files, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "has no file that ends in" in files.refused("-f", str(tmp_path / "empty"))
+    alone = CliRunner().invoke(manifests, ["--diff"])
+    assert alone.exit_code == 2
+    assert "need -f" in alone.output
+    alone = CliRunner().invoke(manifests, ["--group=toys.example.com"])
+    assert alone.exit_code == 2
+    assert "--kind, --lease, --service-account; or name the operator's manifests with -f" in " ".join(
+        alone.output.split()
+    )
+
+
+def test_the_shop_of_the_page_by_hand() -> None:
+    names = ("crds", "base", "deployment-kopf")
+    args = [a for name in names for a in ("-f", str(SHOP / f"{name}.yaml"))]
+    said = ["--deciding=racks.shop.example.com", "--kind=racks:map=slots", "--kind=boxes:value=slot"]
+    result = CliRunner().invoke(manifests, [*args, *said, "--child=configmaps:owner=Box"])
+    assert result.exit_code == 0, result.output
+    assert described(result.output) == Description(
+        group="shop.example.com",
+        kinds=(Kind("racks", deciding=True, maps=("slots",)), Kind("boxes", values=("slot",))),
+        children=(Child("configmaps", owner="Box"),),
+        lease="shop/shop-operator",
+        service_account="shop/shop-operator",
+    )
