@@ -22,6 +22,9 @@ LONGEST_IDENTITY = 320
 #: A pod's uid as a stamp takes it, also as part of a label (`core/notes.py`).
 POD_UID = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_.]{0,35}")
 
+#: What follows the lease duration unless it is given, in client-go's proportion: so many seconds of 15.
+_OF_15 = {"renew_deadline": 10, "retry_period": 2}
+
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -130,14 +133,16 @@ class Settings:
         "How long followers wait for a leader that does not renew the Lease. Whole seconds, since the Lease stores it.",
     )
     renew_deadline: float = option(
-        10.0,
+        None,
         _seconds("a number of seconds above 0", lambda value: value > 0),
         "How long the leader tries to renew the Lease before it stops leading.",
+        shown="10/15 of the lease duration",
     )
     retry_period: float = option(
-        2.0,
+        None,
         _seconds("a number of seconds above 0", lambda value: value > 0),
         "Time between two attempts to acquire or renew the Lease.",
+        shown="2/15 of the lease duration",
     )
     deciding: tuple[str, ...] = option(
         (),
@@ -211,8 +216,12 @@ class Settings:
     pod_uid: str = ""
     pod_name: str = ""
     pod_namespace: str = field(default_factory=_default_namespace)
+    _follow: tuple[str, ...] = field(init=False, default=(), repr=False, compare=False)  #: not given, so in proportion
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_follow", tuple(name for name in _OF_15 if getattr(self, name) is None))
+        for name in self._follow:
+            object.__setattr__(self, name, self.lease_duration * _OF_15[name] / 15)
         # What was not given comes from the pod, each for itself: a stamp needs all of it (`core.token.Stamp`).
         identity, uid = new_identity()
         in_pod = bool(os.environ.get("POD_UID"))
@@ -278,5 +287,5 @@ class Settings:
         return cls(**values)
 
     def changed(self, **values: Any) -> Settings:
-        """Return a copy with other values, checked again."""
-        return replace(self, **values)
+        """Return a copy with other values, checked again. Durations that were not given follow its lease duration."""
+        return replace(self, **{**dict.fromkeys(self._follow), **values})

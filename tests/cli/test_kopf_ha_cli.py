@@ -111,8 +111,6 @@ def test_each_option_means_the_same_on_the_command_line_and_in_the_environment(
         # What a value demands of others: durations of 5 s, and an unsafe fence.
         monkeypatch.setenv("KOPF_HA_RETRY_PERIOD", "1")
         monkeypatch.setenv("KOPF_HA_UNSAFE", "false" if one.name == "unsafe" else "true")
-        if one.name == "lease_duration":
-            monkeypatch.setenv("KOPF_HA_RENEW_DEADLINE", "4")
         flag, text = one.flags[-1], texts.get(one.values.metavar, "")
         assert invoke("op.py", flag, *([text] if text else [])).exit_code == 0, one
         by_flag = call.settings
@@ -156,7 +154,11 @@ def test_kopf_s_own_variable_for_a_namespace(call: Call, monkeypatch: pytest.Mon
         (["."], "is a directory"),
         (["op.txt"], "op.txt is not a Python file; use -m to name a module"),
         (["-m", "no.such.module"], "module no is neither in"),
-        (["op.py", "--lease-duration=5"], "--lease-duration (5 s) must be greater than --renew-deadline (10 s)"),
+        (
+            ["op.py", "--lease-duration=5", "--renew-deadline=10"],
+            "--lease-duration (5 s) must be greater than --renew-deadline (10 s)",
+        ),
+        (["op.py", "--renew-deadline=20"], "--lease-duration (15 s) must be greater than --renew-deadline (20 s)"),
         (["op.py", "--retry-period=9"], "--renew-deadline (10 s) must be greater than --retry-period (9 s) × 1.2"),
         (["op.py", "--retry-period=0"], "--retry-period must be a number of seconds above 0, not 0"),
         (["op.py", "--lease-duration=15.5"], f"--lease-duration {DURATION} 15.5"),
