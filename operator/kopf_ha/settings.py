@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kopf_ha.core.election import JITTER_FACTOR, Timing
+from kopf_ha.core.legacy_lock import LegacyLock
 from kopf_ha.errors import ConfigurationError
 from kopf_ha.options import Values, option, options_of
 
@@ -87,6 +88,14 @@ def _read_switch(text: str) -> bool:
     return text.lower() in ("1", "true", "yes")
 
 
+def _is_lock(text: str) -> bool:
+    try:
+        lock = LegacyLock.parse(text, "default")
+    except ConfigurationError:
+        return False
+    return all(re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", part) for part in (lock.name, lock.namespace or "x"))
+
+
 _NAME = Values(
     must_be="a Kubernetes name: at most 253 lower-case letters, digits, '-' and '.'",
     takes=lambda value: len(value) <= 253 and re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", value) is not None,
@@ -99,6 +108,13 @@ _PORT = Values(
     takes=lambda value: 0 <= value <= 65535,
     show=lambda value: str(value or "none"),
     metavar="PORT",
+)
+_LOCK = Values(
+    must_be="written RESOURCE/NAME or RESOURCE/NAMESPACE/NAME, with endpoints, configmaps, leases, kopfpeerings or"
+    " clusterkopfpeerings",
+    takes=lambda value: not value or _is_lock(value),
+    show=lambda value: value or "none",
+    metavar="RESOURCE/NAME",
 )
 _DIRECTORY = Values(must_be="a directory", show=lambda value: value or "none", metavar="DIR")
 _SWITCH = Values(must_be="true or false", read=_read_switch, show=lambda value: "on" if value else "off", metavar="")
@@ -143,6 +159,12 @@ class Settings:
         _seconds("a number of seconds above 0", lambda value: value > 0),
         "Time between two attempts to acquire or renew the Lease.",
         shown="2/15 of the lease duration",
+    )
+    legacy_lock: str = option(
+        "",
+        _LOCK,
+        "The lock by which replicas from before kopf-ha elect their leader. It is waited for, and kept while this"
+        " replica leads. Drop the option when no such replica is left.",
     )
     deciding: tuple[str, ...] = option(
         (),
@@ -240,6 +262,11 @@ class Settings:
         """The durations of the election."""
         return Timing(self.lease_duration, self.renew_deadline, self.retry_period)
 
+    @property
+    def legacy(self) -> LegacyLock | None:
+        """The lock of replicas from before kopf-ha; None if there are none."""
+        return LegacyLock.parse(self.legacy_lock, self.lease_namespace) if self.legacy_lock else None
+
     def _check(self) -> None:
         """Check each value by itself, and then those that depend on each other."""
         for one in options_of(self):
@@ -263,6 +290,11 @@ class Settings:
             raise ConfigurationError(
                 f"--renew-deadline ({self.renew_deadline:g} s) must be greater than --retry-period"
                 f" ({self.retry_period:g} s) × {JITTER_FACTOR:g}; raise the one or lower the other"
+            )
+        if self.legacy == LegacyLock("leases", self.lease_name, self.lease_namespace):
+            raise ConfigurationError(
+                f"--legacy-lock names the Lease itself ({self.lease}), which others' replicas respect in any"
+                " case; leave it out"
             )
         if self.metrics_port and self.metrics_port == self.health_port:
             raise ConfigurationError(f"--metrics-port and --health-port are both {self.health_port}; choose two ports")

@@ -105,6 +105,7 @@ def test_each_option_means_the_same_on_the_command_line_and_in_the_environment(
         "[report|exit]": "exit",
         "[auto|start]": "start",
         "PLURAL.GROUP": "a.example.dev",
+        "RESOURCE/NAME": "endpoints/shop/op",
         "PLURAL[.GROUP][/SUB]": "pods/eviction",
     }
     for one in options_of(Settings):
@@ -168,6 +169,8 @@ def test_kopf_s_own_variable_for_a_namespace(call: Call, monkeypatch: pytest.Mon
         (["op.py", "--drain-timeout=-1"], "--drain-timeout must be a number of seconds, 0 or more, not -1"),
         (["op.py", "--lease-duration=soon"], f"--lease-duration {DURATION} 'soon'"),
         (["op.py", "--lease-name=No_Name"], "--lease-name must be a Kubernetes name: at most 253 lower-case letters"),
+        (["op.py", "--legacy-lock=op"], "--legacy-lock must be written RESOURCE/NAME or RESOURCE/NAMESPACE/NAME, with"),
+        (["op.py", "--legacy-lock=leases/a/kopf-ha", "--lease-namespace=a"], "--legacy-lock names the Lease itself"),
         (["op.py", "--deciding=pools"], "--deciding must be written plural.group, as in pools.example.dev, not"),
         (["op.py", "--exempt=Pools"], "--exempt must be written plural[.group][/subresource], not 'Pools'"),
         (["op.py", "--fence=none"], "--fence=none lets a stale leader write"),
