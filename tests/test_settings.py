@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -77,11 +78,41 @@ def test_identities_are_of_the_process() -> None:
     assert "fixed" not in Settings.from_env({"KOPF_HA_IDENTITY": "fixed", "KOPF_HA_POD_UID": "fixed"}).identity
 
 
+@given(
+    st.integers(1, 86_400) | st.none(),
+    st.floats(0.01, 90_000) | st.none(),
+    st.floats(0.01, 90_000) | st.none(),
+    st.booleans(),
+)
+def test_durations_that_are_not_given_follow_the_lease_duration(
+    lease: int | None, deadline: float | None, retry: float | None, by_env: bool
+) -> None:
+    """In the proportion of client-go's defaults. What is given stays, and is right or refused in words."""
+    values = {"lease_duration": lease, "renew_deadline": deadline, "retry_period": retry}
+    environ = {f"KOPF_HA_{name.upper()}": repr(value) for name, value in values.items() if value is not None}
+    whole = 15 if lease is None else lease
+    expected = whole, deadline or whole * 10 / 15, retry or whole * 2 / 15
+    right = expected[0] > expected[1] > expected[2] * JITTER_FACTOR
+    with nullcontext() if right else pytest.raises(ConfigurationError, match="raise the one or lower the other"):
+        s = Settings.from_env(environ) if by_env else Settings.from_env({}, **values)
+        assert (s.lease_duration, s.renew_deadline, s.retry_period) == expected
+
+
+@pytest.mark.parametrize("seconds", [1, 5, 15, 86_400])
+def test_a_lease_duration_alone_is_enough(seconds: int) -> None:
+    s = Settings(lease_duration=seconds)
+    assert (s.renew_deadline, s.retry_period) == (seconds * 10 / 15, seconds * 2 / 15)
+
+
 def test_a_copy_is_checked_again_and_keeps_its_identity() -> None:
     settings = Settings()
     assert settings.changed(lease_name="other").identity == settings.identity
+    assert settings.changed(lease_duration=3).renew_deadline == 2
+    given = settings.changed(renew_deadline=10)
+    assert given.changed(lease_duration=30).renew_deadline == 10
+    assert given.changed(lease_duration=30).retry_period == 4
     with pytest.raises(ConfigurationError, match="--renew-deadline"):
-        settings.changed(lease_duration=1.0)
+        given.changed(lease_duration=1.0)
 
 
 def test_ports() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kopf_ha.core.election import JITTER_FACTOR, Timing
+from kopf_ha.core.legacy_lock import LegacyLock
 from kopf_ha.errors import ConfigurationError
 from kopf_ha.options import Values, option, options_of
 
@@ -21,6 +22,9 @@ DURATION_MAX = 86_400
 LONGEST_IDENTITY = 320
 #: A pod's uid as a stamp takes it, also as part of a label (`core/notes.py`).
 POD_UID = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_.]{0,35}")
+
+#: What follows the lease duration unless it is given, in client-go's proportion: so many seconds of 15.
+_OF_15 = {"renew_deadline": 10, "retry_period": 2}
 
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -84,6 +88,14 @@ def _read_switch(text: str) -> bool:
     return text.lower() in ("1", "true", "yes")
 
 
+def _is_lock(text: str) -> bool:
+    try:
+        lock = LegacyLock.parse(text, "default")
+    except ConfigurationError:
+        return False
+    return all(re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", part) for part in (lock.name, lock.namespace or "x"))
+
+
 _NAME = Values(
     must_be="a Kubernetes name: at most 253 lower-case letters, digits, '-' and '.'",
     takes=lambda value: len(value) <= 253 and re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", value) is not None,
@@ -96,6 +108,13 @@ _PORT = Values(
     takes=lambda value: 0 <= value <= 65535,
     show=lambda value: str(value or "none"),
     metavar="PORT",
+)
+_LOCK = Values(
+    must_be="written RESOURCE/NAME or RESOURCE/NAMESPACE/NAME, with endpoints, configmaps, leases, kopfpeerings or"
+    " clusterkopfpeerings",
+    takes=lambda value: not value or _is_lock(value),
+    show=lambda value: value or "none",
+    metavar="RESOURCE/NAME",
 )
 _DIRECTORY = Values(must_be="a directory", show=lambda value: value or "none", metavar="DIR")
 _SWITCH = Values(must_be="true or false", read=_read_switch, show=lambda value: "on" if value else "off", metavar="")
@@ -130,14 +149,22 @@ class Settings:
         "How long followers wait for a leader that does not renew the Lease. Whole seconds, since the Lease stores it.",
     )
     renew_deadline: float = option(
-        10.0,
+        None,
         _seconds("a number of seconds above 0", lambda value: value > 0),
         "How long the leader tries to renew the Lease before it stops leading.",
+        shown="10/15 of the lease duration",
     )
     retry_period: float = option(
-        2.0,
+        None,
         _seconds("a number of seconds above 0", lambda value: value > 0),
         "Time between two attempts to acquire or renew the Lease.",
+        shown="2/15 of the lease duration",
+    )
+    legacy_lock: str = option(
+        "",
+        _LOCK,
+        "The lock by which replicas from before kopf-ha elect their leader. It is waited for, and kept while this"
+        " replica leads. Drop the option when no such replica is left.",
     )
     deciding: tuple[str, ...] = option(
         (),
@@ -211,8 +238,12 @@ class Settings:
     pod_uid: str = ""
     pod_name: str = ""
     pod_namespace: str = field(default_factory=_default_namespace)
+    _follow: tuple[str, ...] = field(init=False, default=(), repr=False, compare=False)  #: not given, so in proportion
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_follow", tuple(name for name in _OF_15 if getattr(self, name) is None))
+        for name in self._follow:
+            object.__setattr__(self, name, self.lease_duration * _OF_15[name] / 15)
         # What was not given comes from the pod, each for itself: a stamp needs all of it (`core.token.Stamp`).
         identity, uid = new_identity()
         in_pod = bool(os.environ.get("POD_UID"))
@@ -230,6 +261,11 @@ class Settings:
     def timing(self) -> Timing:
         """The durations of the election."""
         return Timing(self.lease_duration, self.renew_deadline, self.retry_period)
+
+    @property
+    def legacy(self) -> LegacyLock | None:
+        """The lock of replicas from before kopf-ha; None if there are none."""
+        return LegacyLock.parse(self.legacy_lock, self.lease_namespace) if self.legacy_lock else None
 
     def _check(self) -> None:
         """Check each value by itself, and then those that depend on each other."""
@@ -255,6 +291,11 @@ class Settings:
                 f"--renew-deadline ({self.renew_deadline:g} s) must be greater than --retry-period"
                 f" ({self.retry_period:g} s) × {JITTER_FACTOR:g}; raise the one or lower the other"
             )
+        if self.legacy == LegacyLock("leases", self.lease_name, self.lease_namespace):
+            raise ConfigurationError(
+                f"--legacy-lock names the Lease itself ({self.lease}), which others' replicas respect in any"
+                " case; leave it out"
+            )
         if self.metrics_port and self.metrics_port == self.health_port:
             raise ConfigurationError(f"--metrics-port and --health-port are both {self.health_port}; choose two ports")
         if self.fence != "full" and not self.unsafe:
@@ -278,5 +319,5 @@ class Settings:
         return cls(**values)
 
     def changed(self, **values: Any) -> Settings:
-        """Return a copy with other values, checked again."""
-        return replace(self, **values)
+        """Return a copy with other values, checked again. Durations that were not given follow its lease duration."""
+        return replace(self, **{**dict.fromkeys(self._follow), **values})

@@ -107,14 +107,13 @@ def test_each_option_means_the_same_on_the_command_line_and_in_the_environment(
         "[report|exit]": "exit",
         "[auto|start]": "start",
         "PLURAL.GROUP": "a.example.dev",
+        "RESOURCE/NAME": "endpoints/shop/op",
         "PLURAL[.GROUP][/SUB]": "pods/eviction",
     }
     for one in options_of(Settings):
         # What a value demands of others: durations of 5 s, and an unsafe fence.
         monkeypatch.setenv("KOPF_HA_RETRY_PERIOD", "1")
         monkeypatch.setenv("KOPF_HA_UNSAFE", "false" if one.name == "unsafe" else "true")
-        if one.name == "lease_duration":
-            monkeypatch.setenv("KOPF_HA_RENEW_DEADLINE", "4")
         flag, text = one.flags[-1], texts.get(one.values.metavar, "")
         assert invoke("op.py", flag, *([text] if text else [])).exit_code == 0, one
         by_flag = call.settings
@@ -150,7 +149,11 @@ def test_kopf_s_own_variable_for_a_namespace(call: Call, monkeypatch: pytest.Mon
         (["."], "is a directory"),
         (["op.txt"], "op.txt is not a Python file; use -m to name a module"),
         (["-m", "no.such.module"], "module no is neither in"),
-        (["op.py", "--lease-duration=5"], "--lease-duration (5 s) must be greater than --renew-deadline (10 s)"),
+        (
+            ["op.py", "--lease-duration=5", "--renew-deadline=10"],
+            "--lease-duration (5 s) must be greater than --renew-deadline (10 s)",
+        ),
+        (["op.py", "--renew-deadline=20"], "--lease-duration (15 s) must be greater than --renew-deadline (20 s)"),
         (["op.py", "--retry-period=9"], "--renew-deadline (10 s) must be greater than --retry-period (9 s) × 1.2"),
         (["op.py", "--retry-period=0"], "--retry-period must be a number of seconds above 0, not 0"),
         (["op.py", "--lease-duration=15.5"], f"--lease-duration {DURATION} 15.5"),
@@ -160,6 +163,8 @@ def test_kopf_s_own_variable_for_a_namespace(call: Call, monkeypatch: pytest.Mon
         (["op.py", "--drain-timeout=-1"], "--drain-timeout must be a number of seconds, 0 or more, not -1"),
         (["op.py", "--lease-duration=soon"], f"--lease-duration {DURATION} 'soon'"),
         (["op.py", "--lease-name=No_Name"], "--lease-name must be a Kubernetes name: at most 253 lower-case letters"),
+        (["op.py", "--legacy-lock=op"], "--legacy-lock must be written RESOURCE/NAME or RESOURCE/NAMESPACE/NAME, with"),
+        (["op.py", "--legacy-lock=leases/a/kopf-ha", "--lease-namespace=a"], "--legacy-lock names the Lease itself"),
         (["op.py", "--deciding=pools"], "--deciding must be written plural.group, as in pools.example.dev, not"),
         (["op.py", "--exempt=Pools"], "--exempt must be written plural[.group][/subresource], not 'Pools'"),
         (["op.py", "--fence=none"], "--fence=none lets a stale leader write"),

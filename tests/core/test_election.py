@@ -12,6 +12,7 @@ from kopf_ha.core.election import IllegalMove, Phase
 from kopf_ha.core.election import events as el
 from kopf_ha.core.election.machine import RULES
 from kopf_ha.core.lease import LeaseRecord
+from kopf_ha.core.legacy_lock import LegacyRecord
 from kopf_ha.core.token import TOKEN_MAX
 from tests.election.phases import NEXT
 from tests.election.world import Replica, World
@@ -538,11 +539,16 @@ def test_a_lease_that_is_stored_otherwise_than_written_begins_no_term(world: Wor
 # --- the table, cell by cell
 
 
-def at(world: World, phase: Phase) -> Replica:
-    """A replica in this phase; the Lease is held by another one while it follows, and by itself in all others."""
+def at(world: World, phase: Phase, *, legacy: bool = False) -> Replica:
+    """A replica in this phase; the Lease is held by another one while it follows, and by itself in all others.
+
+    With `legacy` it keeps the legacy lock, too, and a request that is under way is one to that.
+    """
     if phase is Phase.FOLLOWING:
         world.replica("other").flow()
-    replica = world.replica("a")
+    replica = world.replica("a", legacy=legacy)
+    if phase is Phase.ACQUIRING:
+        replica.deliver()
     if phase not in (Phase.FOLLOWING, Phase.ACQUIRING):
         replica.flow()
     if phase is Phase.RENEWING:
@@ -550,6 +556,8 @@ def at(world: World, phase: Phase) -> Replica:
         replica.tick()
     if phase is Phase.RELEASING:
         replica.step(el.Release())
+        if legacy:
+            replica.answer()
     if phase is Phase.LOST:
         replica.step(el.RaiseFloor(replica.state.token))
     if phase is Phase.STOPPED:
@@ -560,6 +568,9 @@ def at(world: World, phase: Phase) -> Replica:
 
 DELETED = el.LeaseSeen(None, read=True)
 DONE = el.Written(LeaseRecord("", 0))  #: stands for the server's own answer
+LEGACY_DELETED = el.LegacySeen(None, read=True)
+LEGACY_DONE = el.LegacyWritten(LegacyRecord(()))
+LEGACY = (el.LegacySeen, el.LegacyWritten, el.LegacyFailed)
 
 CELLS = [
     (Phase.FOLLOWING, DELETED, Phase.ACQUIRING),
@@ -609,6 +620,18 @@ CELLS = [
     (Phase.LOST, el.Resume(), Phase.ACQUIRING),
     (Phase.LOST, el.Release(), Phase.RELEASING),
     (Phase.LOST, el.Stop(), Phase.STOPPED),
+    (Phase.FOLLOWING, LEGACY_DELETED, Phase.FOLLOWING),
+    (Phase.ACQUIRING, LEGACY_DONE, Phase.ACQUIRING),
+    (Phase.ACQUIRING, LEGACY_DELETED, Phase.ACQUIRING),
+    (Phase.ACQUIRING, el.LegacyFailed("x"), Phase.FOLLOWING),
+    (Phase.LEADING, LEGACY_DELETED, Phase.LOST),
+    (Phase.RENEWING, LEGACY_DONE, Phase.RENEWING),
+    (Phase.RENEWING, LEGACY_DELETED, Phase.LOST),
+    (Phase.RENEWING, el.LegacyFailed("x"), Phase.LEADING),
+    (Phase.RELEASING, LEGACY_DONE, Phase.STOPPED),
+    (Phase.RELEASING, LEGACY_DELETED, Phase.STOPPED),
+    (Phase.RELEASING, el.LegacyFailed("x"), Phase.STOPPED),
+    (Phase.LOST, LEGACY_DELETED, Phase.LOST),
 ]
 EVENTS = {type(event): event for _, event, _ in CELLS}
 LEGAL = {(phase, type(event)) for phase, event, _ in CELLS}
@@ -620,11 +643,11 @@ def name(value: object) -> str:
 
 @pytest.mark.parametrize(("phase", "event", "then"), CELLS, ids=name)
 def test_what_can_come_in_a_phase_leads_on(world: World, phase: Phase, event: el.Event, then: Phase) -> None:
-    replica = at(world, phase)
+    replica = at(world, phase, legacy=isinstance(event, LEGACY))
     if replica.request is None:
         replica.step(event)
     else:
-        replica.answer(None if event is DONE else event)
+        replica.answer(None if event in (DONE, LEGACY_DONE) else event)
     assert replica.phase is then
 
 

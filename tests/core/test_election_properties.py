@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from kopf_ha.core.election import Phase
 from kopf_ha.core.election import events as el
 from kopf_ha.core.lease import LeaseRecord
-from tests.election.world import Replica, World
+from tests.election.world import Old, Replica, World
 
 WHO = st.integers(0, 2)
 # Whole and half periods, so that deadlines are met exactly, and pauses that are longer than the lease.
@@ -27,6 +28,8 @@ class Faults(RuleBasedStateMachine):
     """Everything but edits and deletions of the Lease."""
 
     identities = ("a", "b", "c")
+    legacy = False  #: whether they keep the legacy lock, too
+    examples = 150
     unique = True  #: as identities are: only then is news of a process's end right
 
     def __init__(self) -> None:
@@ -34,11 +37,12 @@ class Faults(RuleBasedStateMachine):
         self.dead: list[str] = []  #: identities of processes that ended
         self.world = World()
         self.late: list[LeaseRecord] = []  #: writes whose client gave up, and that may still be done
+        self.late_legacy: list[Mapping[str, Any]] = []
 
     @initialize(n=st.sampled_from([2, 3]))
     def begin(self, n: int) -> None:
         for identity in self.identities[:n]:
-            self.world.replica(identity)
+            self.world.replica(identity, legacy=self.legacy)
 
     def pick(self, who: int) -> Replica:
         return self.world.replicas[who % len(self.world.replicas)]
@@ -78,8 +82,8 @@ class Faults(RuleBasedStateMachine):
             sleeper.answer()
         self.without(sleeper, 16.0)
 
-    def without(self, sleeper: Replica, seconds: float) -> None:
-        others = [r for r in self.world.replicas if r is not sleeper]
+    def without(self, sleeper: Replica | Old, seconds: float) -> None:
+        others = [r for r in self.world.everybody if r is not sleeper]
         for _ in range(int(seconds * 2)):
             self.world.run(0.5, *others, step=0.5)
             self.one_leader()
@@ -131,19 +135,25 @@ class Faults(RuleBasedStateMachine):
             return
         if isinstance(replica.request, el.Put) and replica.outcome is None and late:
             self.late.append(replica.request.record)
+        if isinstance(replica.request, el.PutLegacy) and replica.outcome is None and late:
+            self.late_legacy.append(replica.request.body)
         replica.lose_answer()
 
     @rule(who=WHO)
     def denied(self, who: int) -> None:
         replica = self.pick(who)
         if replica.request is not None and replica.outcome is None:
-            read = isinstance(replica.request, el.Read)
-            replica.answer(el.ReadFailed("403") if read else el.NotWritten("403"))
+            replica.answer(replica.refusal("403", el.NotWritten))
 
     @precondition(lambda self: self.late)
     @rule(data=st.data())
     def late_write(self, data: st.DataObject) -> None:
         self.world.lease.put(self.late.pop(data.draw(st.integers(0, len(self.late) - 1))))
+
+    @precondition(lambda self: self.late_legacy)
+    @rule(data=st.data())
+    def late_legacy_write(self, data: st.DataObject) -> None:
+        self.world.legacy.put(self.late_legacy.pop(data.draw(st.integers(0, len(self.late_legacy) - 1))))
 
     # --- the run layer
 
@@ -183,7 +193,7 @@ class Faults(RuleBasedStateMachine):
         if self.unique:
             self.dead.append(identity)
             identity = f"{identity[0]}{len(self.dead)}"
-        self.world.replicas[self.world.replicas.index(old)] = self.world.replica(identity)
+        self.world.replicas[self.world.replicas.index(old)] = self.world.replica(identity, legacy=old.legacy)
         self.world.replicas.pop()
 
     @precondition(lambda self: self.dead)
@@ -233,6 +243,67 @@ class Faults(RuleBasedStateMachine):
             self.one_leader()
             self.tokens_rise()
         assert len(self.world.leaders()) == 1, [r.state for r in alive]
+
+
+class Migration(Faults):
+    """Replicas of before run beside, which know only the legacy lock. One of all of them leads."""
+
+    legacy = True
+    examples = 80
+    olds = 2
+
+    @initialize(durations=st.lists(st.sampled_from([15.0, 17.0, 40.0]), min_size=2, max_size=2))
+    def begin_old(self, durations: list[float]) -> None:
+        for i, duration in enumerate(durations[: self.olds]):
+            self.world.old(f"old{i}", duration=duration, deadline=duration - 2)
+
+    @rule(who=WHO)
+    def old_runs(self, who: int) -> None:
+        self.an_old(who).run()
+
+    @rule(who=WHO)
+    def old_reads(self, who: int) -> None:
+        self.an_old(who).read()
+
+    @rule(who=WHO)
+    def old_writes_what_it_read(self, who: int) -> None:
+        self.an_old(who).write()
+
+    @rule(who=WHO)
+    def old_releases(self, who: int) -> None:
+        self.an_old(who).release()
+
+    @rule(who=WHO, dt=TIMES)
+    def old_sleeps(self, who: int, dt: float) -> None:
+        self.without(self.an_old(who), dt)
+
+    @rule()
+    def legacy_label_edit(self) -> None:
+        body = self.world.legacy.body
+        if body is not None:
+            body["metadata"]["labels"] = {"n": str(self.world.legacy.version)}
+            self.world.legacy.swap(body)
+
+    def an_old(self, who: int) -> Old:
+        return self.world.olds[who % len(self.world.olds)]
+
+    def teardown(self) -> None:
+        """When the old ones are gone, a replica with the legacy lock leads."""
+        self.world.olds.clear()
+        self.world.run(60, *[r for r in self.world.replicas if r.phase is not Phase.STOPPED], step=1)
+        super().teardown()
+
+
+class Dropping(Faults):
+    """No old replica is left, and the option is dropped: some keep the legacy lock, some do not."""
+
+    examples = 50
+
+    @initialize()
+    def begin_new(self) -> None:
+        self.world.replicas.clear()
+        for identity, legacy in zip(self.identities, (True, False, True), strict=True):
+            self.world.replica(identity, legacy=legacy)
 
 
 class SharedIdentity(Faults):
@@ -311,11 +382,11 @@ class Vandals(Faults):
         super().teardown()
 
 
-BOUNDS = settings(max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+BOUNDS = settings(stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-@pytest.mark.parametrize("machine", [Faults, SharedIdentity, WrongNews, Vandals])
+@pytest.mark.parametrize("machine", [Faults, Migration, Dropping, SharedIdentity, WrongNews, Vandals])
 def test_whatever_happens(machine: type[Faults]) -> None:
     from hypothesis.stateful import run_state_machine_as_test
 
-    run_state_machine_as_test(machine, settings=BOUNDS)
+    run_state_machine_as_test(machine, settings=settings(BOUNDS, max_examples=machine.examples))

@@ -7,8 +7,10 @@ delivered. A replica that is not scheduled is a paused process.
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +19,7 @@ from kopf_ha.core.election import events as el
 from kopf_ha.core.election.events import Event
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.lease import LeaseRecord
+from kopf_ha.core.legacy_lock import ANNOTATION, LegacyLock
 from kopf_ha.core.token import Stamp
 from kopf_ha.errors import MalformedLease
 from kopf_ha.settings import Settings
@@ -105,6 +108,102 @@ class FakeLease:
         return body["metadata"].get("resourceVersion"), body["metadata"].get("uid")
 
 
+class FakeLegacy:
+    """The object of a legacy lock as the API server keeps it: compare-and-swap by resourceVersion."""
+
+    def __init__(self, lock: LegacyLock) -> None:
+        self.lock = lock
+        self.body: dict[str, Any] | None = None
+        self.version = 500
+        self.watchers: list[deque[Event]] = []
+
+    def put(self, body: Mapping[str, Any]) -> Event:
+        """Give what `election.legacy_client` makes of the answer."""
+        return el.LegacyWritten(self.lock.read(self.body or {})) if self.swap(body) else self.seen()
+
+    def swap(self, body: Mapping[str, Any]) -> bool:
+        version = (body.get("metadata") or {}).get("resourceVersion", "")
+        if version != (self.body["metadata"]["resourceVersion"] if self.body else ""):
+            return False
+        self.store(body)
+        return True
+
+    def store(self, body: Mapping[str, Any] | None) -> None:
+        """Write it, whatever was there."""
+        self.version += 1
+        self.body = None
+        if body is not None:
+            self.body = copy.deepcopy(dict(body))
+            self.body.setdefault("metadata", {})["resourceVersion"] = str(self.version)
+        for inbox in self.watchers:
+            inbox.append(self.seen(read=False))
+
+    def seen(self, *, read: bool = True) -> el.LegacySeen:
+        if self.body is None:
+            return el.LegacySeen(None, "" if read else str(self.version), read=read)
+        record = self.lock.read(self.body)
+        return el.LegacySeen(record, record.version, read=read)
+
+
+@dataclass(eq=False)
+class Old:
+    """A replica of before, as old client-go and the `kubernetes` package elect: by a record in an annotation.
+
+    It stops on its own clock, one renew deadline after it sent its last renewal.
+    """
+
+    world: World
+    name: str
+    duration: float = 15.0
+    deadline: float = 10.0
+    period: float = 2.0
+    next: float = -math.inf
+    seen: str = ""  #: the record that it saw last
+    changed: float = -math.inf  #: when that was new to it
+    base: dict[str, Any] | None = None  #: what its GET showed; what it writes is conditioned on that
+    wants: bool = False
+    sent: float = -math.inf
+    renewed: float = -math.inf
+
+    def leads(self) -> bool:
+        return self.world.now < self.renewed + self.deadline
+
+    def read(self) -> None:
+        lock, now = self.world.legacy, self.world.now
+        self.sent, self.base = now, copy.deepcopy(lock.body)
+        text = ((self.base or {"metadata": {}})["metadata"].get("annotations") or {}).get(ANNOTATION, "")
+        holder = json.loads(text or "{}").get("holderIdentity")
+        if text != self.seen:
+            self.seen, self.changed = text, now
+        self.wants = holder in (None, "", self.name) or now >= self.changed + self.duration
+
+    def write(self) -> None:
+        if self.wants:
+            self._swap(self.name, self.duration)
+
+    def release(self) -> None:
+        """Stop leading, and give the lock back as client-go does."""
+        self.read()
+        if self.leads() and json.loads(self.seen or "{}").get("holderIdentity") == self.name:
+            self._swap("", 1)
+        self.renewed = -math.inf
+
+    def run(self) -> None:
+        if self.world.now >= self.next:
+            self.next = self.world.now + self.period
+            self.read()
+            self.write()
+
+    def _swap(self, holder: str, duration: float) -> None:
+        record = {"holderIdentity": holder, "leaseDurationSeconds": str(int(duration)), "renewTime": self.world.now}
+        body = self.base or {"metadata": {}}
+        text = json.dumps(record)
+        body["metadata"].setdefault("annotations", {})[ANNOTATION] = text
+        self.wants = False
+        if self.world.legacy.swap(body):
+            self.seen, self.changed, self.renewed = text, self.world.now, self.sent if holder else -math.inf
+
+
 @dataclass(eq=False)
 class Replica:
     """One elector: its state, its timer, its request under way, its watch."""
@@ -114,7 +213,8 @@ class Replica:
     name: str
     state: State = field(default_factory=State)
     due: float = math.inf
-    request: el.Put | el.Read | None = None
+    legacy: bool = False  #: whether it keeps the legacy lock, too
+    request: el.Put | el.Read | el.PutLegacy | None = None
     outcome: Event | None = None  #: what the server said to the request, before the answer arrives
     inbox: deque[Event] = field(default_factory=deque)
     grant: Grant | None = None
@@ -124,9 +224,11 @@ class Replica:
     warnings: list[str] = field(default_factory=list)
     told_floor: int = 0
     last_beat: float = -math.inf
+    tells: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.rules = Election(self.settings.identity, self.settings.lease, self.settings.timing)
+        lock = self.world.legacy.lock if self.legacy else None
+        self.rules = Election(self.settings.identity, self.settings.lease, self.settings.timing, lock)
 
     @property
     def phase(self) -> Phase:
@@ -147,7 +249,7 @@ class Replica:
         for action in actions:
             assert self.request is None, "a request comes last"
             match action:
-                case el.Put() | el.Read():
+                case el.Put() | el.Read() | el.PutLegacy():
                     assert action.until > self.world.now
                     self.request, self.outcome = action, None
                 case el.Timer(at, spread):
@@ -169,6 +271,8 @@ class Replica:
                     self.leaders.append((holder, token))
                 case el.Warn(cause):
                     self.warnings.append(cause)
+                case el.Tell(text):
+                    self.tells.append(text)
         leading = then in (Phase.LEADING, Phase.RENEWING)
         assert (self.grant is not None) == leading, f"{then.value}, and the grant is {self.grant}"
         waiting = then in (Phase.ACQUIRING, Phase.RENEWING, Phase.RELEASING)
@@ -180,6 +284,8 @@ class Replica:
         self.inbox.clear()
         seen = self.world.lease.seen(read=False)
         self.step(seen)
+        if self.legacy:
+            self.inbox.append(self.world.legacy.seen(read=False))
 
     def tick(self) -> None:
         if self.request is None and self.phase is not Phase.STOPPED and self.world.now >= self.due:
@@ -191,6 +297,8 @@ class Replica:
         if self.request is not None and self.outcome is None:
             if isinstance(self.request, el.Put):
                 self.outcome = self.world.lease.put(self.request.record)
+            elif isinstance(self.request, el.PutLegacy):
+                self.outcome = self.world.legacy.put(self.request.body)
             else:
                 self.outcome = self.world.lease.seen()
 
@@ -204,8 +312,13 @@ class Replica:
         self.step(event)
 
     def lose_answer(self) -> None:
-        read = isinstance(self.request, el.Read)
-        self.answer(el.ReadFailed("timeout") if read else el.Failed("timeout"))
+        self.answer(self.refusal("timeout", el.Failed))
+
+    def refusal(self, cause: str, write: type[el.Failed | el.NotWritten]) -> Event:
+        """Give what becomes of the request under way if it is not answered, or refused."""
+        if isinstance(self.request, el.PutLegacy):
+            return el.LegacyFailed(cause)
+        return el.ReadFailed(cause) if isinstance(self.request, el.Read) else write(cause)
 
     def deliver(self) -> None:
         if self.inbox and self.request is None and self.phase is not Phase.STOPPED:
@@ -228,18 +341,22 @@ class Replica:
 class World:
     """The Lease, the replicas and the time."""
 
-    def __init__(self) -> None:
+    def __init__(self, legacy: str = "configmaps/ns/old") -> None:
         self.now = 1000.0
         self.lease = FakeLease()
+        self.legacy = FakeLegacy(LegacyLock.parse(legacy, NS))
+        self.olds: list[Old] = []
         self.replicas: list[Replica] = []
         self.born = 0
         self.tokens: list[int] = []  #: of all grants, in the order they were opened
 
-    def replica(self, identity: str, **values: Any) -> Replica:
+    def replica(self, identity: str, *, legacy: bool = False, **values: Any) -> Replica:
         self.born += 1
-        replica = Replica(self, settings(identity, **values), f"{identity}#{self.born}")
+        replica = Replica(self, settings(identity, **values), f"{identity}#{self.born}", legacy=legacy)
         self.replicas.append(replica)
         self.lease.watchers.append(replica.inbox)
+        if legacy:
+            self.legacy.watchers.append(replica.inbox)
         replica.relist()
         return replica
 
@@ -248,14 +365,26 @@ class World:
         assert all(g.stamp.token < grant.stamp.token for g in replica.grants[:-1])
         self.tokens.append(grant.stamp.token)
 
-    def leaders(self) -> list[Replica]:
-        return [r for r in self.replicas if r.leads()]
+    def old(self, name: str, **values: Any) -> Old:
+        old = Old(self, name, **values)
+        self.olds.append(old)
+        return old
 
-    def run(self, seconds: float, *replicas: Replica, step: float = 0.1, beats: bool = True) -> None:
+    def leaders(self) -> list[Replica | Old]:
+        return [r for r in self.everybody if r.leads()]
+
+    @property
+    def everybody(self) -> list[Replica | Old]:
+        return [*self.replicas, *self.olds]
+
+    def run(self, seconds: float, *replicas: Replica | Old, step: float = 0.1, beats: bool = True) -> None:
         """Let time pass for these replicas (all by default); the others are paused."""
         for _ in range(math.ceil(seconds / step)):
             self.now += step
-            for replica in replicas or self.replicas:
+            for replica in replicas or self.everybody:
+                if isinstance(replica, Old):
+                    replica.run()
+                    continue
                 if beats:
                     replica.last_beat = self.now
                 replica.flow()

@@ -64,7 +64,12 @@ def test_startup_handlers_may_not_write_outside_of_a_term(caplog: pytest.LogCapt
     registry, outcomes, done = with_webhook(), list[Outcome](), list[str]()
 
     def write() -> None:
-        drive("test", Request("POST", "/api/v1/namespaces/ns/configmaps"), lambda asked: Response(201, b"{}"))
+        drive(
+            "test",
+            Request("POST", "/api/v1/namespaces/ns/configmaps"),
+            lambda asked: Response(201, b"{}"),
+            "http://api",
+        )
 
     @kopf.on.startup(registry=registry, id="blocking")
     def blocking(**_: Any) -> None:

@@ -13,11 +13,20 @@ from kopf_ha.core.election import Election, IllegalMove, Phase, State, events
 from kopf_ha.core.election.events import Action, Event
 from kopf_ha.election.leadership import Leadership, called
 from kopf_ha.election.lease_client import LeaseClient
+from kopf_ha.election.legacy_client import LegacyClient
 from kopf_ha.election.signs import Observer
 from kopf_ha.election.troubles import Troubles
 from kopf_ha.settings import Settings
 
 log = logging.getLogger("kopf_ha.election")
+
+#: What a warning is about, by the event that it came with; otherwise it is about a write.
+_SOURCES: dict[type[Event], str] = {
+    events.LeaseUnusable: "read",
+    events.ReadFailed: "read",
+    events.LegacySeen: "legacy",
+    events.LegacyWritten: "legacy",
+}
 
 
 class Driver:
@@ -30,6 +39,7 @@ class Driver:
         on_new_leader: see `Elector`.
         floor: see `Elector`.
         observer: is told how long renewals and takeovers took.
+        legacy: gives the client of the legacy lock; not called if there is none.
         clock: seconds, on a clock that goes on while the machine sleeps.
 
     Attributes:
@@ -48,15 +58,17 @@ class Driver:
         on_new_leader: Callable[[str, int], None],
         floor: Callable[[], int],
         observer: Observer,
+        legacy: Callable[[], LegacyClient],
         clock: Callable[[], float],
     ) -> None:
         self._identity = settings.identity
-        self._rules = Election(settings.identity, settings.lease, settings.timing)
+        self._rules = Election(settings.identity, settings.lease, settings.timing, settings.legacy)
         self._leadership = leadership
         self._troubles = troubles
         self._on_new_leader = on_new_leader
         self._floor = floor
         self._observer = observer
+        self._legacy = legacy
         self._clock = clock
         self.state = State()
         self.due = math.inf
@@ -83,8 +95,7 @@ class Driver:
                 self._troubles.tell("read", "")
             for action in actions:
                 if isinstance(action, events.Warn):
-                    reading = isinstance(event, (events.LeaseUnusable, events.ReadFailed))
-                    self._troubles.tell("read" if reading else "write", action.cause)
+                    self._troubles.tell(_SOURCES.get(type(event), "write"), action.cause)
                 elif (answer := self._do(action, client)) is not None:
                     todo.append(answer)
 
@@ -96,6 +107,10 @@ class Driver:
                 return self._put(action, client)
             case events.Read(until):
                 return client.read(until - self._clock())
+            case events.PutLegacy(body, until):
+                return self._legacy().write(body, until - self._clock())
+            case events.Tell(text):
+                log.info("%s", text)
             case events.Timer(at, spread):
                 # The jitter keeps replicas that failed together from trying together, as in client-go.
                 self.due = at + spread * random.random()  # noqa: S311

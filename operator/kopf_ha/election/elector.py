@@ -15,10 +15,13 @@ from kopf_ha.core.election import Phase, State, events
 from kopf_ha.core.election.events import Event
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.lease import LeaseRecord
+from kopf_ha.core.legacy_lock import LegacyLock
 from kopf_ha.election.driver import Driver
 from kopf_ha.election.leadership import Leadership
 from kopf_ha.election.lease_client import LeaseClient, lease_api
 from kopf_ha.election.leasewatch import LeaseNews
+from kopf_ha.election.legacy_client import LegacyClient, legacy_api
+from kopf_ha.election.legacywatch import LegacyNews
 from kopf_ha.election.listwatch import ListWatch
 from kopf_ha.election.signs import Observer, Signs
 from kopf_ha.election.troubles import Troubles
@@ -42,7 +45,7 @@ class Elector:
 
     Args:
         settings: the Lease, the identity, the durations.
-        make_client: gives a new `ApiClient`; called twice, once for each connection of the elector.
+        make_client: gives a new `ApiClient`; called once for each connection of the elector.
         on_started: a term began; here is its grant.
         on_stopped: the term of this grant ended, for this cause.
         on_new_leader: the Lease names this holder with this token; it may be this process.
@@ -76,11 +79,14 @@ class Elector:
             on_new_leader=on_new_leader,
             floor=floor,
             observer=observer or Observer(),
+            legacy=lambda: self._legacy_client,
             clock=clock,
         )
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._client: LeaseClient | None = None
         self._watch: ListWatch | None = None
+        self._legacy_client: LegacyClient
+        self._legacy_watch: ListWatch | None = None
         self._beat = -math.inf
         self._thread = threading.Thread(target=self._run, name="kopf-ha-election", daemon=True)
 
@@ -141,7 +147,17 @@ class Elector:
         watch = ListWatch(news, lambda: api, self._settings, name="kopf-ha-election-watch", clock=self._clock)
         watch.start()
         self._watch = watch
+        if self._settings.legacy is not None:
+            self._connect_legacy(self._settings.legacy)
         return client
+
+    def _connect_legacy(self, lock: LegacyLock) -> None:
+        self._legacy_client = LegacyClient(lock, legacy_api(self._make_client()))
+        api = legacy_api(self._make_client())
+        news = LegacyNews(lock, self._events.put, lambda cause: self._troubles.tell("legacy watch", cause))
+        watch = ListWatch(news, lambda: api, self._settings, name="kopf-ha-legacy-watch", clock=self._clock)
+        watch.start()
+        self._legacy_watch = watch
 
     def _fail(self, cause: str) -> None:
         self._troubles.keep("thread", cause)
@@ -153,6 +169,9 @@ class Elector:
             self._watch.stop()
         if self._client is not None:
             self._client.close()
+        if self._legacy_watch is not None:
+            self._legacy_watch.stop()
+            self._legacy_client.close()
 
     # --- for the run layer
 
@@ -258,7 +277,7 @@ class Elector:
     def signs(self) -> Signs:
         """What shows whether the election's threads live, and whether its watch does."""
         watch = self._watch
-        trouble = self._troubles.of("watch", "read")
+        trouble = self._troubles.of("watch", "read", "legacy watch", "legacy")
         if self.grant is not None or self._driver.vacant is not None:
             # Otherwise somebody leads, and it does not matter now that an earlier attempt of mine failed.
             trouble = trouble or self._troubles.of("write")

@@ -5,7 +5,22 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from kopf_ha.core.election.events import Action, LeaseSeen, LeaseUnusable, NewLeader, Read, State, Timer
+from kopf_ha.core.election.events import (
+    Action,
+    LeaseSeen,
+    LeaseUnusable,
+    LegacySeen,
+    LegacyWritten,
+    NewLeader,
+    Put,
+    PutLegacy,
+    Read,
+    State,
+    Tell,
+    Timer,
+    Warn,
+)
+from kopf_ha.core.election.legacy import Legacy
 from kopf_ha.core.election.timing import Timing
 from kopf_ha.core.lease import LeaseRecord, newer
 
@@ -20,11 +35,13 @@ class Candidate:
         identity: the holder identity, unique per process.
         lease: ``namespace/name`` of the Lease, for messages.
         timing: the durations.
+        legacy: the lock that old replicas know; None if there are none.
     """
 
     identity: str
     lease: str
     timing: Timing
+    legacy: Legacy | None = None
 
     # --- what the Lease says
 
@@ -91,6 +108,36 @@ class Candidate:
         if seen.holder in state.gone:
             return max(state.changed, state.gone[seen.holder])
         return state.changed + (seen.lease_duration or self.timing.lease_duration)
+
+    # --- what the legacy lock says
+
+    def note_legacy(self, state: State, event: LegacySeen | LegacyWritten, now: float) -> Step:
+        """Note the legacy lock as it was just seen."""
+        legacy = self.legacy
+        assert legacy is not None  # noqa: S101  without one there are no such events
+        version = event.record.version if event.record else event.version if isinstance(event, LegacySeen) else ""
+        view = legacy.note(state.legacy, event.record, version, now)
+        actions: list[Action] = []
+        if (unfit := legacy.unfit(view)) != legacy.unfit(state.legacy):
+            actions.append(Warn(unfit))
+        if (holders := legacy.told(view)) != legacy.told(state.legacy):
+            by = f"held by {' and '.join(holders)}, which is waited for" if holders else "held by no old replica"
+            actions.append(Tell(f"{legacy.lock} is {by}"))
+        return replace(state, legacy=view), actions
+
+    def legacy_free_at(self, state: State, now: float) -> float:
+        """Return when the legacy lock can be taken; infinite if that is unknown, -inf if there is none."""
+        return -math.inf if self.legacy is None else self.legacy.free_at(state.legacy, now)
+
+    def legacy_lost_to(self, state: State, now: float) -> str:
+        """Return why the legacy lock no longer belongs to this Lease; empty if it does, or if there is none."""
+        return "" if self.legacy is None else self.legacy.lost_to(state.legacy, now)
+
+    def put(self, state: State, record: LeaseRecord, until: float, wall: str) -> Put | PutLegacy:
+        """Return the first request of a write that makes or keeps me the leader: the legacy lock comes first."""
+        if self.legacy is None:
+            return Put(record, until)
+        return PutLegacy(self.legacy.taken(state.legacy, wall), until)
 
     # --- what the clock says
 

@@ -10,8 +10,11 @@ import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from kopf_ha.core.election.legacy import LegacyView
 from kopf_ha.core.lease import LeaseRecord
+from kopf_ha.core.legacy_lock import LegacyRecord
 
 
 class Phase(enum.Enum):
@@ -97,6 +100,35 @@ class NotWritten:
 
 
 @dataclass(frozen=True, slots=True)
+class LegacySeen:
+    """The legacy lock was seen: by its watch, or with `read` by a GET after a conflict, when my write was not done.
+
+    Args:
+        record: what it contains; None when there is no such object.
+        version: resourceVersion of the news; empty if unknown, as after a 404.
+        read: this is the answer to a GET.
+    """
+
+    record: LegacyRecord | None
+    version: str = ""
+    read: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyWritten:
+    """The API server accepted the write of the legacy lock; `record` is its answer."""
+
+    record: LegacyRecord
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyFailed:
+    """A write of the legacy lock was refused or got no answer. At worst it holds the lock for this Lease."""
+
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
 class RaiseFloor:
     """An object records this token: every term that begins from now on must be above it."""
 
@@ -144,6 +176,7 @@ class Stop:
 
 Event = (
     LeaseSeen | LeaseUnusable | ReadFailed | Tick | Written | Conflict | Failed | NotWritten
+    | LegacySeen | LegacyWritten | LegacyFailed
     | RaiseFloor | HolderGone | HeadStart | StepDown | Resume | Release | Stop
 )  # fmt: skip
 
@@ -163,6 +196,14 @@ class Put:
 class Read:
     """GET the Lease. Give up at `until`."""
 
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class PutLegacy:
+    """Write the legacy lock, conditioned on its resourceVersion; create it if there is none. Give up at `until`."""
+
+    body: Mapping[str, Any]
     until: float
 
 
@@ -211,7 +252,14 @@ class Warn:
     cause: str
 
 
-Action = Put | Read | Timer | Open | Extend | Close | NewLeader | Warn
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Something that people want to know; no trouble."""
+
+    text: str
+
+
+Action = Put | Read | PutLegacy | Timer | Open | Extend | Close | NewLeader | Warn | Tell
 
 
 # --- state
@@ -251,6 +299,7 @@ class State:
         announced: holder and token of the last `NewLeader`.
         gone: holder identities whose processes are gone, and when that was told.
         head_start: for how many seconds a free Lease is left to others.
+        legacy: the legacy lock; not known if there is none.
     """
 
     phase: Phase = Phase.FOLLOWING
@@ -274,3 +323,4 @@ class State:
     announced: tuple[str, int] = ("", 0)
     gone: Mapping[str, float] = field(default_factory=dict)
     head_start: float = 0.0
+    legacy: LegacyView = field(default_factory=LegacyView)

@@ -15,6 +15,9 @@ from kopf_ha.core.election.events import (
     HolderGone,
     LeaseSeen,
     LeaseUnusable,
+    LegacyFailed,
+    LegacySeen,
+    LegacyWritten,
     NotWritten,
     Open,
     Phase,
@@ -33,6 +36,13 @@ from kopf_ha.core.token import TOKEN_MAX
 def look(me: Candidate, state: State, event: LeaseSeen, now: float, wall: str) -> Step:
     """Note the Lease, and acquire it if it is free."""
     state, news = me.note(state, event.record, event.version, now)
+    state, actions = follow(me, state, now, wall)
+    return state, news + actions
+
+
+def look_at_legacy(me: Candidate, state: State, event: LegacySeen, now: float, wall: str) -> Step:
+    """Note the legacy lock, and acquire the Lease if both are free."""
+    state, news = me.note_legacy(state, event, now)
     state, actions = follow(me, state, now, wall)
     return state, news + actions
 
@@ -85,7 +95,7 @@ def follow(me: Candidate, state: State, now: float, wall: str) -> Step:
         state = replace(state, conflicts=0)
     # A head start counts from when the Lease became free, so it ends.
     free = state.changed if me.holds(state) else me.free_at(state) + state.head_start
-    due = max(free, state.not_before)
+    due = max(free, state.not_before, me.legacy_free_at(state, now))
     if now >= due:
         return acquire(me, state, now, wall)
     return state, [Timer(min(due, state.reread))]
@@ -94,6 +104,8 @@ def follow(me: Candidate, state: State, now: float, wall: str) -> Step:
 def acquire(me: Candidate, state: State, now: float, wall: str) -> Step:
     """PUT my name into the revision that was seen to be free, with a token above all that are known (I2)."""
     seen, attempt = state.seen, state.attempt
+    if now < (free := me.legacy_free_at(state, now)):
+        return replace(state, phase=Phase.FOLLOWING), [Timer(min(free, state.reread))]
     token = max(seen.transitions if seen else 0, state.floor) + 1
     if token > TOKEN_MAX:
         cause = (
@@ -115,7 +127,36 @@ def acquire(me: Candidate, state: State, now: float, wall: str) -> Step:
         # Send exactly the same PUT again, so that it is recognised as mine whichever of the two is done.
         record, started = attempt.record, attempt.started
     state = replace(state, phase=Phase.ACQUIRING, attempt=Attempt(record, started), sent=now)
-    return state, [Put(record, now + me.timing.request_timeout)]
+    return state, [me.put(state, record, now + me.timing.request_timeout, wall)]
+
+
+def put_lease(me: Candidate, state: State, event: LegacyWritten, now: float, wall: str) -> Step:
+    """PUT the Lease, now that the legacy lock is mine."""
+    legacy, attempt = me.legacy, state.attempt
+    assert legacy is not None and attempt is not None  # noqa: S101, PT018  `acquire` asked for this
+    state, news = me.note_legacy(state, event, now)
+    until = state.sent + me.timing.request_timeout
+    if not legacy.was_stored(event.record):
+        cause = f"{legacy.lock} was not stored as it was written; is there a mutating webhook or a status subresource?"
+        state, actions = not_acquired(me, state, NotWritten(cause), now, wall)
+    elif now >= until:
+        state, actions = not_acquired(me, state, NotWritten(f"{legacy.lock} answered too late"), now, wall)
+    elif not legacy.is_settled(state.legacy, now):
+        at = now + me.timing.retry_period
+        kept = None if attempt.started == state.sent else attempt
+        state, actions = replace(state, phase=Phase.FOLLOWING, attempt=kept, not_before=at), [Timer(at)]
+    else:
+        actions = [Put(attempt.record, until)]
+    return state, news + actions
+
+
+def overtaken_at_legacy(me: Candidate, state: State, event: LegacySeen, now: float, wall: str) -> Step:
+    """Follow again, since the legacy lock is not what it was thought to be. Try again at once only the first time."""
+    conflicts = state.conflicts + 1
+    not_before = now if conflicts < 2 else now + me.timing.retry_period / 10
+    kept = state.attempt if state.attempt and state.attempt.started != state.sent else None
+    state = replace(state, phase=Phase.FOLLOWING, conflicts=conflicts, not_before=not_before, attempt=kept)
+    return look_at_legacy(me, state, event, now, wall)
 
 
 def acquired(me: Candidate, state: State, event: Written, now: float, wall: str) -> Step:
@@ -149,7 +190,7 @@ def maybe_acquired(me: Candidate, state: State, event: Failed, now: float, wall:
     return state, [Warn(event.cause), me.backoff(now), me.read(now)]
 
 
-def not_acquired(me: Candidate, state: State, event: NotWritten, now: float, wall: str) -> Step:
+def not_acquired(me: Candidate, state: State, event: NotWritten | LegacyFailed, now: float, wall: str) -> Step:
     """Try again after a retry period."""
     state = replace(state, phase=Phase.FOLLOWING, not_before=now + me.timing.retry_period)
     if state.attempt is not None and state.attempt.started == state.sent:
@@ -175,6 +216,9 @@ def begin_term(me: Candidate, state: State, started: float, now: float, wall: st
     if me.overdue(state, now):
         # Acquired, but too long ago to begin a term. Nobody leads with that token, so take the next one at once.
         return acquire(me, state, now, wall)
+    if me.legacy_lost_to(state, now):
+        # Acquired, but an old replica has the legacy lock again. Take the next token when that is free.
+        return follow(me, replace(state, phase=Phase.FOLLOWING), now, wall)
     state = replace(state, phase=Phase.LEADING)
     return state, [Open(state.token, started + me.timing.lease_duration), me.renewal_timer(state)]
 

@@ -8,12 +8,16 @@ from dataclasses import replace
 from kopf_ha.core.election import leaving, memory
 from kopf_ha.core.election.candidate import Candidate, Step, unseen
 from kopf_ha.core.election.events import (
+    Action,
     Close,
     Conflict,
     Extend,
     Failed,
     LeaseSeen,
     LeaseUnusable,
+    LegacyFailed,
+    LegacySeen,
+    LegacyWritten,
     NotWritten,
     Phase,
     Put,
@@ -29,6 +33,7 @@ from kopf_ha.core.election.events import (
     Warn,
     Written,
 )
+from kopf_ha.core.lease import LeaseRecord
 
 
 def check(me: Candidate, state: State, event: LeaseSeen, now: float, wall: str) -> Step:
@@ -36,6 +41,16 @@ def check(me: Candidate, state: State, event: LeaseSeen, now: float, wall: str) 
     cause = me.went_back(state, event)
     state, news = me.note(state, event.record, event.version, now)
     cause = cause or me.lost_to(state) or me.overdue(state, now)
+    if not cause:
+        return state, news
+    state, actions = lose(me, state, cause)
+    return state, news + actions
+
+
+def check_legacy(me: Candidate, state: State, event: LegacySeen, now: float, wall: str) -> Step:
+    """End the term if the legacy lock no longer belongs to this Lease."""
+    state, news = me.note_legacy(state, event, now)
+    cause = me.legacy_lost_to(state, now) or me.overdue(state, now)
     if not cause:
         return state, news
     state, actions = lose(me, state, cause)
@@ -89,10 +104,27 @@ def close_and_stop(me: Candidate, state: State, event: Stop, now: float, wall: s
 
 def put_renewal(me: Candidate, state: State, now: float, wall: str) -> Step:
     """PUT the Lease with the current time."""
-    assert state.seen is not None  # noqa: S101  without a Lease there is no term
-    record = state.seen.changed(lease_duration=int(me.timing.lease_duration), renew_time=wall)
-    until = min(now + me.timing.request_timeout, state.renewed + me.timing.renew_deadline)
-    return replace(state, phase=Phase.RENEWING, sent=now), [Put(record, until)]
+    state = replace(state, phase=Phase.RENEWING, sent=now)
+    return state, [me.put(state, _renewal(me, state, wall), _until(me, state), wall)]
+
+
+def put_lease(me: Candidate, state: State, event: LegacyWritten, now: float, wall: str) -> Step:
+    """PUT the Lease, now that the legacy lock is renewed."""
+    state, news = me.note_legacy(state, event, now)
+    cause = me.legacy_lost_to(state, now) or me.overdue(state, now)
+    if cause:
+        state, actions = lose(me, state, cause)
+    elif now >= _until(me, state):
+        state, actions = not_renewed(me, state, LegacyFailed("the legacy lock answered too late"), now, wall)
+    else:
+        actions = [Put(_renewal(me, state, wall), _until(me, state))]
+    return state, news + actions
+
+
+def renew_legacy_again(me: Candidate, state: State, event: LegacySeen, now: float, wall: str) -> Step:
+    """Renew once more at once if the conflict left the legacy lock ours; then wait a little."""
+    state, actions = check_legacy(me, replace(state, conflicts=state.conflicts + 1), event, now, wall)
+    return _renew_unless_lost(me, state, actions, now, wall)
 
 
 def renewed(me: Candidate, state: State, event: Written, now: float, wall: str) -> Step:
@@ -119,17 +151,23 @@ def read_before_renewing(me: Candidate, state: State, event: Conflict, now: floa
 def renew_again(me: Candidate, state: State, event: LeaseSeen, now: float, wall: str) -> Step:
     """Renew once more at once if the conflict left the Lease mine, as an edited label does; then wait a little."""
     state, actions = check(me, state, event, now, wall)
+    return _renew_unless_lost(me, state, actions, now, wall)
+
+
+def _renew_unless_lost(me: Candidate, state: State, actions: list[Action], now: float, wall: str) -> Step:
     if state.phase is Phase.LOST:
         return state, actions
     if state.conflicts < 2:
         state, renewal = put_renewal(me, state, now, wall)
         return state, actions + renewal
     at = min(now + me.timing.retry_period / 10, state.renewed + me.timing.renew_deadline)
-    state = replace(state, phase=Phase.LEADING, failure="other clients edit the Lease all the time")
+    state = replace(state, phase=Phase.LEADING, failure="other clients edit the Lease or the legacy lock all the time")
     return state, [*actions, Timer(at)]
 
 
-def not_renewed(me: Candidate, state: State, event: Failed | NotWritten | ReadFailed, now: float, wall: str) -> Step:
+def not_renewed(
+    me: Candidate, state: State, event: Failed | NotWritten | ReadFailed | LegacyFailed, now: float, wall: str
+) -> Step:
     """Try again after a retry period, unless the renew deadline has passed."""
     state = replace(state, phase=Phase.LEADING, failure=event.cause)
     cause = me.overdue(state, now)
@@ -143,3 +181,13 @@ def not_renewed(me: Candidate, state: State, event: Failed | NotWritten | ReadFa
 def lose(me: Candidate, state: State, cause: str) -> Step:
     """End the term without giving the Lease back."""
     return replace(state, phase=Phase.LOST, attempt=None), [Close(cause), Timer(math.inf)]
+
+
+def _renewal(me: Candidate, state: State, wall: str) -> LeaseRecord:
+    assert state.seen is not None  # noqa: S101  without a Lease there is no term
+    return state.seen.changed(lease_duration=int(me.timing.lease_duration), renew_time=wall)
+
+
+def _until(me: Candidate, state: State) -> float:
+    """Return when to give up a renewal: with the legacy lock it is two requests in one time."""
+    return min(state.sent + me.timing.request_timeout, state.renewed + me.timing.renew_deadline)

@@ -12,9 +12,13 @@ from kopf_ha.core.election.events import (
     Failed,
     LeaseSeen,
     LeaseUnusable,
+    LegacyFailed,
+    LegacySeen,
+    LegacyWritten,
     NotWritten,
     Phase,
     Put,
+    PutLegacy,
     ReadFailed,
     Release,
     Resume,
@@ -47,9 +51,31 @@ def put_release(me: Candidate, state: State, now: float, wall: str) -> Step:
 
 
 def released(me: Candidate, state: State, event: Written, now: float, wall: str) -> Step:
-    """Go on, since the Lease is given back."""
+    """Go on, since the Lease is given back. The legacy lock follows it."""
     state, news = me.note(state, event.record, event.record.resource_version, now)
+    state, actions = put_legacy_release(me, replace(state, conflicts=0), now, wall)
+    return state, news + actions
+
+
+def put_legacy_release(me: Candidate, state: State, now: float, wall: str) -> Step:
+    """Give the legacy lock back, unless a sibling has it by now."""
+    body = me.legacy.given_back(state.legacy, wall) if me.legacy else None
+    if body is None or state.conflicts > 3:
+        return after_release(me, state)
+    return state, [PutLegacy(body, now + me.timing.request_timeout)]
+
+
+def legacy_released(me: Candidate, state: State, event: LegacyWritten, now: float, wall: str) -> Step:
+    """Go on, since the legacy lock is given back."""
+    state, news = me.note_legacy(state, event, now)
     state, actions = after_release(me, state)
+    return state, news + actions
+
+
+def release_legacy_again(me: Candidate, state: State, event: LegacySeen, now: float, wall: str) -> Step:
+    """Give the legacy lock back on its new revision if it still names me."""
+    state, news = me.note_legacy(state, event, now)
+    state, actions = put_legacy_release(me, replace(state, conflicts=state.conflicts + 1), now, wall)
     return state, news + actions
 
 
@@ -66,7 +92,9 @@ def release_again(me: Candidate, state: State, event: LeaseSeen, now: float, wal
     return state, news + actions
 
 
-def not_released(me: Candidate, state: State, event: Failed | NotWritten | ReadFailed, now: float, wall: str) -> Step:
+def not_released(
+    me: Candidate, state: State, event: Failed | NotWritten | ReadFailed | LegacyFailed, now: float, wall: str
+) -> Step:
     """Go on without having given the Lease back."""
     state, actions = after_release(me, state)
     return state, [Warn(event.cause), *actions]
@@ -87,6 +115,11 @@ def after_release(me: Candidate, state: State) -> Step:
 def watch_only(me: Candidate, state: State, event: LeaseSeen, now: float, wall: str) -> Step:
     """Note the Lease. The lost term is still being drained."""
     return me.note(state, event.record, event.version, now)
+
+
+def watch_legacy_only(me: Candidate, state: State, event: LegacySeen, now: float, wall: str) -> Step:
+    """Note the legacy lock. The lost term is still being drained."""
+    return me.note_legacy(state, event, now)
 
 
 def resume(me: Candidate, state: State, event: Resume, now: float, wall: str) -> Step:

@@ -24,6 +24,9 @@ from kopf_ha.core.election.events import (
     HolderGone,
     LeaseSeen,
     LeaseUnusable,
+    LegacyFailed,
+    LegacySeen,
+    LegacyWritten,
     NotWritten,
     Phase,
     RaiseFloor,
@@ -36,8 +39,10 @@ from kopf_ha.core.election.events import (
     Tick,
     Written,
 )
+from kopf_ha.core.election.legacy import Legacy
 from kopf_ha.core.election.timing import Timing
 from kopf_ha.core.lease import newer
+from kopf_ha.core.legacy_lock import LegacyLock
 from kopf_ha.errors import KopfHAError
 
 
@@ -52,10 +57,12 @@ class Election:
         identity: the holder identity, unique per process.
         lease: ``namespace/name`` of the Lease, for messages.
         timing: the durations.
+        legacy: the lock that old replicas know (`legacy`); None if there are none.
     """
 
-    def __init__(self, identity: str, lease: str, timing: Timing) -> None:
-        self._me = Candidate(identity, lease, timing)
+    def __init__(self, identity: str, lease: str, timing: Timing, legacy: LegacyLock | None = None) -> None:
+        held = Legacy(legacy, lease, identity, timing) if legacy else None
+        self._me = Candidate(identity, lease, timing, held)
 
     def step(self, state: State, event: Event, now: float, wall: str = "") -> Step:
         """Handle one event.
@@ -78,6 +85,8 @@ class Election:
         if isinstance(event, LeaseSeen | LeaseUnusable) and not event.read and not newer(event.version, state.version):
             # Late news from the watch. Taken for new, the Lease from before my own PUT would end my term.
             return state, []
+        if isinstance(event, LegacySeen) and not event.read and not newer(event.version, state.legacy.version):
+            return state, []
         state, actions = rule(self._me, state, event, now, wall)
         # The sort is stable, so what is not a `Close` keeps its order.
         return state, sorted(actions, key=lambda action: not isinstance(action, Close))
@@ -89,7 +98,7 @@ class Election:
         """
         if not state.known or self._me.holds(state):
             return None
-        since = self._me.free_at(state)
+        since = max(self._me.free_at(state), self._me.legacy_free_at(state, now))
         return since if now >= since else None
 
 
@@ -103,6 +112,7 @@ RULES: Mapping[Phase, Mapping[type[Event], Rule]] = {
         LeaseSeen: following.look,
         LeaseUnusable: following.await_repair,
         ReadFailed: following.read_later,
+        LegacySeen: following.look_at_legacy,
         Tick: following.read_or_acquire,
         RaiseFloor: memory.keep_floor,
         HolderGone: following.take_over,
@@ -116,10 +126,14 @@ RULES: Mapping[Phase, Mapping[type[Event], Rule]] = {
         Conflict: following.overtaken,
         Failed: following.maybe_acquired,
         NotWritten: following.not_acquired,
+        LegacyWritten: following.put_lease,
+        LegacySeen: following.overtaken_at_legacy,
+        LegacyFailed: following.not_acquired,
     },
     Phase.LEADING: {
         LeaseSeen: leading.check,
         LeaseUnusable: leading.lose_sight,
+        LegacySeen: leading.check_legacy,
         Tick: leading.renew,
         RaiseFloor: leading.check_floor,
         HolderGone: memory.keep_gone,  # about an earlier holder, or wrong
@@ -136,6 +150,9 @@ RULES: Mapping[Phase, Mapping[type[Event], Rule]] = {
         LeaseSeen: leading.renew_again,
         LeaseUnusable: leading.lose_sight,
         ReadFailed: leading.not_renewed,
+        LegacyWritten: leading.put_lease,
+        LegacySeen: leading.renew_legacy_again,
+        LegacyFailed: leading.not_renewed,
     },
     Phase.RELEASING: {
         Written: leaving.released,
@@ -145,10 +162,14 @@ RULES: Mapping[Phase, Mapping[type[Event], Rule]] = {
         LeaseSeen: leaving.release_again,
         LeaseUnusable: leaving.release_unseen,
         ReadFailed: leaving.not_released,
+        LegacyWritten: leaving.legacy_released,
+        LegacySeen: leaving.release_legacy_again,
+        LegacyFailed: leaving.not_released,
     },
     Phase.LOST: {
         LeaseSeen: leaving.watch_only,
         LeaseUnusable: following.await_repair,
+        LegacySeen: leaving.watch_legacy_only,
         Tick: memory.ignore,
         RaiseFloor: memory.keep_floor,
         HolderGone: memory.keep_gone,

@@ -1,0 +1,530 @@
+"""The locks of before: how they are read and written, and what a replica concludes from them."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+
+from kopf_ha.core.election import Phase
+from kopf_ha.core.election import events as el
+from kopf_ha.core.legacy_lock import ANNOTATION, PRIORITY, LegacyLock
+from kopf_ha.errors import ConfigurationError
+from tests.election.world import Replica, World
+
+OURS = "kopf-ha:ns/op:"
+
+
+# --- the objects
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("endpoints/op", "/api/v1/namespaces/ns/endpoints/op"),
+        ("configmaps/there/op", "/api/v1/namespaces/there/configmaps/op"),
+        ("leases/op", "/apis/coordination.k8s.io/v1/namespaces/ns/leases/op"),
+        ("kopfpeerings/default", "/apis/kopf.dev/v1/namespaces/ns/kopfpeerings/default"),
+        ("clusterkopfpeerings/default", "/apis/kopf.dev/v1/clusterkopfpeerings/default"),
+    ],
+)
+def test_where_a_lock_is(text: str, path: str) -> None:
+    lock = LegacyLock.parse(text, "ns")
+    assert lock.path == path
+    assert LegacyLock.parse(str(lock), "elsewhere") == lock
+
+
+@pytest.mark.parametrize("text", ["", "op", "pods/op", "endpoints/", "endpoints//op", "endpoints/a/b/c", "leases/a/"])
+def test_a_lock_that_is_written_otherwise(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="must be written RESOURCE/NAME or RESOURCE/NAMESPACE/NAME"):
+        LegacyLock.parse(text, "ns")
+
+
+def test_a_cluster_wide_peering_has_no_namespace() -> None:
+    with pytest.raises(ConfigurationError, match="write clusterkopfpeerings/x"):
+        LegacyLock.parse("clusterkopfpeerings/ns/x", "ns")
+
+
+def lock_object(resource: str, record: dict[str, Any]) -> dict[str, Any]:
+    if resource == "leases":
+        return {"metadata": {"resourceVersion": "7"}, "spec": record}
+    return {"metadata": {"resourceVersion": "7", "annotations": {"a": "b", ANNOTATION: json.dumps(record)}}}
+
+
+@pytest.mark.parametrize("resource", ["endpoints", "configmaps", "leases"])
+@pytest.mark.parametrize("duration", [17, "17"])  # the second one is how the kubernetes package writes it
+def test_who_holds_a_lock(resource: str, duration: object) -> None:
+    lock = LegacyLock.parse(f"{resource}/op", "ns")
+    record = lock.read(lock_object(resource, {"holderIdentity": "pod-1", "leaseDurationSeconds": duration}))
+    assert [(c.holder, c.duration) for c in record.claims] == [("pod-1", 17.0)]
+    assert (record.version, record.unusable) == ("7", "")
+    assert lock.read({"metadata": {}}).claims == ()
+    assert lock.read(lock_object(resource, {"holderIdentity": ""})).claims == ()
+
+
+@pytest.mark.parametrize("resource", ["endpoints", "configmaps", "leases"])
+def test_a_lock_is_taken_renewed_and_given_back(resource: str) -> None:
+    """As client-go does it: transitions count holders, and the time of acquisition stays."""
+    lock = LegacyLock.parse(f"{resource}/op", "ns")
+    count = "leaseTransitions" if resource == "leases" else "leaderTransitions"
+    before = lock_object(resource, {"holderIdentity": "pod-1", count: 4}) | {"data": {"kept": "yes"}}
+    kept = copy.deepcopy(before)
+
+    def written(body: dict[str, Any]) -> dict[str, Any]:
+        return dict(body["spec"] if resource == "leases" else json.loads(body["metadata"]["annotations"][ANNOTATION]))
+
+    taken = lock.taken(lock.read(before), OURS + "a", OURS, 15.0, "t1")
+    mine = {"holderIdentity": OURS + "a", "leaseDurationSeconds": 15, "acquireTime": "t1", "renewTime": "t1", count: 5}
+    assert written(taken) == mine
+    renewed = lock.taken(lock.read(taken), OURS + "a", OURS, 15.0, "t2")
+    assert written(renewed) == mine | {"renewTime": "t2"}
+    freed = lock.given_back(lock.read(renewed), OURS + "a", "t3")
+    assert written(freed) == {
+        "holderIdentity": "", "leaseDurationSeconds": 1, "acquireTime": "t3", "renewTime": "t3", count: 5,
+    }  # fmt: skip
+    assert (freed["data"], freed["metadata"]["resourceVersion"]) == ({"kept": "yes"}, "7")
+    assert resource == "leases" or freed["metadata"]["annotations"]["a"] == "b"
+    assert before == kept
+    made = lock.taken(None, OURS + "a", OURS, 15.0, "t1")
+    assert written(made)[count] == 1
+    assert (made["metadata"], made["kind"]) == (
+        {"name": "op", "namespace": "ns"}
+        | ({} if resource == "leases" else {"annotations": made["metadata"]["annotations"]}),
+        {"endpoints": "Endpoints", "configmaps": "ConfigMap", "leases": "Lease"}[resource],
+    )
+
+
+@pytest.mark.parametrize("text", ["no json", "[]", '"x"', '{"holderIdentity": 5}'])
+def test_a_record_that_nobody_understands_is_said_and_never_taken_for_free(text: str) -> None:
+    lock = LegacyLock.parse("configmaps/op", "ns")
+    record = lock.read({"metadata": {"annotations": {ANNOTATION: text}}})
+    assert record.unusable.startswith("configmaps/ns/op cannot be read: ")
+
+
+def peer(priority: int = 0, lifetime: int = 60, seen: str = "t") -> dict[str, Any]:
+    return {"priority": priority, "lifetime": lifetime, "lastseen": seen}
+
+
+def test_a_claim_in_a_peering_replaces_those_of_siblings() -> None:
+    lock = LegacyLock.parse("kopfpeerings/op", "ns")
+    record = lock.read({"status": {"old": peer(5), OURS + "b": peer(PRIORITY, 45), "none": None}})
+    assert [(c.holder, c.priority, c.duration) for c in record.claims] == [("old", 5, 60), (OURS + "b", PRIORITY, 45)]
+    status = lock.taken(record, OURS + "a", OURS, 45.0, "t1")["status"]
+    assert status == {"old": peer(5), "none": None, OURS + "a": peer(PRIORITY, 45, "t1")}
+    freed = lock.given_back(lock.read({"status": status}), OURS + "a", "t2")
+    assert freed["status"] == {"old": peer(5), "none": None}
+    assert lock.read({"status": {"old": "x"}}).unusable
+    assert lock.read({}).claims == ()
+
+
+# --- one replica
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def follower(world: World, **values: Any) -> Replica:
+    """A replica that has seen both locks."""
+    replica = world.replica("a", legacy=True, **values)
+    while replica.inbox and replica.request is None:
+        replica.deliver()
+    return replica
+
+
+def test_nobody_leads_before_the_legacy_lock_was_looked_at(world: World) -> None:
+    a = world.replica("a", legacy=True)
+    assert (a.phase, a.request) == (Phase.FOLLOWING, None)
+    a.deliver()
+    assert isinstance(a.request, el.PutLegacy)
+
+
+def test_the_legacy_lock_comes_first_and_the_grant_counts_from_before_both(world: World) -> None:
+    a = follower(world)
+    began = world.now
+    world.now += 1
+    a.answer()
+    assert a.grant is None
+    assert isinstance(a.request, el.Put)
+    world.now += 1
+    a.answer()
+    assert a.grant is not None
+    assert a.grant.deadline == began + 15
+    assert world.legacy.lock.read(world.legacy.body or {}).claims[0].holder == OURS + "a"
+    world.now = a.due
+    began = world.now
+    a.last_beat = began
+    a.tick()
+    world.now += 1
+    a.answer()
+    assert a.grant.deadline < began + 15, "the Lease is not renewed yet"
+    a.answer()
+    assert a.grant.deadline == began + 15
+
+
+def test_an_old_holder_is_waited_for_while_it_renews(world: World) -> None:
+    old = world.old("pod-1")
+    old.run()
+    a = follower(world)
+    world.run(60)
+    assert world.leaders() == [old]
+    assert a.tells == ["configmaps/ns/old is held by pod-1, which is waited for"]
+    assert a.warnings == [], "to follow is no trouble"
+    assert world.lease.body is None, "no token is used up"
+    assert a.rules.vacant_since(a.state, world.now) is None
+    old.release()
+    a.flow()  # no time passes
+    assert world.leaders() == [a]
+    world.run(60)
+    assert world.leaders() == [a]
+
+
+def test_an_old_holder_that_is_killed_is_waited_for_as_long_as_it_says(world: World) -> None:
+    old = world.old("pod-1", duration=40, deadline=38)
+    old.run()
+    a = follower(world)
+    died = world.now
+    world.run(died + 39.9 - world.now, a)
+    assert a.phase is Phase.FOLLOWING
+    world.run(0.3, a)
+    assert a.leads()
+
+
+def test_an_edited_label_does_not_keep_an_old_holder_alive(world: World) -> None:
+    world.old("pod-1").run()
+    a = follower(world)
+    for _ in range(16):
+        assert world.legacy.body is not None
+        world.legacy.store(world.legacy.body)
+        world.run(1, a)
+    assert a.leads()
+
+
+def test_an_old_replica_that_starts_later_does_not_lead_until_the_last_sibling_is_gone(world: World) -> None:
+    a = follower(world)
+    a.flow()
+    b = world.replica("b", legacy=True)
+    old = world.old("pod-1")
+    world.run(30)
+    assert world.leaders() == [a]
+    world.run(16.5, b, old)  # a is killed
+    assert world.leaders() == [b]
+    world.run(40, old)  # b, too
+    assert world.leaders() == [old]
+
+
+def test_a_released_legacy_lock_follows_the_lease_and_is_free_for_old_replicas(world: World) -> None:
+    a = follower(world)
+    a.flow()
+    old = world.old("pod-1")
+    old.run()
+    a.step(el.Release())
+    assert isinstance(a.request, el.Put)
+    a.answer()
+    assert isinstance(a.request, el.PutLegacy)
+    a.answer()
+    assert a.phase is Phase.STOPPED
+    world.run(2.5, old)
+    assert world.leaders() == [old]
+
+
+def test_a_release_does_not_free_what_a_sibling_has_by_now(world: World) -> None:
+    a = follower(world)
+    a.flow()
+    b = world.replica("b", legacy=True)
+    b.flow()
+    a.step(el.Release())
+    a.answer()
+    b.flow()
+    assert world.leaders() == [b]
+    a.answer()
+    assert a.phase is Phase.STOPPED
+    assert world.legacy.lock.read(world.legacy.body or {}).claims[0].holder == OURS + "b"
+
+
+@pytest.mark.parametrize("seen_by", ["watch", "conflict"])
+@pytest.mark.parametrize(
+    ("record", "cause"),
+    [
+        ({"holderIdentity": "pod-1"}, "configmaps/ns/old is held by pod-1"),
+        ({"holderIdentity": ""}, "configmaps/ns/old is held by nobody"),
+        ([], "configmaps/ns/old cannot be read"),
+        (None, "configmaps/ns/old was deleted"),
+    ],
+)
+def test_a_legacy_lock_that_is_lost_ends_the_term(world: World, record: Any, cause: str, seen_by: str) -> None:
+    a = follower(world)
+    a.flow()
+    if record is None:
+        world.legacy.store(None)
+    else:
+        world.legacy.store(lock_object("configmaps", record))
+    if seen_by == "watch":
+        a.flow()
+    else:
+        world.now = a.due
+        a.last_beat = world.now
+        a.tick()
+        a.answer()
+    assert a.phase is Phase.LOST
+    assert cause in a.stopped[0]
+
+
+def test_a_legacy_lock_that_cannot_be_renewed_ends_the_term_at_the_renew_deadline(world: World) -> None:
+    a = follower(world)
+    a.flow()
+    sent = len(a.warnings)
+    for _ in range(100):
+        world.now += 0.2
+        a.last_beat = world.now
+        a.tick()
+        if a.request is not None:
+            assert isinstance(a.request, el.PutLegacy), "the Lease is not renewed without the legacy lock"
+            a.answer(el.LegacyFailed("403"))
+    assert len(a.warnings) > sent
+    assert a.stopped[0].startswith("not renewed for ")
+    assert a.stopped[0].endswith("s: 403")
+
+
+def test_a_sibling_s_write_of_the_legacy_lock_is_no_loss(world: World) -> None:
+    """It was about to acquire, and the Lease was mine already."""
+    a = follower(world)
+    a.flow()
+    lock = world.legacy.lock
+    world.legacy.store(lock.taken(lock.read(world.legacy.body or {}), OURS + "b", OURS, 15.0, "t"))
+    world.run(30)
+    assert world.leaders() == [a]
+    assert a.stopped == []
+
+
+def test_an_old_holder_with_a_shorter_lease_duration_is_refused_in_words(world: World) -> None:
+    """Its siblings would take the lock while our grant is open."""
+    world.old("pod-1", duration=10, deadline=8).run()
+    a = follower(world)
+    world.run(60, a)
+    assert a.phase is Phase.FOLLOWING
+    assert a.warnings == [
+        "configmaps/ns/old was held for 10 s at a time: --lease-duration (15 s) must not be longer than the old"
+        " replicas' lease duration"
+    ]
+
+
+def test_a_lost_floor_does_not_take_the_legacy_lock_from_an_old_holder(world: World) -> None:
+    a = follower(world)
+    a.flow()
+    a.step(el.RaiseFloor(5))
+    world.legacy.store(lock_object("configmaps", {"holderIdentity": "pod-1"}))
+    a.deliver()
+    a.step(el.Resume())
+    a.flow()
+    assert a.phase is Phase.FOLLOWING
+    assert world.legacy.lock.read(world.legacy.body or {}).claims[0].holder == "pod-1"
+
+
+def test_a_put_without_an_answer_begins_no_term_when_an_old_replica_has_the_legacy_lock(world: World) -> None:
+    a = follower(world)
+    a.answer()
+    a.serve()
+    a.lose_answer()
+    world.legacy.store(lock_object("configmaps", {"holderIdentity": "pod-1"}))
+    a.answer(el.ReadFailed("timeout"))
+    while a.inbox:
+        a.inbox.rotate(1)  # the legacy lock's news are the last ones, and come first
+        a.deliver()
+    assert a.grant is None
+    world.run(20)
+    assert a.leads()
+    assert world.tokens == [2]
+
+
+def test_what_is_not_stored_as_it_was_written_begins_no_term(world: World) -> None:
+    a = follower(world)
+    a.answer(el.LegacyWritten(world.legacy.lock.read({"metadata": {"resourceVersion": "600"}})))
+    assert a.phase is Phase.FOLLOWING
+    assert "was not stored as it was written" in a.warnings[0]
+
+
+def test_late_news_of_the_legacy_lock_end_no_term(world: World) -> None:
+    a = follower(world)
+    before = world.legacy.seen(read=False)
+    a.flow()
+    a.step(el.LegacySeen(before.record, "1"))
+    assert a.leads()
+
+
+# --- peerings
+
+
+@pytest.fixture
+def peering() -> World:
+    world = World("kopfpeerings/ns/old")
+    world.legacy.store({"metadata": {}})
+    return world
+
+
+def keepalive(world: World, name: str, priority: int = 0, lifetime: int = 60) -> None:
+    """What a Kopf that lives writes now and then, whether it is paused or not; and what it leaves without lifetime."""
+    body = copy.deepcopy(world.legacy.body or {})
+    status = body.setdefault("status", {})
+    status.pop(name, None)
+    if lifetime:
+        status[name] = peer(priority, lifetime, str(world.now))
+    world.legacy.store(body)
+
+
+def claims(world: World) -> dict[str, Any]:
+    return dict((world.legacy.body or {}).get("status") or {})
+
+
+@pytest.mark.parametrize("priority", [-5, 0, 666, PRIORITY, PRIORITY + 1])
+def test_an_old_peer_that_lives_is_waited_for_whatever_its_priority(peering: World, priority: int) -> None:
+    """Nobody learns when a peer has paused, so a lower priority is no proof."""
+    keepalive(peering, "old", priority)
+    a = follower(peering)
+    for _ in range(10):
+        peering.run(10)
+        keepalive(peering, "old", priority)
+    assert a.phase is Phase.FOLLOWING
+    keepalive(peering, "old", lifetime=0)
+    peering.run(3)
+    assert a.leads()
+
+
+def test_an_old_peer_that_was_killed_is_waited_for_as_long_as_it_says(peering: World) -> None:
+    keepalive(peering, "old", lifetime=60)
+    a = follower(peering)
+    peering.run(59)
+    assert a.phase is Phase.FOLLOWING
+    peering.run(4)
+    assert a.leads()
+
+
+def test_the_claim_is_there_a_retry_period_before_the_term_begins(peering: World) -> None:
+    """An old peer that starts in the same moment reads the peering first, and pauses when it sees the claim."""
+    a = follower(peering)
+    a.flow()
+    assert claims(peering)[OURS + "a"]["priority"] == PRIORITY
+    assert a.grant is None
+    assert peering.lease.body is None
+    peering.run(1.9)
+    assert a.grant is None
+    peering.run(0.5)
+    assert a.leads()
+
+
+def test_a_successor_continues_the_claim_while_old_peers_pause(peering: World) -> None:
+    a, b = peering.replica("a", legacy=True), peering.replica("b", legacy=True)
+    peering.run(10)
+    assert peering.leaders() == [a]
+    keepalive(peering, "old", 5)
+    peering.run(10)
+    peering.run(15.5, b)  # a is killed
+    assert peering.leaders() == [b]
+    assert set(claims(peering)) == {"old", OURS + "b"}
+    assert claims(peering)[OURS + "b"]["lifetime"] == 45
+
+
+def test_a_successor_that_comes_too_late_waits_for_old_peers(peering: World) -> None:
+    """They judge by the claim's lifetime, and remove it before they go on."""
+    a, b = peering.replica("a", legacy=True), peering.replica("b", legacy=True)
+    peering.run(10)
+    assert peering.leaders() == [a]
+    peering.now += 46  # a is killed, and b is paused
+    keepalive(peering, OURS + "a", lifetime=0)
+    for _ in range(6):
+        keepalive(peering, "old")
+        peering.run(10, b)
+    assert peering.leaders() == []
+    keepalive(peering, "old", lifetime=0)
+    peering.run(3, b)
+    assert peering.leaders() == [b]
+
+
+def test_a_claim_that_nobody_renewed_for_two_lease_durations_proves_nothing(peering: World) -> None:
+    a, b = peering.replica("a", legacy=True), peering.replica("b", legacy=True)
+    peering.run(10)
+    assert peering.leaders() == [a]
+    new = peering.replica("new")
+    peering.run(15.5, new)  # a is killed, and a replica without the legacy lock is the next
+    assert peering.leaders() == [new]
+    for _ in range(6):
+        keepalive(peering, "old")
+        peering.run(6, b, new)
+    new.step(el.Release())
+    peering.run(10, b, new)
+    assert peering.leaders() == []
+    keepalive(peering, "old", lifetime=0)
+    peering.run(3, b)
+    assert peering.leaders() == [b]
+
+
+def test_a_claim_whose_age_is_unknown_proves_nothing(peering: World) -> None:
+    peering.legacy.store({"status": {OURS + "gone": peer(PRIORITY, 45), "old": peer()}})
+    a = follower(peering)
+    peering.run(10)
+    assert a.phase is Phase.FOLLOWING
+    peering.run(55)
+    assert a.leads()
+
+
+def test_a_claim_of_a_sibling_with_another_priority_proves_nothing(peering: World) -> None:
+    a = follower(peering)
+    for _ in range(5):
+        peering.legacy.store(
+            {"status": {OURS + "b": peer(3, 45, str(peering.now)), "old": peer(0, 60, str(peering.now))}}
+        )
+        peering.run(5)
+    assert a.phase is Phase.FOLLOWING
+
+
+@pytest.mark.parametrize(
+    ("edit", "cause"),
+    [
+        ({"old": peer(PRIORITY)}, "kopfpeerings/ns/old is held by old"),
+        ({OURS + "a": None}, "kopfpeerings/ns/old is held by nobody"),
+        ({"old": "x"}, "kopfpeerings/ns/old cannot be read"),
+    ],
+)
+def test_a_peering_that_is_lost_ends_the_term(peering: World, edit: dict[str, Any], cause: str) -> None:
+    a = follower(peering)
+    peering.run(5)
+    assert a.leads()
+    body = copy.deepcopy(peering.legacy.body or {})
+    body["status"] |= edit
+    peering.legacy.store(body)
+    a.flow()
+    assert cause in a.stopped[0]
+
+
+def test_old_peers_that_pause_end_no_term(peering: World) -> None:
+    a = follower(peering)
+    peering.run(5)
+    for i in range(20):
+        keepalive(peering, "old", i)
+        peering.run(1)
+    assert peering.leaders() == [a]
+    assert a.stopped == []
+
+
+def test_a_peering_is_given_back(peering: World) -> None:
+    a = follower(peering)
+    peering.run(5)
+    keepalive(peering, "old")
+    a.flow()
+    a.step(el.Release())
+    a.flow()
+    assert a.phase is Phase.STOPPED
+    assert set(claims(peering)) == {"old"}
+
+
+def test_a_peering_that_is_not_there_is_said(peering: World) -> None:
+    peering.legacy.store(None)
+    a = follower(peering)
+    peering.run(5)
+    assert a.phase is Phase.FOLLOWING
+    assert a.warnings == [
+        "there is no kopfpeerings/ns/old: name the peering of the old replicas, or drop --legacy-lock"
+    ]
