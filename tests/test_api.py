@@ -296,7 +296,7 @@ def test_a_refusal_and_a_missing_answer_are_events_of_the_election(serve: Any) -
     """What certainly changed nothing is denied; what may have been done has failed."""
     record = LeaseRecord(holder="", transitions=1, resource_version="5", uid="u")
     for answer, event in [
-        (status(403, "no"), events.NotWritten),
+        (status(403, "no"), events.Denied),
         (status(409, "no"), events.Conflict),
         (status(404, "no"), events.Conflict),
         (status(500, "no"), events.Failed),
@@ -306,8 +306,8 @@ def test_a_refusal_and_a_missing_answer_are_events_of_the_election(serve: Any) -
         lease = LeaseClient(settings("me"), lease_api(serve(answer).client))
         assert type(lease.write(record, 5)) is event
     nowhere = LeaseClient(settings("me"), lease_api(client("http://127.0.0.1:1")))
-    assert type(nowhere.write(record, 5)) is events.NotWritten
-    assert type(nowhere.write(record, 0)) is events.NotWritten
+    assert type(nowhere.write(record, 5)) is events.Denied
+    assert type(nowhere.write(record, 0)) is events.Denied
     assert type(nowhere.read(5)) is type(nowhere.read(0)) is events.ReadFailed
 
 

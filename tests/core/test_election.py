@@ -201,7 +201,7 @@ def test_the_token_survives_the_lease(world: World) -> None:
 
 def test_a_floor_that_was_told_is_passed_even_without_a_lease(world: World) -> None:
     b = world.replica("b")
-    b.answer(el.NotWritten("503"))
+    b.answer(el.Denied("503"))
     b.step(el.RaiseFloor(41))
     world.run(3)
     assert world.tokens == [42]
@@ -315,7 +315,7 @@ def test_an_acquisition_that_is_done_late_is_recognised_after_its_second_sending
     a.answer()
     world.now = a.due
     a.tick()
-    a.answer(el.NotWritten("503"))
+    a.answer(el.Denied("503"))
     world.lease.put(first)  # now the first one arrives
     a.flow()
     assert a.leads()
@@ -575,7 +575,7 @@ CELLS = [
     (Phase.ACQUIRING, DONE, Phase.LEADING),
     (Phase.ACQUIRING, el.Conflict(), Phase.FOLLOWING),
     (Phase.ACQUIRING, el.Failed("x"), Phase.FOLLOWING),
-    (Phase.ACQUIRING, el.NotWritten("x"), Phase.FOLLOWING),
+    (Phase.ACQUIRING, el.Denied("x"), Phase.FOLLOWING),
     (Phase.LEADING, DELETED, Phase.LOST),
     (Phase.LEADING, el.LeaseUnusable("x", read=True), Phase.LOST),
     (Phase.LEADING, el.Tick(), Phase.RENEWING),
@@ -588,14 +588,14 @@ CELLS = [
     (Phase.RENEWING, DONE, Phase.LEADING),
     (Phase.RENEWING, el.Conflict(), Phase.RENEWING),
     (Phase.RENEWING, el.Failed("x"), Phase.LEADING),
-    (Phase.RENEWING, el.NotWritten("x"), Phase.LEADING),
+    (Phase.RENEWING, el.Denied("x"), Phase.LEADING),
     (Phase.RENEWING, DELETED, Phase.LOST),
     (Phase.RENEWING, el.LeaseUnusable("x", read=True), Phase.LOST),
     (Phase.RENEWING, el.ReadFailed("x"), Phase.LEADING),
     (Phase.RELEASING, DONE, Phase.STOPPED),
     (Phase.RELEASING, el.Conflict(), Phase.RELEASING),
     (Phase.RELEASING, el.Failed("x"), Phase.STOPPED),
-    (Phase.RELEASING, el.NotWritten("x"), Phase.STOPPED),
+    (Phase.RELEASING, el.Denied("x"), Phase.STOPPED),
     (Phase.RELEASING, DELETED, Phase.STOPPED),
     (Phase.RELEASING, el.LeaseUnusable("x", read=True), Phase.STOPPED),
     (Phase.RELEASING, el.ReadFailed("x"), Phase.STOPPED),

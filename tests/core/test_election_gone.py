@@ -131,7 +131,7 @@ def test_a_holder_that_is_gone_is_not_tried_in_a_hot_loop(world: World) -> None:
     attempts = 0
     while b.request is not None:
         attempts += isinstance(b.request, el.Put)
-        b.answer(el.NotWritten("403") if isinstance(b.request, el.Put) else None)
+        b.answer(el.Denied("403") if isinstance(b.request, el.Put) else None)
     assert attempts == 1
     assert b.due >= world.now + 2
 

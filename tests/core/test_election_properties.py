@@ -138,7 +138,7 @@ class Faults(RuleBasedStateMachine):
         replica = self.pick(who)
         if replica.request is not None and replica.outcome is None:
             read = isinstance(replica.request, el.Read)
-            replica.answer(el.ReadFailed("403") if read else el.NotWritten("403"))
+            replica.answer(el.ReadFailed("403") if read else el.Denied("403"))
 
     @precondition(lambda self: self.late)
     @rule(data=st.data())

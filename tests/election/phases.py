@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from kopf_ha.core.election import Phase
 from kopf_ha.core.election.events import (
     Conflict,
+    Denied,
     Event,
     Failed,
     HeadStart,
     HolderGone,
     LeaseSeen,
     LeaseUnusable,
-    NotWritten,
     RaiseFloor,
     ReadFailed,
     Release,
@@ -42,7 +42,7 @@ NEXT: Mapping[Phase, Mapping[type[Event], set[Phase]]] = {
         Written: {Phase.LEADING, Phase.ACQUIRING, Phase.FOLLOWING},  # acquiring: the answer came too late to lead
         Conflict: {Phase.FOLLOWING},
         Failed: {Phase.FOLLOWING},
-        NotWritten: {Phase.FOLLOWING},
+        Denied: {Phase.FOLLOWING},
     },
     Phase.LEADING: {
         LeaseSeen: {Phase.LEADING, Phase.LOST},
@@ -59,7 +59,7 @@ NEXT: Mapping[Phase, Mapping[type[Event], set[Phase]]] = {
         Written: {Phase.LEADING, Phase.LOST},
         Conflict: {Phase.RENEWING, Phase.LOST},
         Failed: {Phase.LEADING, Phase.LOST},
-        NotWritten: {Phase.LEADING, Phase.LOST},
+        Denied: {Phase.LEADING, Phase.LOST},
         LeaseSeen: {Phase.LEADING, Phase.RENEWING, Phase.LOST},
         LeaseUnusable: {Phase.LOST},
         ReadFailed: {Phase.LEADING, Phase.LOST},
@@ -68,7 +68,7 @@ NEXT: Mapping[Phase, Mapping[type[Event], set[Phase]]] = {
         Written: {Phase.FOLLOWING, Phase.LOST, Phase.STOPPED},
         Conflict: {Phase.RELEASING},
         Failed: {Phase.FOLLOWING, Phase.LOST, Phase.STOPPED},
-        NotWritten: {Phase.FOLLOWING, Phase.LOST, Phase.STOPPED},
+        Denied: {Phase.FOLLOWING, Phase.LOST, Phase.STOPPED},
         LeaseSeen: {Phase.RELEASING, Phase.FOLLOWING, Phase.LOST, Phase.STOPPED},
         LeaseUnusable: {Phase.FOLLOWING, Phase.LOST, Phase.STOPPED},
         ReadFailed: {Phase.FOLLOWING, Phase.LOST, Phase.STOPPED},

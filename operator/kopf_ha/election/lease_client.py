@@ -52,7 +52,7 @@ class LeaseClient:
 
     def write(
         self, record: LeaseRecord, timeout: float
-    ) -> events.Written | events.Conflict | events.Failed | events.NotWritten:
+    ) -> events.Written | events.Conflict | events.Failed | events.Denied:
         """PUT the record on its resourceVersion, or POST it when it has none, unless the time is over already.
 
         Args:
@@ -60,10 +60,10 @@ class LeaseClient:
             timeout: seconds for the answer.
 
         Returns:
-            `NotWritten` if the write certainly did not happen, `Failed` if it may have, or may happen later.
+            `Denied` if the write certainly did not happen, `Failed` if it may have, or may happen later.
         """
         if timeout <= 0:
-            return events.NotWritten(_PAUSED)
+            return events.Denied(_PAUSED)
         body = record.as_object(self._settings.lease_namespace, self._settings.lease_name)
         method, path = ("PUT", self._path) if record.resource_version else ("POST", self._collection)
         try:
@@ -74,7 +74,7 @@ class LeaseClient:
             # A PUT answers 404 when the Lease is gone.
             if error.status == 409 or (error.status == 404 and record.resource_version):
                 return events.Conflict()
-            return events.NotWritten(str(error)) if error.definite else events.Failed(str(error))
+            return events.Denied(str(error)) if error.definite else events.Failed(str(error))
 
     def close(self) -> None:
         """Drop the connection."""

@@ -90,7 +90,7 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class NotWritten:
+class Denied:
     """A write was certainly not done: it was refused, or never sent."""
 
     cause: str
@@ -143,7 +143,7 @@ class Stop:
 
 
 Event = (
-    LeaseSeen | LeaseUnusable | ReadFailed | Tick | Written | Conflict | Failed | NotWritten
+    LeaseSeen | LeaseUnusable | ReadFailed | Tick | Written | Conflict | Failed | Denied
     | RaiseFloor | HolderGone | HeadStart | StepDown | Resume | Release | Stop
 )  # fmt: skip
 

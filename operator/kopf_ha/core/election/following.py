@@ -10,12 +10,12 @@ from kopf_ha.core.election.candidate import Candidate, Step, unseen
 from kopf_ha.core.election.events import (
     Attempt,
     Conflict,
+    Denied,
     Failed,
     HeadStart,
     HolderGone,
     LeaseSeen,
     LeaseUnusable,
-    NotWritten,
     Open,
     Phase,
     Put,
@@ -149,7 +149,7 @@ def maybe_acquired(me: Candidate, state: State, event: Failed, now: float, wall:
     return state, [Warn(event.cause), me.backoff(now), me.read(now)]
 
 
-def not_acquired(me: Candidate, state: State, event: NotWritten, now: float, wall: str) -> Step:
+def not_acquired(me: Candidate, state: State, event: Denied, now: float, wall: str) -> Step:
     """Try again after a retry period."""
     state = replace(state, phase=Phase.FOLLOWING, not_before=now + me.timing.retry_period)
     if state.attempt is not None and state.attempt.started == state.sent:

@@ -10,11 +10,11 @@ from kopf_ha.core.election.candidate import Candidate, Step, unseen
 from kopf_ha.core.election.events import (
     Close,
     Conflict,
+    Denied,
     Extend,
     Failed,
     LeaseSeen,
     LeaseUnusable,
-    NotWritten,
     Phase,
     Put,
     RaiseFloor,
@@ -129,7 +129,7 @@ def renew_again(me: Candidate, state: State, event: LeaseSeen, now: float, wall:
     return state, [*actions, Timer(at)]
 
 
-def not_renewed(me: Candidate, state: State, event: Failed | NotWritten | ReadFailed, now: float, wall: str) -> Step:
+def not_renewed(me: Candidate, state: State, event: Failed | Denied | ReadFailed, now: float, wall: str) -> Step:
     """Try again after a retry period, unless the renew deadline has passed."""
     state = replace(state, phase=Phase.LEADING, failure=event.cause)
     cause = me.overdue(state, now)

@@ -9,10 +9,10 @@ from kopf_ha.core.election import following
 from kopf_ha.core.election.candidate import Candidate, Step, unseen
 from kopf_ha.core.election.events import (
     Conflict,
+    Denied,
     Failed,
     LeaseSeen,
     LeaseUnusable,
-    NotWritten,
     Phase,
     Put,
     ReadFailed,
@@ -66,7 +66,7 @@ def release_again(me: Candidate, state: State, event: LeaseSeen, now: float, wal
     return state, news + actions
 
 
-def not_released(me: Candidate, state: State, event: Failed | NotWritten | ReadFailed, now: float, wall: str) -> Step:
+def not_released(me: Candidate, state: State, event: Failed | Denied | ReadFailed, now: float, wall: str) -> Step:
     """Go on without having given the Lease back."""
     state, actions = after_release(me, state)
     return state, [Warn(event.cause), *actions]
