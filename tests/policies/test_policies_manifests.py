@@ -204,16 +204,26 @@ def test_exempt_subresources_are_left_out() -> None:
 
 
 def test_subresources_that_show_no_stamp_are_allowed_where_they_are_named() -> None:
-    args = ["--group=a.b", "--kind=xs:scale", "--kind=ys", "--child=pods:owner=X:eviction:status:exec:eviction"]
+    args = [
+        "--group=a.b",
+        "--kind=xs:scale",
+        "--kind=ys",
+        "--kind=zs:annotations:scale",
+        "--child=pods:owner=X:eviction:status:exec:eviction",
+    ]
     args += ["--child=apps.b", "--lease=n/l", "--service-account=n/s"]
     text = run(*args, "--only=policies", "--only=rbac").output
-    assert "# No policy sees a stamp in writes to xs.a.b/scale, pods/eviction, pods/exec.\n" in text
+    assert "# No policy sees a stamp in writes to xs.a.b/scale, zs.a.b/scale, pods/eviction, pods/exec.\n" in text
     many = list(yaml.safe_load_all(text))
     ours = of_kind("ValidatingAdmissionPolicy", many)
     found = {p["metadata"]["name"].removeprefix("kopf-ha-s-"): p["spec"] for p in ours}
     conditions = {name: [c["expression"] for c in p.get("matchConditions", ())] for name, p in found.items()}
     assert any("['pods/eviction', 'pods/exec']" in e for e in conditions["child-pods"])
     assert any("['xs/scale']" in e for e in conditions["stamped"])
+    assert any("['zs/scale']" in e for e in conditions["child-zs.a.b"])
+    # A Binding that is sent to a collection of its own is one of the Pod, too.
+    rules = found["child-pods"]["matchConstraints"]["resourceRules"]
+    assert rules[0]["resources"] == ["pods", "pods/*", "bindings"]
     assert not any("scale" in e for e in conditions["child-apps.b"])
     assert found["revision-pods"]["matchConstraints"]["resourceRules"][0]["resources"] == ["pods/eviction"]
     assert len(found["revision-pods"]["validations"]) == 1
@@ -222,7 +232,7 @@ def test_subresources_that_show_no_stamp_are_allowed_where_they_are_named() -> N
         ("pods/eviction", "create"),
         ("pods/status", "get", "patch", "update"),
         ("pods/exec", "get", "create"),
-        ("xs/scale", "get", "patch", "update"),
+        ("xs/scale", "zs/scale", "get", "patch", "update"),
     }
     refused = next(v for v in found["child-apps.b"]["validations"] if "variables.sub in" in v["expression"])
     assert "--child apps.b:SUBRESOURCE for kopf-ha manifests" in refused["message"]
