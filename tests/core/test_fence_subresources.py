@@ -139,6 +139,14 @@ def test_what_is_known_after_it_is_right(api: FakeApi, me: Process, asked: Reque
     assert len(api.sent()) == 1
 
 
+def test_the_metadata_of_a_scale_is_not_that_of_its_object(api: FakeApi, me: Process) -> None:
+    me.patch(DEPLOYMENT, {"metadata": {"labels": {"known": "1"}}})
+    api.log.clear()
+    assert me.patch(DEPLOYMENT + "/scale", {"metadata": {"annotations": None}, **REPLICAS}).status == 200
+    assert api.get(DEPLOYMENT)["metadata"]["annotations"] == {"theirs": "kept"}
+    assert len(api.sent()) == 1
+
+
 @pytest.mark.parametrize("what", ["resourceVersion", "uid"])
 @pytest.mark.parametrize("sub", ["eviction", "binding", "scale"])
 def test_a_precondition_of_the_caller_stays_its_own(api: FakeApi, me: Process, sub: str, what: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
@@ -205,16 +204,26 @@ def test_exempt_subresources_are_left_out() -> None:
 
 
 def test_subresources_that_show_no_stamp_are_allowed_where_they_are_named() -> None:
-    args = ["--group=a.b", "--kind=xs:scale", "--kind=ys", "--child=pods:owner=X:eviction:status:exec:eviction"]
+    args = [
+        "--group=a.b",
+        "--kind=xs:scale",
+        "--kind=ys",
+        "--kind=zs:annotations:scale",
+        "--child=pods:owner=X:eviction:status:exec:eviction",
+    ]
     args += ["--child=apps.b", "--lease=n/l", "--service-account=n/s"]
     text = run(*args, "--only=policies", "--only=rbac").output
-    assert "# No policy sees a stamp in writes to xs.a.b/scale, pods/eviction, pods/exec.\n" in text
+    assert "# No policy sees a stamp in writes to xs.a.b/scale, zs.a.b/scale, pods/eviction, pods/exec.\n" in text
     many = list(yaml.safe_load_all(text))
     ours = of_kind("ValidatingAdmissionPolicy", many)
     found = {p["metadata"]["name"].removeprefix("kopf-ha-s-"): p["spec"] for p in ours}
     conditions = {name: [c["expression"] for c in p.get("matchConditions", ())] for name, p in found.items()}
     assert any("['pods/eviction', 'pods/exec']" in e for e in conditions["child-pods"])
     assert any("['xs/scale']" in e for e in conditions["stamped"])
+    assert any("['zs/scale']" in e for e in conditions["child-zs.a.b"])
+    # A Binding that is sent to a collection of its own is one of the Pod, too.
+    rules = found["child-pods"]["matchConstraints"]["resourceRules"]
+    assert rules[0]["resources"] == ["pods", "pods/*", "bindings"]
     assert not any("scale" in e for e in conditions["child-apps.b"])
     assert found["revision-pods"]["matchConstraints"]["resourceRules"][0]["resources"] == ["pods/eviction"]
     assert len(found["revision-pods"]["validations"]) == 1
@@ -223,17 +232,18 @@ def test_subresources_that_show_no_stamp_are_allowed_where_they_are_named() -> N
         ("pods/eviction", "create"),
         ("pods/status", "get", "patch", "update"),
         ("pods/exec", "get", "create"),
-        ("xs/scale", "get", "patch", "update"),
+        ("xs/scale", "zs/scale", "get", "patch", "update"),
     }
     refused = next(v for v in found["child-apps.b"]["validations"] if "variables.sub in" in v["expression"])
     assert "--child apps.b:SUBRESOURCE for kopf-ha manifests" in refused["message"]
 
 
 def test_a_description_without_subresources_is_read() -> None:
-    """As policies that were written before these could be named contain it."""
-    given = json.loads(Description(group="a.b", kinds=(Kind("xs"),), children=(Child("pods"),), **NAMES).as_json())
-    del given["children"][0]["subresources"], given["kinds"][0]["scale"]
-    assert Description.from_json(json.dumps(given)).children == (Child("pods"),)
+    """As policies contain it that were written before these could be named, and as earlier releases read it."""
+    made = Description(group="a.b", kinds=(Kind("xs"),), children=(Child("pods"),), **NAMES)
+    assert "scale" not in made.as_json()
+    assert "subresources" not in made.as_json()
+    assert Description.from_json(made.as_json()) == made
 
 
 def test_a_description_is_read_as_it_was_written() -> None:

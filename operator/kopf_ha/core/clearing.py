@@ -63,6 +63,8 @@ def is_left(patch: Iterable[Mapping[str, Any]], section: str) -> bool:
 
 def _sections(asked: Asked, stamped: bool) -> tuple[str, ...]:
     """Return JSON pointers to the parts of the object in which this write meets stamps."""
+    if asked.part is None or not asked.part.shows_stamp:
+        return ()
     if stamped:
         return ("/status",) if asked.is_status else ()
     return ("/metadata/annotations", "/metadata/labels")

@@ -204,7 +204,12 @@ class Description:
 
     def as_json(self) -> str:
         """Return the description in one line, for `from_json`."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, separators=(",", ":"))
+        given = asdict(self)
+        for one in (*given["kinds"], *given["children"]):
+            for name in ("scale", "subresources"):
+                if not one.get(name, True):
+                    del one[name]  # which earlier releases cannot read
+        return json.dumps({"format": FORMAT, **given}, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, line: str) -> Description:

@@ -39,7 +39,7 @@ class KindTest:
     def __init__(self, deciding: Container[str]) -> None:
         self._deciding = deciding
         self._examples: dict[str, str] = {}
-        self._after: dict[str, str] = {}  #: where the search for an example with a stamp goes on
+        self._after: dict[str, str] = {}  #: by collection: where the search for a stamp goes on
 
     def missing(self, api: Api, kind: str, mine: Stamp) -> Missing:
         """Try to stamp an object wrongly, if there is one; return what the API server accepts.
@@ -88,7 +88,7 @@ class KindTest:
             if not answer.ok and answer.status != 404:
                 raise refusal(f"cannot read {path}", answer)
         base = locate(api, kind)
-        items = self._page(api, kind, base.collection)
+        items = self._page(api, base.collection)
         found = next((item for item in items if recorded_token(item)), items[0] if items else None)
         if found is None:
             self._examples.pop(kind, None)
@@ -96,18 +96,18 @@ class KindTest:
         path = self._examples[kind] = base.target(found).path
         return path, found
 
-    def _page(self, api: Api, kind: str, collection: str) -> list[dict[str, Any]]:
-        """Return the next objects of a kind; the first ones again after the last."""
-        after = self._after.pop(kind, "")
-        path = f"{collection}?{urlencode({'limit': PAGE, **({'continue': after} if after else {})})}"
-        answer = api.request("GET", path)
+    def _page(self, api: Api, collection: str) -> list[dict[str, Any]]:
+        """Return the next objects of a collection; the first ones again after the last."""
+        after = self._after.pop(collection, "")
+        query = urlencode({"limit": PAGE, **({"continue": after} if after else {})})
+        answer = api.request("GET", f"{collection}?{query}")
         if not answer.ok and answer.status != 410:  # 410: that was too long ago
             raise refusal(f"cannot list {collection}", answer)
         found = answer.json if answer.ok else {}
         if then := (found.get("metadata") or {}).get("continue"):
-            self._after[kind] = then
+            self._after[collection] = then
         items = list(found.get("items") or ())
-        return self._page(api, kind, collection) if after and not items else items
+        return self._page(api, collection) if after and not items else items
 
 
 def recorded_token(body: dict[str, Any]) -> int:
