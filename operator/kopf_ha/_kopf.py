@@ -7,10 +7,11 @@ import contract in pyproject.toml forbids `kopf._*` in all other files.
 from __future__ import annotations
 
 import asyncio
+import copy
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from typing import Any
 
 import aiohttp
@@ -32,66 +33,62 @@ PAUSES: tuple[float, ...] = (0, 1, 2, 4, 8, 16, 32)
 LASTING = 10.0
 
 
-class WrappedVault(credentials.Vault):
-    """Kopf's store of credentials. It wraps what the operator's login handlers return.
+class PreparedVault(credentials.Vault):
+    """Kopf's store of credentials. It prepares each session that Kopf makes of them.
 
     So every login handler stays as it is. An additional login handler would not work: of two with the same priority,
     Kopf chooses one at random.
 
     Args:
-        wrap: takes credentials and returns what Kopf uses instead. Sessions that it creates are closed with the store.
+        prepare: called with each session before Kopf uses it. Kopf closes the session.
     """
 
-    def __init__(self, wrap: Callable[[object], object]) -> None:
+    def __init__(self, prepare: Callable[[aiohttp.ClientSession], None]) -> None:
         super().__init__()
-        self._wrap = wrap
-        self._made: list[aiohttp.ClientSession] = []
+        self._prepare = prepare
         self._is_unknown = False  #: the API server answered 401 to the present credentials
         self._tries = 0  #: logins in a series of which each soon got a 401
         self._given = -math.inf  #: when the present credentials came, on the loop's clock
 
-    async def invalidate(
-        self, key: credentials.VaultKey, info: credentials.KubeContext, *, exc: Exception | None = None
-    ) -> None:
-        """Note that the API server does not know these credentials. Called by Kopf."""
-        self._is_unknown = True
-        await super().invalidate(key, info, exc=exc)
+    def extended(self, factory: Callable[[Any], Any], purpose: str | None = None) -> AsyncIterator[Any]:
+        """Give the credentials with what the factory makes of them: their session. Called by Kopf."""
 
-    async def populate(self, src: dict[str, object]) -> None:
+        def prepared(info: Any) -> Any:
+            made = factory(info)
+            self._prepare(made.session)
+            return made
+
+        return super().extended(prepared, purpose)
+
+    async def invalidate(self, *which: Any, exc: Exception | None = None) -> None:
+        """Note that the API server does not know these credentials. Called by Kopf.
+
+        Args:
+            which: the key; and from Kopf 1.38 on the credentials.
+            exc: how the API server refused them.
+        """
+        self._is_unknown = True
+        await super().invalidate(*which, exc=exc)
+
+    async def populate(self, src: Any) -> None:
         """Take the credentials of the login handlers. Called by Kopf.
 
-        Kopf recognises credentials that got a 401 already, but not with a session that is made for each. So this waits
-        longer before each further login, as with an account that is deleted, and takes none after the last.
+        Kopf takes none that got a 401 before, and ends: also after one that was only passing. So this forgets the 401,
+        waits longer before each further login, as with an account that is deleted, and takes none after the last.
         """
         clock = asyncio.get_running_loop().time
         if self._is_unknown:
             self._is_unknown = False
+            self._invalid.clear()
             self._tries = self._tries + 1 if clock() - self._given < LASTING else 0
             if self._tries >= len(PAUSES):
                 src = {}  # Kopf says that it ran out of valid credentials, and ends
             elif pause := PAUSES[self._tries]:
                 running_log.warning("The API server does not know the credentials; waiting %g s to try again.", pause)
                 await asyncio.sleep(pause)
-        wrapped = {key: self._wrap(info) for key, info in src.items()}
-        self._made += [
-            new.aiohttp_session
-            for key, new in wrapped.items()
-            if new is not src[key] and isinstance(new, kopf.AiohttpSession)
-        ]
-        await super().populate(wrapped)
+        # Copies: if a login handler gives the same object again, Kopf cannot tell which one got a late 401.
+        await super().populate({key: copy.copy(info) for key, info in src.items()})
         self._given = clock()
-
-    async def close(self) -> None:
-        """Close all sessions, also those that Kopf never used: of several logins it uses one."""
-        await super().close()
-        for session in self._made:
-            await session.close()
-
-
-def with_session(info: kopf.ConnectionInfo, session: aiohttp.ClientSession) -> kopf.AiohttpSession:
-    """Return the same connection (server, namespace, priority, expiration) with an existing session."""
-    base = {f.name: getattr(info, f.name) for f in dataclasses.fields(credentials.KubeContext)}
-    return kopf.AiohttpSession(**base, aiohttp_session=session)
 
 
 # --- registries of handlers
@@ -239,7 +236,7 @@ async def spawn(
     namespaces: tuple[str, ...],
     clusterwide: bool,
     identity: str,
-    vault: WrappedVault,
+    vault: PreparedVault,
     stop: asyncio.Event,
     configured: Callable[[], None] | None = None,
 ) -> SpawnedOperator:
