@@ -11,19 +11,20 @@ import copy
 import dataclasses
 import logging
 import math
+import re
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from typing import Any
 
 import aiohttp
 import kopf
 from kopf._cogs.aiokits import aiotime
-from kopf._cogs.clients import scanning
+from kopf._cogs.clients import api, scanning
 from kopf._cogs.helpers import loaders
 from kopf._cogs.structs import credentials, ids, references
 from kopf._core.actions import loggers
 from kopf._core.engines import peering
 from kopf._core.intents import causes, handlers, registries
-from kopf._core.reactor import running
+from kopf._core.reactor import observation, running
 
 # --- credentials
 
@@ -45,7 +46,7 @@ class PreparedVault(credentials.Vault):
 
     def __init__(self, prepare: Callable[[aiohttp.ClientSession], None]) -> None:
         super().__init__()
-        self._prepare = prepare
+        self.prepare = [prepare]  #: what is called with each session
         self._is_unknown = False  #: the API server answered 401 to the present credentials
         self._tries = 0  #: logins in a series of which each soon got a 401
         self._given = -math.inf  #: when the present credentials came, on the loop's clock
@@ -55,7 +56,8 @@ class PreparedVault(credentials.Vault):
 
         def prepared(info: Any) -> Any:
             made = factory(info)
-            self._prepare(made.session)
+            for prepare in self.prepare:
+                prepare(made.session)
             return made
 
         return super().extended(prepared, purpose)
@@ -183,6 +185,89 @@ def load(paths: Collection[str], modules: Collection[str]) -> None:
     loaders.preload(paths=paths, modules=modules)
 
 
+# --- what Kopf finds out about the cluster
+
+#: Seconds before each further question to a server that was down; the last goes on for ever.
+AGAIN: tuple[float, ...] = (1, 2, 4, 8, 16, 32, 60)
+
+_DISCOVERY_TASK = "kopf-ha discovery"
+_NAMESPACES = re.compile(r"/api/v1/namespaces$")
+_GROUP_VERSION = re.compile(r"/apis/([^/]+)/[^/]+$")
+#: What the API server says in place of an aggregated API whose server is down. Its own kinds' 503 is a JSON object.
+_DOWN = ("service unavailable", "error trying to reach service")
+
+
+class _Discovery:
+    """Lets Kopf begin with what it may know at once. What was refused is found out behind, as soon as it can be.
+
+    Kopf repeats a refused request for 54 s by default, and goes on only then: at the start of each term.
+
+    - If it may not list namespaces, it takes those that it was given by name. Here it takes them at the first refusal.
+      It still repeats its request.
+    - If the server of an aggregated API is down, Kopf ends after these 54 s, even if no handler needs that API. Here
+      the API has no kinds until its server answers.
+
+    It is a middleware of the session.
+    """
+
+    def __init__(
+        self, settings: kopf.OperatorSettings, registry: kopf.OperatorRegistry, namespaces: Collection[str]
+    ) -> None:
+        self.insights = references.Insights()
+        self._settings, self._registry = settings, registry
+        self._named = references.select_specific_namespaces(namespaces)
+        self._down: set[str] = set()  #: paths that are asked for again
+
+    def watch(self, session: aiohttp.ClientSession) -> None:
+        """See the answers to what this session sends."""
+        session._middlewares = (self._ask, *session._middlewares)
+
+    async def _ask(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        response = await handler(request)
+        path = request.url.path
+        if request.method != "GET" or response.status not in (403, 503):
+            return response
+        if response.status == 403 and self._named and _NAMESPACES.search(path):
+            await self._assume_namespaces()
+        found = _GROUP_VERSION.search(path) if response.status == 503 else None
+        if found and (await response.text()).startswith(_DOWN):
+            response.status = 404  # for Kopf it has no kinds
+            if found[0] not in self._down:
+                self._down.add(found[0])
+                running_log.warning("Nothing serves %s at the moment; going on without its kinds.", found[0])
+                self._later(found[1], found[0], AGAIN)
+        return response
+
+    async def _assume_namespaces(self) -> None:
+        if self.insights.ready_namespaces.is_set():
+            return
+        async with self.insights.revised:
+            self.insights.namespaces.update(self._named)
+            self.insights.revised.notify_all()
+        self.insights.ready_namespaces.set()
+
+    def _later(self, group: str, path: str, pauses: tuple[float, ...]) -> None:
+        loop = asyncio.get_running_loop()
+        # A callback and not a sleeping task: Kopf would wait for a task when it stops.
+        loop.call_later(
+            pauses[0], lambda: loop.create_task(self._again(group, path, pauses[1:] or pauses), name=_DISCOVERY_TASK)
+        )
+
+    async def _again(self, group: str, path: str, pauses: tuple[float, ...]) -> None:
+        """Ask for a version's kinds again, and let Kopf look at the whole group once there is an answer."""
+        try:
+            await api.get(path, settings=self._settings, logger=observation.logger)
+            changed: Any = {"type": "MODIFIED", "object": {"spec": {"group": group}}}
+            await observation.process_discovered_resource_event(
+                raw_event=changed, settings=self._settings, registry=self._registry, insights=self.insights
+            )
+            self._down.discard(path)
+            running_log.info("%s is served again.", path)
+        except Exception as error:  # noqa: BLE001  whatever it is, it must not end Kopf
+            running_log.debug("%s is not served yet: %r", path, error)
+            self._later(group, path, pauses)
+
+
 # --- a running operator
 
 _LOGIN_TASK = "credentials retriever"
@@ -254,7 +339,8 @@ async def spawn(
         stop: set it to stop the operator.
         configured: called after the last startup handler, before Kopf starts anything else.
     """
-    insights, others = references.Insights(), asyncio.all_tasks()
+    discovery, others = _Discovery(settings, registry, () if clusterwide else namespaces), asyncio.all_tasks()
+    vault.prepare.append(discovery.watch)
     tasks = await kopf.spawn_tasks(
         registry=registry,
         settings=settings,
@@ -265,13 +351,13 @@ async def spawn(
         # Peering elects by wall clocks and writes objects. Here the Lease has decided already.
         standalone=True,
         identity=peering.Identity(identity),
-        insights=insights,
+        insights=discovery.insights,
         vault=vault,
         stop_flag=stop,
         ready_flag=_Raised(configured) if configured is not None else None,
     )
     login = {task for task in asyncio.all_tasks() - others if task.get_name() == _LOGIN_TASK}
-    return SpawnedOperator(tasks, login, others, insights)
+    return SpawnedOperator(tasks, login, others, discovery.insights)
 
 
 class _Raised(asyncio.Event):
@@ -287,9 +373,9 @@ class _Raised(asyncio.Event):
 
 
 def discovers(task: asyncio.Task[Any]) -> bool:
-    """Return whether the task is Kopf's discovery of kinds, which a stopping Kopf does not cancel but waits 5 s for."""
+    """Return whether the task is the discovery of kinds, which a stopping Kopf does not cancel but waits 5 s for."""
     code = getattr(task.get_coro(), "cr_code", None)
-    return code is not None and code.co_filename == scanning.__file__
+    return task.get_name() == _DISCOVERY_TASK or (code is not None and code.co_filename == scanning.__file__)
 
 
 def sleeps_between_tries(task: asyncio.Task[Any]) -> bool:
