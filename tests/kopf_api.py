@@ -13,9 +13,14 @@ from urllib.parse import parse_qs
 
 GROUP = "contract.kopf-ha.test"
 LIST = f"/apis/{GROUP}/v1/things"
+IN_NS = f"/apis/{GROUP}/v1/namespaces/ns/things"
+#: A group that is served by a server of its own.
+AGGREGATED = "aggregated.kopf-ha.test"
+METRICS = f"/apis/{AGGREGATED}/v1/metrics"
 
 _VERBS = ["list", "watch", "patch"]
 _NAMESPACES = {"name": "namespaces", "singularName": "namespace", "kind": "Namespace", "namespaced": False}
+_METRICS = {"name": "metrics", "singularName": "metric", "kind": "Metric", "namespaced": True}
 _THINGS = {"name": "things", "singularName": "thing", "kind": "Thing", "namespaced": True}
 
 
@@ -28,6 +33,8 @@ class KopfApi:
         self.agents: set[str] = set()  #: who asked, by their headers
         self.unknown: Callable[[str], bool] = lambda token: False  #: whether a bearer token gets a 401
         self.tokens: list[str] = []  #: of each GET
+        self.gets: list[str] = []  #: the path of each GET, in order
+        self.refused: dict[str, tuple[int, Any]] = {}  #: status and body for a path; text if it is no object
         self._changed = threading.Condition()
         self._objects = {name: self._made(name) for name in names}
         self._watches: list[queue.SimpleQueue[Any]] = []
@@ -64,9 +71,15 @@ class KopfApi:
             "/api": {"versions": ["v1"]},
             "/api/v1": {"resources": [_NAMESPACES | {"verbs": _VERBS}]},
             "/apis": {
-                "groups": [{"name": GROUP, "versions": [{"version": "v1"}], "preferredVersion": {"version": "v1"}}]
+                "groups": [
+                    {"name": group, "versions": [{"version": "v1"}], "preferredVersion": {"version": "v1"}}
+                    for group in (GROUP, AGGREGATED)
+                ]
             },
             f"/apis/{GROUP}/v1": {"resources": [_THINGS | {"verbs": _VERBS}]},
+            f"/apis/{AGGREGATED}/v1": {"resources": [_METRICS | {"verbs": _VERBS}]},
+            METRICS: {"kind": "MetricList", "metadata": {"resourceVersion": str(self._version)}, "items": []},
+            IN_NS: {"kind": "ThingList", "metadata": {"resourceVersion": str(self._version)}, "items": things},
             LIST: {"kind": "ThingList", "metadata": {"resourceVersion": str(self._version)}, "items": things},
         }.get(path)
 
@@ -88,12 +101,16 @@ class KopfApi:
                 path, _, query = self.path.partition("?")
                 with api._changed:
                     api.asked.add(path)
+                    api.gets.append(path)
                     api.agents.add(self.headers["User-Agent"])
                     token = (self.headers["Authorization"] or "").removeprefix("Bearer ")
                     api.tokens.append(token)
                     api._changed.wait_for(lambda: path not in api.held)
                 if api.unknown(token):
                     self._answer({"kind": "Status", "code": 401, "message": "Unauthorized"}, 401)
+                elif path in api.refused:
+                    status, body = api.refused[path]
+                    self._answer(body, status)
                 elif "watch=true" in query:
                     self._watch(int(parse_qs(query)["resourceVersion"][0]))
                 else:
@@ -105,10 +122,11 @@ class KopfApi:
 
             def _answer(self, body: Any, status: int = 0) -> None:
                 self.send_response(status or (404 if body is None else 200))
-                self.send_header("Content-Type", "application/json")
+                text = isinstance(body, str)
+                self.send_header("Content-Type", "text/plain" if text else "application/json")
                 self.end_headers()
                 try:
-                    self.wfile.write(json.dumps(body or {"kind": "Status", "code": 404}).encode())
+                    self.wfile.write((body if text else json.dumps(body or {"kind": "Status", "code": 404})).encode())
                 except ConnectionError:
                     pass  # whoever asked does not wait any more
 

@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
 import dataclasses
 import functools
 import logging
 import math
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from typing import Any, Protocol
 
 import aiohttp
 import kopf
 from kopf._cogs.aiokits import aiotime
-from kopf._cogs.clients import scanning, watching
+from kopf._cogs.clients import api, scanning, watching
 from kopf._cogs.helpers import loaders
 from kopf._cogs.structs import bodies, credentials, diffs, ephemera, finalizers, ids, references
 from kopf._core.actions import invocation, lifecycles, loggers
 from kopf._core.engines import activities, indexing, peering
 from kopf._core.intents import causes, handlers, registries
-from kopf._core.reactor import processing, queueing, running
+from kopf._core.reactor import observation, processing, queueing, running
 
 # --- credentials
 
@@ -34,20 +36,19 @@ PAUSES: tuple[float, ...] = (0, 1, 2, 4, 8, 16, 32)
 LASTING = 10.0
 
 
-class WrappedVault(credentials.Vault):
-    """Kopf's store of credentials. It wraps what the operator's login handlers return.
+class PreparedVault(credentials.Vault):
+    """Kopf's store of credentials. It prepares each session that Kopf makes of them.
 
     So every login handler stays as it is. An additional login handler would not work: of two with the same priority,
     Kopf chooses one at random.
 
     Args:
-        wrap: takes credentials and returns what Kopf uses instead. Sessions that it creates are closed with the store.
+        prepare: called with each session and the server's URL before Kopf uses it. Kopf closes the session.
     """
 
-    def __init__(self, wrap: Callable[[object], object]) -> None:
+    def __init__(self, prepare: Callable[[aiohttp.ClientSession, str], None]) -> None:
         super().__init__()
-        self._wrap = wrap
-        self._made: list[aiohttp.ClientSession] = []
+        self.prepare = [prepare]  #: what is called with each session
         self._is_unknown = False  #: the API server answered 401 to the present credentials
         self._tries = 0  #: logins in a series of which each soon got a 401
         self._given = -math.inf  #: when the present credentials came, on the loop's clock
@@ -58,48 +59,46 @@ class WrappedVault(credentials.Vault):
         if found:
             await self.populate(found)
 
-    async def invalidate(
-        self, key: credentials.VaultKey, info: credentials.KubeContext, *, exc: Exception | None = None
-    ) -> None:
-        """Note that the API server does not know these credentials. Called by Kopf."""
-        self._is_unknown = True
-        await super().invalidate(key, info, exc=exc)
+    def extended(self, factory: Callable[[Any], Any], purpose: str | None = None) -> AsyncIterator[Any]:
+        """Give the credentials with what the factory makes of them: their session. Called by Kopf."""
 
-    async def populate(self, src: dict[str, object]) -> None:
+        def prepared(info: Any) -> Any:
+            made = factory(info)
+            for prepare in self.prepare:
+                prepare(made.session, made.server)
+            return made
+
+        return super().extended(prepared, purpose)
+
+    async def invalidate(self, *which: Any, exc: Exception | None = None) -> None:
+        """Note that the API server does not know these credentials. Called by Kopf.
+
+        Args:
+            which: the key; and from Kopf 1.38 on the credentials.
+            exc: how the API server refused them.
+        """
+        self._is_unknown = True
+        await super().invalidate(*which, exc=exc)
+
+    async def populate(self, src: Any) -> None:
         """Take the credentials of the login handlers. Called by Kopf.
 
-        Kopf recognises credentials that got a 401 already, but not with a session that is made for each. So this waits
-        longer before each further login, as with an account that is deleted, and takes none after the last.
+        Kopf takes none that got a 401 before, and ends: also after one that was only passing. So this forgets the 401,
+        waits longer before each further login, as with an account that is deleted, and takes none after the last.
         """
         clock = asyncio.get_running_loop().time
         if self._is_unknown:
             self._is_unknown = False
+            self._invalid.clear()
             self._tries = self._tries + 1 if clock() - self._given < LASTING else 0
             if self._tries >= len(PAUSES):
                 src = {}  # Kopf says that it ran out of valid credentials, and ends
             elif pause := PAUSES[self._tries]:
                 running_log.warning("The API server does not know the credentials; waiting %g s to try again.", pause)
                 await asyncio.sleep(pause)
-        wrapped = {key: self._wrap(info) for key, info in src.items()}
-        self._made += [
-            new.aiohttp_session
-            for key, new in wrapped.items()
-            if new is not src[key] and isinstance(new, kopf.AiohttpSession)
-        ]
-        await super().populate(wrapped)
+        # Copies: if a login handler gives the same object again, Kopf cannot tell which one got a late 401.
+        await super().populate({key: copy.copy(info) for key, info in src.items()})
         self._given = clock()
-
-    async def close(self) -> None:
-        """Close all sessions, also those that Kopf never used: of several logins it uses one."""
-        await super().close()
-        for session in self._made:
-            await session.close()
-
-
-def with_session(info: kopf.ConnectionInfo, session: aiohttp.ClientSession) -> kopf.AiohttpSession:
-    """Return the same connection (server, namespace, priority, expiration) with an existing session."""
-    base = {f.name: getattr(info, f.name) for f in dataclasses.fields(credentials.KubeContext)}
-    return kopf.AiohttpSession(**base, aiohttp_session=session)
 
 
 # --- registries of handlers
@@ -331,6 +330,93 @@ def load(paths: Collection[str], modules: Collection[str]) -> None:
     loaders.preload(paths=paths, modules=modules)
 
 
+# --- what Kopf finds out about the cluster
+
+#: Seconds before each further question to a server that was down; the last goes on for ever.
+AGAIN: tuple[float, ...] = (1, 2, 4, 8, 16, 32, 60)
+
+_DISCOVERY_TASK = "kopf-ha discovery"
+_NAMESPACES = re.compile(r"/api/v1/namespaces$")
+_GROUP_VERSION = re.compile(r"/apis/([^/]+)/[^/]+$")
+#: What the API server says in place of an aggregated API whose server is down. Its own kinds' 503 is a JSON object.
+_DOWN = ("service unavailable", "error trying to reach service")
+
+
+class _Discovery:
+    """Lets Kopf begin with what it may know at once. What was refused is found out behind, as soon as it can be.
+
+    Kopf repeats a refused request for 54 s by default, and goes on only then: at the start of each term.
+
+    - If it may not list namespaces, it takes those that it was given by name. Here it takes them at the first refusal.
+      It still repeats its request.
+    - If the server of an aggregated API is down, Kopf ends after these 54 s, even if no handler needs that API. Here
+      the API has no kinds until its server answers.
+
+    It is a middleware of the session.
+    """
+
+    def __init__(
+        self,
+        settings: kopf.OperatorSettings,
+        registry: kopf.OperatorRegistry,
+        insights: references.Insights,
+        namespaces: Collection[str],
+    ) -> None:
+        self.insights = insights
+        self._settings, self._registry = settings, registry
+        self._named = references.select_specific_namespaces(namespaces)
+        self._down: set[str] = set()  #: paths that are asked for again
+
+    def watch(self, session: aiohttp.ClientSession, server: str) -> None:
+        """See the answers to what this session sends."""
+        session._middlewares = (self._ask, *session._middlewares)
+
+    async def _ask(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        response = await handler(request)
+        path = request.url.path
+        if request.method != "GET" or response.status not in (403, 503):
+            return response
+        if response.status == 403 and self._named and _NAMESPACES.search(path):
+            await self._assume_namespaces()
+        found = _GROUP_VERSION.search(path) if response.status == 503 else None
+        if found and (await response.text()).startswith(_DOWN):
+            response.status = 404  # for Kopf it has no kinds
+            if found[0] not in self._down:
+                self._down.add(found[0])
+                running_log.warning("Nothing serves %s at the moment; going on without its kinds.", found[0])
+                self._later(found[1], found[0], AGAIN)
+        return response
+
+    async def _assume_namespaces(self) -> None:
+        if self.insights.ready_namespaces.is_set():
+            return
+        async with self.insights.revised:
+            self.insights.namespaces.update(self._named)
+            self.insights.revised.notify_all()
+        self.insights.ready_namespaces.set()
+
+    def _later(self, group: str, path: str, pauses: tuple[float, ...]) -> None:
+        loop = asyncio.get_running_loop()
+        # A callback and not a sleeping task: Kopf would wait for a task when it stops.
+        loop.call_later(
+            pauses[0], lambda: loop.create_task(self._again(group, path, pauses[1:] or pauses), name=_DISCOVERY_TASK)
+        )
+
+    async def _again(self, group: str, path: str, pauses: tuple[float, ...]) -> None:
+        """Ask for a version's kinds again, and let Kopf look at the whole group once there is an answer."""
+        try:
+            await api.get(path, settings=self._settings, logger=observation.logger)
+            changed: Any = {"type": "MODIFIED", "object": {"spec": {"group": group}}}
+            await observation.process_discovered_resource_event(
+                raw_event=changed, settings=self._settings, registry=self._registry, insights=self.insights
+            )
+            self._down.discard(path)
+            running_log.info("%s is served again.", path)
+        except Exception as error:  # noqa: BLE001  whatever it is, it must not end Kopf
+            running_log.debug("%s is not served yet: %r", path, error)
+            self._later(group, path, pauses)
+
+
 # --- a running operator
 
 #: Kopf's own function, whatever takes its place in this process.
@@ -396,7 +482,7 @@ async def spawn(
     namespaces: tuple[str, ...],
     clusterwide: bool,
     identity: str,
-    vault: WrappedVault,
+    vault: PreparedVault,
     stop: asyncio.Event,
     configured: Callable[[], None] | None = None,
     parts: Mapping[str, Any] | None = None,
@@ -425,6 +511,8 @@ async def spawn(
     indexers = indexing.OperatorIndexers() if indexers is None else indexers  # it is a mapping, and empty
     if "vault" in given:
         await vault.take(given["vault"])
+    discovery = _Discovery(settings, registry, insights, () if clusterwide else namespaces)
+    vault.prepare.append(discovery.watch)
     tasks = await plain_spawn_tasks(
         registry=registry,
         settings=settings,
@@ -471,9 +559,9 @@ class _Raised(asyncio.Event):
 
 
 def discovers(task: asyncio.Task[Any]) -> bool:
-    """Return whether the task is Kopf's discovery of kinds, which a stopping Kopf does not cancel but waits 5 s for."""
+    """Return whether the task is the discovery of kinds, which a stopping Kopf does not cancel but waits 5 s for."""
     code = getattr(task.get_coro(), "cr_code", None)
-    return code is not None and code.co_filename == scanning.__file__
+    return task.get_name() == _DISCOVERY_TASK or (code is not None and code.co_filename == scanning.__file__)
 
 
 def sleeps_between_tries(task: asyncio.Task[Any]) -> bool:

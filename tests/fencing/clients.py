@@ -24,9 +24,10 @@ import lightkube
 import pykube
 import requests
 import urllib3
+from kopf._cogs.clients.auth import APIContext
 from lightkube.config.models import Cluster, User
 
-from kopf_ha.adapters.kopf_client import fenced_credentials
+from kopf_ha.adapters.kopf_client import fenced_vault
 
 T = TypeVar("T")
 MERGE = "application/merge-patch+json"
@@ -137,11 +138,14 @@ def by_aiohttp(target: str, make: Callable[[str], Any] = connection, token: str 
 
 def in_session(target: str, fn: Callable[[aiohttp.ClientSession, str], Awaitable[T]], make: Any = connection) -> T:
     async def main() -> T:
-        info: Any = fenced_credentials(make(target))
+        """As Kopf does for each of its requests."""
+        vault = fenced_vault()
+        await vault.populate({"login": make(target)})
         try:
-            return await fn(info.aiohttp_session, info.server)
+            _, _, context = await anext(vault.extended(APIContext, "contexts"))
+            return await fn(context.session, context.server)
         finally:
-            await info.aiohttp_session.close()
+            await vault.close()
 
     return asyncio.run(main())
 

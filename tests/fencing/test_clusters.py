@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import kopf
+import aiohttp
 import pytest
 
 from kopf_ha.adapters import KUBE_SYSTEM, Clusters, Wiring, _servers, wired
-from kopf_ha.adapters.kopf_client import fenced_credentials, nested_middleware
+from kopf_ha.adapters.kopf_client import fence_nested
 from kopf_ha.core.wire import Request, Response
 from kopf_ha.errors import NoTerm, Unreached
 from tests.core.fake_api import CHILD
@@ -27,8 +27,8 @@ def by_nested_kopf(target: str) -> Send:
     """The session of an operator beside the fenced one."""
 
     async def one(method: str, path: str, body: Any, content_type: str) -> tuple[int, Any]:
-        info: Any = fenced_credentials(kopf.ConnectionInfo(server=target), nested_middleware)
-        async with info.aiohttp_session as session:
+        async with aiohttp.ClientSession() as session:
+            fence_nested(session, target)
             headers, raw = {"Content-Type": content_type}, json.dumps(body).encode()
             async with session.request(method, target + path, data=raw, headers=headers) as got:
                 return got.status, await got.json()

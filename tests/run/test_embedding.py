@@ -18,7 +18,7 @@ from kopf._cogs.structs.credentials import Vault
 
 import kopf_ha
 from devcluster.waiting import until
-from kopf_ha._kopf import WrappedVault
+from kopf_ha._kopf import PreparedVault
 from kopf_ha.adapters import Wiring, wired
 from kopf_ha.adapters.kopf_client import fenced_vault
 from kopf_ha.core.fence import Fence
@@ -378,7 +378,7 @@ def test_which_operator_is_kopf_s_own_and_which_is_fenced(monkeypatch: pytest.Mo
         assert plain.pop() == {"clusterwide": True}, "no fenced operator runs"
         with wired(Wiring(Fence("ns/op"), lambda outcome: None)):
             await kopf.spawn_tasks(clusterwide=True)
-            assert isinstance(plain.pop()["vault"], WrappedVault), "beside one"
+            assert isinstance(plain.pop()["vault"], PreparedVault), "beside one"
             mine = fenced_vault()
             await kopf.spawn_tasks(vault=mine)
             assert plain.pop() == {"vault": mine}, "the fenced one's"
@@ -387,7 +387,7 @@ def test_which_operator_is_kopf_s_own_and_which_is_fenced(monkeypatch: pytest.Mo
         await kopf.spawn_tasks(clusterwide=True, _command=None)
         assert fenced.pop() == {"clusterwide": True}, "the program's first"
         await kopf.spawn_tasks(clusterwide=True)
-        assert isinstance(plain.pop()["vault"], WrappedVault), "its second"
+        assert isinstance(plain.pop()["vault"], PreparedVault), "its second"
         over.set()
         await asyncio.gather(*nested._tasks)
         command: Any = object()

@@ -16,7 +16,7 @@ from kopf_ha import _kopf
 from kopf_ha._kopf import new_registry
 from kopf_ha.adapters.kopf_client import fence_middleware
 from kopf_ha.run.kopf_thread import KopfOptions, KopfThread
-from tests.kopf_api import LIST, KopfApi
+from tests.kopf_api import AGGREGATED, IN_NS, LIST, METRICS, KopfApi
 
 LONG = 30.0
 
@@ -57,7 +57,7 @@ class Seen:
         if self.options is None:
             return await self.thread.until_asked()
         settings = self.options.make_settings()
-        settings.scanning.disabled = True
+        settings.scanning.disabled = not self.options.namespaces
         operator = await self.thread.spawn(self.options, settings, "me")
         return await operator.run()
 
@@ -222,3 +222,89 @@ def test_a_token_that_expired_is_replaced_by_the_one_of_the_next_login(api: Kopf
     assert seen.thread.join(LONG)
     assert seen.overs == [None]
     assert api.tokens[-1] == "fresh"
+
+
+FORBIDDEN = {"kind": "Status", "code": 403, "reason": "Forbidden", "message": "namespaces is forbidden"}
+NAMESPACES = "/api/v1/namespaces"
+
+
+def in_namespace(api: KopfApi) -> Seen:
+    """Kopf in one namespace, which repeats a refused request after an hour."""
+
+    def make_settings() -> kopf.OperatorSettings:
+        settings = kopf.OperatorSettings()
+        settings.networking.error_backoffs = [3600, 3600]
+        return settings
+
+    given = options(api)
+    return Seen(KopfOptions(registry=given.registry, namespaces=("ns",), make_settings=make_settings))
+
+
+def test_namespaces_that_may_not_be_listed_delay_no_handler(api: KopfApi) -> None:
+    """Kopf alone repeats the request for 54 s before it takes the namespaces that it was given."""
+    api.refused[NAMESPACES] = (403, FORBIDDEN)
+    seen = in_namespace(api)
+    seen.thread.start()
+    until("Kopf to list", lambda: IN_NS in api.asked, LONG)
+    assert api.gets.count(NAMESPACES) == 1
+    seen.thread.stop()
+    assert seen.thread.join(LONG)
+    assert seen.overs == [None]
+
+
+def test_a_namespace_that_is_not_there_is_not_assumed(api: KopfApi) -> None:
+    """Who may list namespaces knows."""
+    api.refused[NAMESPACES] = (200, {"kind": "NamespaceList", "metadata": {"resourceVersion": "1"}, "items": []})
+    seen = in_namespace(api)
+    seen.thread.start()
+    until("Kopf to watch namespaces", lambda: api.gets.count(NAMESPACES) > 1, LONG)
+    seen.thread.stop()
+    assert seen.thread.join(LONG)
+    assert IN_NS not in api.asked
+
+
+@pytest.mark.parametrize("body", ["service unavailable\n", "error trying to reach service: dial tcp: refused\n"])
+def test_an_aggregated_api_whose_server_is_down_neither_delays_nor_ends_anything(
+    api: KopfApi, body: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kopf alone repeats the request for 54 s, and ends. What the server has is found when it is back."""
+    monkeypatch.setattr(_kopf, "AGAIN", (0.01,))
+    path = f"/apis/{AGGREGATED}/v1"
+    api.refused[path] = (503, body)
+    given = options(api)
+    kopf.on.event("metrics", registry=given.registry)(lambda **_: None)
+    seen = Seen(given)
+    seen.thread.start()
+    until("Kopf to list", lambda: LIST in api.asked, LONG)
+    until("it to ask again", lambda: api.gets.count(path) > 2, LONG)
+    assert METRICS not in api.asked
+    del api.refused[path]
+    until("what was down to be watched", lambda: METRICS in api.asked, LONG)
+    seen.thread.stop()
+    assert seen.thread.join(LONG)
+    assert seen.overs == [None]
+
+
+def test_a_503_of_the_api_server_itself_is_waited_for(api: KopfApi) -> None:
+    """Its own kinds are there: handlers would decide without their indices."""
+    path = f"/apis/{AGGREGATED}/v1"
+    api.refused[path] = (503, {"kind": "Status", "code": 503, "message": "starting"})
+    seen = Seen(options(api))
+    seen.thread.start()
+    until("Kopf to repeat the request", lambda: api.gets.count(path) == 2, LONG)
+    assert LIST not in api.asked
+    seen.thread.stop()
+    assert seen.thread.join(LONG)
+
+
+def test_it_stops_while_it_asks_for_what_is_down(api: KopfApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_kopf, "AGAIN", (0.01,))
+    path = f"/apis/{AGGREGATED}/v1"
+    api.refused[path] = (503, "service unavailable\n")
+    seen = Seen(options(api))
+    seen.thread.start()
+    until("Kopf to list", lambda: LIST in api.asked, LONG)
+    api.held.add(path)
+    seen.thread.stop()
+    assert seen.thread.join(LONG)
+    assert seen.overs == [None]

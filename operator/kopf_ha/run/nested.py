@@ -48,7 +48,7 @@ async def _spawn_tasks(**given: Any) -> Tasks:
         _tasks = await _first(**given)
         return _tasks
     theirs = given.get("vault")
-    if isinstance(theirs, _kopf.WrappedVault) or not (adapters.is_wired() or any(not task.done() for task in _tasks)):
+    if isinstance(theirs, _kopf.PreparedVault) or not (adapters.is_wired() or any(not task.done() for task in _tasks)):
         return await _kopf.plain_spawn_tasks(**given)
     logger.info(
         "another operator is started in this process: what it writes to this cluster belongs to the term of whoever"
