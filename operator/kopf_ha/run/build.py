@@ -128,7 +128,7 @@ def build(
 
 def _clusters() -> Clusters:
     client = _client("-clusters", fenced=False)
-    return Clusters(lambda: Api(client).request("GET", KUBE_SYSTEM, timeout=10.0), client.configuration.host)
+    return Clusters(lambda: Api(client).request("GET", KUBE_SYSTEM, timeout=10.0), str(client.configuration.host))
 
 
 def _client(what: str = "", *, fenced: bool) -> Any:

@@ -22,6 +22,7 @@ from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.election import Elector, PodWatcher, RunLock
 from kopf_ha.errors import ApiError, ConfigurationError, FloorLost, MalformedLease, TermEnded
+from kopf_ha.run import ports
 from kopf_ha.run.ending import EXIT_LOST, EXIT_STUCK, EXIT_UNFENCED, end_hard
 from kopf_ha.run.enforcement import Enforcement
 from kopf_ha.run.everywhere import LINGER, Everywhere
@@ -158,6 +159,7 @@ class Runner:
         """
         self.stepping = self.clock()  # to start is a step, too: liveness sees when it hangs
         hush()
+        ports.install()
         with (
             wired(Wiring(self.fence, self.on_outcome, clusters=self.clusters)),
             speaking_for(self.settings, lambda: self.elector.grant or self.grant),
@@ -301,17 +303,28 @@ class Runner:
         self.term = self.grant = None
         self.journal.over(grant, cause)
         # Until Kopf runs, no code of the operator runs, so there is no state that a restart would clear.
-        if self.settings.after_loss == "exit" and term.kopf_ran:
-            return self.exit_after_loss(cause, floor_lost=grant is self.floor_lost)
+        if term.kopf_ran and (why := self.why_exit(grant)):
+            logger.error("leaving, since %s: %s", why, cause)
+            return self.exit_after_loss(floor_lost=grant is self.floor_lost)
         if grant is self.floor_lost and self.failures <= 1:
             self.elector.resume()
         else:
             self.back_off()
         return None
 
-    def exit_after_loss(self, cause: str, *, floor_lost: bool) -> int | None:
+    def why_exit(self, grant: Grant) -> str:
+        """Return why this process may run no other term; empty if it may."""
+        if self.settings.after_loss == "exit":
+            return "after-loss is exit"
+        if left := ports.left_open(grant):
+            return (
+                f"{', '.join(left)} is still open, which the operator opened in this term and could not open again in"
+                " another one; close it in an on.cleanup handler to follow in the same process"
+            )
+        return ""
+
+    def exit_after_loss(self, *, floor_lost: bool) -> int | None:
         """Exit, so that the pod restarts. If the floor was lost, raise the Lease before that."""
-        logger.error("leaving, since after-loss is exit: %s", cause)
         if not floor_lost:
             self.elector.release(self.settings.renew_deadline)
             self.journal.flush()
