@@ -329,6 +329,26 @@ def test_kinds_of_another_group_are_children(files: Files) -> None:
     assert described(files.made("--group=boxes.example.com")).group == "boxes.example.com"
 
 
+def test_an_operator_may_have_no_kinds_of_its_own(files: Files) -> None:
+    (files.folder / "crds.yaml").unlink()
+    files.write(rbac=roles(rule("", "secrets", "get", "update"), rule("", "pods", "list", "watch")))
+    assert "say --kind none if it has no kinds of its own" in files.refused()
+    text = files.made("--kind=none", "--child=secrets")
+    made = described(text)
+    assert (made.group, made.kinds) == ("", ())
+    assert made.children == (Child("secrets"), Child("toys", "toys.example.com"))
+    assert policy_names(text) >= {f"{PREFIX}-child-secrets", f"{PREFIX}-lease"}
+    assert f"{PREFIX}-stamped" not in policy_names(text)
+    (generated,) = (d for d in load(text) if d["kind"] == "ClusterRole" and "labels" in d["metadata"])
+    assert all(r["resources"] and r["apiGroups"] != ["toys.example.com"] for r in generated["rules"])
+    assert "secrets" not in json.dumps(generated)
+    assert "an owner of secrets must be of the operator's own kinds" in files.refused(
+        "--kind=none", "--child=secrets:owner=Toys"
+    )
+    files.write(rbac=roles().replace("toys.example.com", "").replace("toys, toys/status", "pods").replace('"*"', "get"))
+    assert "there is nothing to fence" in files.refused("--kind=none")
+
+
 # --- roles
 
 
@@ -346,6 +366,7 @@ def test_children_are_what_the_roles_allow_to_be_written(files: Files) -> None:
             rule("", "pods/exec", "create"),
             rule("batch", "jobs", "deletecollection"),
             rule("batch", "jobs/status", "patch"),
+            rule("toys.example.com", "toys", "update"),  # the generated role has the rest
         )
     )
     text = files.made()
@@ -353,7 +374,7 @@ def test_children_are_what_the_roles_allow_to_be_written(files: Files) -> None:
     assert "# guessed: leases.coordination.k8s.io are fenced in the operator's process only" in text
     assert "# guessed: validatingwebhookconfigurations.admissionregistration.k8s.io are fenced in" in text
     rules = one(text, "ClusterRole")["rules"]
-    added = [(r["resources"], r["verbs"]) for r in rules[12:]]
+    added = [(r["resources"], r["verbs"]) for r in rules[13:]]
     assert added == [
         (["deployments"], ["patch"]),
         (["leases"], ["patch"]),

@@ -37,7 +37,7 @@ _SCHEMA = (
 @click.option("--kind", "kinds", multiple=True, metavar="PLURAL[:FLAG…]",
               help="A kind of the operator's own. Flags: cluster (cluster-scoped), deciding, annotations (its CRD has"
               " no status.fencing); map=FIELD and value=FIELD name fields of the status that get no new entries or"
-              " value once an object is deleted.")  # fmt: skip
+              " value once an object is deleted. With -f, none: it has no kinds of its own.")  # fmt: skip
 @click.option("--child", "children", multiple=True, metavar="PLURAL[.GROUP][:LABEL=VALUE][:owner=KIND]",
               help="A kind of objects that the operator creates. With a label or an owner, it may write only"
               " objects that have them. With -f, none: it writes only its own kinds.")  # fmt: skip
@@ -85,7 +85,8 @@ def manifests(
 
 
 def _from_options(only: tuple[str, ...], *, kinds: tuple[str, ...], children: tuple[str, ...], **given: Any) -> str:
-    needed = {"--group": given["group"], "--kind": kinds, "--lease": given["lease"]}
+    needed: dict[str, Any] = {} if children else {"--group": given["group"], "--kind": kinds}
+    needed |= {"--lease": given["lease"]}
     missing = [k for k, v in (needed | {"--service-account": given["service_account"]}).items() if not v]
     if missing:
         raise ConfigurationError(f"Missing option {', '.join(missing)}; or name the operator's manifests with -f")
