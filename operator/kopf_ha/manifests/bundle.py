@@ -23,7 +23,7 @@ from kopf_ha.manifests.rbac import rbac
 from kopf_ha.manifests.render import render
 
 #: Generated objects have this label. They are written anew each time.
-LABEL = ("app.kubernetes.io/managed-by", "kopf-ha")
+LABEL = ("kopf-ha.dev/written-by", "manifests")
 #: Instead of a kind or a child: there is none.
 NONE = "none"
 
