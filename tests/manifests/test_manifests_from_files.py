@@ -467,6 +467,12 @@ def test_what_a_deployment_has_stays(files: Files) -> None:
     assert container(text)["readinessProbe"]["httpGet"]["port"] == 8082
 
 
+@pytest.mark.parametrize(("given", "made"), [(0, 2), (1, 2), (2, 2), (5, 5)])
+def test_there_are_at_least_two_replicas(files: Files, given: int, made: int) -> None:
+    files.write(workload=changed(deployment(), "spec.replicas", given))
+    assert one(files.run().output, "Deployment")["spec"]["replicas"] == made
+
+
 def test_a_rolling_update_stays_one_after_adoption(files: Files) -> None:
     """`Recreate` is for the one update in which plain Kopf ends."""
     text = (
