@@ -156,6 +156,17 @@ def test_the_example_keeps_its_comments_order_and_quotes() -> None:
     assert again.output == result.output
 
 
+def test_comments_around_documents_stay(files: Files) -> None:
+    head = "# Copyright: theirs\n---\n# The operator\n"
+    text = head + (EXAMPLE / "deployment.yaml").read_text() + "# The end\n---\n# Nothing\n"
+    args = [a for name in ("crds", "rbac") for a in ("-f", str(EXAMPLE / f"{name}.yaml"))]
+    output = CliRunner().invoke(manifests, [*args, "-f", "-"], input=text).output
+    assert "# Copyright: theirs\n# The operator\napiVersion: apps/v1\n" in output
+    assert output.endswith("# The end\n")
+    again = CliRunner().invoke(manifests, ["-f", "-"], input=output)
+    assert again.output == output
+
+
 def test_what_is_not_changed_keeps_its_text(files: Files) -> None:
     text = "# ours\napiVersion: v1\nkind:   ConfigMap\nmetadata:\n    name: 'x'   # odd\n    namespace: play\n"
     files.write(other=text)
@@ -618,6 +629,11 @@ def changed(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
             {"workload": deployment(container={"env": [{"name": "POD_NAME", "value": "x"}]})},
             "the variable POD_NAME of container operator is not the Pod's metadata.name",
         ),
+        (
+            {"workload": changed(deployment(), "spec.replicas", "two")},
+            "does not have the form that Kubernetes asks for",
+        ),
+        ({"rbac": roles().replace("rules:\n", "rules:\n- everything\n")}, "kubectl apply --dry-run=server says what"),
         ({"bad": "a: [b\n"}, "bad.yaml is no YAML: "),
         ({"bad": "kind: {{ .Values.kind }}\nname: {{ x }}\n"}, "render it first: helm template"),
         ({"bad": "a: b\n"}, "bad.yaml has a document that is no Kubernetes object, with kind"),

@@ -328,9 +328,9 @@ def _is_ours(document: Document) -> bool:
 
 
 def _check_twice(documents: Sequence[Document]) -> None:
-    counted = Counter((d.kind, d.namespace, d.name) for d in documents)
+    counted = Counter((d.group, d.kind, d.namespace, d.name) for d in documents)
     for document in documents:
-        if counted[document.kind, document.namespace, document.name] > 1:
+        if counted[document.group, document.kind, document.namespace, document.name] > 1:
             where = [d.source for d in documents if (d.kind, d.name) == (document.kind, document.name)]
             raise ConfigurationError(
                 f"{document.title} is there twice, in {' and '.join(where)}; leave one of them out"

@@ -102,7 +102,13 @@ def _from_files(files: tuple[str, ...], only: tuple[str, ...], *, as_diff: bool,
     from kopf_ha.manifests.documents import read
 
     stdin = sys.stdin.read() if "-" in files else ""
-    made = bundle(read(list(files), stdin), Said(**given))
+    try:
+        made = bundle(read(list(files), stdin), Said(**given))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"something in the manifests does not have the form that Kubernetes asks for ({error!r}); kubectl apply"
+            " --dry-run=server says what it is"
+        ) from error
     if only:
         return stream(made.description, only)
     return made.diff() if as_diff else made.text(header(made.description))

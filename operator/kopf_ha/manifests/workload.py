@@ -93,7 +93,7 @@ def adopt(deployment: Any, container: Any, description: Description) -> list[str
     spec, pod = deployment["spec"], pod_of(deployment)
     first = not given_lease(container)
     guessed = []
-    if int(spec.get("replicas", 1)) < REPLICAS:
+    if int(spec.get("replicas") or 1) < REPLICAS:
         _put(spec, "replicas", REPLICAS, before="selector")
     if first and (spec.get("strategy") or {}).get("type") != "Recreate":
         # For one update: plain Kopf and kopf-ha must not run side by side.
