@@ -492,6 +492,18 @@ def test_a_rolling_update_stays_one_after_adoption(files: Files) -> None:
     assert "type: RollingUpdate" in files.made(stdin=text)
 
 
+def test_options_in_the_command_are_read_and_not_contradicted(files: Files) -> None:
+    command = "kopf-ha", "run", "--lease-name=box", "--deciding", "toys.toys.example.com", "toys.py"
+    files.write(workload=deployment(*command))
+    text = files.made()
+    assert described(text).lease == "play/box"
+    assert described(text).kinds == (Kind("toys", deciding=True),)
+    assert not {"KOPF_HA_LEASE_NAME", "KOPF_HA_DECIDING"} & {e["name"] for e in container(text)["env"]}
+    assert one(text, "Deployment")["spec"].get("strategy") is None
+    said = files.refused("--lease=play/other")
+    assert "the command of container operator says --lease-name box, and the policies are for other" in said
+
+
 def test_longer_times_need_a_longer_grace_period(files: Files) -> None:
     files.write(workload=deployment(container={"env": [{"name": "KOPF_HA_DRAIN_TIMEOUT", "value": "60s"}]}))
     assert one(files.made(), "Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 145

@@ -140,10 +140,16 @@ def _set_variables(container: Any, description: Description) -> None:
         values["KOPF_HA_EXEMPT"] = ",".join(description.exempt)
     for name, value in values.items():
         flag = "--" + name.removeprefix("KOPF_HA_").lower().replace("_", "-")
+        given = programs.option(container, flag)
+        if given and set(given) != set(value.split(",")):  # it wins over the variable
+            raise ConfigurationError(
+                f"the command of container {container['name']} says {flag} {', '.join(given)}, and the policies are for"
+                f" {value}; change it there"
+            )
         if name in by_name:
             if variable(container, name) != value:
                 by_name[name]["value"] = value
-        elif not set(value.split(",")) <= set(programs.option(container, flag)):
+        elif not given:
             env.append(in_one_line({"name": name, "value": value}))
 
 
