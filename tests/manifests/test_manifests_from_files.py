@@ -156,6 +156,17 @@ def test_the_example_keeps_its_comments_order_and_quotes() -> None:
     assert again.output == result.output
 
 
+def test_comments_around_documents_stay(files: Files) -> None:
+    head = "# Copyright: theirs\n---\n# The operator\n"
+    text = head + (EXAMPLE / "deployment.yaml").read_text() + "# The end\n---\n# Nothing\n"
+    args = [a for name in ("crds", "rbac") for a in ("-f", str(EXAMPLE / f"{name}.yaml"))]
+    output = CliRunner().invoke(manifests, [*args, "-f", "-"], input=text).output
+    assert "# Copyright: theirs\n# The operator\napiVersion: apps/v1\n" in output
+    assert output.endswith("# The end\n")
+    again = CliRunner().invoke(manifests, ["-f", "-"], input=output)
+    assert again.output == output
+
+
 def test_what_is_not_changed_keeps_its_text(files: Files) -> None:
     text = "# ours\napiVersion: v1\nkind:   ConfigMap\nmetadata:\n    name: 'x'   # odd\n    namespace: play\n"
     files.write(other=text)
@@ -329,6 +340,26 @@ def test_kinds_of_another_group_are_children(files: Files) -> None:
     assert described(files.made("--group=boxes.example.com")).group == "boxes.example.com"
 
 
+def test_an_operator_may_have_no_kinds_of_its_own(files: Files) -> None:
+    (files.folder / "crds.yaml").unlink()
+    files.write(rbac=roles(rule("", "secrets", "get", "update"), rule("", "pods", "list", "watch")))
+    assert "say --kind none if it has no kinds of its own" in files.refused()
+    text = files.made("--kind=none", "--child=secrets")
+    made = described(text)
+    assert (made.group, made.kinds) == ("", ())
+    assert made.children == (Child("secrets"), Child("toys", "toys.example.com"))
+    assert policy_names(text) >= {f"{PREFIX}-child-secrets", f"{PREFIX}-lease"}
+    assert f"{PREFIX}-stamped" not in policy_names(text)
+    (generated,) = (d for d in load(text) if d["kind"] == "ClusterRole" and "labels" in d["metadata"])
+    assert all(r["resources"] and r["apiGroups"] != ["toys.example.com"] for r in generated["rules"])
+    assert "secrets" not in json.dumps(generated)
+    assert "an owner of secrets must be of the operator's own kinds" in files.refused(
+        "--kind=none", "--child=secrets:owner=Toys"
+    )
+    files.write(rbac=roles().replace("toys.example.com", "").replace("toys, toys/status", "pods").replace('"*"', "get"))
+    assert "there is nothing to fence" in files.refused("--kind=none")
+
+
 # --- roles
 
 
@@ -346,6 +377,7 @@ def test_children_are_what_the_roles_allow_to_be_written(files: Files) -> None:
             rule("", "pods/exec", "create"),
             rule("batch", "jobs", "deletecollection"),
             rule("batch", "jobs/status", "patch"),
+            rule("toys.example.com", "toys", "update"),  # the generated role has the rest
         )
     )
     text = files.made()
@@ -353,7 +385,7 @@ def test_children_are_what_the_roles_allow_to_be_written(files: Files) -> None:
     assert "# guessed: leases.coordination.k8s.io are fenced in the operator's process only" in text
     assert "# guessed: validatingwebhookconfigurations.admissionregistration.k8s.io are fenced in" in text
     rules = one(text, "ClusterRole")["rules"]
-    added = [(r["resources"], r["verbs"]) for r in rules[12:]]
+    added = [(r["resources"], r["verbs"]) for r in rules[13:]]
     assert added == [
         (["deployments"], ["patch"]),
         (["leases"], ["patch"]),
@@ -446,12 +478,30 @@ def test_what_a_deployment_has_stays(files: Files) -> None:
     assert container(text)["readinessProbe"]["httpGet"]["port"] == 8082
 
 
+@pytest.mark.parametrize(("given", "made"), [(0, 2), (1, 2), (2, 2), (5, 5)])
+def test_there_are_at_least_two_replicas(files: Files, given: int, made: int) -> None:
+    files.write(workload=changed(deployment(), "spec.replicas", given))
+    assert one(files.run().output, "Deployment")["spec"]["replicas"] == made
+
+
 def test_a_rolling_update_stays_one_after_adoption(files: Files) -> None:
     """`Recreate` is for the one update in which plain Kopf ends."""
     text = (
         files.made().replace("    type: Recreate\n", "    type: RollingUpdate\n").replace("rollingUpdate: null\n", "")
     )
     assert "type: RollingUpdate" in files.made(stdin=text)
+
+
+def test_options_in_the_command_are_read_and_not_contradicted(files: Files) -> None:
+    command = "kopf-ha", "run", "--lease-name=box", "--deciding", "toys.toys.example.com", "toys.py"
+    files.write(workload=deployment(*command))
+    text = files.made()
+    assert described(text).lease == "play/box"
+    assert described(text).kinds == (Kind("toys", deciding=True),)
+    assert not {"KOPF_HA_LEASE_NAME", "KOPF_HA_DECIDING"} & {e["name"] for e in container(text)["env"]}
+    assert one(text, "Deployment")["spec"].get("strategy") is None
+    said = files.refused("--lease=play/other")
+    assert "the command of container operator says --lease-name box, and the policies are for other" in said
 
 
 def test_longer_times_need_a_longer_grace_period(files: Files) -> None:
@@ -591,6 +641,11 @@ def changed(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
             {"workload": deployment(container={"env": [{"name": "POD_NAME", "value": "x"}]})},
             "the variable POD_NAME of container operator is not the Pod's metadata.name",
         ),
+        (
+            {"workload": changed(deployment(), "spec.replicas", "two")},
+            "does not have the form that Kubernetes asks for",
+        ),
+        ({"rbac": roles().replace("rules:\n", "rules:\n- everything\n")}, "kubectl apply --dry-run=server says what"),
         ({"bad": "a: [b\n"}, "bad.yaml is no YAML: "),
         ({"bad": "kind: {{ .Values.kind }}\nname: {{ x }}\n"}, "render it first: helm template"),
         ({"bad": "a: b\n"}, "bad.yaml has a document that is no Kubernetes object, with kind"),

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from devcluster import Cluster
 from kopf_ha.core.refusal import RULE_MESSAGE, Refusal, refusal_of
 from kopf_ha.core.target import Target
-from kopf_ha.manifests import Child, Description, Kind, policies, schema_fragment
+from kopf_ha.manifests import Child, Description, Kind, schema_fragment
 from kopf_ha.manifests.command import manifests
 from testbed.deployment import ROOT
 from tests.core.fake_api import denied
@@ -285,7 +285,11 @@ def test_bad_input_is_named(args: list[str], said: str) -> None:
     assert said in " ".join(result.output.split())
 
 
-def test_a_description_needs_a_kind() -> None:
-    with pytest.raises(Exception, match="name at least one kind of the operator"):
-        Description(group="a.b", kinds=(), lease="n/l", service_account="n/s")
-    assert policies(Description(group="a.b", kinds=(Kind("xs"),), lease="n/l", service_account="n/s"))
+def test_a_kind_of_its_own_or_a_child_is_needed() -> None:
+    where = "--lease=n/l", "--service-account=n/s"
+    assert "Missing option --group, --kind" in run(*where).output
+    assert "Missing option --kind" in run(*where, "--group=a.b").output
+    result = run(*where, "--child=secrets")
+    names = {o["metadata"]["name"] for o in yaml.safe_load_all(result.output)}
+    assert "kopf-ha-s-child-secrets" in names
+    assert "kopf-ha-s-stamped" not in names

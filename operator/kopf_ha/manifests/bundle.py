@@ -23,9 +23,9 @@ from kopf_ha.manifests.rbac import rbac
 from kopf_ha.manifests.render import render
 
 #: Generated objects have this label. They are written anew each time.
-LABEL = ("app.kubernetes.io/managed-by", "kopf-ha")
-#: Instead of a child: the operator writes only its own kinds.
-NO_CHILDREN = "none"
+LABEL = ("kopf-ha.dev/written-by", "manifests")
+#: Instead of a kind or a child: there is none.
+NONE = "none"
 
 _PEERING = ("kopf.dev", "zalando.org")
 #: Kinds that are in a namespace and that come with an operator.
@@ -43,8 +43,8 @@ class Said:
         deployment: ``name`` or ``namespace/name`` of the operator's Deployment.
         container: the name of the operator's container.
         group: the API group of its own kinds.
-        kinds: more about its own kinds.
-        children: kinds that it writes beside these; `NO_CHILDREN` for none.
+        kinds: more about its own kinds; `NONE` for none.
+        children: kinds that it writes beside these; `NONE` for none.
         deciding: deciding kinds, as ``plural.group``.
         lease, service_account, prefix, exempt: see `Description`.
     """
@@ -129,6 +129,10 @@ def bundle(documents: Sequence[Document], said: Said) -> Bundle:
         prefix=said.prefix or (earlier.prefix if earlier else ""),
         exempt=said.exempt or (earlier.exempt if earlier else ()),
     )
+    if not description.kinds and not description.children:
+        raise ConfigurationError(
+            "the operator has no kinds of its own and writes no others, so there is nothing to fence"
+        )
     reader.check_said(description)
     reader.note_namespaces(workload.served_namespaces(container))
     stamped = {f"{k.plural}.{description.group}" for k in description.stamped}
@@ -152,18 +156,21 @@ class _Reader:
         self.guessed: list[str] = []
         self.group = ""
         self.deciding = list(dict.fromkeys([*said.deciding, *workload.given_deciding(container)]))
-        self._said = {k.plural: k for k in (Kind.parse(t) for t in said.kinds)}
+        self._said = {k.plural: k for k in (Kind.parse(t) for t in said.kinds if t != NONE)}
         self._kinds = {k.plural: replace(k, annotations=False) for k in (earlier.kinds if earlier else ())} | self._said
 
     def own(self, all_kinds: Sequence[Document]) -> list[Document]:
-        """Return the CRDs of the operator's own kinds, which are of one API group.
+        """Return the CRDs of the operator's own kinds, which are of one API group, if it has some.
 
         Raises:
             ConfigurationError: there are none, or it is not clear which ones they are.
         """
+        if NONE in self.said.kinds or (self.earlier and not self.earlier.kinds and not self._said):
+            return []
         if not all_kinds:
             raise ConfigurationError(
-                "there is no CustomResourceDefinition among the documents; name the file with the operator's with -f"
+                "there is no CustomResourceDefinition among the documents; name the file with the operator's with -f,"
+                f" or say --kind {NONE} if it has no kinds of its own"
             )
         own = all_kinds
         if self.allowed.seen and not self.allowed.unreadable:
@@ -210,13 +217,13 @@ class _Reader:
         Raises:
             ConfigurationError: no document and no option says which ones.
         """
-        texts = [t for t in self.said.children if t != NO_CHILDREN]
+        texts = [t for t in self.said.children if t != NONE]
         said = {c.kind: c for c in (*(self.earlier.children if self.earlier else ()), *map(Child.parse, texts))}
         if not said and not self.said.children and not self.earlier:
             self._check_readable(with_roles)
         for kind in self.allowed.writes:
             name = rights.kind_name(kind)
-            if kind in own or name in said or NO_CHILDREN in self.said.children:
+            if kind in own or name in said or NONE in self.said.children:
                 continue
             said[name] = _child(kind)
         for name, child in said.items():
@@ -228,7 +235,7 @@ class _Reader:
         for kind, reason in self.allowed.apart.items():
             self.guessed.append(f"{rights.kind_name(kind)} are fenced in the operator's process only: {reason}")
         self._note_subresources({*own, *((c.group, c.plural) for c in said.values())})
-        if not any(k in self.deciding for k in (f"{p}.{g}" for g, p in own)):
+        if own and not any(k in self.deciding for k in (f"{p}.{g}" for g, p in own)):
             self.guessed.append(
                 "no kind is a deciding one; if other objects are decided from objects of one, as addresses from a pool,"
                 f" say so: --deciding {rights.kind_name(min(own))}"
@@ -247,8 +254,7 @@ class _Reader:
 
     def _check_readable(self, with_roles: bool) -> None:
         advice = (
-            "name each kind that it writes besides its own with --child, such as --child secrets,"
-            f" or --child {NO_CHILDREN}"
+            f"name each kind that it writes besides its own with --child, such as --child secrets, or --child {NONE}"
         )
         if not with_roles:
             raise ConfigurationError(
@@ -322,9 +328,9 @@ def _is_ours(document: Document) -> bool:
 
 
 def _check_twice(documents: Sequence[Document]) -> None:
-    counted = Counter((d.kind, d.namespace, d.name) for d in documents)
+    counted = Counter((d.group, d.kind, d.namespace, d.name) for d in documents)
     for document in documents:
-        if counted[document.kind, document.namespace, document.name] > 1:
+        if counted[document.group, document.kind, document.namespace, document.name] > 1:
             where = [d.source for d in documents if (d.kind, d.name) == (document.kind, document.name)]
             raise ConfigurationError(
                 f"{document.title} is there twice, in {' and '.join(where)}; leave one of them out"

@@ -37,7 +37,8 @@ _SCHEMA = (
 @click.option("--kind", "kinds", multiple=True, metavar="PLURAL[:FLAG…]",
               help="A kind of the operator's own. Flags: cluster (cluster-scoped), deciding, annotations (its CRD has"
               " no status.fencing), scale (the operator writes /scale, see --child); map=FIELD and value=FIELD name"
-              " fields of the status that get no new entries or value once an object is deleted.")  # fmt: skip
+              " fields of the status that get no new entries or value once an object is deleted. With -f, none: it has"
+              " no kinds of its own.")  # fmt: skip
 @click.option("--child", "children", multiple=True, metavar="PLURAL[.GROUP][:LABEL=VALUE][:owner=KIND][:SUBRESOURCE]",
               help="A kind of objects that the operator creates. With a label or an owner, it may write only"
               " objects that have them. SUBRESOURCE allows the operator one in which no policy sees a stamp: scale,"
@@ -86,7 +87,8 @@ def manifests(
 
 
 def _from_options(only: tuple[str, ...], *, kinds: tuple[str, ...], children: tuple[str, ...], **given: Any) -> str:
-    needed = {"--group": given["group"], "--kind": kinds, "--lease": given["lease"]}
+    needed: dict[str, Any] = {} if children else {"--group": given["group"], "--kind": kinds}
+    needed |= {"--lease": given["lease"]}
     missing = [k for k, v in (needed | {"--service-account": given["service_account"]}).items() if not v]
     if missing:
         raise ConfigurationError(f"Missing option {', '.join(missing)}; or name the operator's manifests with -f")
@@ -102,7 +104,13 @@ def _from_files(files: tuple[str, ...], only: tuple[str, ...], *, as_diff: bool,
     from kopf_ha.manifests.documents import read
 
     stdin = sys.stdin.read() if "-" in files else ""
-    made = bundle(read(list(files), stdin), Said(**given))
+    try:
+        made = bundle(read(list(files), stdin), Said(**given))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"something in the manifests does not have the form that Kubernetes asks for ({error!r}); kubectl apply"
+            " --dry-run=server says what it is"
+        ) from error
     if only:
         return stream(made.description, only)
     return made.diff() if as_diff else made.text(header(made.description))

@@ -151,8 +151,8 @@ class Description:
     """One operator.
 
     Args:
-        group: the API group of its kinds.
-        kinds: its own kinds. They have `status.fencing`, or the stamp in an annotation.
+        group: the API group of its kinds; empty if it has none.
+        kinds: its own kinds, if it has some. They have `status.fencing`, or the stamp in an annotation.
         children: other kinds that it writes, with the stamp in an annotation.
         lease: ``namespace/name`` of the Lease whose `leaseTransitions` is the token.
         service_account: ``namespace/name`` of the account that its pods run as. Nothing else may use it.
@@ -173,10 +173,8 @@ class Description:
     exempt: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if "." not in self.group or not _NAME.fullmatch(self.group):
+        if (self.group or self.kinds) and ("." not in self.group or not _NAME.fullmatch(self.group)):
             raise ConfigurationError(f"{self.group!r} is not an API group of custom resources, as in ipam.example.com")
-        if not self.kinds:
-            raise ConfigurationError("name at least one kind of the operator; without one there is nothing to fence")
         for what, value in (("Lease", self.lease), ("service account", self.service_account)):
             namespace, slash, name = value.partition("/")
             if not slash or not _LABEL.fullmatch(namespace) or not _NAME.fullmatch(name):
@@ -188,6 +186,8 @@ class Description:
                 raise ConfigurationError(f"{twice} is named twice")
         known = {f"{k.plural}.{self.group}" for k in self.kinds} | set(names[1])
         for child in self.children:
+            if child.owner and not self.group:
+                raise ConfigurationError(f"an owner of {child.kind} must be of the operator's own kinds; it has none")
             if child.group == self.group and child.plural in names[0]:
                 raise ConfigurationError(f"{child.kind} is named both as a kind and as a child")
         for entry in self.exempt:

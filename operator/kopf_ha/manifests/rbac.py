@@ -35,10 +35,14 @@ def rbac(description: Description) -> list[Object]:
 
 def _rules(description: Description) -> list[Object]:
     plurals = [k.plural for k in description.kinds]
-    rules = [
-        _rule(description.group, plurals, ["get", "list", "watch", "patch"]),
-        _rule(description.group, [f"{p}/status" for p in plurals], ["patch"]),
-    ]
+    rules = (
+        []
+        if not plurals
+        else [
+            _rule(description.group, plurals, ["get", "list", "watch", "patch"]),
+            _rule(description.group, [f"{p}/status" for p in plurals], ["patch"]),
+        ]
+    )
     # Children get neither list nor watch: no policy limits reads, and a list returns the objects of all namespaces. If
     # you need them, or want to limit children to some namespaces, bind another role beside this one.
     rules += [_rule(c.group, [c.plural], ["get", "create", "patch", "delete"]) for c in description.children]

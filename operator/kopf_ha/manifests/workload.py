@@ -93,7 +93,7 @@ def adopt(deployment: Any, container: Any, description: Description) -> list[str
     spec, pod = deployment["spec"], pod_of(deployment)
     first = not given_lease(container)
     guessed = []
-    if int(spec.get("replicas", 1)) < REPLICAS:
+    if int(spec.get("replicas") or 1) < REPLICAS:
         _put(spec, "replicas", REPLICAS, before="selector")
     if first and (spec.get("strategy") or {}).get("type") != "Recreate":
         # For one update: plain Kopf and kopf-ha must not run side by side.
@@ -140,10 +140,16 @@ def _set_variables(container: Any, description: Description) -> None:
         values["KOPF_HA_EXEMPT"] = ",".join(description.exempt)
     for name, value in values.items():
         flag = "--" + name.removeprefix("KOPF_HA_").lower().replace("_", "-")
+        given = programs.option(container, flag)
+        if given and set(given) != set(value.split(",")):  # it wins over the variable
+            raise ConfigurationError(
+                f"the command of container {container['name']} says {flag} {', '.join(given)}, and the policies are for"
+                f" {value}; change it there"
+            )
         if name in by_name:
             if variable(container, name) != value:
                 by_name[name]["value"] = value
-        elif not set(value.split(",")) <= set(programs.option(container, flag)):
+        elif not given:
             env.append(in_one_line({"name": name, "value": value}))
 
 
