@@ -116,6 +116,8 @@ def run(
         raise click.UsageError(str(error)) from error
     # Until the runner sets its own handler: the kernel ignores signals for process 1 that it has no handler for.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    # If this is its second start, one may have come before (run/loading.py).
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
 
     import kopf
 

@@ -414,7 +414,7 @@ def impatient_asyncio(url: str, seconds: float) -> None:
 
 
 #: What each raises when its own timeout for the whole request is over.
-IMPATIENT: dict[Callable[[str, float], None], type[BaseException]] = {
+IMPATIENT: dict[Callable[[str, float], None], type[Exception]] = {
     impatient_kubernetes: urllib3.exceptions.TimeoutError,
     impatient_requests: requests.Timeout,
     impatient_asyncio: TimeoutError,

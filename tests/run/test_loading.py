@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
+from pathlib import Path
 from typing import Any
 
 import kopf
@@ -23,6 +25,7 @@ from kopf_ha.run import loading
 from kopf_ha.run.ending import EXIT_LOST
 from kopf_ha.run.inbox import Load, Started, Stopped
 from kopf_ha.settings import Settings
+from testbed.replica import SOURCE
 from tests.core.fake_api import CHILD, WIDGET
 from tests.fencing.clients import by_kubernetes, by_pykube
 from tests.fencing.http_fake import HttpFake
@@ -190,6 +193,56 @@ except kopf_ha.NoTerm:
 def made(name, patch, **_):
     patch.spec["by"] = ",".join(THINGS)
 """
+
+
+def in_container(given: Replica) -> Replica:
+    """Start a replica again, as process 1 with processes of its own."""
+    given.kill()
+    assert given.log_path is not None
+    given.log_path.unlink()
+    given.argv = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--", *given.argv]
+    given.start()
+    return given
+
+
+def ask_to_stop(given: Replica) -> None:
+    """Signal process 1 as a kubelet does. A kernel drops what process 1 does not handle."""
+    children = Path(f"/proc/{given.pid}/task/{given.pid}/children").read_text().split()
+    os.kill(int(children[0]), signal.SIGTERM)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="to be process 1 takes root")
+def test_it_is_process_1_after_a_second_start(replica: Callable[..., Replica], world: World, tmp_path: Path) -> None:
+    world.create("Thing", "a")
+    code = GLOBALS.format(namespace=world.namespace) + 'logging.getLogger("op").warning("PID %s", os.getpid())\n'
+    env = {"POD_NAME": "p", "POD_UID": "u", "KOPF_HA_RUN_DIR": str(tmp_path)}
+    one = in_container(replica(code, "op.py", env=env))
+    until("its handler", lambda: world.get("things", "a")["spec"].get("by") == "a", LONG)
+    one.see("PID 1$", count=2)
+    (lock,) = tmp_path.glob("kopf-ha-*.lock")
+    assert lock.read_text() == world.lease()["holderIdentity"] + "\n", "the first start is no process of its own"
+    ask_to_stop(one)
+    assert one.wait() == 0
+    assert not world.lease().get("holderIdentity")
+
+
+#: Runs in the new program before all else.
+WAITS = """
+import os, time
+if os.environ.get("_KOPF_HA_LOADS_IN_TERM"):
+    print("NEW", flush=True)
+    while not os.path.exists({path!r}):
+        time.sleep(0.01)
+"""
+
+
+def test_asked_to_stop_while_it_starts_again(replica: Callable[..., Replica], world: World, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(WAITS.format(path=str(tmp_path / "go")))
+    one = replica(GLOBALS.format(namespace=world.namespace), env={"PYTHONPATH": f"{tmp_path}:{SOURCE}"})
+    one.see("NEW")
+    one.terminate()
+    (tmp_path / "go").touch()
+    assert one.wait() == 128 + signal.SIGTERM
 
 
 def test_a_list_that_was_made_at_import_is_as_old_as_the_term(replica: Callable[..., Replica], world: World) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 
@@ -22,6 +23,8 @@ from kopf_ha.settings import Settings
 
 logger = logging.getLogger("kopf_ha.run")
 
+#: The signals that ask the process to stop. `cli` lets them through when it handles them.
+ASKING = (signal.SIGTERM, signal.SIGINT)
 #: Tells the second start of a process that the first one found the modules loadable.
 _MARK = "_KOPF_HA_LOADS_IN_TERM"
 
@@ -70,6 +73,8 @@ def _stays(settings: Settings) -> str:
 
 def start_again(environment: Mapping[str, str], folder: str) -> None:
     """Replace this process by a new one with the same command and process id. Nobody has heard of the first one yet."""
+    # Until the new program handles them. Before that, SIGTERM would end it, or, in process 1, be lost.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ASKING)
     os.chdir(folder)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
