@@ -23,7 +23,6 @@ class Feature:
         deletes: the object is deleted in the second phase.
         spec: of the object, besides the size.
         edits: whether the object is edited in the third phase.
-        held: somebody else's finalizer keeps the object until the third phase.
     """
 
     made: Mapping[str, int] = field(default_factory=dict)
@@ -32,7 +31,6 @@ class Feature:
     deletes: bool = False
     spec: Mapping[str, Any] = field(default_factory=dict)
     edits: bool = True
-    held: bool = False
 
 
 #: By the name of the object, which is also the value of its label ``feature``.
@@ -44,7 +42,7 @@ FEATURES: dict[str, Feature] = {
     "resume-unedited": Feature({}, {}, {"resume": 1}, edits=False),
     "all-causes": Feature({"any": 1}, {"any": 1}, {"any": 1}),
     "delete": Feature({}, {"delete": 1, "delete-async": 1}, deletes=True),
-    "delete-optional": Feature({}, {"optional": 1}, deletes=True, held=True),
+    "delete-optional": Feature(deletes=True),
     "delete-later": Feature({"begin": 1}, {}, {"delete": 1}),
     "temporary": Feature({"temporary": 3}),
     "permanent": Feature({"permanent": 1}),
@@ -57,7 +55,7 @@ FEATURES: dict[str, Feature] = {
     "daemon-async": Feature({"begins": 1}, {}, {"ends": 1, "begins": 1}, edits=False),
     "daemon-async-delete": Feature({"begins": 1}, {"ends": 1}, deletes=True),
     "index": Feature({"indexed": 1}, {"indexed": 1}, {"indexed": 1}),
-    "event": Feature({"ADDED": 1}, {"DELETED": 1}, deletes=True),
+    "event": Feature({"ADDED": 1, "created": 1}, {"DELETED": 1}, deletes=True),
     "posts": Feature({"posts": 1}),
     "filters": Feature({"filters": 1}, {"when": 1, "value": 1}, {"label": 1}),
     "children": Feature({"adopts": 1}, {"changes": 1}, {"changes": 1}),

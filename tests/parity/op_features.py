@@ -94,6 +94,7 @@ def features(plural):
     async def delete_async(retry, **kwargs):
         tell("delete-async", kwargs)
 
+    # Without another reason for Kopf's finalizer it is missed.
     @kopf.on.delete(*kind, optional=True, **of("delete-optional"))
     def optional(**kwargs):
         tell("optional", kwargs)
@@ -187,6 +188,10 @@ def features(plural):
     @kopf.on.event(*kind, **of("event"))
     def event(type, **kwargs):
         tell(type, kwargs)
+
+    @kopf.on.create(*kind, id="created", **of("event"))
+    def created(**kwargs):
+        tell("created", kwargs)
 
     @kopf.on.create(*kind, **of("posts"))
     def posts(body, logger, **kwargs):
