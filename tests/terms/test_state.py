@@ -26,8 +26,8 @@ async def begin(memo, settings, **_):
 
 @kopf.on.create(GROUP, "v1", "things")
 @kopf.on.resume(GROUP, "v1", "things")
-def handled(name, memo, settings, **_):
-    trace("handled", name=name, memo={k: v for k, v in memo.items()}, level=settings.posting.level)
+def handled(name, memo, **_):
+    trace("handled", name=name, memo={k: v for k, v in memo.items()})
     memo.of_object = kopf_ha.current_term().token
     SEEN.append(kopf_ha.current_term().token)
 
@@ -55,7 +55,6 @@ def test_memory_of_one_process_in_two_terms(traced: Callable[..., Replica], trac
     assert not begun[1]["same"], "Kopf's own storage, until the startup handler sets another"
     handled = [trace.all("handled", token=token)[0] for token in (first, second)]
     assert [one["memo"] for one in handled] == [{"term": first}, {"term": second}]
-    assert [one["level"] for one in handled] == [40 + first, 40 + second]
     assert updated["memo"] == {"term": second, "of_object": second}, "in a term it is kept"
     # As old as the process: what modules hold, whoever filled it.
     assert begun[0]["client"] == begun[1]["client"]
