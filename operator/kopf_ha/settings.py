@@ -293,8 +293,8 @@ class Settings:
             )
         if self.legacy == LegacyLock("leases", self.lease_name, self.lease_namespace):
             raise ConfigurationError(
-                f"--legacy-lock names the Lease itself ({self.lease}), which others' replicas respect in any"
-                " case; leave it out"
+                f"--legacy-lock names the Lease itself ({self.lease}), in which kopf-ha counts its terms; choose"
+                " another --lease-name"
             )
         if self.metrics_port and self.metrics_port == self.health_port:
             raise ConfigurationError(f"--metrics-port and --health-port are both {self.health_port}; choose two ports")

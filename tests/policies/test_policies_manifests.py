@@ -96,6 +96,31 @@ def test_the_rbac_is_the_generator_s() -> None:
         assert document.get("roleRef") == same.get("roleRef")
 
 
+@pytest.mark.parametrize(
+    ("lock", "kind", "namespace", "rules"),
+    [
+        ("endpoints/old", "Role", "kopf-ha-ipam", [("", "endpoints", ["old"]), ("", "endpoints", None)]),
+        (
+            "leases/there/old",
+            "Role",
+            "there",
+            [("coordination.k8s.io", "leases", ["old"]), ("coordination.k8s.io", "leases", None)],
+        ),
+        ("clusterkopfpeerings/old", "ClusterRole", None, [("kopf.dev", "clusterkopfpeerings", ["old"])]),
+    ],
+)
+def test_the_roles_for_a_legacy_lock(lock: str, kind: str, namespace: str | None, rules: list[Any]) -> None:
+    plain, with_lock = documents("--only=rbac"), documents("--only=rbac", f"--legacy-lock={lock}")
+    role, binding = with_lock[len(plain) :]
+    assert with_lock[: len(plain)] == plain
+    assert (role["kind"], role["metadata"].get("namespace")) == (kind, namespace)
+    assert [(r["apiGroups"][0], r["resources"][0], r.get("resourceNames")) for r in role["rules"]] == rules
+    assert [r["verbs"] for r in role["rules"]] == [["get", "list", "watch", "update"], ["create"]][: len(rules)]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert documents("--only=policies", f"--legacy-lock={lock}") == documents("--only=policies")
+    assert f"--legacy-lock {lock}\n" in run(*REFERENCE, f"--legacy-lock={lock}").output
+
+
 def test_the_flow_schema_is_the_generator_s() -> None:
     (ours,) = documents("--only=flowschema")
     path = ROOT / "deploy/components/election-priority/flow-schema.yaml"
@@ -293,3 +318,9 @@ def test_a_kind_of_its_own_or_a_child_is_needed() -> None:
     names = {o["metadata"]["name"] for o in yaml.safe_load_all(result.output)}
     assert "kopf-ha-s-child-secrets" in names
     assert "kopf-ha-s-stamped" not in names
+
+
+def test_a_legacy_lock_is_checked() -> None:
+    result = run(*REFERENCE, "--legacy-lock=old")
+    assert result.exit_code == 2
+    assert "the legacy lock must be written RESOURCE/NAME" in " ".join(result.output.split())

@@ -47,6 +47,7 @@ _SCHEMA = (
 @click.option("--service-account", default="", metavar="NAMESPACE/NAME", help="The account that the replicas run as.")
 @click.option("--prefix", default="", help="All names begin with it.  [default: kopf-ha-SERVICE_ACCOUNT]")
 @click.option("--exempt", multiple=True, metavar="PLURAL[.GROUP]/SUB", help="The same as the operator is run with.")
+@click.option("--legacy-lock", default="", metavar="RESOURCE/NAME", help="The same as the operator is run with.")
 @click.option("--only", multiple=True, type=click.Choice(["policies", "schema", "rbac", "flowschema"]),
               help="Print only these parts. schema, a fragment of a CRD, is printed only if named here.")  # fmt: skip
 def manifests(
@@ -137,6 +138,7 @@ def header(description: Description) -> str:
     namespace, name = description.lease_parts
     run = " ".join(["kopf-ha run", f"--lease-namespace {namespace} --lease-name {name}", *deciding])
     run += "".join(f" --exempt {shlex.quote(e)}" for e in description.exempt)
+    run += f" --legacy-lock {description.legacy_lock}" if description.legacy_lock else ""
     return "\n".join([f"Written by kopf-ha manifests, for {run}", *_open(description)])
 
 

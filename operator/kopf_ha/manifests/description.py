@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import asdict, dataclass
 
+from kopf_ha.core.legacy_lock import LegacyLock
 from kopf_ha.core.refusal import PREFIX
 from kopf_ha.core.subresource import subresources_of
 from kopf_ha.errors import ConfigurationError
@@ -159,6 +160,8 @@ class Description:
         prefix: the beginning of all objects' names. If empty, it is derived from the service account's name.
         exempt: subresources of kinds and children that the operator writes without the fence, as
             ``plural[.group]/subresource``. They must be the same as its ``--exempt`` options.
+        legacy_lock: the lock of replicas from before kopf-ha, as ``RESOURCE/[NAMESPACE/]NAME``; only for its
+            role.
 
     Raises:
         ConfigurationError: a name is malformed. The message says how it is written.
@@ -171,6 +174,7 @@ class Description:
     children: tuple[Child, ...] = ()
     prefix: str = ""
     exempt: tuple[str, ...] = ()
+    legacy_lock: str = ""
 
     def __post_init__(self) -> None:
         if (self.group or self.kinds) and ("." not in self.group or not _NAME.fullmatch(self.group)):
@@ -179,6 +183,8 @@ class Description:
             namespace, slash, name = value.partition("/")
             if not slash or not _LABEL.fullmatch(namespace) or not _NAME.fullmatch(name):
                 raise ConfigurationError(f"{what} {value!r} must be written namespace/name")
+        if self.legacy_lock:
+            LegacyLock.parse(self.legacy_lock, self.lease_parts[0])
         names = [k.plural for k in self.kinds], [c.kind for c in self.children]
         for many in names:
             twice = next((n for n in many if many.count(n) > 1), None)
@@ -205,6 +211,7 @@ class Description:
     def as_json(self) -> str:
         """Return the description in one line, for `from_json`."""
         given = asdict(self)
+        del given["legacy_lock"]  # nothing that the API server enforces depends on it
         for one in (*given["kinds"], *given["children"]):
             for name in ("scale", "subresources"):
                 if not one.get(name, True):
@@ -241,6 +248,11 @@ class Description:
         """Namespace and name of the Lease."""
         namespace, _, name = self.lease.partition("/")
         return namespace, name
+
+    @property
+    def legacy(self) -> LegacyLock | None:
+        """The lock of replicas from before kopf-ha; None if there are none."""
+        return LegacyLock.parse(self.legacy_lock, self.lease_parts[0]) if self.legacy_lock else None
 
     @property
     def account_parts(self) -> tuple[str, str]:

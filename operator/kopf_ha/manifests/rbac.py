@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kopf_ha.core.legacy_lock import LegacyLock
 from kopf_ha.core.subresource import Part, subresources_of
 from kopf_ha.manifests.cel import Object
 from kopf_ha.manifests.description import Description
@@ -24,12 +25,14 @@ def rbac(description: Description) -> list[Object]:
     Stamped kinds can only be read and patched: an object cannot be created with a stamp, and users own the objects.
     """
     namespace, _ = description.lease_parts
+    legacy = _legacy(description, description.legacy) if description.legacy else []
     election = f"{description.prefix}-election"
     return [
         _role("ClusterRole", description.prefix, "", _rules(description)),
         _binding("ClusterRole", description.prefix, "", description),
         _role("Role", election, namespace, _lease_rules(description)),
         _binding("Role", election, namespace, description),
+        *legacy,
     ]
 
 
@@ -65,6 +68,15 @@ def _lease_rules(description: Description) -> list[Object]:
         # The holder's Pod is watched, so that another replica need not wait until a dead leader's Lease expires.
         _rule("", ["pods"], ["get", "list", "watch"]),
     ]
+
+
+def _legacy(description: Description, lock: LegacyLock) -> list[Object]:
+    """Return the role for the lock of replicas from before kopf-ha. Whoever makes a peering is not this operator."""
+    rules = [_rule(lock.group, [lock.resource], ["get", "list", "watch", "update"]) | {"resourceNames": [lock.name]}]
+    if not lock.is_peering:
+        rules.append(_rule(lock.group, [lock.resource], ["create"]))
+    kind, name = ("Role" if lock.namespace else "ClusterRole"), f"{description.prefix}-legacy-lock"
+    return [_role(kind, name, lock.namespace, rules), _binding(kind, name, lock.namespace, description)]
 
 
 def _rule(group: str, resources: list[str], verbs: list[str]) -> Object:
