@@ -96,7 +96,7 @@ def test_options_reach_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_wrong_option_is_known_before_the_program_runs() -> None:
-    done = CliRunner().invoke(main, ["exec", "--lease-duration=1", "--", "python3", "-m", "y"])
+    done = CliRunner().invoke(main, ["exec", "--lease-duration=0", "--", "python3", "-m", "y"])
     assert done.exit_code == 2
     assert "--lease-duration" in done.output
     assert CliRunner().invoke(main, ["exec"]).exit_code == 2

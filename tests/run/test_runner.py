@@ -304,7 +304,9 @@ def test_the_election_s_own_end_ends_the_runner(make: Any) -> None:
 
 
 def test_the_loop_gives_signs_of_life_often_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kopf_ha.run.build.make_client", MagicMock())
+    client = MagicMock()
+    client.configuration.host = "https://api"
+    monkeypatch.setattr("kopf_ha.run.build.make_client", lambda *_, **__: client)
     for retry in (0.1, 0.5, 2.0):
         settings = Settings(lease_duration=60, renew_deadline=30, retry_period=retry)
         assert build(settings, options_for(None, (), True)).make_term(grant(1)).pulse <= min(1.0, retry)

@@ -46,7 +46,7 @@ class Said:
         kinds: more about its own kinds; `NONE` for none.
         children: kinds that it writes beside these; `NONE` for none.
         deciding: deciding kinds, as ``plural.group``.
-        lease, service_account, prefix, exempt: see `Description`.
+        lease, service_account, prefix, exempt, legacy_lock: see `Description`.
     """
 
     deployment: str = ""
@@ -59,6 +59,7 @@ class Said:
     service_account: str = ""
     prefix: str = ""
     exempt: tuple[str, ...] = ()
+    legacy_lock: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,7 @@ def bundle(documents: Sequence[Document], said: Said) -> Bundle:
         service_account=f"{namespace}/{account}",
         prefix=said.prefix or (earlier.prefix if earlier else ""),
         exempt=said.exempt or (earlier.exempt if earlier else ()),
+        legacy_lock=said.legacy_lock or workload.legacy_lock(container),
     )
     if not description.kinds and not description.children:
         raise ConfigurationError(

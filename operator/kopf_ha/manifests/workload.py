@@ -23,6 +23,7 @@ PORT = 8081
 _DOWNWARD = {"POD_NAME": "metadata.name", "POD_UID": "metadata.uid", "POD_NAMESPACE": "metadata.namespace"}
 _MAIN_CONTAINER = "kubectl.kubernetes.io/default-container"
 _LEASE = "KOPF_HA_LEASE_NAME"
+_LEGACY = "KOPF_HA_LEGACY_LOCK"
 _PROBES: Mapping[str, tuple[str, Mapping[str, int]]] = {
     # Probed often, since the other probes start after it. A slow node gets a minute for the imports.
     "startupProbe": ("/livez", {"periodSeconds": 1, "timeoutSeconds": 2, "failureThreshold": 60}),
@@ -68,6 +69,11 @@ def variable(container: Any, name: str) -> str:
 def given_lease(container: Any) -> str:
     """Return the Lease's name that a container was given; empty for none. Then it was adopted before."""
     return next(iter(programs.option(container, "--lease-name")), variable(container, _LEASE))
+
+
+def legacy_lock(container: Any) -> str:
+    """Return the legacy lock that a container was given; empty for none."""
+    return next(iter(programs.option(container, "--legacy-lock")), variable(container, _LEGACY))
 
 
 def given_deciding(container: Any) -> list[str]:
@@ -138,6 +144,8 @@ def _set_variables(container: Any, description: Description) -> None:
         values["KOPF_HA_DECIDING"] = ",".join(deciding)
     if description.exempt:
         values["KOPF_HA_EXEMPT"] = ",".join(description.exempt)
+    if description.legacy_lock:
+        values[_LEGACY] = description.legacy_lock
     for name, value in values.items():
         flag = "--" + name.removeprefix("KOPF_HA_").lower().replace("_", "-")
         given = programs.option(container, flag)
