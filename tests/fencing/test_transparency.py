@@ -196,21 +196,6 @@ WAYS: dict[str, tuple[str, Any, str]] = {
     "another revision": ("PATCH", {"metadata": {"resourceVersion": "1", "labels": {"mine": "1"}}}, MERGE),
     "another uid": ("PATCH", {"metadata": {"uid": "u", "labels": {"mine": "1"}}}, MERGE),
     "not valid": ("PATCH", {"metadata": {"labels": {"mine": "not valid!"}}}, MERGE),
-    "null annotations and labels": ("PATCH", {"metadata": {"annotations": None, "labels": None}}, MERGE),
-    "null annotations and labels, strategic": (
-        "PATCH",
-        {"metadata": {"annotations": {"$patch": "delete"}, "labels": {"$patch": "replace", "mine": "1"}}},
-        STRATEGIC,
-    ),
-    "json of all annotations": (
-        "PATCH",
-        [
-            {"op": "add", "path": "/metadata/annotations", "value": {"mine": "1"}},
-            {"op": "remove", "path": "/metadata/annotations"},
-        ],
-        JSON_PATCH,
-    ),
-    "json of all labels": ("PATCH", [{"op": "remove", "path": "/metadata/labels"}], JSON_PATCH),
     "delete": ("DELETE", None, "application/json"),
     "delete another uid": ("DELETE", {"preconditions": {"uid": "u"}}, "application/json"),
     "delete another revision": ("DELETE", {"preconditions": {"resourceVersion": "1"}}, "application/json"),
@@ -229,6 +214,29 @@ def test_a_write_after_somebody_elses(world: World, pair: Pair, kind: str, way: 
     status, _ = pair.both(method, path, asked, content_type)
     pair.same(path, there=not (method == "DELETE" and status == 200))
     pair.edit(path, {"metadata": {"finalizers": None}}) if way == "list" else None
+
+
+FULL = {"metadata": {"annotations": {"a": "1"}, "labels": {"a": "1"}}}
+#: Writes that remove all annotations and labels, and the stamp would be among them.
+EMPTYING: list[tuple[Any, str]] = [
+    ({"metadata": {"annotations": None, "labels": None}}, MERGE),
+    ({"metadata": {"annotations": {"$patch": "delete"}, "labels": {"$patch": "replace", "mine": "1"}}}, STRATEGIC),
+    ([{"op": "remove", "path": f"/metadata/{part}"} for part in ("annotations", "labels")], JSON_PATCH),
+    ([{"op": "replace", "path": "/metadata/annotations", "value": {"mine": "1"}}], JSON_PATCH),
+]
+
+
+@pytest.mark.parametrize("kind", ["configmap", "deployment", "gadget", "plain"])
+def test_what_removes_all_leaves_the_stamp(world: World, pair: Pair, kind: str) -> None:
+    collection, body = kinds(world)[kind]
+    path = collection + "/{}"
+    pair.create(collection, body)
+    for asked, content_type in EMPTYING:
+        pair.edit(path, FULL)
+        status, _ = pair.both("PATCH", path, asked, content_type)
+        assert status == (415 if content_type == STRATEGIC and kind in ("gadget", "plain") else 200)
+        pair.same(path)
+        assert pair.stamped(path)
 
 
 @pytest.mark.parametrize(
