@@ -307,9 +307,8 @@ def _sees(world: World, name: str) -> bool:
 def test_a_replica_of_an_outdated_revision_lets_the_newer_one_lead(world: World) -> None:
     world.leader()
     # One that exists, or the garbage collector removes the Pods.
-    get = ("get", "configmap", "kube-root-ca.crt", "-o", "jsonpath={.metadata.uid}", "--ignore-not-found")
-    uid = until("an owner", lambda: world.kubectl(*get), PATIENCE)
-    owner = [{"apiVersion": "v1", "kind": "ConfigMap", "name": "kube-root-ca.crt", "uid": uid, "controller": True}]
+    uid = world.kubectl("create", "configmap", "owner", "-o", "jsonpath={.metadata.uid}")
+    owner = [{"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": uid, "controller": True}]
     old = world.follower("old", revision="1", ownerReferences=owner)
     created = world.pods.ask("GET", "/old")["metadata"]["creationTimestamp"]
     until("the next second", lambda: now()[:19] > created[:19], PATIENCE)

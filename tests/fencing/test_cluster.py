@@ -17,7 +17,6 @@ import pytest
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import ConfigMap
 
-from devcluster.waiting import until
 from kopf_ha.errors import ForeignStamp, StaleLeader, StampDropped, Unfenced
 from tests.core.fake_api import note
 from tests.fencing.clients import CLIENTS, MERGE, Send, by_kubernetes, in_session
@@ -318,11 +317,12 @@ def test_a_watch_streams_and_needs_no_term(world: World, terms: Terms) -> None:
     kubernetes.config.load_kube_config(world.kubeconfig, client_configuration=configuration)
     core = kubernetes.client.CoreV1Api(kubernetes.client.ApiClient(configuration))
     watch = kubernetes.watch.Watch()
+    world.kubectl("create", "configmap", "first")
     seen = []
     for event in watch.stream(core.list_namespaced_config_map, world.namespace, timeout_seconds=60):
         name = event["object"].metadata.name
         seen.append(name)
-        if name == "kube-root-ca.crt":
+        if name == "first":
             world.kubectl("create", "configmap", "second")  # only after the first event came through
         if name == "second":
             watch.stop()
@@ -336,13 +336,13 @@ def test_kopfs_watch_streams_and_needs_no_term(world: World, terms: Terms) -> No
         async with session.get(f"{server}{world.maps()}?watch=true&timeoutSeconds=60") as got:
             async for line in got.content:
                 seen.append(json.loads(line)["object"]["metadata"]["name"])
-                if seen[-1] == "kube-root-ca.crt":
+                if seen[-1] == "first":
                     world.kubectl("create", "configmap", "second")
                 if seen[-1] == "second":
                     return seen
         return seen
 
-    until("the first ConfigMap", lambda: world.there("configmap", "kube-root-ca.crt"))
+    world.kubectl("create", "configmap", "first")
     assert in_session(world.kubeconfig, read)[-1] == "second"
     assert terms.outcomes == []
 

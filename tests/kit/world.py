@@ -123,7 +123,7 @@ def fresh_namespace(cluster: Cluster) -> Iterator[str]:
     ask, name = administrator(cluster), f"test-{secrets.token_hex(4)}"
     ask.must("POST", NAMESPACES, {"metadata": {"name": name}})
     try:
-        # The controller that makes it may have to wait for a minute, after its API server was away a few times.
+        # The controller that makes it took up to a minute after its API server had been stopped and paused.
         ask("POST", f"{NAMESPACES}/{name}/serviceaccounts", {"metadata": {"name": "default"}})
         yield name
     finally:
