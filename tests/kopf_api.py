@@ -69,6 +69,7 @@ class KopfApi:
         things = [copy.deepcopy(o) for o in self._objects.values()]
         return {
             "/api": {"versions": ["v1"]},
+            "/api/v1/namespaces/kube-system": {"metadata": {"name": "kube-system", "uid": "uid-kube-system"}},
             "/api/v1": {"resources": [_NAMESPACES | {"verbs": _VERBS}]},
             "/apis": {
                 "groups": [

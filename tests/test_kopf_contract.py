@@ -20,6 +20,11 @@ from typing import Any, Self, TypeVar
 import aiohttp
 import kopf
 import pytest
+from click.testing import CliRunner
+from kopf import cli
+from kopf._cogs.clients import auth
+from kopf._cogs.structs import credentials
+from kopf._core.reactor import running as kopf_running
 
 import kopf_ha
 from devcluster.waiting import until
@@ -342,6 +347,64 @@ def test_an_error_of_configured_ends_the_operator(registry: kopf.OperatorRegistr
     with Kopf(registry, refuse) as running:
         until("the operator's end", lambda: running.error, LONG)
     assert str(running.error) == "refused"
+
+
+def test_probes_run_as_for_kopf_s_liveness_endpoint(api: KopfApi, registry: kopf.OperatorRegistry) -> None:
+    """Else `--liveness` shows other results than under `kopf run`, or none."""
+    kopf.on.probe(registry=registry, id="names")(lambda **given: sorted(given["names"]))
+    kopf.on.probe(registry=registry, id="nothing")(lambda **_: None)
+    kopf.index("things", registry=registry, id="names")(lambda name, **_: {name: 1})
+    with Kopf(registry) as running:
+        until("the index to be filled", lambda: running.ask(running.operator.has_filled_indices), LONG)
+        results = asyncio.run_coroutine_threadsafe(collect(running.operator), running._loop).result(LONG)
+    assert results == {"names": ["a"]}
+
+
+async def collect(operator: _kopf.SpawnedOperator) -> Any:
+    return await operator.probe()
+
+
+def test_sessions_of_credentials_that_an_application_has_got_are_prepared(api: KopfApi) -> None:
+    """Else its Kopf writes past the fence (I8), or logs in again."""
+    servers: list[str] = []
+
+    async def main() -> None:
+        vault = _kopf.PreparedVault(lambda session, server: servers.append(server))
+        assert vault.is_empty()
+        await vault.take(credentials.Vault())
+        assert vault.is_empty()
+        await vault.take(credentials.Vault({"mine": kopf.ConnectionInfo(server=api.url)}))
+        async for _ in vault.extended(auth.APIContext):
+            break
+        await vault.close()
+
+    asyncio.run(main())
+    assert servers == [api.url]
+
+
+@pytest.mark.parametrize("way", ["operator", "run", "command"])
+def test_kopf_s_other_functions_end_in_spawn_tasks(way: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Else `kopf-ha exec` runs an operator that is not fenced."""
+    calls: list[dict[str, Any]] = []
+
+    async def spawn(**given: Any) -> list[asyncio.Task[None]]:
+        calls.append(given)
+        return [asyncio.create_task(asyncio.sleep(0))]
+
+    for module in (kopf, kopf_running):
+        monkeypatch.setattr(module, "spawn_tasks", module.spawn_tasks)  # put back at the end
+    _kopf.replace_spawn_tasks(spawn)
+    assert kopf.spawn_tasks is spawn
+    if way == "operator":
+        asyncio.run(kopf.operator(clusterwide=True))
+    elif way == "run":
+        kopf.run(clusterwide=True)
+    else:
+        (tmp_path / "op.py").touch()
+        done = CliRunner().invoke(cli.main, ["run", "-A", str(tmp_path / "op.py"), "--liveness=http://x:1/y"])
+        assert done.exit_code == 0, done.output
+        assert calls[0]["liveness_endpoint"] == "http://x:1/y"
+    assert [one["clusterwide"] for one in calls] == [True]
 
 
 def test_discovery_is_told_from_other_tasks(api: KopfApi, registry: kopf.OperatorRegistry) -> None:

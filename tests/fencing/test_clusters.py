@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
+import kopf
 import pytest
 
+from devcluster.waiting import until
+from kopf_ha._kopf import new_registry
 from kopf_ha.adapters import KUBE_SYSTEM, Clusters, Wiring, _servers, wired
 from kopf_ha.adapters.kopf_client import fence_nested
 from kopf_ha.core.wire import Request, Response
 from kopf_ha.errors import NoTerm, Unreached
+from kopf_ha.run import nested
 from tests.core.fake_api import CHILD
 from tests.fencing.clients import CLIENTS, MERGE, Send
 from tests.fencing.conftest import Terms
 from tests.fencing.http_fake import HttpFake
+from tests.kopf_api import KopfApi
 
+#: Seconds that are waited for what has to come, at most.
+LONG = 60.0
 BODY = {"data": {"a": "b"}}
 
 
@@ -194,3 +202,40 @@ def test_the_fenced_operator_s_own_kopf_is_fenced_wherever_it_logs_in(site: Site
 def test_the_question_has_no_body(site: Site) -> None:
     asked = Clusters(site.read).question(site.other.url, CHILD)
     assert asked == Request("GET", KUBE_SYSTEM, timeout=10.0)
+
+
+@pytest.mark.parametrize("uid", ["mine", "uid-kube-system"])
+def test_a_whole_operator_for_another_cluster(site: Site, uid: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Beside the fenced one, and in no term: it works as with plain Kopf, but not in this cluster (I8)."""
+    caplog.set_level("INFO")
+    site.own = namespace(uid)
+    registry, api, stop = new_registry(), KopfApi("a"), threading.Event()
+    kopf.on.login(registry=registry, id="login")(lambda **_: kopf.ConnectionInfo(server=api.url))
+
+    @kopf.on.startup(registry=registry)
+    def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
+        settings.posting.enabled = False
+        settings.scanning.disabled = True
+
+    @kopf.on.create("things", registry=registry)
+    def made(patch: kopf.Patch, **_: Any) -> None:
+        patch.spec["done"] = True
+
+    nested.install()
+    thread = threading.Thread(
+        target=lambda: kopf.run(registry=registry, clusterwide=True, standalone=True, stop_flag=stop), daemon=True
+    )
+    thread.start()
+    try:
+        if uid == "mine":
+            until("the write", lambda: api._objects["a"]["spec"].get("done"), LONG)
+            assert not [name for name in api._objects["a"]["metadata"]["annotations"] if "kopf-ha" in name]
+        else:
+            until("the refusal", lambda: "the calling code runs in no term" in caplog.text, LONG)
+            assert api._objects["a"]["spec"] == {}
+    finally:
+        stop.set()
+        thread.join(LONG)
+        api.close()
+    assert not thread.is_alive()
+    assert "another operator is started in this process" in caplog.text

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import kopf
 import pytest
@@ -21,7 +22,7 @@ from kopf_ha._kopf import new_registry
 from kopf_ha.adapters import noting_reads
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.token import Stamp
-from kopf_ha.run import loading
+from kopf_ha.run import entry, loading
 from kopf_ha.run.ending import EXIT_LOST
 from kopf_ha.run.inbox import Load, Started, Stopped
 from kopf_ha.settings import Settings
@@ -77,6 +78,19 @@ def test_a_module_that_reads_starts_the_process_again(http: HttpFake, again: lis
     assert again == []
     loading.load_at_start(Settings(), reads_of(http))
     assert again == ["again"]
+
+
+def test_a_default_registry_that_a_module_sets_is_the_operator_s(
+    fenced_clients: None, again: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs, before, built = kopf.OperatorRegistry(), kopf.get_default_registry(), MagicMock()
+    monkeypatch.setattr(entry, "build", built)
+    monkeypatch.setattr("signal.signal", lambda number, handler: None)
+    try:
+        entry.run_program(Settings(), prepare=lambda: kopf.set_default_registry(theirs))
+    finally:
+        kopf.set_default_registry(before)
+    assert built.call_args.args[1].registry is theirs
 
 
 @pytest.mark.parametrize(

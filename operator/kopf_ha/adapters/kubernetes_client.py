@@ -63,8 +63,8 @@ class _Fenced(HTTPConnectionPool):
         # Through a proxy, plain HTTP names the whole URL, and the pool is that of the proxy.
         if "://" in url:
             return origin_of(url)
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
+        host = self.host.strip("[]")
+        return f"{self.scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def _attempt(
         self, method: str, url: str, body: Any, headers: HTTPHeaderDict, options: dict[str, Any]

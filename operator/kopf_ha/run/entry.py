@@ -54,12 +54,13 @@ def run_program(
     Raises:
         ConfigurationError: an option or a handler is not allowed, or there are no credentials.
     """
-    options = options_for(registry, namespaces, clusterwide, liveness=liveness_endpoint)
     adapters.install()
     nested.install()
     loads_in_term = is_second_start()
     if not loads_in_term:
         load_at_start(settings, prepare)
+    # After that, since the operator's code may set another default registry.
+    options = options_for(registry, namespaces, clusterwide, liveness=liveness_endpoint)
 
     def check_loaded() -> None:
         _name_uncovered()
