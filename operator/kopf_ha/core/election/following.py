@@ -95,7 +95,7 @@ def follow(me: Candidate, state: State, now: float, wall: str) -> Step:
         state = replace(state, conflicts=0)
     # A head start counts from when the Lease became free, so it ends.
     free = state.changed if me.holds(state) else me.free_at(state) + state.head_start
-    due = max(free, state.not_before, me.legacy_free_at(state, now))
+    due = max(free, state.not_before)
     if now >= due:
         return acquire(me, state, now, wall)
     return state, [Timer(min(due, state.reread))]
@@ -105,6 +105,7 @@ def acquire(me: Candidate, state: State, now: float, wall: str) -> Step:
     """PUT my name into the revision that was seen to be free, with a token above all that are known (I2)."""
     seen, attempt = state.seen, state.attempt
     if now < (free := me.legacy_free_at(state, now)):
+        # The Lease is free, and an old replica leads by the legacy lock.
         return replace(state, phase=Phase.FOLLOWING), [Timer(min(free, state.reread))]
     token = max(seen.transitions if seen else 0, state.floor) + 1
     if token > TOKEN_MAX:
