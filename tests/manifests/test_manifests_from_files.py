@@ -469,7 +469,7 @@ def test_a_plain_deployment(files: Files) -> None:
     text = files.made()
     made = one(text, "Deployment")["spec"]
     assert made["replicas"] == 2
-    assert made["strategy"] == {"type": "Recreate", "rollingUpdate": None}
+    assert made["strategy"] == {"type": "Recreate"}
     assert made["template"]["spec"]["terminationGracePeriodSeconds"] == 45
     held = container(text)
     assert held["command"] == ["kopf-ha", "run", "-A", "toys.py"]
@@ -504,9 +504,7 @@ def test_there_are_at_least_two_replicas(files: Files, given: int, made: int) ->
 
 def test_a_rolling_update_stays_one_after_adoption(files: Files) -> None:
     """`Recreate` is for the one update in which plain Kopf ends."""
-    text = (
-        files.made().replace("    type: Recreate\n", "    type: RollingUpdate\n").replace("rollingUpdate: null\n", "")
-    )
+    text = files.made().replace("    type: Recreate\n", "    type: RollingUpdate\n")
     assert "type: RollingUpdate" in files.made(stdin=text)
 
 
