@@ -11,7 +11,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from kopf_ha.manifests import Child, Description, Kind, policies, schema_fragment
-from kopf_ha.manifests.bundle import LABEL
+from kopf_ha.manifests.bundle import WRITTEN_FOR
 from kopf_ha.manifests.command import manifests
 from testbed.deployment import ROOT
 
@@ -220,8 +220,7 @@ def test_it_is_what_the_options_write(files: Files) -> None:
     text = files.made("--deciding=toys.toys.example.com")
     made = [d for d in load(text) if d["kind"].startswith("ValidatingAdmission")]
     for document in made:
-        key, value = LABEL
-        assert document["metadata"].pop("labels") == {key: value}
+        assert document["metadata"].pop("annotations") == {WRITTEN_FOR: "play/toys"}
     description = Description(
         group="toys.example.com",
         kinds=(Kind("toys", deciding=True),),
@@ -243,6 +242,25 @@ def test_what_was_said_once_is_read_back(files: Files) -> None:
     assert made.children == (Child("configmaps", owner="Toys"), Child("pods", labels=(("app", "toys"),)))
     assert (made.lease, made.prefix, made.exempt) == ("play/other", "kopf-ha-x", ("pods/resize",))
     assert {"name": "KOPF_HA_EXEMPT", "value": "pods/resize"} in container(text)["env"]
+
+
+def test_two_operators_may_have_one_file(files: Files, tmp_path: Path) -> None:
+    """What is written for one of them stays as it is when the other's is written anew."""
+    other = json.loads(json.dumps([crd("boxes", "boxes.example.com"), deployment()]).replace("play", "ship"))
+    other[1]["metadata"]["name"] = "boxes"
+    other[1]["spec"]["template"]["spec"]["serviceAccountName"] = "boxes"
+    (tmp_path / "two").mkdir()
+    boxes = Files(tmp_path / "two")
+    boxes.write(crds=other[0], workload=other[1])
+    text = boxes.made("--child=pods")
+    both = files.made() + "---\n" + text
+    made = files.run("--deployment=play/toys", stdin=both)
+    assert made.exit_code == 0, made.output
+    assert sorted(map(str, load(made.output))) == sorted(map(str, load(both)))
+    again = files.run("--deployment=boxes", "--child=secrets", stdin=both).output
+    new = policy_names(again) - policy_names(both)
+    assert {name.rpartition("boxes-")[2] for name in new} == {"child-secrets", "annotations-secrets"}
+    assert policy_names(both) <= policy_names(again)
 
 
 # --- CRDs
@@ -350,7 +368,7 @@ def test_an_operator_may_have_no_kinds_of_its_own(files: Files) -> None:
     assert made.children == (Child("secrets"), Child("toys", "toys.example.com"))
     assert policy_names(text) >= {f"{PREFIX}-child-secrets", f"{PREFIX}-lease"}
     assert f"{PREFIX}-stamped" not in policy_names(text)
-    (generated,) = (d for d in load(text) if d["kind"] == "ClusterRole" and "labels" in d["metadata"])
+    (generated,) = (d for d in load(text) if d["kind"] == "ClusterRole" and "annotations" in d["metadata"])
     assert all(r["resources"] and r["apiGroups"] != ["toys.example.com"] for r in generated["rules"])
     assert "secrets" not in json.dumps(generated)
     assert "an owner of secrets must be of the operator's own kinds" in files.refused(
@@ -413,7 +431,7 @@ def test_the_fences_rights_are_as_narrow_as_the_operators(files: Files) -> None:
     text = files.made()
     (_, added) = one(text, "Role")["rules"]
     assert added == rule("", "secrets", "get", "patch", resourceNames=["one"])
-    generated = [d for d in load(text) if d["kind"] == "ClusterRole" and "labels" in d["metadata"]]
+    generated = [d for d in load(text) if d["kind"] == "ClusterRole" and "annotations" in d["metadata"]]
     assert "secrets" not in json.dumps(generated)
     files.write(binding=elsewhere)
     assert "cannot be read from Role toys" in files.refused()
@@ -451,7 +469,7 @@ def test_a_plain_deployment(files: Files) -> None:
     text = files.made()
     made = one(text, "Deployment")["spec"]
     assert made["replicas"] == 2
-    assert made["strategy"] == {"type": "Recreate", "rollingUpdate": None}
+    assert made["strategy"] == {"type": "Recreate"}
     assert made["template"]["spec"]["terminationGracePeriodSeconds"] == 45
     held = container(text)
     assert held["command"] == ["kopf-ha", "run", "-A", "toys.py"]
@@ -486,9 +504,7 @@ def test_there_are_at_least_two_replicas(files: Files, given: int, made: int) ->
 
 def test_a_rolling_update_stays_one_after_adoption(files: Files) -> None:
     """`Recreate` is for the one update in which plain Kopf ends."""
-    text = (
-        files.made().replace("    type: Recreate\n", "    type: RollingUpdate\n").replace("rollingUpdate: null\n", "")
-    )
+    text = files.made().replace("    type: Recreate\n", "    type: RollingUpdate\n")
     assert "type: RollingUpdate" in files.made(stdin=text)
 
 

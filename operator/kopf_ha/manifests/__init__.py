@@ -2,6 +2,8 @@
 
 Pure functions turn a `Description` of the operator into policies, RBAC, a FlowSchema and a schema. The policies refuse
 writes inside the storage transaction, whatever client sends them: I1, I3, I4 and the Lease's part of I2.
+
+`bundle` reads the description from an operator's own manifests, and adds to these what the fence needs.
 """
 
 from kopf_ha.manifests.description import Child, Description, Kind

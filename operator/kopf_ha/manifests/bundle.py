@@ -22,8 +22,8 @@ from kopf_ha.manifests.priority import flow_schema
 from kopf_ha.manifests.rbac import rbac
 from kopf_ha.manifests.render import render
 
-#: Generated objects have this label. They are written anew each time.
-LABEL = ("kopf-ha.dev/written-by", "manifests")
+#: Generated objects have this annotation, with the operator's service account. They are written anew each time.
+WRITTEN_FOR = "kopf-ha.dev/written-for"
 #: Instead of a kind or a child: there is none.
 NONE = "none"
 
@@ -108,12 +108,13 @@ def bundle(documents: Sequence[Document], said: Said) -> Bundle:
     Raises:
         ConfigurationError: something is missing, or has more than one meaning. The message says what to do.
     """
-    earlier = _described(documents)
-    documents = [d for d in documents if not _is_ours(d)]
     _check_twice(documents)
     deployment = _deployment(documents, said)
     container = workload.container_of(deployment.data, said.container)
     namespace, account = _account(deployment, said)
+    ours = f"{namespace}/{account}"
+    earlier = _described(d for d in documents if _written_for(d) == ours)
+    documents = [d for d in documents if _written_for(d) != ours]
     all_kinds = [d for d in documents if d.kind == "CustomResourceDefinition" and _group(d) not in _PEERING]
     for definition in all_kinds:
         definitions.check(definition)
@@ -145,7 +146,7 @@ def bundle(documents: Sequence[Document], said: Said) -> Bundle:
         rights.complete(role.data, {(_group(d), _plural(d)) for d in own})
     guessed = [*reader.guessed, *workload.adopt(deployment.data, container, description)]
     _fill_namespace(documents, namespace)
-    generated = [_labelled(o) for o in _generated(description)]
+    generated = [_signed(o, description) for o in _generated(description)]
     _check_names(documents, generated)
     return Bundle(description, [d for d in documents if d is not deployment], generated, deployment, guessed)
 
@@ -320,13 +321,13 @@ def _generated(description: Description) -> list[Any]:
     return [*rbac(replace(description, children=(), exempt=())), *flow_schema(description), *policies(description)]
 
 
-def _labelled(made: Any) -> Any:
-    return made | {"metadata": made["metadata"] | {"labels": dict([LABEL])}}
+def _signed(made: Any, description: Description) -> Any:
+    return made | {"metadata": made["metadata"] | {"annotations": {WRITTEN_FOR: description.service_account}}}
 
 
-def _is_ours(document: Document) -> bool:
-    key, value = LABEL
-    return bool((document.data["metadata"].get("labels") or {}).get(key) == value)
+def _written_for(document: Document) -> str:
+    """Return the service account that an object was generated for; empty for all other objects."""
+    return str((document.data["metadata"].get("annotations") or {}).get(WRITTEN_FOR, ""))
 
 
 def _check_twice(documents: Sequence[Document]) -> None:

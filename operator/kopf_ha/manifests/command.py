@@ -65,7 +65,9 @@ def manifests(
     FlowSchema only, made from the options --group, --kind, --lease and --service-account.
 
     \b
-    kopf-ha manifests -f crds.yaml -f rbac.yaml -f deployment.yaml | kubectl apply -f -
+    kopf-ha manifests -f crds.yaml -f rbac.yaml -f deployment.yaml > fenced.yaml
+
+    Stop an operator of plain Kopf before you apply them: the policies refuse its writes.
 
     \b
     kopf-ha manifests --group ipam.example.com --kind pools:cluster:deciding:map=allocations --kind claims \\

@@ -103,7 +103,7 @@ def adopt(deployment: Any, container: Any, description: Description) -> list[str
         _put(spec, "replicas", REPLICAS, before="selector")
     if first and (spec.get("strategy") or {}).get("type") != "Recreate":
         # For one update: plain Kopf and kopf-ha must not run side by side.
-        _put(spec, "strategy", {"type": "Recreate", "rollingUpdate": None}, before="template")
+        _put(spec, "strategy", {"type": "Recreate"}, before="template")
     if programs.runs_kopf(container):
         programs.fence(container)
     elif not programs.is_fenced(container):
