@@ -55,10 +55,10 @@ class FakeApi(Api):
         if question in self.answers:
             return self.answers[question]
         if question == f"{QUESTION}describe":
-            return denied("kopf-ha-s-lease", f"fencing: described by {DESCRIPTION.as_json()}")
+            return denied("kopf-ha-n.s-lease", f"fencing: described by {DESCRIPTION.as_json()}")
         if question:
             return denied(question.removeprefix(QUESTION).partition("/")[0], "fencing: no")
-        return denied("kopf-ha-s-lease", "fencing: no") if method == "PUT" else status(404, "no such kind")
+        return denied("kopf-ha-n.s-lease", "fencing: no") if method == "PUT" else status(404, "no such kind")
 
 
 @pytest.fixture
@@ -111,20 +111,20 @@ def test_a_rule_that_says_nothing_is_named(ask: Any, policy: str, rule: str) -> 
     [
         status(404, "leases not found"),
         status(403, 'leases "l" is forbidden: User "x" cannot update resource "leases"'),
-        denied("kopf-ha-s-stamped", "fencing: no"),  # another of ours
+        denied("kopf-ha-n.s-stamped", "fencing: no"),  # another of ours
         denied("others", "no"),
         status(422, "invalid"),
         status(500, "oops"),
     ],
 )
 def test_nothing_else_is_taken_for_its_refusal(ask: Any, answer: Response) -> None:
-    with pytest.raises(ApiRefused, match="cannot find out whether kopf-ha-s-stamp is in force"):
-        ask({f"{QUESTION}kopf-ha-s-stamp/stamp": answer})
+    with pytest.raises(ApiRefused, match=r"cannot find out whether kopf-ha-n\.s-stamp is in force"):
+        ask({f"{QUESTION}kopf-ha-n.s-stamp/stamp": answer})
 
 
 def test_a_description_of_another_version_counts_as_none(ask: Any) -> None:
     later = DESCRIPTION.as_json().replace('"format":2', '"format":3')
-    (found,) = ask({f"{QUESTION}describe": denied("kopf-ha-s-lease", f"fencing: described by {later}")})
+    (found,) = ask({f"{QUESTION}describe": denied("kopf-ha-n.s-lease", f"fencing: described by {later}")})
     assert found.startswith("the policies of Lease n/l do not answer")
 
 
@@ -138,11 +138,11 @@ NOTED = Description(
 def test_which_kinds_have_protected_stamps_in_their_metadata(
     monkeypatch: pytest.MonkeyPatch, settings: Settings, lacking: str | None, whole: bool
 ) -> None:
-    described = denied("kopf-ha-s-lease", f"fencing: described by {NOTED.as_json()}")
+    described = denied("kopf-ha-n.s-lease", f"fencing: described by {NOTED.as_json()}")
     answers = {f"{QUESTION}describe": described}
     if lacking:
-        (rule, *_) = next(p.rules for p in all_policies(NOTED) if p.name == f"kopf-ha-s-{lacking}-ys.a.b")
-        answers[rule.asked(f"kopf-ha-s-{lacking}-ys.a.b")] = Response(200, b"{}")
+        (rule, *_) = next(p.rules for p in all_policies(NOTED) if p.name == f"kopf-ha-n.s-{lacking}-ys.a.b")
+        answers[rule.asked(f"kopf-ha-n.s-{lacking}-ys.a.b")] = Response(200, b"{}")
     monkeypatch.setattr("kopf_ha.run.selftest._Asking", lambda *_: FakeApi(answers))
     monkeypatch.setattr(KindTest, "missing", lambda *_: ([], []))
     test = SelfTest(FakeApi({}), settings.changed(deciding=("ys.a.b",)))
@@ -161,7 +161,7 @@ def test_a_child_that_is_seen_to_be_stamped_is_asked_about_as_stamped_kinds_are(
 ) -> None:
     """A version of it may lose the stamp."""
     described = replace(DESCRIPTION, children=(Child("zs", "other.dev"), Child("pods")))
-    answers = {f"{QUESTION}describe": denied("kopf-ha-s-lease", f"fencing: described by {described.as_json()}")}
+    answers = {f"{QUESTION}describe": denied("kopf-ha-n.s-lease", f"fencing: described by {described.as_json()}")}
     asked: list[str] = []
 
     def unfit(_: KindTest, api: Api, kind: str) -> str:

@@ -35,7 +35,11 @@ _SCHEMA = (
 @click.option(
     "--service-account", required=True, metavar="NAMESPACE/NAME", help="The account that the replicas run as."
 )
-@click.option("--prefix", default="", help="All names begin with it.  [default: kopf-ha-SERVICE_ACCOUNT]")
+@click.option("-n", "--namespace", "namespaces", multiple=True, metavar="NAMESPACE",
+              help="A namespace that the operator serves; the same as it is run with. Roles take the place of the"
+              " ClusterRole, and other installations can serve other namespaces. May be repeated."
+              "  [default: all]")  # fmt: skip
+@click.option("--prefix", default="", help="All names begin with it.  [default: kopf-ha-NAMESPACE.SERVICE_ACCOUNT]")
 @click.option("--exempt", multiple=True, metavar="PLURAL[.GROUP]/SUB", help="The same as the operator is run with.")
 @click.option("--only", multiple=True, type=click.Choice(["policies", "schema", "rbac", "flowschema"]),
               help="Print only these parts. schema, a fragment of a CRD, is printed only if named here.")  # fmt: skip
@@ -80,5 +84,6 @@ def header(description: Description) -> str:
     deciding = [f"--deciding {k.plural}.{description.group}" for k in description.kinds if k.deciding]
     namespace, name = description.lease_parts
     run = " ".join(["kopf-ha run", f"--lease-namespace {namespace} --lease-name {name}", *deciding])
+    run += "".join(f" -n {one}" for one in description.namespaces)
     run += "".join(f" --exempt {shlex.quote(e)}" for e in description.exempt)
     return f"Written by kopf-ha manifests, for {run}"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
+from itertools import islice
 from typing import Any
 
 from kopf_ha.api import Api, refusal
 from kopf_ha.core.refusal import by_policy, by_rule
 from kopf_ha.core.token import TOKEN_MAX, MalformedStamp, Stamp, stamp_of
 from kopf_ha.core.wire import MERGE_PATCH
-from kopf_ha.errors import ConfigurationError, Unfenced
-from kopf_ha.run.kinds import locate, schema_of
+from kopf_ha.errors import ApiRefused, ConfigurationError, Unfenced
+from kopf_ha.run.kinds import ServedKind, locate, schema_of
 from kopf_ha.run.leasetest import ATTEMPTS, DRY_RUN, HELP
+from kopf_ha.run.namespaces import Namespaces
 
 #: The uid of a pod that does not exist.
 NOBODY = "00000000-0000-0000-0000-000000000000"
@@ -30,10 +32,12 @@ class KindTest:
 
     Args:
         deciding: kinds, ``plural.group``, that have to be installed.
+        namespaces: where objects are looked for.
     """
 
-    def __init__(self, deciding: Container[str]) -> None:
+    def __init__(self, deciding: Container[str], namespaces: Namespaces | None = None) -> None:
         self._deciding = deciding
+        self._namespaces = namespaces or Namespaces()
         self._examples: dict[str, str] = {}
 
     def missing(self, api: Api, kind: str, mine: Stamp) -> Missing:
@@ -79,9 +83,22 @@ class KindTest:
             if answer.status != 404:
                 raise refusal(f"cannot read {path}", answer)
         base = locate(api, kind)
-        items = api.call("GET", base.collection + "?limit=1").get("items") or [{}]
+        items = list(islice(self._some(api, base), 1)) or [{}]
         path = self._examples[kind] = base.target(items[0]).path if items[0] else ""
         return path, items[0]
+
+    def _some(self, api: Api, kind: ServedKind) -> Iterator[dict[str, Any]]:
+        """Yield objects of a kind, at most one of each namespace that may be listed."""
+        names = self._namespaces.find(api).names if kind.namespaced else None
+        if names is None:
+            yield from api.call("GET", kind.collection + "?limit=1").get("items") or ()
+            return
+        for name in names:
+            try:
+                yield from api.call("GET", kind.collection_in(name) + "?limit=1").get("items") or ()
+            except ApiRefused as error:
+                if error.status != 403:
+                    raise  # a namespace without a role, or that does not exist yet; the barrier names it
 
 
 def wrong_stamps(api: Api, kind: str, path: str, body: dict[str, Any], mine: Stamp) -> Missing | None:
