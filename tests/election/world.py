@@ -126,7 +126,8 @@ class Replica:
     last_beat: float = -math.inf
 
     def __post_init__(self) -> None:
-        self.rules = Election(self.settings.identity, self.settings.lease, self.settings.timing)
+        mine = self.settings
+        self.rules = Election(mine.identity, mine.lease, mine.timing, mine.operator)
 
     @property
     def phase(self) -> Phase:

@@ -121,9 +121,9 @@ def test_no_two_have_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_pod_is_the_downward_apis(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"POD_NAME": "p", "POD_UID": "u", "POD_NAMESPACE": "n"}.items():
+    for name, value in {"POD_NAME": "p-0", "POD_UID": "u", "POD_NAMESPACE": "n"}.items():
         monkeypatch.setenv(name, value)
-    assert own_pod(Settings()) == About("v1", "Pod", "n", "p", "u")
+    assert own_pod(Settings()) == About("v1", "Pod", "n", "p-0", "u")
     monkeypatch.delenv("POD_UID")
     assert own_pod(Settings()) is None, "without its uid kubectl describe would not show it"
 

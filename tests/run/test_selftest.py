@@ -17,6 +17,7 @@ from kopf_ha.manifests import Child, Description, Kind
 from kopf_ha.manifests.cel import QUESTION
 from kopf_ha.manifests.policies import all_policies
 from kopf_ha.run.kindtest import KindTest, wrong_stamps
+from kopf_ha.run.namespaces import Namespaces
 from kopf_ha.run.selftest import SelfTest
 from kopf_ha.settings import Settings
 
@@ -195,6 +196,60 @@ def test_a_kind_without_a_status_to_write_is_not_asked_about() -> None:
             return Response(404, b"404 page not found")
 
     assert wrong_stamps(Bare(), "xs.a.b", "/apis/a.b/v1/xs/x", {}, MINE) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("patterns", "said"),
+    [(("prod",), ""), (("prod", "test"), "-n test"), (("x*", "test"), "-n x* and -n test"), ((), "all namespaces")],
+)
+def test_policies_for_fewer_namespaces_than_are_served(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, patterns: tuple[str, ...], said: str
+) -> None:
+    """A user could forge stamps in the others."""
+    described = replace(DESCRIPTION, namespaces=("prod",))
+    api = FakeApi({f"{QUESTION}describe": denied("kopf-ha-n.s-lease", f"fencing: described by {described.as_json()}")})
+    monkeypatch.setattr("kopf_ha.run.selftest._Asking", lambda *_: api)
+    monkeypatch.setattr(KindTest, "unfit", lambda *_: "")
+    monkeypatch.setattr(KindTest, "missing", lambda *_: ([], []))
+    found = SelfTest(api, settings, Namespaces(patterns)).ask(7)
+    sentence = f"the policies of Lease n/l cover prod, and the operator serves {said}; apply the policies"
+    assert [f.startswith(sentence) for f in found] == ([True] if said else [])
+
+
+class Kinds(Api):
+    """Serves one namespaced kind, and lists what it has by namespace; others may not be listed."""
+
+    def __init__(self, **objects: tuple[str, ...]) -> None:
+        super().__init__(None)
+        self.objects = objects
+        self.listed: list[str] = []
+
+    def request(
+        self, method: str, path: str, body: Any = None, content_type: str = "", timeout: float = math.inf
+    ) -> Response:
+        if path == "/apis/a.b":
+            return Response(200, b'{"versions": [{"version": "v1"}]}')
+        if path == "/apis/a.b/v1":
+            return Response(200, b'{"resources": [{"name": "xs", "namespaced": true}]}')
+        if method == "GET":
+            self.listed.append(path)
+            namespace = path.split("/")[5]
+            if namespace not in self.objects:
+                raise ApiRefused("no permission", 403)
+            items = [{"metadata": {"name": name, "namespace": namespace}} for name in self.objects[namespace]]
+            return Response(200, json.dumps({"items": items}).encode())
+        assert path == "/apis/a.b/v1/namespaces/test/xs/one/status?dryRun=All"
+        return denied("kopf-ha-n.s-stamped", "fencing: no")
+
+
+def test_objects_are_tried_in_the_namespaces_that_are_served() -> None:
+    """With a Role only, a list of the cluster is refused. Another installation's object has other policies."""
+    api = Kinds(prod=(), test=("one",), others=("two",))
+    asking = KindTest((), Namespaces(("later", "prod", "test")))
+    assert asking.missing(api, "xs.a.b", MINE) == ([], [])
+    assert [path.split("/")[5] for path in api.listed] == ["later", "prod", "test"]
+    nothing = Kinds()
+    assert KindTest((), Namespaces(("later",))).missing(nothing, "xs.a.b", MINE) == ([], [])
 
 
 def test_the_questions_fit_and_are_each_another() -> None:

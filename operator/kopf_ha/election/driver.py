@@ -51,7 +51,7 @@ class Driver:
         clock: Callable[[], float],
     ) -> None:
         self._identity = settings.identity
-        self._rules = Election(settings.identity, settings.lease, settings.timing)
+        self._rules = Election(settings.identity, settings.lease, settings.timing, settings.operator)
         self._leadership = leadership
         self._troubles = troubles
         self._on_new_leader = on_new_leader

@@ -90,7 +90,9 @@ def close_and_stop(me: Candidate, state: State, event: Stop, now: float, wall: s
 def put_renewal(me: Candidate, state: State, now: float, wall: str) -> Step:
     """PUT the Lease with the current time."""
     assert state.seen is not None  # noqa: S101  without a Lease there is no term
-    record = state.seen.changed(lease_duration=int(me.timing.lease_duration), renew_time=wall)
+    record = state.seen.changed(
+        operator=me.operator or state.seen.operator, lease_duration=int(me.timing.lease_duration), renew_time=wall
+    )
     until = min(now + me.timing.request_timeout, state.renewed + me.timing.renew_deadline)
     return replace(state, phase=Phase.RENEWING, sent=now), [Put(record, until)]
 

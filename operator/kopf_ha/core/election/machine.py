@@ -52,10 +52,11 @@ class Election:
         identity: the holder identity, unique per process.
         lease: ``namespace/name`` of the Lease, for messages.
         timing: the durations.
+        operator: the operator that the process belongs to; empty when that is unknown.
     """
 
-    def __init__(self, identity: str, lease: str, timing: Timing) -> None:
-        self._me = Candidate(identity, lease, timing)
+    def __init__(self, identity: str, lease: str, timing: Timing, operator: str = "") -> None:
+        self._me = Candidate(identity, lease, timing, operator)
 
     def step(self, state: State, event: Event, now: float, wall: str = "") -> Step:
         """Handle one event.
