@@ -23,6 +23,7 @@ from kopf_ha.core.grant import Grant
 from kopf_ha.core.token import Stamp
 from kopf_ha.run.barrier import find_kinds, raise_barrier
 from kopf_ha.run.credentials import make_client
+from kopf_ha.run.sweep import Sweep
 
 PATH = "/apis/ipam.kopf-ha.dev/v1/addresspools"
 KIND = "addresspools.ipam.kopf-ha.dev"
@@ -61,7 +62,7 @@ def measure(plane: ControlPlane, counts: list[int]) -> Table:
         fence = Fence(LEASE, deciding=[KIND])
         with wired(Wiring(fence, lambda outcome: None)), entered(grant):
             began = time.perf_counter()
-            stamped = raise_barrier(fenced, fence, grant, find_kinds(fenced, fence)).stamped
+            stamped = raise_barrier(Sweep(fenced, fence, grant, find_kinds(fenced, fence))).stamped
             took = time.perf_counter() - began
         if stamped != found:
             raise RuntimeError(f"{stamped} of {found} pools were stamped: {json.dumps(sorted(grant.set_aside))}")

@@ -33,6 +33,10 @@ from tests.kit.world import fresh_namespace
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
+# Where the tests run says nothing about where the settings under test are made.
+for name in ("KUBERNETES_SERVICE_HOST", "POD_NAME", "POD_UID", "POD_NAMESPACE"):
+    os.environ.pop(name, None)
+
 # who asks for one of these needs a cluster, or the programs of one
 _CLUSTER_FIXTURES = {"cluster", "binaries", "node_binaries"}
 

@@ -15,7 +15,7 @@ from kopf_ha.core.notes import notes_of, stamp_in
 from kopf_ha.core.token import Stamp, stamp_of
 from kopf_ha.errors import ConfigurationError
 from kopf_ha.manifests.schema import schema_fragment
-from kopf_ha.settings import LONGEST_IDENTITY, POD_UID, Settings, new_identity
+from kopf_ha.settings import LONGEST_IDENTITY, POD_UID, Settings, new_identity, workload_of
 
 DURATIONS = ("lease_duration", "renew_deadline", "retry_period", "drain_timeout")
 anything = st.floats() | st.integers(-5, 100).map(float) | st.sampled_from([0.0, 0.5, 2.0, 2.4, 3.0])
@@ -163,3 +163,56 @@ def test_every_identity_that_is_taken_makes_a_stamp_that_is_understood(identity:
     limits = schema_fragment()["properties"]["status"]["properties"]["fencing"]["properties"]
     for name, value in mine.as_status().items():
         assert name == "token" or limits[name]["minLength"] <= len(value) <= limits[name]["maxLength"], name
+
+
+@pytest.mark.parametrize(
+    ("pod", "workload"),
+    [
+        ("shop-operator-7d4b9c5f6d-x2v5q", "shop-operator"),
+        ("shop-operator-5d59d67564-xk2zl", "shop-operator"),
+        ("shop-bcd-6b474476c4-9xkqz", "shop-bcd"),
+        ("op-4-bbbbb", "op"),
+        ("shop.v2-0", "shop.v2"),
+        ("shop-12", "shop"),
+        ("shop-012", ""),
+        ("shop", ""),
+        ("shop-x2v5q", ""),  # a DaemonSet's or a Job's: the end of its name could be anything
+        ("shop-web-x2v5q", ""),
+        ("shop-7d4b9c5f6d-x2v5a", ""),
+        ("", ""),
+        # A name so long that Kubernetes cuts the hash off.
+        (f"{'shop-operator-' * 4}7dx2v5q", ""),
+    ],
+)
+def test_the_workload_of_a_pod(pod: str, workload: str) -> None:
+    assert workload_of(pod) == workload
+
+
+def test_the_lease_has_the_workload_s_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One name for all operators made two of them elect one leader, and one of them never ran."""
+    outside = Settings()
+    assert (outside.lease_name, outside.operator, outside.earlier_lease) == ("kopf-ha", "", "")
+    names = {}
+    for pod in ("shop-7d4b9c5f6d-x2v5q", "shop-5d59d67564-xk2zl", "bill-0"):
+        monkeypatch.setenv("POD_NAME", pod)
+        made = Settings.from_env({})
+        names[pod] = made.lease_name
+        assert (made.operator, made.earlier_lease) == (made.lease_name, "kopf-ha")
+        assert made.changed(fence="full").earlier_lease == "kopf-ha"
+    assert list(names.values()) == ["shop", "shop", "bill"], "the same for all revisions"
+    given = Settings(lease_name="mine")
+    assert (given.lease_name, given.operator, given.earlier_lease) == ("mine", "bill", "")
+
+
+def test_a_lease_that_cannot_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POD_NAME", "debug")
+    with pytest.raises(
+        ConfigurationError, match="--lease-name is needed: pod debug is of no Deployment or StatefulSet"
+    ):
+        Settings()
+    assert Settings(lease_name="op").lease_name == "op"
+    monkeypatch.delenv("POD_NAME")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    with pytest.raises(ConfigurationError, match=r"POD_NAME is not set; choose .* by the downward API"):
+        Settings()
+    assert Settings(lease_name="op").lease_name == "op"

@@ -417,6 +417,19 @@ class _Discovery:
             self._later(group, path, pauses)
 
 
+# --- namespaces
+
+
+def exact_namespaces(patterns: Collection[str]) -> tuple[str, ...]:
+    """Return those of the patterns of `-n` that are the name of one namespace, which Kopf serves without asking."""
+    return tuple(sorted(references.select_specific_namespaces(patterns)))
+
+
+def serves(name: str, patterns: Collection[str]) -> bool:
+    """Return whether Kopf serves the namespace for one of the patterns of `-n`."""
+    return any(references.match_namespace(references.NamespaceName(name), pattern) for pattern in patterns)
+
+
 # --- a running operator
 
 #: Kopf's own function, whatever takes its place in this process.

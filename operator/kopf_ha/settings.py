@@ -42,6 +42,22 @@ def new_identity(environ: Mapping[str, str] | None = None) -> tuple[str, str]:
     return f"{pod}_{uid}_{uuid.uuid4().hex[:8]}", uid
 
 
+#: The Lease's name outside of a pod, and of earlier releases also in pods, where none is given.
+UNNAMED = "kopf-ha"
+#: What Kubernetes appends to a Deployment's name for a pod: a hash, and five random letters and digits.
+_OF_DEPLOYMENT = re.compile(r"(.+)-[4-9bcdf]{1,10}-[2456789bcdfghjklmnpqrstvwxz]{5}")
+_OF_STATEFUL_SET = re.compile(r"(.+)-(?:0|[1-9][0-9]*)")
+
+
+def workload_of(pod: str) -> str:
+    """Return the name of the Deployment or StatefulSet that a pod belongs to, by the pod's name; empty if unclear.
+
+    That needs no permission, and is the same for all replicas and all revisions.
+    """
+    found = _OF_DEPLOYMENT.fullmatch(pod) or _OF_STATEFUL_SET.fullmatch(pod)
+    return found[1] if found else ""
+
+
 def _default_namespace() -> str:
     try:
         return os.environ.get("POD_NAMESPACE") or _NAMESPACE_FILE.read_text().strip() or "default"
@@ -133,12 +149,21 @@ class Settings:
         pod_uid: uid of this pod; by default ``POD_UID``, outside of a pod a random one.
         pod_name: name of this pod; by default ``POD_NAME``, empty outside of a pod.
         pod_namespace: namespace of this pod; by default ``POD_NAMESPACE``, or the service account's.
+        operator: the operator that this replica belongs to: the name of the workload that its pod is of; empty outside
+            of a pod. It marks the Lease, so that another operator with the same Lease is told.
+        earlier_lease: name of the Lease that replicas of earlier releases use if the Lease's name is not given; empty
+            if it is.
 
     Raises:
         ConfigurationError: a value is not allowed; the message names the option and what would be.
     """
 
-    lease_name: str = option("kopf-ha", _NAME, "Name of the Lease. Each operator needs its own.")
+    lease_name: str = option(
+        "",
+        _NAME,
+        "Name of the Lease. Each operator needs its own.",
+        shown=f"the Deployment's or StatefulSet's name, by `POD_NAME`; outside of a pod `{UNNAMED}`",
+    )
     lease_namespace: str = option(_default_namespace, _NAME, "Namespace of the Lease.", shown="the pod's namespace")
     lease_duration: float = option(
         15.0,
@@ -239,6 +264,8 @@ class Settings:
     pod_name: str = ""
     pod_namespace: str = field(default_factory=_default_namespace)
     _follow: tuple[str, ...] = field(init=False, default=(), repr=False, compare=False)  #: not given, so in proportion
+    operator: str = ""
+    earlier_lease: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_follow", tuple(name for name in _OF_15 if getattr(self, name) is None))
@@ -250,7 +277,31 @@ class Settings:
         found = {"identity": identity, "pod_uid": uid, "pod_name": os.environ.get("POD_NAME", "") if in_pod else ""}
         for name, value in found.items():
             object.__setattr__(self, name, getattr(self, name) or value)
+        self._name_lease()
         self._check()
+
+    def _name_lease(self) -> None:
+        """Name the operator, and its Lease if that has no name.
+
+        Raises:
+            ConfigurationError: this is a pod of nobody knows which workload. One name for all operators would make two
+                of them elect one leader, and one would never run.
+        """
+        pod = self.pod_name or os.environ.get("POD_NAME", "")
+        object.__setattr__(self, "operator", self.operator or workload_of(pod))
+        if self.lease_name:
+            return
+        if self.operator:
+            object.__setattr__(self, "lease_name", self.operator)
+            object.__setattr__(self, "earlier_lease", UNNAMED)
+        elif pod or os.environ.get("KUBERNETES_SERVICE_HOST"):
+            what = f"pod {pod} is of no Deployment or StatefulSet, by its name" if pod else "POD_NAME is not set"
+            raise ConfigurationError(
+                f"--lease-name is needed: {what}; choose a name that no other operator in the namespace has"
+                + ("" if pod else ", or set POD_NAME by the downward API")
+            )
+        else:
+            object.__setattr__(self, "lease_name", UNNAMED)
 
     @property
     def lease(self) -> str:

@@ -68,7 +68,7 @@ def test_plain_kopf_beside_fenced_replicas(shop: Shop) -> None:
     patch = ("patch", "-n", "shop", "rack/big", "--dry-run=server", *STATUS)
     shop.plane.kubectl(*patch, json.dumps({"status": {"slots": {"s99": "me"}}}))
     said = shop.plane.kubectl(*patch, json.dumps({"status": {"fencing": {"token": 1_000_000}}}), check=False).stderr
-    assert "kopf-ha-shop-operator-stamp" in said
+    assert "kopf-ha-shop.shop-operator-stamp" in said
 
 
 @pytest.mark.parametrize("older", [False, True], ids=["same-stamp", "other-stamp"])

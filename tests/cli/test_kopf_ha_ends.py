@@ -45,7 +45,7 @@ def test_it_ends_with_the_status_that_it_means(tmp_path: Path, way: str) -> None
             "users": [{"name": "u", "user": {"token": "t"}}],
         }
         (tmp_path / "config").write_text(json.dumps(config))
-        env = {"POD_NAME": "p", "POD_UID": "u", "POD_NAMESPACE": "n"}
+        env = {"POD_NAME": "p-0", "POD_UID": "u", "POD_NAMESPACE": "n"}
         program, arguments = ("-c", BEFORE + WAYS[way]), ["run", "-A", "op.py"]
         log = tmp_path / "log"
         with Replica(

@@ -161,6 +161,18 @@ def test_what_is_set_aside_is_one_object_not_its_name(api: FakeApi, me: Process)
     assert me.patch(POOL + "/status", {"status": {"free": 1}}).status == 200
 
 
+def test_nothing_is_decided_from_a_namespace_that_was_not_looked_at(api: FakeApi, me: Process) -> None:
+    """I4: an earlier leader could still write it. The barrier's own stamps come first."""
+    api.put(POOL, {"spec": {}}, stamp(6))
+    me.saw = True
+    me.grant.swept = frozenset({"another"})
+    with pytest.raises(SetAside):
+        me.patch(POOL + "/status", {"status": {"free": 1}})
+    assert me.patch(POOL + "/status", ALONE).status == 200
+    me.grant.swept = frozenset({"another", "a"})
+    assert me.patch(POOL + "/status", {"status": {"free": 1}}).status == 200
+
+
 # --- a kind without `status.fencing`
 
 NOTE_ALONE: dict[str, Any] = {"metadata": {"annotations": {}}}

@@ -227,8 +227,8 @@ class Replica:
     tells: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        lock = self.world.legacy.lock if self.legacy else None
-        self.rules = Election(self.settings.identity, self.settings.lease, self.settings.timing, lock)
+        lock, mine = (self.world.legacy.lock if self.legacy else None), self.settings
+        self.rules = Election(mine.identity, mine.lease, mine.timing, lock, mine.operator)
 
     @property
     def phase(self) -> Phase:

@@ -37,9 +37,9 @@ def test_it_follows_and_ends_when_asked(start: Start, tmp_path: Path) -> None:
         "users": [{"name": "u", "user": {"token": "t"}}],
     }
     (credentials / "config").write_text(json.dumps(config))
-    env = {"KUBECONFIG": "/mnt/config", "POD_NAME": "p", "POD_UID": "u", "POD_NAMESPACE": "n"}
+    env = {"KUBECONFIG": "/mnt/config", "POD_NAME": "p-0", "POD_UID": "u", "POD_NAMESPACE": "n"}
     replica = start("kopf-ha", *last_command(), env=env, files={"/mnt": credentials})
-    until("the replica follows", lambda: "follows Lease n/kopf-ha" in replica.log, watched=[replica])
+    until("the replica follows", lambda: "follows Lease n/p" in replica.log, watched=[replica])
     assert "Traceback" not in replica.log
     assert replica.stop(timeout=60) == 0, replica.log
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ REFERENCE = [
     "--child=configmaps:app.kubernetes.io/managed-by=kopf-ha-ipam:owner=AddressClaim",
     "--lease=kopf-ha-ipam/kopf-ha-ipam",
     "--service-account=kopf-ha-ipam/kopf-ha-ipam",
+    "--prefix=kopf-ha-ipam",
 ]
 NAMES: dict[str, Any] = {"lease": "n/l", "service_account": "n/s"}
 COMPONENT = ROOT / "deploy" / "components" / "policies" / "policies.yaml"
@@ -186,7 +188,7 @@ def test_names_and_parts() -> None:
     assert kinds[:5] == ["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "FlowSchema"]
     result = run("--group=a.b", "--kind=xs", "--lease=n/l", "--service-account=n/mine", "--only=policies")
     names = {d["metadata"]["name"] for d in yaml.safe_load_all(result.output)}
-    assert names == {f"kopf-ha-mine-{n}" for n in ("stamped", "stamp", "schema", "lease", "lease-kept")}
+    assert names == {f"kopf-ha-n.mine-{n}" for n in ("stamped", "stamp", "schema", "lease", "lease-kept")}
     assert result.output.startswith(
         "# Written by kopf-ha manifests, for kopf-ha run --lease-namespace n --lease-name l\n"
     )
@@ -202,7 +204,7 @@ def test_a_kind_without_status_fencing_has_the_policies_of_children() -> None:
         (["--kind=ys"], ["stamped", "stamp", "schema"]),
     ):
         many = of_kind("ValidatingAdmissionPolicy", list(yaml.safe_load_all(run(*args, *kinds).output)))
-        names = [p["metadata"]["name"].removeprefix("kopf-ha-s-") for p in many]
+        names = [p["metadata"]["name"].removeprefix("kopf-ha-n.s-") for p in many]
         noted = [] if stamped else ["terminating-xs", "child-xs.a.b", "annotations-xs.a.b"]
         assert names == [*stamped, *noted, "lease", "lease-kept"]
     (terminating,) = (
@@ -216,6 +218,79 @@ def test_a_kind_without_status_fencing_has_the_policies_of_children() -> None:
     assert resources["resources"] == ["xs/status", "xs"]
 
 
+SERVED = ["--group=a.b", "--kind=xs:map=m", "--kind=ys:cluster", "--child=configmaps", "--service-account=ops/o"]
+
+
+def written(*args: str) -> list[dict[str, Any]]:
+    result = run(*args)
+    assert result.exit_code == 0, result.output
+    return list(yaml.safe_load_all(result.output))
+
+
+def test_names_of_two_accounts_never_collide() -> None:
+    """Otherwise applying the second one's takes the first one's permissions away."""
+    accounts = ("prod/op", "staging/op", "prod-a/b", "prod/a-b", "prod/op-election", "prod/op-served")
+    found: list[tuple[str, str, str]] = []
+    for account in accounts:
+        args = [*SERVED[:-1], f"--service-account={account}", "--lease=prod/l"]
+        both = written(*args) + written(*args, "-n", "prod", "-n", "staging")
+        found += {(d["kind"], d["metadata"].get("namespace", ""), d["metadata"]["name"]) for d in both}
+    assert len(found) == len(set(found))
+
+
+def test_roles_in_the_namespaces_that_are_served() -> None:
+    many = written(*SERVED, "--lease=ops/l", "-n", "prod", "-n", "test", "--only=rbac")
+    roles = {(d["kind"], d["metadata"].get("namespace")): d["rules"] for d in many if "rules" in d}
+    assert set(roles) == {("ClusterRole", None), ("Role", "prod"), ("Role", "test"), ("Role", "ops")}
+    inside = [r["resources"] for r in roles["Role", "prod"]]
+    assert inside == [["xs"], ["xs/status"], ["configmaps"], ["events"]]
+    assert roles["Role", "prod"] == roles["Role", "test"]
+    assert [r["resources"] for r in roles["ClusterRole", None]] == [["ys"], ["ys/status"]]
+    assert [r["resources"] for r in roles["Role", "ops"]] == [["leases"], ["leases"], ["pods"], ["events"]]
+    bound = {(d["kind"], d["metadata"].get("namespace")) for d in many if "subjects" in d}
+    assert bound == {(f"{kind}Binding", namespace) for kind, namespace in roles}
+    only = written(*[a for a in SERVED if "cluster" not in a], "--lease=ops/l", "-n", "prod", "--only=rbac")
+    assert {d["kind"] for d in only} == {"Role", "RoleBinding"}, "a Role is enough without a cluster-scoped kind"
+
+
+@pytest.mark.parametrize("lease", ["prod", "ops"])
+def test_rules_for_everybody_hold_in_the_namespaces_that_are_served(lease: str) -> None:
+    """Those about the operator's own account hold everywhere, wherever else it has rights."""
+    many = of_kind(
+        "ValidatingAdmissionPolicy",
+        written(*SERVED, f"--lease={lease}/l", "-n", "prod", "-n", "test", "--only=policies"),
+    )
+    found = {}
+    for policy in many:
+        match = policy["spec"]["matchConstraints"]
+        expressions = match.get("namespaceSelector", {}).get("matchExpressions", [])
+        found[policy["metadata"]["name"].removeprefix("kopf-ha-ops.o-")] = [v for e in expressions for v in e["values"]]
+        conditions = {c["name"]: c["expression"] for c in policy["spec"]["matchConditions"]}
+        everybody = policy["metadata"]["name"].endswith(("-stamp", "-terminating-xs"))
+        assert ("inside" in conditions) == (everybody and lease == "ops")
+        if "inside" in conditions:
+            assert "in ['', 'prod', 'test'] || (request.resource.resource == 'leases'" in conditions["inside"]
+    namespaces = sorted({"prod", "test", lease})
+    everywhere: dict[str, list[str]] = {
+        n: [] for n in ("stamped", "schema", "child-configmaps", "annotations-configmaps")
+    }
+    narrow = {"stamp": namespaces, "terminating-xs": namespaces, "lease": [lease], "lease-kept": [lease]}
+    assert found == everywhere | narrow
+
+
+def test_the_header_says_how_to_run_it() -> None:
+    first = run(*SERVED, "--lease=ops/l", "-n", "prod", "-n", "test").output.splitlines()[0]
+    assert first.endswith("kopf-ha run --lease-namespace ops --lease-name l -n prod -n test")
+
+
+def test_the_description_of_an_operator_in_all_namespaces_is_as_before() -> None:
+    """Replicas of an earlier release read it during a rolling update."""
+    everywhere = Description(group="a.b", kinds=(Kind("xs"),), lease="n/l", service_account="n/s")
+    assert "namespaces" not in everywhere.as_json()
+    for one in (everywhere, replace(everywhere, namespaces=("prod", "test"))):
+        assert Description.from_json(one.as_json()) == one
+
+
 def test_exempt_subresources_are_left_out() -> None:
     args = ["--group=a.b", "--kind=xs", "--child=pods:owner=X", "--lease=n/l", "--service-account=n/s"]
     result = run(*args, "--exempt=pods/eviction", "--exempt=xs.a.b/scale", "--only=policies")
@@ -223,8 +298,8 @@ def test_exempt_subresources_are_left_out() -> None:
         p["metadata"]["name"]: [c["expression"] for c in p["spec"]["matchConditions"]]
         for p in of_kind("ValidatingAdmissionPolicy", list(yaml.safe_load_all(result.output)))
     }
-    assert any("['pods/eviction']" in e for e in conditions["kopf-ha-s-child-pods"])
-    assert any("['xs/scale']" in e for e in conditions["kopf-ha-s-stamped"])
+    assert any("['pods/eviction']" in e for e in conditions["kopf-ha-n.s-child-pods"])
+    assert any("['xs/scale']" in e for e in conditions["kopf-ha-n.s-stamped"])
     assert "o.kind == 'X'" in result.output
 
 
@@ -297,6 +372,11 @@ def test_a_description_is_read_as_it_was_written() -> None:
         (["--child=configmaps:owner=claim"], "'claim' is not the owner's kind of configmaps, as in AddressClaim"),
         (["--kind=xs", "--child=xs.a.b"], "xs.a.b is named both as a kind and as a child"),
         (["--prefix=mine"], "the prefix 'mine' must begin with kopf-ha: the fence looks for it"),
+        (
+            ["--namespace=team-*"],
+            "'team-*' is not a namespace's name; policies and roles name each, so patterns cannot",
+        ),
+        (["--namespace=a", "--namespace=a"], "a is named twice"),
         (["--exempt=pods/eviction"], "exempt 'pods/eviction' must be written plural[.group]/subresource, of one of"),
     ],
 )

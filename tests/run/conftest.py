@@ -66,7 +66,7 @@ def fenced_clients(monkeypatch: pytest.MonkeyPatch) -> None:
 def journal(monkeypatch: pytest.MonkeyPatch) -> Journal:
     """It posts no events, and keeps what they would be."""
     monkeypatch.setattr("kopf_ha.run.journal.Events", MagicMock())
-    return Journal(Settings(pod_name="pod", pod_uid="uid", lease_namespace="ns"), MagicMock())
+    return Journal(Settings(pod_name="pod", pod_uid="uid", lease_name="kopf-ha", lease_namespace="ns"), MagicMock())
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from kopf_ha.run.barrier import PAUSES, raise_barrier
 from kopf_ha.run.deciding import DecidingObject, stamp_one
 from kopf_ha.run.journal import SHOWN, Journal
 from kopf_ha.run.kinds import ServedKind
+from kopf_ha.run.sweep import Sweep
 from kopf_ha.settings import Settings
 from tests.run.support import GROUP
 
@@ -91,7 +92,7 @@ def grant() -> Grant:
 def raised(api: Any, fence: Fence, grant: Grant, kind: ServedKind = KIND) -> tuple[int, dict[str, str], list[float]]:
     """How many were stamped, what is set aside and why, and the pauses that it took."""
     pauses: list[float] = []
-    up = raise_barrier(api, fence, grant, [kind], pauses.append)
+    up = raise_barrier(Sweep(api, fence, grant, [kind]), pauses.append)
     assert grant.set_aside == {one.uid for one in up.aside}
     return up.stamped, {one.target.name: one.trouble for one in up.aside}, pauses
 
@@ -142,7 +143,7 @@ def test_without_a_way_to_the_api_server_another_replica_may_do_better(fence: Fe
     api = Api(a=NO_ANSWER, b=NO_ANSWER)
     api.away = True
     with pytest.raises(Unreached, match="no answer"):
-        raise_barrier(api, fence, grant, [KIND], lambda _: None)  # type: ignore[arg-type]
+        raise_barrier(Sweep(api, fence, grant, [KIND]), lambda _: None)  # type: ignore[arg-type]
 
 
 def test_what_another_lease_stamped_is_refused_once(fence: Fence, grant: Grant) -> None:
@@ -163,7 +164,7 @@ def test_a_kind_that_turns_out_to_have_no_stamp_is_no_deciding_kind(fence: Fence
     unknown = ServedKind(GROUP, "v1", "roots", namespaced=True)
     for answer in (200, Unfenced("no resourceVersion")):
         with pytest.raises(ConfigurationError, match=r"has no status\.fencing"):
-            raise_barrier(Api(a=answer), fence, grant, [unknown])  # type: ignore[arg-type]
+            raise_barrier(Sweep(Api(a=answer), fence, grant, [unknown]))  # type: ignore[arg-type]
 
 
 NOTED = ServedKind(GROUP, "v1", "roots", namespaced=True, stamped=False)
@@ -196,7 +197,7 @@ def test_one_refusal_for_the_token_s_sake_ends_the_barrier(fence: Fence, grant: 
     """The others are not refused one by one, each with its lines in the log."""
     api = Api(**{f"x{n}": StaleLeader("newer") for n in range(5000)})
     with pytest.raises(StaleLeader):
-        raise_barrier(api, fence, grant, [KIND])  # type: ignore[arg-type]
+        raise_barrier(Sweep(api, fence, grant, [KIND]))  # type: ignore[arg-type]
     assert len(api.stamps) < 5000
 
 
@@ -205,6 +206,11 @@ def test_one_refusal_for_the_token_s_sake_ends_the_barrier(fence: Fence, grant: 
 
 def aside(*names: str) -> list[DecidingObject]:
     return [DecidingObject(KIND, target(name), f"uid-{name}", "403") for name in names]
+
+
+def listed(api: Api, fence: Fence, grant: Grant) -> Sweep:
+    """What a barrier leaves that listed everything."""
+    return Sweep(api, fence, grant, [KIND])  # type: ignore[arg-type]
 
 
 def test_delays_grow() -> None:
@@ -223,7 +229,7 @@ def test_what_was_set_aside_comes_back(fence: Fence, grant: Grant) -> None:
     def tell(left: Any) -> None:
         told.append([one.target.name for one in left])
 
-    try_again(api, fence, grant, aside("a", "b"), tell, wait)  # type: ignore[arg-type]
+    try_again(listed(api, fence, grant), aside("a", "b"), tell, wait=wait)
     both, one = {"uid-a", "uid-b"}, {"uid-a"}
     assert waited == [(2, both), (4, both), (8, one)]
     assert told == [["a"], []]
@@ -239,13 +245,13 @@ def test_it_ends_with_the_term(fence: Fence, grant: Grant) -> None:
         if len(tries) == 3:
             grant.close("lost")
 
-    try_again(api, fence, grant, aside("a"), lambda left: None, wait)  # type: ignore[arg-type]
+    try_again(listed(api, fence, grant), aside("a"), lambda left: None, wait=wait)
     assert len(api.stamps) == 2
 
 
 @pytest.mark.parametrize("end", [StaleLeader("newer"), ConfigurationError("none")])
 def test_a_refusal_ends_it(fence: Fence, grant: Grant, end: Exception) -> None:
-    try_again(Api(a=end), fence, grant, aside("a"), lambda left: None, lambda _: None)  # type: ignore[arg-type]
+    try_again(listed(Api(a=end), fence, grant), aside("a"), lambda left: None, wait=lambda _: None)
 
 
 # --- what is told

@@ -71,6 +71,17 @@ def test_one_that_fails_does_not_keep_back_the_next() -> None:
     assert bodies[0]["metadata"]["name"] == bodies[1]["metadata"]["name"], "so that it is there once"
 
 
+def test_a_missing_permission_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    events = Events(Settings(), Server(403, 403, 201, 403).make)
+    for number in range(3):
+        events.post(LEASE, "Leading", str(number))
+    events.post(About("v1", "Pod", "elsewhere", "p"), "Leading", "x")
+    events.flush(LONG)
+    said = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(said) == 2, "one for each namespace"
+    assert all(line.startswith("events about terms are not posted, and all else goes on") for line in said)
+
+
 def test_a_server_that_is_away_costs_neither_memory_nor_time() -> None:
     held: queue.SimpleQueue[None] = queue.SimpleQueue()
 
@@ -121,9 +132,9 @@ def test_no_two_have_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_pod_is_the_downward_apis(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"POD_NAME": "p", "POD_UID": "u", "POD_NAMESPACE": "n"}.items():
+    for name, value in {"POD_NAME": "p-0", "POD_UID": "u", "POD_NAMESPACE": "n"}.items():
         monkeypatch.setenv(name, value)
-    assert own_pod(Settings()) == About("v1", "Pod", "n", "p", "u")
+    assert own_pod(Settings()) == About("v1", "Pod", "n", "p-0", "u")
     monkeypatch.delenv("POD_UID")
     assert own_pod(Settings()) is None, "without its uid kubectl describe would not show it"
 

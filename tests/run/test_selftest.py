@@ -17,6 +17,7 @@ from kopf_ha.manifests import Child, Description, Kind
 from kopf_ha.manifests.cel import QUESTION
 from kopf_ha.manifests.policies import all_policies
 from kopf_ha.run.kindtest import PAGE, KindTest, Missing, wrong_stamps
+from kopf_ha.run.namespaces import Namespaces
 from kopf_ha.run.selftest import SelfTest
 from kopf_ha.settings import Settings
 
@@ -55,10 +56,10 @@ class FakeApi(Api):
         if question in self.answers:
             return self.answers[question]
         if question == f"{QUESTION}describe":
-            return denied("kopf-ha-s-lease", f"fencing: described by {DESCRIPTION.as_json()}")
+            return denied("kopf-ha-n.s-lease", f"fencing: described by {DESCRIPTION.as_json()}")
         if question:
             return denied(question.removeprefix(QUESTION).partition("/")[0], "fencing: no")
-        return denied("kopf-ha-s-lease", "fencing: no") if method == "PUT" else status(404, "no such kind")
+        return denied("kopf-ha-n.s-lease", "fencing: no") if method == "PUT" else status(404, "no such kind")
 
 
 @pytest.fixture
@@ -111,20 +112,20 @@ def test_a_rule_that_says_nothing_is_named(ask: Any, policy: str, rule: str) -> 
     [
         status(404, "leases not found"),
         status(403, 'leases "l" is forbidden: User "x" cannot update resource "leases"'),
-        denied("kopf-ha-s-stamped", "fencing: no"),  # another of ours
+        denied("kopf-ha-n.s-stamped", "fencing: no"),  # another of ours
         denied("others", "no"),
         status(422, "invalid"),
         status(500, "oops"),
     ],
 )
 def test_nothing_else_is_taken_for_its_refusal(ask: Any, answer: Response) -> None:
-    with pytest.raises(ApiRefused, match="cannot find out whether kopf-ha-s-stamp is in force"):
-        ask({f"{QUESTION}kopf-ha-s-stamp/stamp": answer})
+    with pytest.raises(ApiRefused, match=r"cannot find out whether kopf-ha-n\.s-stamp is in force"):
+        ask({f"{QUESTION}kopf-ha-n.s-stamp/stamp": answer})
 
 
 def test_a_description_of_another_version_counts_as_none(ask: Any) -> None:
     later = DESCRIPTION.as_json().replace('"format":2', '"format":3')
-    (found,) = ask({f"{QUESTION}describe": denied("kopf-ha-s-lease", f"fencing: described by {later}")})
+    (found,) = ask({f"{QUESTION}describe": denied("kopf-ha-n.s-lease", f"fencing: described by {later}")})
     assert found.startswith("the policies of Lease n/l do not answer")
 
 
@@ -138,11 +139,11 @@ NOTED = Description(
 def test_which_kinds_have_protected_stamps_in_their_metadata(
     monkeypatch: pytest.MonkeyPatch, settings: Settings, lacking: str | None, whole: bool
 ) -> None:
-    described = denied("kopf-ha-s-lease", f"fencing: described by {NOTED.as_json()}")
+    described = denied("kopf-ha-n.s-lease", f"fencing: described by {NOTED.as_json()}")
     answers = {f"{QUESTION}describe": described}
     if lacking:
-        (rule, *_) = next(p.rules for p in all_policies(NOTED) if p.name == f"kopf-ha-s-{lacking}-ys.a.b")
-        answers[rule.asked(f"kopf-ha-s-{lacking}-ys.a.b")] = Response(200, b"{}")
+        (rule, *_) = next(p.rules for p in all_policies(NOTED) if p.name == f"kopf-ha-n.s-{lacking}-ys.a.b")
+        answers[rule.asked(f"kopf-ha-n.s-{lacking}-ys.a.b")] = Response(200, b"{}")
     monkeypatch.setattr("kopf_ha.run.selftest._Asking", lambda *_: FakeApi(answers))
     monkeypatch.setattr(KindTest, "missing", lambda *_: ([], []))
     test = SelfTest(FakeApi({}), settings.changed(deciding=("ys.a.b",)))
@@ -161,7 +162,7 @@ def test_a_child_that_is_seen_to_be_stamped_is_asked_about_as_stamped_kinds_are(
 ) -> None:
     """A version of it may lose the stamp."""
     described = replace(DESCRIPTION, children=(Child("zs", "other.dev"), Child("pods")))
-    answers = {f"{QUESTION}describe": denied("kopf-ha-s-lease", f"fencing: described by {described.as_json()}")}
+    answers = {f"{QUESTION}describe": denied("kopf-ha-n.s-lease", f"fencing: described by {described.as_json()}")}
     asked: list[str] = []
 
     def unfit(_: KindTest, api: Api, kind: str) -> str:
@@ -265,6 +266,60 @@ def test_a_search_begins_again(too_old: bool) -> None:
     del api.tokens[0]
     api.tokens.clear()
     assert test.missing(api, "xs.a.b", MINE) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("patterns", "said"),
+    [(("prod",), ""), (("prod", "test"), "-n test"), (("x*", "test"), "-n x* and -n test"), ((), "all namespaces")],
+)
+def test_policies_for_fewer_namespaces_than_are_served(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, patterns: tuple[str, ...], said: str
+) -> None:
+    """A user could forge stamps in the others."""
+    described = replace(DESCRIPTION, namespaces=("prod",))
+    api = FakeApi({f"{QUESTION}describe": denied("kopf-ha-n.s-lease", f"fencing: described by {described.as_json()}")})
+    monkeypatch.setattr("kopf_ha.run.selftest._Asking", lambda *_: api)
+    monkeypatch.setattr(KindTest, "unfit", lambda *_: "")
+    monkeypatch.setattr(KindTest, "missing", lambda *_: ([], []))
+    found = SelfTest(api, settings, Namespaces(patterns)).ask(7)
+    sentence = f"the policies of Lease n/l cover prod, and the operator serves {said}; apply the policies"
+    assert [f.startswith(sentence) for f in found] == ([True] if said else [])
+
+
+class Kinds(Api):
+    """Serves one namespaced kind, and lists what it has by namespace; others may not be listed."""
+
+    def __init__(self, **objects: tuple[str, ...]) -> None:
+        super().__init__(None)
+        self.objects = objects
+        self.listed: list[str] = []
+
+    def request(
+        self, method: str, path: str, body: Any = None, content_type: str = "", timeout: float = math.inf
+    ) -> Response:
+        if path == "/apis/a.b":
+            return Response(200, b'{"versions": [{"version": "v1"}]}')
+        if path == "/apis/a.b/v1":
+            return Response(200, b'{"resources": [{"name": "xs", "namespaced": true}]}')
+        if method == "GET":
+            self.listed.append(path)
+            namespace = path.split("/")[5]
+            if namespace not in self.objects:
+                raise ApiRefused("no permission", 403)
+            items = [{"metadata": {"name": name, "namespace": namespace}} for name in self.objects[namespace]]
+            return Response(200, json.dumps({"items": items}).encode())
+        assert path == "/apis/a.b/v1/namespaces/test/xs/one/status?dryRun=All"
+        return denied("kopf-ha-n.s-stamped", "fencing: no")
+
+
+def test_objects_are_tried_in_the_namespaces_that_are_served() -> None:
+    """With a Role only, a list of the cluster is refused. Another installation's object has other policies."""
+    api = Kinds(prod=(), test=("one",), others=("two",))
+    asking = KindTest((), Namespaces(("later", "prod", "test")))
+    assert asking.missing(api, "xs.a.b", MINE) == ([], [])
+    assert [path.split("/")[5] for path in api.listed] == ["later", "prod", "test"]
+    nothing = Kinds()
+    assert KindTest((), Namespaces(("later",))).missing(nothing, "xs.a.b", MINE) == ([], [])
 
 
 def test_the_questions_fit_and_are_each_another() -> None:

@@ -15,7 +15,8 @@ class Grant:
     same process.
 
     Each change is one assignment of an immutable value, so any thread may read a grant. Only the election changes it,
-    with two exceptions: the barrier assigns `set_aside`, and anybody may call `close`, which nobody can undo.
+    with two exceptions: the barrier assigns `set_aside` and `swept`, and anybody may call `close`, which nobody can
+    undo.
 
     Args:
         stamp: what this term's writes carry.
@@ -28,6 +29,9 @@ class Grant:
     closed: str = field(default="", init=False)  #: why it was closed; empty while it is open
     #: uids of the deciding objects that could not be stamped so far; the barrier and its later attempts replace it
     set_aside: frozenset[str] = field(default=frozenset(), init=False)
+    #: namespaces whose deciding objects the barrier stamped or set aside, where it could not look into all that are
+    #: served; None where it could: what is in another namespace is younger than the barrier
+    swept: frozenset[str] | None = field(default=None, init=False)
 
     def extend(self, deadline: float) -> None:
         """Move the deadline after a renewal, never backwards. A closed grant stays closed."""
@@ -36,6 +40,16 @@ class Grant:
     def close(self, cause: str) -> None:
         """End the grant for good. The first cause is kept."""
         self.closed = self.closed or cause or "closed"
+
+    def sets_aside(self, uid: str, namespace: str) -> bool:
+        """Whether nothing may be decided from a deciding object: an earlier leader could still write it (I4).
+
+        Args:
+            uid: of the object.
+            namespace: of the object; empty for a cluster-scoped one.
+        """
+        swept = self.swept
+        return uid in self.set_aside or (swept is not None and namespace != "" and namespace not in swept)
 
     def remaining(self, now: float) -> float:
         """Return the seconds that are left to write at `now`; 0.0 when it is expired or closed."""

@@ -11,6 +11,9 @@ from urllib.parse import quote
 from kopf_ha.core.token import TOKEN_MAX
 from kopf_ha.errors import MalformedLease
 
+#: The annotation of a Lease that names the operator it belongs to.
+OPERATOR = "kopf-ha.dev/operator"
+
 
 def lease_path(namespace: str, name: str = "") -> str:
     """Return the API path of a Lease; without a name, that of the Leases in the namespace."""
@@ -31,6 +34,7 @@ class LeaseRecord:
         renew_time: MicroTime, for people only. No expiry is derived from another machine's clock.
         resource_version: of this revision; empty for a Lease that does not exist yet.
         uid: of the Lease; empty for one that does not exist yet.
+        operator: the operator that it belongs to, by the name of its workload; empty when that is unknown.
         raw: the whole object, so that what others keep in it survives a PUT.
     """
 
@@ -41,6 +45,7 @@ class LeaseRecord:
     renew_time: str | None = None
     resource_version: str = ""
     uid: str = ""
+    operator: str = ""
     raw: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
@@ -71,6 +76,7 @@ class LeaseRecord:
             renew_time=spec.get("renewTime"),
             resource_version=str(meta.get("resourceVersion") or ""),
             uid=str(meta.get("uid") or ""),
+            operator=str((meta.get("annotations") or {}).get(OPERATOR) or ""),
             raw=body,
         )
 
@@ -84,6 +90,8 @@ class LeaseRecord:
             # This precondition makes the PUT a compare-and-swap. The uid keeps it from changing a Lease that was
             # deleted and created again.
             meta |= {"resourceVersion": self.resource_version, "uid": self.uid}
+        if self.operator:
+            meta["annotations"] = (meta.get("annotations") or {}) | {OPERATOR: self.operator}
         body["spec"] = (body.get("spec") or {}) | {
             "holderIdentity": self.holder,
             "leaseTransitions": self.transitions,

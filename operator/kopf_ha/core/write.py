@@ -191,8 +191,8 @@ def change_found(asked: Asked, reader: Reader, found: Found, saw: bool) -> Steps
     Raises:
         SetAside: the object could not be stamped in this term.
     """
-    aside = reader.gate.grant.set_aside
-    if asked.writes_status and asked.target.kind in reader.known.deciding and found.revision.uid in aside:
+    aside = reader.gate.grant.sets_aside(found.revision.uid, asked.target.namespace)
+    if asked.writes_status and asked.target.kind in reader.known.deciding and aside:
         raise SetAside(
             f"{asked}: the object is set aside; it could not be stamped in this term, so an"
             " earlier leader could still write it; it is tried again, and the log says why"

@@ -62,7 +62,8 @@ class Driver:
         clock: Callable[[], float],
     ) -> None:
         self._identity = settings.identity
-        self._rules = Election(settings.identity, settings.lease, settings.timing, settings.legacy)
+        mine = settings
+        self._rules = Election(mine.identity, mine.lease, mine.timing, mine.legacy, mine.operator)
         self._leadership = leadership
         self._troubles = troubles
         self._on_new_leader = on_new_leader

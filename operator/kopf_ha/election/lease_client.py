@@ -6,7 +6,7 @@ from kubernetes.client import ApiClient
 
 from kopf_ha.api import Api, single_attempts
 from kopf_ha.core.election import events
-from kopf_ha.core.lease import LeaseRecord, lease_path
+from kopf_ha.core.lease import OPERATOR, LeaseRecord, lease_path
 from kopf_ha.errors import ApiError, ApiRefused, MalformedLease
 from kopf_ha.settings import Settings
 
@@ -31,6 +31,7 @@ class LeaseClient:
         self._api = api
         self._collection = lease_path(settings.lease_namespace)
         self._path = lease_path(settings.lease_namespace, settings.lease_name)
+        self._earlier = settings.earlier_lease  #: has to be looked at before the first write; empty for none
 
     def read(self, timeout: float) -> events.LeaseSeen | events.LeaseUnusable | events.ReadFailed:
         """GET the Lease from the quorum, unless the time is over already.
@@ -64,6 +65,10 @@ class LeaseClient:
         """
         if timeout <= 0:
             return events.NotWritten(_PAUSED)
+        if self._earlier:
+            if cause := self._earlier_is_used(timeout):
+                return events.NotWritten(cause)
+            self._earlier = ""
         body = record.as_object(self._settings.lease_namespace, self._settings.lease_name)
         method, path = ("PUT", self._path) if record.resource_version else ("POST", self._collection)
         try:
@@ -75,6 +80,29 @@ class LeaseClient:
             if error.status == 409 or (error.status == 404 and record.resource_version):
                 return events.Conflict()
             return events.NotWritten(str(error)) if error.definite else events.Failed(str(error))
+
+    def _earlier_is_used(self, timeout: float) -> str:
+        """Return why my Lease must not be acquired yet: replicas of an earlier release may elect by another one (I3).
+
+        They took one name where none was given, and may run beside this replica in a rolling update. The answer is
+        either no or an error, never another name: that has to follow from what all replicas are told alone.
+        """
+        namespace, earlier = self._settings.lease_namespace, self._earlier
+        try:
+            record = self._api.call("GET", lease_path(namespace, earlier), timeout=timeout)
+        except ApiRefused as error:
+            # Who may not read it may not have renewed it either.
+            return "" if error.status in (403, 404) else str(error)
+        except ApiError as error:
+            return str(error)
+        owner = ((record.get("metadata") or {}).get("annotations") or {}).get(OPERATOR)
+        if owner and owner != self._settings.operator:
+            return ""
+        return (
+            f"Lease {namespace}/{earlier} exists, which earlier releases used where no name was given. If it is this"
+            f" operator's, keep it with --lease-name={earlier}. If it is another's, say"
+            f" --lease-name={self._settings.lease_name}"
+        )
 
     def close(self) -> None:
         """Drop the connection."""

@@ -158,7 +158,9 @@ class Policy:
         conditions: the policy applies to requests for which all of them are true.
         rules: what the policy demands.
         variables: names and CEL expressions that the rules use.
-        namespace: the only namespace that the policy applies to; empty for all.
+        namespaces: the only namespaces that the policy applies to; empty for all. Cluster-scoped objects are in none,
+            so it applies to them, too. The API server itself sets the label by which namespaces are selected, and
+            nobody can change it (I10).
         scope: ``Cluster``, ``Namespaced`` or ``*``.
     """
 
@@ -170,7 +172,7 @@ class Policy:
     conditions: Sequence[Object]
     rules: Sequence[Rule]
     variables: Sequence[tuple[str, str]] = ()
-    namespace: str = ""
+    namespaces: Sequence[str] = ()
     scope: str = "*"
 
     def objects(self) -> list[Object]:
@@ -180,7 +182,7 @@ class Policy:
         spec: Object = {
             "failurePolicy": "Fail",
             "matchConstraints": self._matched(),
-            "matchConditions": [*self.conditions, *self._lease_only_if_asked()],
+            "matchConditions": [*self._inside(), *self.conditions, *self._lease_only_if_asked()],
             "variables": [{"name": n, "expression": e} for n, e in variables],
             "validations": [r.validation(self.name) for r in self.rules],
         }
@@ -211,13 +213,23 @@ class Policy:
             "scope": "Namespaced",
         }
         match: Object = {"resourceRules": [about] if self._sees_the_lease else [about, question]}
-        if self.namespace:
-            match = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self.namespace}}, **match}
+        if self.namespaces:
+            # The Lease's namespace, too, where the self-test asks.
+            names = sorted({*self.namespaces, self.description.lease_parts[0]})
+            only = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": names}
+            match = {"namespaceSelector": {"matchExpressions": [only]}, **match}
         return match
+
+    def _inside(self) -> list[Object]:
+        """Return the condition that leaves out the Lease's namespace, if that is not one of the policy's."""
+        if not self.namespaces or self.description.lease_parts[0] in self.namespaces:
+            return []
+        inside = f"request.?namespace.orValue('') in {texts(['', *self.namespaces])}"
+        return [unless_asked(self.description, "inside", inside)]
 
     @property
     def _sees_the_lease(self) -> bool:
-        return bool(self.namespace) and "leases" in self.resources and "UPDATE" in self.operations
+        return bool(self.namespaces) and "leases" in self.resources and "UPDATE" in self.operations
 
     def _lease_only_if_asked(self) -> list[Object]:
         if self._sees_the_lease:

@@ -45,7 +45,11 @@ _SCHEMA = (
               " eviction, binding, token. With -f, none: it writes only its own kinds.")  # fmt: skip
 @click.option("--lease", default="", metavar="NAMESPACE/NAME", help="The Lease that elects the leader.")
 @click.option("--service-account", default="", metavar="NAMESPACE/NAME", help="The account that the replicas run as.")
-@click.option("--prefix", default="", help="All names begin with it.  [default: kopf-ha-SERVICE_ACCOUNT]")
+@click.option("-n", "--namespace", "namespaces", multiple=True, metavar="NAMESPACE",
+              help="A namespace that the operator serves; the same as it is run with. Roles take the place of the"
+              " ClusterRole, and other installations can serve other namespaces. May be repeated."
+              "  [default: all]")  # fmt: skip
+@click.option("--prefix", default="", help="All names begin with it.  [default: kopf-ha-NAMESPACE.SERVICE_ACCOUNT]")
 @click.option("--exempt", multiple=True, metavar="PLURAL[.GROUP]/SUB", help="The same as the operator is run with.")
 @click.option("--legacy-lock", default="", metavar="RESOURCE/NAME", help="The same as the operator is run with.")
 @click.option("--only", multiple=True, type=click.Choice(["policies", "schema", "rbac", "flowschema"]),
@@ -139,6 +143,7 @@ def header(description: Description) -> str:
     deciding = [f"--deciding {k.plural}.{description.group}" for k in description.kinds if k.deciding]
     namespace, name = description.lease_parts
     run = " ".join(["kopf-ha run", f"--lease-namespace {namespace} --lease-name {name}", *deciding])
+    run += "".join(f" -n {one}" for one in description.namespaces)
     run += "".join(f" --exempt {shlex.quote(e)}" for e in description.exempt)
     run += f" --legacy-lock {description.legacy_lock}" if description.legacy_lock else ""
     return "\n".join([f"Written by kopf-ha manifests, for {run}", *_open(description)])

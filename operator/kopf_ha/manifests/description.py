@@ -157,11 +157,14 @@ class Description:
         children: other kinds that it writes, with the stamp in an annotation.
         lease: ``namespace/name`` of the Lease whose `leaseTransitions` is the token.
         service_account: ``namespace/name`` of the account that its pods run as. Nothing else may use it.
-        prefix: the beginning of all objects' names. If empty, it is derived from the service account's name.
+        prefix: the beginning of all objects' names. If empty, it is ``kopf-ha-NAMESPACE.NAME`` of the service account.
+            No two accounts have the same, since a namespace's name has no dot.
         exempt: subresources of kinds and children that the operator writes without the fence, as
             ``plural[.group]/subresource``. They must be the same as its ``--exempt`` options.
         legacy_lock: the lock of replicas from before kopf-ha, as ``RESOURCE/[NAMESPACE/]NAME``; only for its
             role.
+        namespaces: the namespaces that it serves, as with ``-n``; empty for all. Then another installation, with
+            another account and another Lease, can serve others.
 
     Raises:
         ConfigurationError: a name is malformed. The message says how it is written.
@@ -175,6 +178,7 @@ class Description:
     prefix: str = ""
     exempt: tuple[str, ...] = ()
     legacy_lock: str = ""
+    namespaces: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.group or self.kinds) and ("." not in self.group or not _NAME.fullmatch(self.group)):
@@ -186,7 +190,7 @@ class Description:
         if self.legacy_lock:
             LegacyLock.parse(self.legacy_lock, self.lease_parts[0])
         names = [k.plural for k in self.kinds], [c.kind for c in self.children]
-        for many in names:
+        for many in (*names, self.namespaces):
             twice = next((n for n in many if many.count(n) > 1), None)
             if twice:
                 raise ConfigurationError(f"{twice} is named twice")
@@ -202,9 +206,10 @@ class Description:
                 raise ConfigurationError(
                     f"exempt {entry!r} must be written plural[.group]/subresource, of one of {', '.join(sorted(known))}"
                 )
+        for name in self.namespaces:
+            _check(_LABEL, name, "a namespace's name; policies and roles name each, so patterns cannot be used")
         if not self.prefix:
-            account = self.service_account.partition("/")[2]
-            object.__setattr__(self, "prefix", account if account.startswith(PREFIX) else f"{PREFIX}-{account}")
+            object.__setattr__(self, "prefix", f"{PREFIX}-{'.'.join(self.account_parts)}")
         if not self.prefix.startswith(PREFIX) or not _NAME.fullmatch(self.prefix):
             raise ConfigurationError(f"the prefix {self.prefix!r} must begin with {PREFIX}: the fence looks for it")
 
@@ -216,6 +221,8 @@ class Description:
             for name in ("scale", "subresources"):
                 if not one.get(name, True):
                     del one[name]  # which earlier releases cannot read
+        if not self.namespaces:
+            del given["namespaces"]  # which earlier releases cannot read
         return json.dumps({"format": FORMAT, **given}, separators=(",", ":"))
 
     @classmethod
@@ -238,6 +245,7 @@ class Description:
                 kinds=tuple(Kind(**k) for k in kinds),
                 children=tuple(Child(**c) for c in children),
                 exempt=tuple(given.pop("exempt")),
+                namespaces=tuple(given.pop("namespaces", ())),
                 **given,
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -36,7 +36,7 @@ def counted(description: Description) -> Policy:
         groups=_GROUP,
         resources=_LEASES,
         operations=["CREATE", "UPDATE"],
-        namespace=namespace,
+        namespaces=[namespace],
         # The name is taken from the object: a request that deletes a collection has no name for resourceNames.
         conditions=[{"name": "this-lease", "expression": f"object.metadata.name == {text(name)}"}],
         variables=[
@@ -117,7 +117,7 @@ def kept(description: Description) -> Policy:
         groups=_GROUP,
         resources=_LEASES,
         operations=["DELETE"],
-        namespace=namespace,
+        namespaces=[namespace],
         conditions=[{"name": "this-lease", "expression": f"oldObject.metadata.name == {text(name)}"}],
         rules=[
             Rule(

@@ -2,6 +2,10 @@
 
 They run inside the storage transaction: `oldObject` is exactly the revision that is replaced. The API server checks a
 resourceVersion first, so a writer that only lost a race gets 409 and not a refusal.
+
+The rules about the operator's account and about stamps of its Lease hold in every namespace: they are nobody else's.
+Those about everybody's writes hold in the namespaces that the operator serves, so that another installation can serve
+others.
 """
 
 from __future__ import annotations
@@ -117,6 +121,7 @@ def stamp(description: Description) -> Policy:
         resources=[f"{k.plural}/status" for k in description.stamped],
         operations=["UPDATE"],
         conditions=[cel.others_only(description)],
+        namespaces=description.namespaces,
         rules=[
             Rule(
                 "stamp",
@@ -201,5 +206,6 @@ def terminating(description: Description, kind: Kind) -> Policy:
         operations=["UPDATE"],
         conditions=[cel.unless_asked(description, "terminating", "has(oldObject.metadata.deletionTimestamp)")],
         rules=rules,
+        namespaces=description.namespaces,
         scope="Cluster" if kind.cluster else "Namespaced",
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kopf_ha.core.legacy_lock import LegacyLock
 from kopf_ha.core.subresource import Part, subresources_of
 from kopf_ha.manifests.cel import Object
-from kopf_ha.manifests.description import Description
+from kopf_ha.manifests.description import Description, Kind
 
 _CHANGE, _SEND = ["get", "patch", "update"], ["create"]
 #: The verbs by which a subresource is written. What opens a connection may be asked for with a GET, too.
@@ -20,53 +22,71 @@ _API = "rbac.authorization.k8s.io/v1"
 
 
 def rbac(description: Description) -> list[Object]:
-    """Return a ClusterRole for the kinds, and a Role for the Lease and the replicas' Pods, with their bindings.
+    """Return a role for the kinds, and one for the Lease and the replicas' Pods, with their bindings.
+
+    The former is a ClusterRole, or a Role in each namespace that the operator serves. In namespaces nothing else is
+    needed: the API server publishes to everybody what it serves and which fields that has. Only a cluster-scoped kind
+    needs a ClusterRole then, which allows nothing but that kind.
 
     Stamped kinds can only be read and patched: an object cannot be created with a stamp, and users own the objects.
     """
     namespace, _ = description.lease_parts
+    prefix, election = description.prefix, f"{description.prefix}-election"
+    if not description.namespaces:
+        roles = [("ClusterRole", prefix, "", _rules(description, description.kinds))]
+    else:
+        inside = [k for k in description.kinds if not k.cluster]
+        outside = [k for k in description.kinds if k.cluster]
+        roles = [("ClusterRole", prefix, "", _kind_rules(description, outside))] if outside else []
+        # Not the prefix alone: another account's could be this one's and `-election`.
+        roles += [("Role", f"{prefix}-served", name, _rules(description, inside)) for name in description.namespaces]
     legacy = _legacy(description, description.legacy) if description.legacy else []
-    election = f"{description.prefix}-election"
     return [
-        _role("ClusterRole", description.prefix, "", _rules(description)),
-        _binding("ClusterRole", description.prefix, "", description),
-        _role("Role", election, namespace, _lease_rules(description)),
-        _binding("Role", election, namespace, description),
+        *(made for kind, name, where, rules in roles for made in _bound(kind, name, where, rules, description)),
+        *_bound("Role", election, namespace, _lease_rules(description), description),
         *legacy,
     ]
 
 
-def _rules(description: Description) -> list[Object]:
-    plurals = [k.plural for k in description.kinds]
-    rules = (
-        []
-        if not plurals
-        else [
-            _rule(description.group, plurals, ["get", "list", "watch", "patch"]),
-            _rule(description.group, [f"{p}/status" for p in plurals], ["patch"]),
-        ]
-    )
+def _rules(description: Description, kinds: Sequence[Kind]) -> list[Object]:
     # Children get neither list nor watch: no policy limits reads, and a list returns the objects of all namespaces. If
     # you need them, or want to limit children to some namespaces, bind another role beside this one.
+    rules = _kind_rules(description, kinds)
     rules += [_rule(c.group, [c.plural], ["get", "create", "patch", "delete"]) for c in description.children]
-    if scaled := [f"{k.plural}/scale" for k in description.kinds if k.scale]:
-        rules.append(_rule(description.group, scaled, _CHANGE))
     for child in description.children:
         parts = subresources_of(child.kind)
         rules += [_rule(child.group, [f"{child.plural}/{name}"], _VERBS[parts[name]]) for name in child.subresources]
-    # The fence reads in the schema whether a kind has stamps. Kopf watches for kinds that are added later.
-    crds = _rule("apiextensions.k8s.io", ["customresourcedefinitions"], ["get", "list", "watch"])
-    return [*rules, _rule("", ["events"], ["create"]), crds]
+    rules += [_rule("", ["events"], ["create"])]
+    if not description.namespaces:
+        # The fence reads in the schema whether a kind has stamps. Kopf watches for kinds that are added later.
+        rules += [_rule("apiextensions.k8s.io", ["customresourcedefinitions"], ["get", "list", "watch"])]
+    return rules
+
+
+def _kind_rules(description: Description, kinds: Sequence[Kind]) -> list[Object]:
+    plurals = [k.plural for k in kinds]
+    if not plurals:
+        return []
+    rules = [
+        _rule(description.group, plurals, ["get", "list", "watch", "patch"]),
+        _rule(description.group, [f"{p}/status" for p in plurals], ["patch"]),
+    ]
+    if scaled := [f"{k.plural}/scale" for k in kinds if k.scale]:
+        rules.append(_rule(description.group, scaled, _CHANGE))
+    return rules
 
 
 def _lease_rules(description: Description) -> list[Object]:
     pinned = _rule("coordination.k8s.io", ["leases"], ["get", "list", "watch", "update"])
+    # Events about the Lease and the replicas' Pods, which the other role allows only where it holds.
+    events = [_rule("", ["events"], ["create"])] if description.namespaces else []
     # RBAC cannot limit `create` to a name. There is no `delete`, because the Lease counts the terms.
     return [
         pinned | {"resourceNames": [description.lease_parts[1]]},
         _rule("coordination.k8s.io", ["leases"], ["create"]),
         # The holder's Pod is watched, so that another replica need not wait until a dead leader's Lease expires.
         _rule("", ["pods"], ["get", "list", "watch"]),
+        *events,
     ]
 
 
@@ -85,6 +105,10 @@ def _rule(group: str, resources: list[str], verbs: list[str]) -> Object:
 
 def _meta(name: str, namespace: str) -> Object:
     return {"name": name, "namespace": namespace} if namespace else {"name": name}
+
+
+def _bound(kind: str, name: str, namespace: str, rules: list[Object], description: Description) -> list[Object]:
+    return [_role(kind, name, namespace, rules), _binding(kind, name, namespace, description)]
 
 
 def _role(kind: str, name: str, namespace: str, rules: list[Object]) -> Object:

@@ -2,7 +2,7 @@
 
 An object's token protects that object, but not others: an old leader could still decide from a pool that the new one
 has not written yet. So every object of the deciding kinds is stamped first. An object that cannot be stamped is set
-aside. It never ends the term, and the others are served (I10).
+aside. It never ends the term, and the others are served (I10). With `-n` that is done in these namespaces (`sweep`).
 
 Of a kind without `status.fencing` the stamps are in the metadata. Whoever may edit an object may edit those, unless a
 policy protects them. So such a kind may be a deciding one only where the policies are in force (`preparation`).
@@ -11,7 +11,7 @@ policy protects them. So such a kind may be a deciding one only where the polici
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from kopf_ha.core.token import MalformedStamp
 from kopf_ha.errors import FloorLost
 from kopf_ha.run.deciding import UNANSWERED, DecidingObject, recorded_of, stamp_all
 from kopf_ha.run.kinds import ServedKind, find_kind, read
+from kopf_ha.run.sweep import Sweep
 
 #: Seconds before each further try of what could not be stamped, so that a short fault sets nothing aside. All of these
 #: objects are tried at once, so that handlers wait as long for a thousand as for one.
@@ -46,16 +47,11 @@ def find_kinds(api: Api, fence: Fence) -> list[ServedKind]:
     return [find_kind(api, name) for name in sorted(fence.known.deciding)]
 
 
-def raise_barrier(
-    api: Api, fence: Fence, grant: Grant, kinds: Sequence[ServedKind], pause: Callable[[float], None] = time.sleep
-) -> Raised:
+def raise_barrier(sweep: Sweep, pause: Callable[[float], None] = time.sleep) -> Raised:
     """Stamp every object of the deciding kinds, and set aside in the grant what cannot be stamped.
 
     Args:
-        api: of a fenced client.
-        fence: of this process; it learns the objects.
-        grant: of the term.
-        kinds: the deciding ones.
+        sweep: of the term; it lists them.
         pause: waits for so many seconds.
 
     Raises:
@@ -65,16 +61,11 @@ def raise_barrier(
         Unreached: there is no answer at all; another replica may get one.
         TermEnded: the term ended meanwhile.
     """
-    objects: list[DecidingObject] = []
-    for kind in kinds:
-        bodies = list(api.items(kind.collection))
+    api, fence, grant = sweep.api, sweep.fence, sweep.grant
+    listed = sweep.run()
+    for kind, bodies in listed:
         check_floor(bodies, grant, kind)
-        if kind.stamped is not None:
-            # To read each object again before its stamp would take the barrier twice as long.
-            fence.known.schemas[kind.any.kind_version] = kind.stamped
-            for body in bodies:
-                fence.known.learn(kind.target(body), body)
-        objects += [DecidingObject.of(kind, body) for body in bodies]
+    objects = sweep.learn(listed)
     left = stamp_all(api, fence, grant, objects)
     for seconds in PAUSES:
         if not left:
@@ -83,8 +74,10 @@ def raise_barrier(
         left = stamp_all(api, fence, grant, left)
     if left and len(left) == len(objects) and all(one.trouble.startswith(UNANSWERED) for one in left):
         # Either each of them hangs, or the API server cannot be reached. One more request tells which.
-        read(api, left[0].kind.collection + "?limit=1")
-    grant.set_aside = frozenset(one.uid for one in left)
+        one = left[0]
+        path = one.kind.collection_in(one.target.namespace) if one.target.namespace else one.kind.collection
+        read(api, path + "?limit=1")
+    sweep.finish(left)
     return Raised(len(objects) - len(left), tuple(left))
 
 

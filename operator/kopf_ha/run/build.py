@@ -23,6 +23,7 @@ from kopf_ha.run.everywhere import Everywhere
 from kopf_ha.run.inbox import Ended, Inbox, Load, Quit, Started, Stopped
 from kopf_ha.run.journal import Journal
 from kopf_ha.run.kopf_thread import KopfOptions
+from kopf_ha.run.namespaces import Namespaces
 from kopf_ha.run.preparation import Preparation
 from kopf_ha.run.runner import Runner
 from kopf_ha.run.selftest import SelfTest
@@ -50,6 +51,7 @@ def build(
     if options.liveness is not None:
         options.liveness.check(settings)
     inbox: Inbox = queue.SimpleQueue()
+    namespaces = Namespaces(tuple(options.namespaces))
     journal = Journal(settings, lambda: Api(_client(fenced=False)))
     fence = Fence(settings.lease, settings.fence, settings.deciding, settings.exempt)
     elector = Elector(
@@ -63,7 +65,7 @@ def build(
     )
     journal.watch(elector)
     enforcement = Enforcement(
-        SelfTest(Api(_client(fenced=False)), settings),
+        SelfTest(Api(_client(fenced=False)), settings, namespaces),
         fence,
         journal,
         token=lambda: elector.observed_token,
@@ -90,6 +92,7 @@ def build(
         journal=journal,
         enforcement=enforcement,
         policies_first=settings.require_policies,
+        namespaces=namespaces,
     )
 
     def prepare(grant: Grant) -> None:

@@ -63,6 +63,7 @@ class Events:
         self._api: Api | None = None
         self._lock = threading.Lock()  #: of posting
         self._named = 0  #: the number in the newest one's name
+        self._forbidden: set[str] = set()  #: where no events may be made, as was said once
         self._queue: queue.Queue[tuple[str, dict[str, object]]] = queue.Queue(WAITING)
         self._thread: threading.Thread | None = None
 
@@ -130,5 +131,8 @@ class Events:
         except Unreached:
             # Hours may pass between two events, and the connection may be dead by now.
             answer = self._api.request("POST", path, body, timeout=TIMEOUT)
-        if not answer.ok and answer.status != 409:
+        if answer.status == 403 and path not in self._forbidden:
+            self._forbidden.add(path)
+            logger.warning("events about terms are not posted, and all else goes on: %s", answer.message)
+        elif not answer.ok and answer.status != 409:
             logger.debug("event dropped: %s %s", answer.status, answer.message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from kopf_ha._context import boottime
 from kopf_ha.adapters import Outcome
@@ -75,6 +75,18 @@ class Journal:
         logger.error("%s: %s%s", line, shown, more)
         if not before:
             self._post("SetAside", "SetAside", f"{line}: {shown}{more}", warning=True)
+
+    def not_listed(self, namespaces: Mapping[str, str]) -> None:
+        """Report which namespaces could not be listed in the present term, each with the cause, or that all are."""
+        if not namespaces:
+            logger.info("all namespaces that could not be listed are looked at now")
+        for name, cause in namespaces.items():
+            logger.warning(
+                "namespace %s is not looked at, and no status of its deciding objects is written until it is; it is"
+                " tried again: a Role is missing, or the namespace does not exist yet: %s",
+                name,
+                cause,
+            )
 
     def not_enforced(self, missing: Sequence[str]) -> None:
         """Report what the API server does not enforce; within a term only when that changed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from kopf_ha.api import Api, refusal
 from kopf_ha.core.schema import ask_schema
@@ -36,6 +37,10 @@ class ServedKind:
     def name(self) -> str:
         """``plural.group``."""
         return f"{self.plural}.{self.group}"
+
+    def collection_in(self, namespace: str) -> str:
+        """Return the path of the objects in one namespace."""
+        return f"/apis/{self.group}/{self.version}/namespaces/{quote(namespace, safe='')}/{self.plural}"
 
     @property
     def any(self) -> Target:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from typing import Any
 from urllib.parse import urlencode
 
@@ -10,9 +10,10 @@ from kopf_ha.api import Api, refusal
 from kopf_ha.core.refusal import by_policy, by_rule
 from kopf_ha.core.token import TOKEN_MAX, MalformedStamp, Stamp, stamp_of
 from kopf_ha.core.wire import MERGE_PATCH, is_gone
-from kopf_ha.errors import ConfigurationError, Unfenced
-from kopf_ha.run.kinds import locate, schema_of
+from kopf_ha.errors import ApiRefused, ConfigurationError, Unfenced
+from kopf_ha.run.kinds import ServedKind, locate, schema_of
 from kopf_ha.run.leasetest import ATTEMPTS, DRY_RUN, HELP
+from kopf_ha.run.namespaces import Namespaces
 
 #: Objects that one look for an example sees.
 PAGE = 50
@@ -34,10 +35,12 @@ class KindTest:
 
     Args:
         deciding: kinds, ``plural.group``, that have to be installed.
+        namespaces: where objects are looked for.
     """
 
-    def __init__(self, deciding: Container[str]) -> None:
+    def __init__(self, deciding: Container[str], namespaces: Namespaces | None = None) -> None:
         self._deciding = deciding
+        self._namespaces = namespaces or Namespaces()
         self._examples: dict[str, str] = {}
         self._after: dict[str, str] = {}  #: by collection: where the search for a stamp goes on
 
@@ -88,13 +91,30 @@ class KindTest:
             if not answer.ok and answer.status != 404:
                 raise refusal(f"cannot read {path}", answer)
         base = locate(api, kind)
-        items = self._page(api, base.collection)
-        found = next((item for item in items if recorded_token(item)), items[0] if items else None)
+        found: dict[str, Any] | None = None
+        for item in self._some(api, base):
+            if recorded_token(item):
+                found = item
+                break
+            found = found or item
         if found is None:
             self._examples.pop(kind, None)
             return "", {}
         path = self._examples[kind] = base.target(found).path
         return path, found
+
+    def _some(self, api: Api, kind: ServedKind) -> Iterator[dict[str, Any]]:
+        """Yield a page of objects of a kind; of each namespace that may be listed, if only some are served."""
+        names = self._namespaces.find(api).names if kind.namespaced else None
+        if names is None:
+            yield from self._page(api, kind.collection)
+            return
+        for name in names:
+            try:
+                yield from self._page(api, kind.collection_in(name))
+            except ApiRefused as error:
+                if error.status != 403:
+                    raise  # a namespace without a role, or that does not exist yet; the barrier names it
 
     def _page(self, api: Api, collection: str) -> list[dict[str, Any]]:
         """Return the next objects of a collection; the first ones again after the last."""

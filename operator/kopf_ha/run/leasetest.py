@@ -23,6 +23,7 @@ from kopf_ha.manifests.cel import QUESTION, Policy, Rule
 from kopf_ha.manifests.description import Description
 from kopf_ha.manifests.lease import DESCRIBE, DESCRIBED
 from kopf_ha.manifests.policies import all_policies
+from kopf_ha.run.namespaces import Namespaces
 from kopf_ha.settings import Settings
 
 #: The query of a dry run.
@@ -161,3 +162,19 @@ def missing_of_lease(
         for kind in settings.deciding:
             if kind not in kinds:
                 yield f"{kind}: a deciding kind that no policy of Lease {settings.lease} covers; {HELP}"
+
+
+def missing_namespaces(described: Description | None, namespaces: Namespaces, settings: Settings) -> Iterator[str]:
+    """Yield a sentence if the policies were written for fewer namespaces than the operator serves.
+
+    Args:
+        described: what the policies were generated from; None if none answer.
+        namespaces: those that the operator serves.
+        settings: name the Lease.
+    """
+    if described is not None and (left := namespaces.uncovered(described.namespaces)):
+        served = "all namespaces" if left == ("*",) else " and ".join(f"-n {one}" for one in left)
+        yield (
+            f"the policies of Lease {settings.lease} cover {', '.join(described.namespaces)}, and the operator serves"
+            f" {served}; {HELP}, with --namespace for each, or without it"
+        )

@@ -6,8 +6,9 @@ They are always required for deciding kinds without `status.fencing` (I4): only 
 
 from __future__ import annotations
 
+import logging
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kopf_ha._context import boottime
 from kopf_ha.api import Api
@@ -17,6 +18,10 @@ from kopf_ha.run.aside import try_again
 from kopf_ha.run.barrier import find_kinds, raise_barrier
 from kopf_ha.run.enforcement import Enforcement
 from kopf_ha.run.journal import Journal
+from kopf_ha.run.namespaces import Namespaces
+from kopf_ha.run.sweep import Sweep
+
+logger = logging.getLogger("kopf_ha.run")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +34,7 @@ class Preparation:
         journal: is told of the barrier.
         enforcement: asks whether the API server enforces the fence.
         policies_first: whether the barrier waits for the answer.
+        namespaces: where the operator looks.
     """
 
     api: Api
@@ -36,6 +42,7 @@ class Preparation:
     journal: Journal
     enforcement: Enforcement
     policies_first: bool
+    namespaces: Namespaces = field(default_factory=Namespaces)
 
     def before_kopf(self, grant: Grant) -> None:
         """Prepare one term. Without the full fence there is nothing to prepare.
@@ -64,9 +71,15 @@ class Preparation:
             if asking is not None:
                 asking.join()
             self.enforcement.require(noted)
-        raised = raise_barrier(self.api, self.fence, grant, kinds)
+        sweep = Sweep(self.api, self.fence, grant, kinds, self.namespaces)
+        raised = raise_barrier(sweep)
         self.journal.barrier_up(boottime() - began, raised.stamped)
         if raised.aside:
             self.journal.set_aside(raised.aside)
-            again = (self.api, self.fence, grant, raised.aside, self.journal.set_aside)
+        if sweep.left:
+            self.journal.not_listed(sweep.left)
+        if sweep.trouble:
+            logger.warning("%s", sweep.trouble)
+        if raised.aside or sweep.left or sweep.trouble:
+            again = (sweep, raised.aside, self.journal.set_aside, self.journal.not_listed)
             threading.Thread(target=try_again, args=again, name="kopf-ha-set-aside", daemon=True).start()

@@ -16,7 +16,8 @@ from kopf_ha.api import Api
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Response
 from kopf_ha.run.kindtest import KindTest
-from kopf_ha.run.leasetest import LeaseTest, missing_of_lease, missing_policies
+from kopf_ha.run.leasetest import LeaseTest, missing_namespaces, missing_of_lease, missing_policies
+from kopf_ha.run.namespaces import Namespaces
 from kopf_ha.settings import Settings
 
 #: Questions that are asked at once.
@@ -29,12 +30,14 @@ class SelfTest:
     Args:
         api: of an unfenced client with the replica's own credentials, since the fence refuses writes of the Lease.
         settings: the Lease and the deciding kinds.
+        namespaces: where the operator looks; nothing is read or tried elsewhere.
     """
 
-    def __init__(self, api: Api, settings: Settings) -> None:
+    def __init__(self, api: Api, settings: Settings, namespaces: Namespaces | None = None) -> None:
         self._api = api
         self._settings = settings
-        self._kinds = KindTest(settings.deciding)
+        self._namespaces = namespaces or Namespaces()
+        self._kinds = KindTest(settings.deciding, self._namespaces)
         #: Whether nothing was missing when everything was asked last.
         self.clean = False
         #: Kinds whose stamps in the metadata a policy protected when it was asked last.
@@ -85,6 +88,7 @@ class SelfTest:
                 unfit = {k: pool.submit(self._kinds.unfit, api, k) for k in sorted(known)}
                 self.unfit = {k: why for k, f in unfit.items() if (why := f.result())}
             found = list(missing_of_lease(lowered.result(), described, policies, self._settings))
+            found += missing_namespaces(described, self._namespaces, self._settings)
             found += [sentence for many in policies.values() for sentence in many]
             stamped = described is not None and f"{described.prefix}-stamped" in policies
             if described is not None:

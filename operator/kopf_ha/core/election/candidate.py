@@ -22,7 +22,7 @@ from kopf_ha.core.election.events import (
 )
 from kopf_ha.core.election.legacy import Legacy
 from kopf_ha.core.election.timing import Timing
-from kopf_ha.core.lease import LeaseRecord, newer
+from kopf_ha.core.lease import OPERATOR, LeaseRecord, newer
 
 Step = tuple[State, list[Action]]
 
@@ -36,12 +36,14 @@ class Candidate:
         lease: ``namespace/name`` of the Lease, for messages.
         timing: the durations.
         legacy: the lock that old replicas know; None if there are none.
+        operator: the operator that this process belongs to, by the name of its workload; empty when that is unknown.
     """
 
     identity: str
     lease: str
     timing: Timing
     legacy: Legacy | None = None
+    operator: str = ""
 
     # --- what the Lease says
 
@@ -108,6 +110,22 @@ class Candidate:
         if seen.holder in state.gone:
             return max(state.changed, state.gone[seen.holder])
         return state.changed + (seen.lease_duration or self.timing.lease_duration)
+
+    def stranger(self, state: State) -> str:
+        """Return why the Lease seems to be another operator's, in a sentence; empty if it does not."""
+        seen = state.seen
+        if seen is None or not self.operator or seen.operator in ("", self.operator):
+            return ""
+        return (
+            f"Lease {self.lease} belongs to operator {seen.operator} ({OPERATOR}), this is {self.operator}. Two"
+            " operators need two Leases: give this one another --lease-name. If it was renamed, it takes the Lease when"
+            f" nobody has held it for {self.strangers_wait:g} s"
+        )
+
+    @property
+    def strangers_wait(self) -> float:
+        """Seconds for which another operator's free Lease is left to its own replicas, which may just be restarting."""
+        return 4 * self.timing.lease_duration
 
     # --- what the legacy lock says
 

@@ -95,10 +95,13 @@ def follow(me: Candidate, state: State, now: float, wall: str) -> Step:
         state = replace(state, conflicts=0)
     # A head start counts from when the Lease became free, so it ends.
     free = state.changed if me.holds(state) else me.free_at(state) + state.head_start
+    stranger = me.stranger(state)
+    if stranger:
+        free += me.strangers_wait
     due = max(free, state.not_before)
     if now >= due:
         return acquire(me, state, now, wall)
-    return state, [Timer(min(due, state.reread))]
+    return state, [*([Warn(stranger)] if stranger else []), Timer(min(due, state.reread))]
 
 
 def acquire(me: Candidate, state: State, now: float, wall: str) -> Step:
@@ -117,6 +120,7 @@ def acquire(me: Candidate, state: State, now: float, wall: str) -> Step:
         return state, [Warn(cause), me.backoff(now)]
     base = seen or LeaseRecord(holder="", transitions=0)
     record = base.changed(
+        operator=me.operator or base.operator,
         holder=me.identity,
         transitions=token,
         lease_duration=int(me.timing.lease_duration),

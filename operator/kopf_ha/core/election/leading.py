@@ -185,7 +185,8 @@ def lose(me: Candidate, state: State, cause: str) -> Step:
 
 def _renewal(me: Candidate, state: State, wall: str) -> LeaseRecord:
     assert state.seen is not None  # noqa: S101  without a Lease there is no term
-    return state.seen.changed(lease_duration=int(me.timing.lease_duration), renew_time=wall)
+    operator = me.operator or state.seen.operator
+    return state.seen.changed(operator=operator, lease_duration=int(me.timing.lease_duration), renew_time=wall)
 
 
 def _until(me: Candidate, state: State) -> float:

@@ -58,11 +58,14 @@ class Election:
         lease: ``namespace/name`` of the Lease, for messages.
         timing: the durations.
         legacy: the lock that old replicas know (`legacy`); None if there are none.
+        operator: the operator that the process belongs to; empty when that is unknown.
     """
 
-    def __init__(self, identity: str, lease: str, timing: Timing, legacy: LegacyLock | None = None) -> None:
+    def __init__(
+        self, identity: str, lease: str, timing: Timing, legacy: LegacyLock | None = None, operator: str = ""
+    ) -> None:
         held = Legacy(legacy, lease, identity, timing) if legacy else None
-        self._me = Candidate(identity, lease, timing, held)
+        self._me = Candidate(identity, lease, timing, held, operator)
 
     def step(self, state: State, event: Event, now: float, wall: str = "") -> Step:
         """Handle one event.

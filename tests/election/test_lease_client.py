@@ -1,0 +1,86 @@
+"""A Lease that was not named is not acquired beside the one that earlier releases used (I3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kopf_ha.core.election import events
+from kopf_ha.core.lease import OPERATOR, LeaseRecord
+from kopf_ha.election.lease_client import LeaseClient
+from kopf_ha.errors import ApiRefused, Unreached
+from kopf_ha.settings import Settings
+
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/ns/leases"
+MINE = LeaseRecord(holder="me", transitions=1)
+UNMARKED: dict[str, Any] = {"metadata": {"name": "kopf-ha"}, "spec": {}}
+
+
+class Api:
+    """Has an answer for the earlier Lease, and takes what is written."""
+
+    def __init__(self, earlier: dict[str, Any] | Exception) -> None:
+        self.earlier = earlier
+        self.sent: list[str] = []
+
+    def call(self, method: str, path: str, body: Any = None, **_: Any) -> dict[str, Any]:
+        self.sent.append(f"{method} {path}")
+        if method == "GET":
+            if isinstance(self.earlier, Exception):
+                raise self.earlier
+            return self.earlier
+        return dict(body)
+
+
+def client(api: Api, monkeypatch: pytest.MonkeyPatch, **given: Any) -> LeaseClient:
+    monkeypatch.setenv("POD_NAME", "shop-operator-7d4b9c5f6d-x2v5q")
+    return LeaseClient(Settings(lease_namespace="ns", **given), api)  # type: ignore[arg-type]
+
+
+def marked(operator: str) -> dict[str, Any]:
+    return {"metadata": {"name": "kopf-ha", "annotations": {OPERATOR: operator}}, "spec": {}}
+
+
+@pytest.mark.parametrize("earlier", [UNMARKED, marked("shop-operator")])
+def test_replicas_of_an_earlier_release_may_run_beside(earlier: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a rolling update both would lead, each by its own Lease."""
+    api = Api(earlier)
+    mine = client(api, monkeypatch)
+    for _ in range(2):
+        answer = mine.write(MINE, 1.0)
+        assert isinstance(answer, events.NotWritten)
+        assert answer.cause == (
+            "Lease ns/kopf-ha exists, which earlier releases used where no name was given. If it is this operator's,"
+            " keep it with --lease-name=kopf-ha. If it is another's, say --lease-name=shop-operator"
+        )
+    assert api.sent == [f"GET {LEASES}/kopf-ha"] * 2
+    # Somebody removed it, or it was marked by its owner.
+    api.earlier = marked("another")
+    assert isinstance(mine.write(MINE, 1.0), events.Written)
+
+
+@pytest.mark.parametrize("earlier", [ApiRefused("no", 404), ApiRefused("no", 403), marked("another")])
+def test_there_are_none(earlier: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who may not read it may not have led by it either. It is asked once."""
+    api = Api(earlier)
+    mine = client(api, monkeypatch)
+    for _ in range(2):
+        assert isinstance(mine.write(MINE, 1.0), events.Written)
+    assert api.sent == [f"GET {LEASES}/kopf-ha", f"POST {LEASES}", f"POST {LEASES}"]
+
+
+@pytest.mark.parametrize("error", [ApiRefused("busy", 503), Unreached("no answer")])
+def test_it_is_not_known(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    api = Api(error)
+    mine = client(api, monkeypatch)
+    assert mine.write(MINE, 1.0) == events.NotWritten(str(error))
+    api.earlier = ApiRefused("no", 404)
+    assert isinstance(mine.write(MINE, 1.0), events.Written)
+
+
+@pytest.mark.parametrize("name", ["kopf-ha", "shop-operator"])
+def test_a_name_that_was_given_is_used(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    api = Api(UNMARKED)
+    assert isinstance(client(api, monkeypatch, lease_name=name).write(MINE, 1.0), events.Written)
+    assert api.sent == [f"POST {LEASES}"]

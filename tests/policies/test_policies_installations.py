@@ -1,0 +1,92 @@
+"""Two installations of one operator work beside each other, each in a namespace, with nothing but Roles."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from devcluster import Cluster
+from devcluster.waiting import until
+from testbed.replica import PATIENCE
+from tests.kit import world as kit
+from tests.kit.world import apply_kinds, fresh_namespace
+from tests.policies.installations import GROUP, Installation, kinds
+
+
+@pytest.fixture(scope="module")
+def served(cluster: Cluster) -> Iterator[Cluster]:
+    apply_kinds(cluster, *kinds())
+    yield cluster
+    cluster.kubectl("delete", "crd", f"pools.{GROUP}", f"cells.{GROUP}", "--wait=false", check=False)
+
+
+@pytest.fixture
+def two(served: Cluster, tmp_path: Path) -> Iterator[tuple[Installation, Installation]]:
+    """Production and staging. What is written for the second is applied after the first."""
+    with ExitStack() as stack:
+        made = []
+        for name in ("prod", "staging"):
+            one = Installation(served, stack.enter_context(fresh_namespace(served)), tmp_path / name)
+            stack.callback(one.remove)
+            made.append(one)
+        for one in made:
+            served.kubectl("apply", "-f", "-", input=one.written())
+            one.create("Pool", "pool")
+        yield made[0], made[1]
+
+
+def test_two_installations_side_by_side(two: tuple[Installation, Installation]) -> None:
+    leaders = [one.start("a") for one in two]
+    for one in two:
+        one.create("Cell", "one")
+        until(f"the cell in {one.namespace}", partial(one.is_done, "one"), PATIENCE, watched=one.running)
+        assert one.stamp_of("pools", "pool")["lease"] == f"{one.namespace}/op"
+    prod, staging = two
+
+    # The one's leader goes, and another takes over. The other notices nothing.
+    token = staging.lease()["leaseTransitions"]
+    follower = prod.start("b")
+    follower.see("new leader")
+    leaders[0].kill()
+    prod.create("Cell", "two")
+    until("the cell of the next leader", lambda: prod.is_done("two"), PATIENCE, watched=[follower])
+    assert prod.stamp_of("pools", "pool")["token"] > 1
+    assert set(prod.get("pools", "pool")["status"]["given"]) == {"one", "two"}
+    assert staging.lease()["leaseTransitions"] == token
+
+    # Each one's policies protect its own objects, and nobody else's are looked at.
+    for one in two:
+        assert one.forge("pools", "pool").by == f"kopf-ha-{one.namespace}.operator-stamp"
+    for replica in (*leaders, follower):
+        for said in (": refused", "not enforced", "set aside", "no permission", "not looked at", "Traceback"):
+            assert said not in replica.log
+
+
+def test_a_namespace_that_is_made_later(served: Cluster, tmp_path: Path) -> None:
+    """The others are served meanwhile. Then its objects are stamped, as those of a barrier are, without a restart."""
+    later = f"later-{secrets.token_hex(4)}"
+    with fresh_namespace(served) as namespace, ExitStack() as stack:
+        one = Installation(served, namespace, tmp_path / "one", later)
+        stack.callback(one.remove)
+        served.kubectl("apply", "-f", "-", input=one.written(), check=False)  # nothing can be applied in the other yet
+        one.create("Pool", "pool")
+        one.create("Cell", "one")
+        replica = one.start("a")
+        until("the cell", lambda: one.is_done("one"), PATIENCE, watched=[replica])
+        line = replica.see(f"namespace {later} is not looked at")
+        assert f"no permission to list pools.{GROUP} in namespace {later}" in line
+
+        served.kubectl("create", "namespace", later)
+        stack.callback(served.kubectl, "delete", "namespace", later, "--wait=false", check=False)
+        there = kit.World(served, later, GROUP)
+        there.create("Pool", "pool")
+        assert there.stamp_of("pools", "pool") == {}
+        served.kubectl("apply", "-f", "-", input=one.written())
+        replica.see("all namespaces that could not be listed are looked at now")
+        until("its stamp", lambda: there.stamp_of("pools", "pool").get("lease") == f"{namespace}/op", PATIENCE)
+        there.clear("pools")
