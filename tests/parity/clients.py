@@ -21,22 +21,33 @@ import kubernetes_asyncio.config
 import lightkube
 import pykube
 from lightkube.generic_resource import create_namespaced_resource
+from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import ConfigMap
 from lightkube.types import PatchType
 
-from tests.parity.shapes import APPLY, GROUP, JSON_PATCH, KINDS, MERGE, Write
+from tests.parity.shapes import APPLY, GROUP, JSON_PATCH, KINDS, MERGE, STRATEGIC, Write
 
 MANAGER = "mine"
 Seen = int | str | dict[str, Any]
 
 
-def _method(api: Any, core: Any, namespace: str, write: Write) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
+#: The part of a generated client with a built-in kind, and the kind's name in its methods.
+_BUILT_IN = {
+    "configmaps": ("CoreV1Api", "config_map"),
+    "deployments": ("AppsV1Api", "deployment"),
+    "pods": ("CoreV1Api", "pod"),
+}
+
+
+def _method(
+    library: Any, api: Any, namespace: str, write: Write
+) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
     """Give the generated method for a write, and its arguments."""
-    child = write.plural == "configmaps"
+    child = write.plural in _BUILT_IN
     verb = "delete_collection" if write.verb == "collection" else write.verb
-    thing = "config_map" if child else "custom_object"
+    part, thing = _BUILT_IN.get(write.plural, ("CustomObjectsApi", "custom_object"))
     sub = f"_{write.sub}" if write.sub else ""
-    names = [write.name] if write.verb not in ("create", "collection") else []
+    names = [write.name] if write.sub or write.verb not in ("create", "collection") else []
     args: list[Any] = [*names, namespace] if child else [GROUP, "v1", namespace, write.plural, *names]
     args += [write.body] if write.body is not None else []
     more: dict[str, Any] = {"label_selector": f"cell={write.name}"} if write.verb == "collection" else {}
@@ -46,8 +57,8 @@ def _method(api: Any, core: Any, namespace: str, write: Write) -> tuple[Callable
         more |= {"field_manager": MANAGER, "force": write.force}
     name = f"{verb}_namespaced_{thing}{sub}" if child or verb != "get" else f"get_namespaced_{thing}"
     if child and verb == "get":
-        name = "read_namespaced_config_map"
-    return getattr(core if child else api, name + "_with_http_info"), args, more
+        name = f"read_namespaced_{thing}"
+    return getattr(getattr(library, part)(api), name + "_with_http_info"), args, more
 
 
 @cache
@@ -61,9 +72,7 @@ def _kubernetes() -> Any:
 def typed(namespace: str, write: Write) -> Seen:
     """`kubernetes`, its typed part."""
     api = _kubernetes()
-    method, args, more = _method(
-        kubernetes.client.CustomObjectsApi(api), kubernetes.client.CoreV1Api(api), namespace, write
-    )
+    method, args, more = _method(kubernetes.client, api, namespace, write)
     got = method(*args, **more)
     return dict(api.sanitize_for_serialization(got[0])) if write.verb == "get" else int(got[1])
 
@@ -138,8 +147,9 @@ _RESOURCES: dict[str, Any] = {
     "cells": create_namespaced_resource(GROUP, "v1", "Cell", "cells"),
     "looses": create_namespaced_resource(GROUP, "v1", "Loose", "looses"),
     "configmaps": ConfigMap,
+    "deployments": Deployment,
 }
-_PATCHES = {MERGE: PatchType.MERGE, JSON_PATCH: PatchType.JSON, APPLY: PatchType.APPLY}
+_PATCHES = {MERGE: PatchType.MERGE, JSON_PATCH: PatchType.JSON, STRATEGIC: PatchType.STRATEGIC, APPLY: PatchType.APPLY}
 
 
 def by_lightkube(namespace: str, write: Write) -> Seen:
@@ -184,8 +194,7 @@ async def by_asyncio(namespace: str, write: Write) -> Seen:
     configuration = kubernetes_asyncio.client.Configuration()
     await kubernetes_asyncio.config.load_kube_config(os.environ["KUBECONFIG"], client_configuration=configuration)
     async with kubernetes_asyncio.client.ApiClient(configuration) as api:
-        client = kubernetes_asyncio.client
-        method, args, more = _method(client.CustomObjectsApi(api), client.CoreV1Api(api), namespace, write)
+        method, args, more = _method(kubernetes_asyncio.client, api, namespace, write)
         got = await method(*args, **more)
         return dict(api.sanitize_for_serialization(got[0])) if write.verb == "get" else int(got[1])
 

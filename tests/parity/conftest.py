@@ -13,8 +13,8 @@ from tests.parity.kinds import KINDS
 from tests.parity.stage import Stage
 
 KOPF = ("-m", "kopf", "run", "--standalone")
-#: Long enough for a machine on which two operators start at once.
-FENCED = (*KOPF_HA, "run", "--lease-name=op", "--after-loss=follow")
+#: Its times are long enough for a machine on which two operators start at once, and for hundreds of handlers to end.
+FENCED = (*KOPF_HA, "run", "--lease-name=op", "--after-loss=follow", "--drain-timeout=60")
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,16 @@ from testbed.deployment import ROOT
 from testbed.replica import PATIENCE, SOURCE, Replica
 from tests.kit.client import MERGE
 from tests.kit.world import World
-from tests.parity.shapes import GROUP, LATER, SHAPES, Cell
+from tests.parity.shapes import CHILDREN, CONTROLLED, GROUP, KINDS, LATER, SHAPES, THEIRS, Cell
 
+#: As whom the rival stamps.
+RIVAL = "other_u_1"
 OPERATOR = Path(__file__).with_name("op.py")
 #: What each object has of its own.
-OWN = {"uid", "resourceVersion", "creationTimestamp", "managedFields", "generation", "namespace", "fencing"}
+OWN = {
+    *("uid", "resourceVersion", "creationTimestamp", "managedFields", "generation", "namespace", "fencing"),
+    "deployment.kubernetes.io/revision",
+}
 #: What the next leader's Kopf writes when it handles the object, too, and what a list leaves out.
 NOT_THE_WRITES = frozenset({"finalizers", "annotations", "apiVersion", "kind"})
 
@@ -57,25 +62,26 @@ class Stage(World):
 
     def where(self, plural: str, name: str = "") -> str:
         """Give the path of an object of any of the kinds."""
-        core = f"/api/v1/namespaces/{self.namespace}/configmaps" + (f"/{name}" if name else "")
-        return core if plural == "configmaps" else self.path(plural, name)
+        version = KINDS[plural][1]
+        root = f"/apis/{version}" if "/" in version else f"/api/{version}"
+        return f"{root}/namespaces/{self.namespace}/{plural}" + (f"/{name}" if name else "")
 
     def make(self, cells: Iterable[Cell], prefix: str = "") -> None:
-        """Make the cells, and the ConfigMaps that they write."""
+        """Make the cells, and the children that they write."""
         for cell in cells:
             name, shape = prefix + cell.name, SHAPES[cell.shape]
             for child in (name, f"{name}-b") if shape.verb == "collection" else (name,) if shape.child else ():
                 meta = {"name": child, "labels": {"cell": name}}
-                self.ask("POST", self.where("configmaps"), {"metadata": meta, "data": {"theirs": "1"}})
+                self.ask("POST", self.where(shape.child), {"metadata": meta, **CHILDREN[shape.child]})
             spec = {"client": cell.client, "shape": cell.shape, "place": cell.place}
             self.create(cell.plural.capitalize()[:-1], name, **spec, theirs="1", list=[1, 2], replicas=1)
 
     def objects(self) -> dict[str, dict[str, Any]]:
         """Give all objects."""
         found = {}
-        for plural in ("cells", "looses", "configmaps"):
+        for plural in KINDS:
             for item in self.ask("GET", self.where(plural))["items"]:
-                found[f"{plural}/{item['metadata']['name']}"] = item
+                found[f"{plural}/{item['metadata']['name']}"] = _written(plural, item)
         return found
 
     def until_quiet(self) -> dict[str, dict[str, Any]]:
@@ -100,19 +106,15 @@ class Stage(World):
         if plural != "configmaps" and name.endswith(LATER):
             until(f"Kopf to have handled {name}", lambda: _handled(self.get(plural, name)), PATIENCE)
         path, theirs = self.where(plural, name), {"theirs": "2"}
-        patch: Mapping[str, Any] = {
-            "data" if plural == "configmaps" else "spec": theirs,
-            "metadata": {"labels": theirs},
-        }
+        patch: Mapping[str, Any] = {**THEIRS.get(plural, {"spec": theirs}), "metadata": {"labels": theirs}}
         if self.token:
-            stamp = Stamp(self.token, "other_u_1", f"{self.namespace}/op", "u")
-            patch = {
-                "metadata": as_metadata(notes_of(stamp, plural if plural == "configmaps" else f"{plural}.{GROUP}"))
-            }
+            stamp = Stamp(self.token, RIVAL, f"{self.namespace}/op", "u")
+            group = KINDS[plural][1].rpartition("/")[0]
+            patch = {"metadata": as_metadata(notes_of(stamp, f"{plural}.{group}" if group else plural))}
         answer = self.api("PATCH", path, patch, MERGE)
         assert answer.status in (200, 404), answer
         if answer.ok:
-            self.before[f"{plural}/{name}"] = answer.body
+            self.before[f"{plural}/{name}"] = _written(plural, answer.body)
         self.go.wait(PATIENCE)
 
     # --- the operator
@@ -181,6 +183,11 @@ class Stage(World):
                     self.api(
                         "PATCH", self.where(plural, item["metadata"]["name"]), {"metadata": {"finalizers": None}}, MERGE
                     )
+
+
+def _written(plural: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Give what operators write of an object: its status is its controller's."""
+    return {key: value for key, value in body.items() if key != "status"} if plural in CONTROLLED else body
 
 
 def _handled(body: Mapping[str, Any]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.parity.shapes import CELLS, CLIENTS, Cell
+from tests.parity.shapes import CELLS, CLIENTS, SHAPES, Cell
 from tests.parity.stage import Stage, alike
 
 pytestmark = [pytest.mark.load_sensitive, pytest.mark.timeout(300)]
@@ -38,10 +38,10 @@ def results(plain: Stage, fenced: Stage) -> tuple[Results, Results]:
 
 
 def objects_of(results: Results, cell: Cell) -> dict[str, Any]:
-    """Give the cell's object and its ConfigMaps."""
+    """Give the cell's object and its children."""
     names = {f"{cell.plural}/{cell.name}"}
-    if cell.plural == "cells":
-        names |= {f"configmaps/{cell.name}{end}" for end in ("", "-b", "-new")}
+    if child := SHAPES[cell.shape].child:
+        names |= {f"{child}/{cell.name}{end}" for end in ("", "-b", "-new")}
     return {name: alike(body) for name, body in results.objects.items() if name in names}
 
 
