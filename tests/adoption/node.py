@@ -26,6 +26,11 @@ NODE = "node"
 MERGE = {"Content-Type": "application/merge-patch+json"}
 
 
+def address(uid: str) -> str:
+    """Give the address that a pod has for what it serves at all of its addresses."""
+    return ".".join(["127", *(str(int(uid[n : n + 2], 16) or 1) for n in (0, 2, 4))])
+
+
 class PodReplica(Replica):
     """One pod's container."""
 
@@ -151,6 +156,7 @@ class Node:
         env = {"HOME": str(self.folder), "PYTHONPATH": source, "KOPF_HA_IPAM_QUARANTINE": "1"}
         # an image without a command has kopf-ha as its entry point, as the Dockerfile says
         program, *args = container.get("command") or ["kopf-ha", *container.get("args", ())]
+        args = [arg.replace("//0.0.0.0:", f"//{address(meta['uid'])}:") for arg in args]
         return PodReplica(
             pod,
             self.plane.kubeconfig_for(token, name=meta["name"]),

@@ -440,8 +440,8 @@ def test_the_fences_rights_are_as_narrow_as_the_operators(files: Files) -> None:
 def test_a_subresource_that_no_policy_judges_is_named(files: Files) -> None:
     files.write(rbac=roles(rule("apps", "deployments/scale", "patch")))
     text = files.made()
-    assert "deployments.apps/scale" in text
-    assert [c.kind for c in described(text).children] == ["deployments.apps"]
+    assert "# guessed: the operator writes deployments.apps/scale, since ClusterRole toys allows it" in text
+    assert described(text).children == (Child("deployments", "apps", subresources=("scale",)),)
     assert one(text, "ClusterRole")["rules"][-1] == rule("apps", "deployments", "get", "patch")
 
 
@@ -587,11 +587,17 @@ def test_probes_of_liveness_stay_and_others_are_replaced(files: Files) -> None:
         ["sh", "-c", "echo -n nothing && kopf run -n shelf --namespace=floor toys.py"],
     ],
 )
-def test_the_namespaces_that_are_served_are_named(files: Files, command: list[str]) -> None:
+def test_the_namespaces_that_are_served_are_read(files: Files, command: list[str]) -> None:
     files.write(workload=deployment(*command))
-    assert "if it serves only shelf, floor;" in " ".join(files.made().replace("#  ", "").split())
+    assert described(files.made()).namespaces == ("shelf", "floor")
+    assert "--namespace attic: the operator's command names shelf, floor" in files.refused("--namespace=attic")
     files.write(workload=deployment("sh", "-c", "echo -n nothing; kopf run -A toys.py"))
-    assert "if it serves only" not in files.made()
+    assert described(files.made()).namespaces == ()
+    files.write(workload=deployment("kopf", "run", "-n", "shelf-*", "toys.py"))
+    text = files.made()
+    assert described(text).namespaces == ()
+    assert "since shelf-* is a pattern" in " ".join(text.replace("#  ", "").split())
+    assert described(files.made("--namespace=shelf-1")).namespaces == ("shelf-1",)
 
 
 def test_several_containers(files: Files) -> None:

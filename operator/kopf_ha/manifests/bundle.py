@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from kopf_ha.core.subresource import subresources_of
 from kopf_ha.errors import ConfigurationError
 from kopf_ha.manifests import definitions, rights, workload
 from kopf_ha.manifests.description import Child, Description, Kind
@@ -26,6 +27,9 @@ from kopf_ha.manifests.render import render
 WRITTEN_FOR = "kopf-ha.dev/written-for"
 #: Instead of a kind or a child: there is none.
 NONE = "none"
+
+#: By these characters Kopf tells patterns from names of namespaces.
+_PATTERN = frozenset("*?!,[]")
 
 _PEERING = ("kopf.dev", "zalando.org")
 #: Kinds that are in a namespace and that come with an operator.
@@ -46,7 +50,7 @@ class Said:
         kinds: more about its own kinds; `NONE` for none.
         children: kinds that it writes beside these; `NONE` for none.
         deciding: deciding kinds, as ``plural.group``.
-        lease, service_account, prefix, exempt, legacy_lock: see `Description`.
+        lease, service_account, prefix, exempt, legacy_lock, namespaces: see `Description`.
     """
 
     deployment: str = ""
@@ -60,6 +64,7 @@ class Said:
     prefix: str = ""
     exempt: tuple[str, ...] = ()
     legacy_lock: str = ""
+    namespaces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,13 +136,13 @@ def bundle(documents: Sequence[Document], said: Said) -> Bundle:
         prefix=said.prefix or (earlier.prefix if earlier else ""),
         exempt=said.exempt or (earlier.exempt if earlier else ()),
         legacy_lock=said.legacy_lock or workload.legacy_lock(container),
+        namespaces=reader.namespaces(workload.served_namespaces(container)),
     )
     if not description.kinds and not description.children:
         raise ConfigurationError(
             "the operator has no kinds of its own and writes no others, so there is nothing to fence"
         )
     reader.check_said(description)
-    reader.note_namespaces(workload.served_namespaces(container))
     stamped = {f"{k.plural}.{description.group}" for k in description.stamped}
     for definition in own:
         if definition.name in stamped:
@@ -212,6 +217,7 @@ class _Reader:
             cluster=definition.data["spec"]["scope"] == "Cluster",
             deciding=made.deciding or definition.name in self.deciding,
             annotations=bool(why) or made.annotations,
+            scale=made.scale or ((self.group, plural), "scale") in self.allowed.subresources,
         )
 
     def children(self, own: set[rights.KindName], with_roles: bool) -> list[Child]:
@@ -228,7 +234,7 @@ class _Reader:
             name = rights.kind_name(kind)
             if kind in own or name in said or NONE in self.said.children:
                 continue
-            said[name] = _child(kind)
+            said[name] = Child(kind[1], kind[0], subresources=self._subresources(kind))
         for name, child in said.items():
             if not child.labels and not child.owner:
                 self.guessed.append(
@@ -237,7 +243,7 @@ class _Reader:
                 )
         for kind, reason in self.allowed.apart.items():
             self.guessed.append(f"{rights.kind_name(kind)} are fenced in the operator's process only: {reason}")
-        self._note_subresources({*own, *((c.group, c.plural) for c in said.values())})
+        self._note_subresources(said.values())
         if own and not any(k in self.deciding for k in (f"{p}.{g}" for g, p in own)):
             self.guessed.append(
                 "no kind is a deciding one; if other objects are decided from objects of one, as addresses from a pool,"
@@ -245,14 +251,19 @@ class _Reader:
             )
         return list(said.values())
 
-    def _note_subresources(self, kinds: set[rights.KindName]) -> None:
-        """Say which subresources the operator may write and the policies refuse to it."""
-        for (kind, sub), role in self.allowed.subresources.items():
-            name = f"{rights.kind_name(kind)}/{sub}"
-            if kind in kinds and name not in self.said.exempt:
+    def _subresources(self, kind: rights.KindName) -> tuple[str, ...]:
+        """Return the subresources that the roles allow the operator to write, of those that the fence knows."""
+        known = subresources_of(rights.kind_name(kind))
+        return tuple(sub for k, sub in self.allowed.subresources if k == kind and sub in known)
+
+    def _note_subresources(self, children: Iterable[Child]) -> None:
+        """Say which subresources the operator may write although no policy sees a stamp there."""
+        for child in children:
+            for sub in child.unseen:
+                role = self.allowed.subresources.get(((child.group, child.plural), sub), "an option")
                 self.guessed.append(
-                    f"the operator does not write {name}, though {role} allows it: the policies refuse that, since it"
-                    f" carries no stamp; --exempt {name} lets it write that without a fence"
+                    f"the operator writes {child.kind}/{sub}, since {role} allows it;"
+                    f" --child {child.kind} lets the policies refuse that"
                 )
 
     def _check_readable(self, with_roles: bool) -> None:
@@ -270,16 +281,29 @@ class _Reader:
                 f" kind or is not among the documents; {advice}"
             )
 
-    def note_namespaces(self, served: Sequence[str]) -> None:
-        """Say that the policies do not stop at the namespaces that the operator serves.
+    def namespaces(self, served: Sequence[str]) -> tuple[str, ...]:
+        """Return the namespaces that the operator serves, by their names; none for all.
 
-        This is the place for a description that names these namespaces.
+        Args:
+            served: what its command names, also by patterns.
+
+        Raises:
+            ConfigurationError: the option says otherwise.
         """
-        if served:
+        patterns = [name for name in served if set(name) & _PATTERN]
+        if served and not patterns:
+            if self.said.namespaces and {*self.said.namespaces} != {*served}:
+                raise ConfigurationError(
+                    f"--namespace {', '.join(self.said.namespaces)}: the operator's command names {', '.join(served)}"
+                )
+            return tuple(served)
+        names = self.said.namespaces or (self.earlier.namespaces if self.earlier else ())
+        if patterns and not names:
             self.guessed.append(
-                f"the policies and the role for the operator's own kinds hold in all namespaces, also if it serves only"
-                f" {', '.join(served)}; so a second installation of it is refused"
+                "the policies and the role for the operator's own kinds hold in all namespaces, since"
+                f" {', '.join(patterns)} is a pattern; --namespace names those that there are"
             )
+        return names
 
     def check_said(self, description: Description) -> None:
         """Check that the options are about kinds that there are.
@@ -294,11 +318,6 @@ class _Reader:
         for plural in self._said:
             if plural not in {k.plural for k in description.kinds}:
                 raise ConfigurationError(f"--kind {plural}: the operator's kinds are {', '.join(known)}")
-
-
-def _child(kind: rights.KindName) -> Child:
-    """Return a kind that the operator writes. This is the place for flags that allow it subresources."""
-    return Child(kind[1], kind[0])
 
 
 def _described(documents: Iterable[Document]) -> Description | None:

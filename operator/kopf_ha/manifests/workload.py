@@ -109,7 +109,8 @@ def adopt(deployment: Any, container: Any, description: Description) -> list[str
     elif not programs.is_fenced(container):
         guessed.append(
             f"container {container['name']} of Deployment {deployment['metadata']['name']} shows no `kopf run`, so its"
-            " command is as it was: write `kopf-ha run` instead of `kopf run` in the image, or a command here"
+            " command is as it was: write `kopf-ha run` instead of `kopf run`, or `kopf-ha exec --` in front of another"
+            " program, in the image or here"
         )
     _set_variables(container, description)
     guessed += _set_probes(pod, container)
