@@ -19,12 +19,12 @@ GROUP = "installed.kopf-ha.test"
 DECIDING = f"pools.{GROUP}"
 
 OPERATOR = f"""
-import kopf, kubernetes
+import kopf, kubernetes, os
 
 @kopf.on.startup()
 def configure(settings, **_):
     settings.persistence.finalizer = "{GROUP}/finalizer"
-    settings.scanning.disabled = True
+    settings.scanning.disabled = "ONLY_ROLES" in os.environ
 
 @kopf.on.create("{GROUP}", "cells")
 def made(name, namespace, body, patch, **_):
@@ -48,8 +48,9 @@ def login(**given):
 
 
 def kinds() -> list[dict[str, Any]]:
-    """Pool (deciding) and Cell, with the stamp and its rule."""
-    found = [crd(GROUP, "Pool"), crd(GROUP, "Cell")]
+    """Pool (deciding), Cell, and the cluster-scoped Trunk, with the stamp and its rule."""
+    found = [crd(GROUP, "Pool"), crd(GROUP, "Cell"), crd(GROUP, "Trunk")]
+    found[2]["spec"]["scope"] = "Cluster"
     fragment = schema_fragment()
     for definition in found:
         for version in definition["spec"]["versions"]:
@@ -67,9 +68,10 @@ class Installation(kit.World):
         namespace: the account's and the Lease's, and the first that is served.
         folder: for the operator's file and logs.
         others: further namespaces that are served.
+        may_all: the account may do everything in the cluster; otherwise it has what is written for it.
     """
 
-    def __init__(self, cluster: Cluster, namespace: str, folder: Path, *others: str) -> None:
+    def __init__(self, cluster: Cluster, namespace: str, folder: Path, *others: str, may_all: bool = False) -> None:
         super().__init__(cluster, namespace, GROUP)
         self.served = (namespace, *others)
         self.folder = folder
@@ -77,6 +79,10 @@ class Installation(kit.World):
         (folder / "op.py").write_text(OPERATOR)
         self.running: list[Replica] = []
         self.kubectl("create", "serviceaccount", "operator")
+        self.may_all = may_all
+        if may_all:
+            who = f"--serviceaccount={namespace}:operator"
+            self.kubectl("create", "clusterrolebinding", namespace, "--clusterrole=cluster-admin", who)
 
     def written(self, *args: str) -> str:
         """What `kopf-ha manifests` writes for it."""
@@ -94,7 +100,7 @@ class Installation(kit.World):
         served = [word for name in self.served for word in ("-n", name)]
         lease = ["--lease-name=op", f"--lease-namespace={self.namespace}"]
         arguments = ["run", *served, *lease, f"--deciding={DECIDING}", "--require-policies", *args, "op.py"]
-        env = as_pod(identity, self.namespace)
+        env = as_pod(identity, self.namespace) | ({} if self.may_all else {"ONLY_ROLES": "yes"})
         made = Replica(
             f"{self.namespace}-{pod}", config, arguments, self.folder / f"{pod}.log", env=env, cwd=self.folder
         )
@@ -121,4 +127,6 @@ class Installation(kit.World):
         self.cluster.kubectl(
             "delete", "-f", "-", "--ignore-not-found", "--wait=false", input=self.written(), check=False
         )
+        if self.may_all:
+            self.kubectl("delete", "clusterrolebinding", self.namespace)
         self.clear("pools", "cells")

@@ -1,4 +1,4 @@
-"""Two installations of one operator work beside each other, each in a namespace, with nothing but Roles."""
+"""Two installations of one operator work beside each other, each in a namespace; nothing but Roles is needed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from devcluster import Cluster
 from devcluster.waiting import until
+from kopf_ha.manifests.command import manifests
 from testbed.replica import PATIENCE
 from tests.kit import world as kit
+from tests.kit.client import MERGE
 from tests.kit.world import apply_kinds, fresh_namespace
 from tests.policies.installations import GROUP, Installation, kinds
 
@@ -22,16 +25,21 @@ from tests.policies.installations import GROUP, Installation, kinds
 def served(cluster: Cluster) -> Iterator[Cluster]:
     apply_kinds(cluster, *kinds())
     yield cluster
-    cluster.kubectl("delete", "crd", f"pools.{GROUP}", f"cells.{GROUP}", "--wait=false", check=False)
+    names = [kind["metadata"]["name"] for kind in kinds()]
+    cluster.kubectl("delete", "crd", *names, "--wait=false", check=False)
 
 
 @pytest.fixture
 def two(served: Cluster, tmp_path: Path) -> Iterator[tuple[Installation, Installation]]:
-    """Production and staging. What is written for the second is applied after the first."""
+    """Production, with nothing but Roles, and staging, which may do everything and stays in its namespace, too.
+
+    What is written for the second is applied after the first.
+    """
     with ExitStack() as stack:
         made = []
         for name in ("prod", "staging"):
-            one = Installation(served, stack.enter_context(fresh_namespace(served)), tmp_path / name)
+            namespace = stack.enter_context(fresh_namespace(served))
+            one = Installation(served, namespace, tmp_path / name, may_all=name == "staging")
             stack.callback(one.remove)
             made.append(one)
         for one in made:
@@ -40,12 +48,17 @@ def two(served: Cluster, tmp_path: Path) -> Iterator[tuple[Installation, Install
         yield made[0], made[1]
 
 
+def has_event(one: Installation) -> bool:
+    return "Leading" in one.events()
+
+
 def test_two_installations_side_by_side(two: tuple[Installation, Installation]) -> None:
     leaders = [one.start("a") for one in two]
     for one in two:
         one.create("Cell", "one")
         until(f"the cell in {one.namespace}", partial(one.is_done, "one"), PATIENCE, watched=one.running)
         assert one.stamp_of("pools", "pool")["lease"] == f"{one.namespace}/op"
+        until(f"events in {one.namespace}", partial(has_event, one), PATIENCE)
     prod, staging = two
 
     # The one's leader goes, and another takes over. The other notices nothing.
@@ -63,7 +76,16 @@ def test_two_installations_side_by_side(two: tuple[Installation, Installation]) 
     for one in two:
         assert one.forge("pools", "pool").by == f"kopf-ha-{one.namespace}.operator-stamp"
     for replica in (*leaders, follower):
-        for said in (": refused", "not enforced", "set aside", "no permission", "not looked at", "Traceback"):
+        for said in (
+            ": refused",
+            "not enforced",
+            "set aside",
+            "no permission",
+            "forbidden",
+            "not looked at",
+            "not watched",
+            "Traceback",
+        ):
             assert said not in replica.log
 
 
@@ -90,3 +112,45 @@ def test_a_namespace_that_is_made_later(served: Cluster, tmp_path: Path) -> None
         replica.see("all namespaces that could not be listed are looked at now")
         until("its stamp", lambda: there.stamp_of("pools", "pool").get("lease") == f"{namespace}/op", PATIENCE)
         there.clear("pools")
+
+
+def test_where_the_rules_for_everybody_hold(served: Cluster) -> None:
+    """In the namespaces that are served, wherever the Lease is, and for cluster-scoped objects."""
+    with ExitStack() as stack:
+        lease, inside, outside = (
+            kit.World(served, stack.enter_context(fresh_namespace(served)), GROUP) for _ in range(3)
+        )
+        given = ["--group", GROUP, "--kind=pools:map=given", "--kind=trunks:cluster", f"--lease={lease.namespace}/op"]
+        given += [f"--service-account={lease.namespace}/operator", "--namespace", inside.namespace, "--only=policies"]
+        policies = CliRunner().invoke(manifests, given).output
+        served.kubectl("apply", "-f", "-", input=policies)
+        stack.callback(served.kubectl, "delete", "-f", "-", "--wait=false", input=policies, check=False)
+        paths = {}
+        for world in (lease, inside, outside):
+            world.create("Pool", "pool")
+            paths[world.namespace] = world.path("pools", "pool")
+            stack.callback(world.clear, "pools")
+        trunk = f"trunk-{lease.namespace}"
+        inside.ask(
+            "POST",
+            f"/apis/{GROUP}/v1/trunks",
+            {"apiVersion": f"{GROUP}/v1", "kind": "Trunk", "metadata": {"name": trunk}},
+        )
+        paths["cluster"] = f"/apis/{GROUP}/v1/trunks/{trunk}"
+        stack.callback(inside.api, "DELETE", paths["cluster"])
+
+        fencing = {"lease": f"{lease.namespace}/op", "token": 1000, "holder": "x", "podUID": "u"}
+        forged = {"status": {"fencing": fencing}}
+
+        def refused() -> set[str]:
+            answers = {n: inside.api("PATCH", f"{p}/status?dryRun=All", forged, MERGE) for n, p in paths.items()}
+            by = f"kopf-ha-{lease.namespace}.operator-stamp"
+            return {name for name, answer in answers.items() if answer.by == by}
+
+        until("the policies to be in force", lambda: refused() == {inside.namespace, "cluster"}, PATIENCE)
+        # What a barrier meets where an account may list everywhere.
+        assert inside.ask("GET", f"/apis/{GROUP}/v1/namespaces/nowhere/pools")["items"] == []
+        # Who may edit a namespace cannot take it out of the rules (I10).
+        label = {"metadata": {"labels": {"kubernetes.io/metadata.name": "another"}}}
+        inside.ask("PATCH", f"/api/v1/namespaces/{inside.namespace}", label, MERGE)
+        assert refused() == {inside.namespace, "cluster"}
