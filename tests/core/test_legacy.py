@@ -507,6 +507,7 @@ def test_old_peers_that_pause_end_no_term(peering: World) -> None:
         peering.run(1)
     assert peering.leaders() == [a]
     assert a.stopped == []
+    assert "old pauses" in a.tells
 
 
 def test_a_peering_is_given_back(peering: World) -> None:

@@ -138,9 +138,8 @@ class Candidate:
         actions: list[Action] = []
         if (unfit := legacy.unfit(view)) != legacy.unfit(state.legacy):
             actions.append(Warn(unfit))
-        if (holders := legacy.told(view)) != legacy.told(state.legacy):
-            by = f"held by {' and '.join(holders)}, which is waited for" if holders else "held by no old replica"
-            actions.append(Tell(f"{legacy.lock} is {by}"))
+        if (text := legacy.told(view, now)) != legacy.told(state.legacy, now):
+            actions.append(Tell(text))
         return replace(state, legacy=view), actions
 
     def legacy_free_at(self, state: State, now: float) -> float:

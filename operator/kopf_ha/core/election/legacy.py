@@ -183,10 +183,13 @@ class Legacy:
         """Whether the answer to my write shows me as the holder."""
         return record.claim_of(self.holder) is not None
 
-    def told(self, view: LegacyView) -> tuple[str, ...]:
-        """Return the old replicas that the lock names."""
+    def told(self, view: LegacyView, now: float) -> str:
+        """Return for people which old replicas the lock names."""
         claims = view.record.claims if view.record else ()
-        return tuple(sorted(c.holder for c in claims if not c.holder.startswith(self.ours)))
+        old = " and ".join(sorted(c.holder for c in claims if not c.holder.startswith(self.ours)))
+        if not old:
+            return f"{self.lock} is held by no old replica"
+        return f"{self.lock} is held by {old}, which is waited for" if self.rivals(view, now) else f"{old} pauses"
 
     def _until(self, view: LegacyView, claim: Claim) -> float:
         lasts = self.timing.lease_duration if claim.duration is None else claim.duration
