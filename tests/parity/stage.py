@@ -36,6 +36,8 @@ class Stage(World):
         folder: for logs and what the operator saw.
     """
 
+    operator = OPERATOR
+
     def __init__(self, cluster: Cluster, namespace: str, folder: Path) -> None:
         super().__init__(cluster, namespace, GROUP)
         self.folder = folder
@@ -121,19 +123,23 @@ class Stage(World):
         env["PARITY_RIVAL"] = f"http://127.0.0.1:{self.rival.server_address[1]}"
         for _ in range(count):
             name = f"r{len(self.replicas)}"
-            arguments = ["-n", self.namespace, str(OPERATOR)]
+            arguments = ["-n", self.namespace, str(self.operator)]
             self.replicas.append(
                 Replica(
                     name,
                     self.cluster.kubeconfig,
                     [*program[2:], *arguments],
                     self.folder / f"{name}.log",
-                    env=env | {"POD_NAME": name},
+                    env=env | {"POD_NAME": name} | self.environment(name),
                     program=program[:2],
                     times={},
                 )
             )
             self.replicas[-1].start()
+
+    def environment(self, name: str) -> dict[str, str]:
+        """Give what a replica needs besides."""
+        return {}
 
     def seen(self) -> list[dict[str, Any]]:
         """Give what the operator saw so far."""
