@@ -1,4 +1,4 @@
-"""The features of Kopf that the parity suite tries: an object for each, what it is, and which handlers run for it.
+"""The features of Kopf that the parity suite tries: an object for each, what it is, and which handlers run at least.
 
 The operator imports this module, so it imports nothing of kopf-ha.
 """

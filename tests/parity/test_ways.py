@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 import requests
 
-from devcluster import Cluster
+from devcluster import Cluster, DevclusterError
 from devcluster.waiting import until
 from testbed.deployment import ROOT
 from testbed.ports import free_port
@@ -62,7 +63,7 @@ WAYS = {
     "loop": _OWN,
     "thread": _OWN,
     "main": _OWN,
-    "exec": Way(("-m", MODULE), (*KOPF_HA, "exec", "--", "python", "-m", MODULE)),
+    "exec": Way(("-m", MODULE), (*KOPF_HA, "exec", "--", sys.executable, "-m", MODULE)),
 }
 #: Ways that wait for another part of kopf-ha, and for which.
 WAITING = {
@@ -89,6 +90,7 @@ class Corner(World):
         self.objects: list[dict[str, Any]] = []
         self.statuses: list[int | None] = []
         self.probes: list[Any] = []
+        self.error: Exception | None = None  #: what ended its story
 
     def _with_a_role(self) -> Path:
         where = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{self.namespace}"
@@ -190,27 +192,22 @@ def corners(kinds: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
         ways = [way for way in WAYS if way not in WAITING or os.environ.get("PARITY_WAITING")]
         found = {way: (corner(way, False), corner(way, True)) for way in ways}
+
+        def each(ways: list[str], *steps: Callable[[Corner], object]) -> None:
+            """Take each of the steps with all of them, so that they wait side by side."""
+            for step in steps:
+                for one in [one for way in ways for one in found[way] if one.error is None]:
+                    try:
+                        step(one)
+                    except (AssertionError, DevclusterError) as error:
+                        one.error = error
+
         # A few at a time: each start costs a second of a processor.
-        for pairs in (list(found.values())[n : n + 2] for n in range(0, len(found), 2)):
-            all_of_them = [one for pair in pairs for one in pair]
-            for one in all_of_them:
-                one.make()
-                one.start()
-            for one in all_of_them:
-                one.until("create", 4 * len(KINDS))
-                one.settle()
-                one.probe()
-                one.edit()
-            for one in all_of_them:
-                one.until("update")
-                one.until("delete")
-                one.settle()
-                one.stop()
-                one.start()
-            for one in all_of_them:
-                one.until("resume")
-                one.settle()
-                one.stop()
+        for some in (ways[n : n + 3] for n in range(0, len(ways), 3)):
+            each(some, Corner.make, Corner.start, lambda one: one.until("create", 4 * len(KINDS)))
+            each(some, Corner.settle, Corner.probe, Corner.edit)
+            each(some, lambda one: one.until("update"), lambda one: one.until("delete"), Corner.settle)
+            each(some, Corner.stop, Corner.start, lambda one: one.until("resume"), Corner.settle, Corner.stop)
         yield found
 
 
@@ -219,6 +216,9 @@ def test_a_way_to_start_an_operator(corners: dict[str, tuple[Corner, Corner]], w
     if way not in corners:
         pytest.skip(WAITING[way])
     plain, fenced = corners[way]
+    for one in corners[way]:
+        if one.error is not None:
+            raise one.error
 
     def runs(one: Corner) -> list[Any]:
         # Objects are handled side by side, so only the order of one object's handlers is the same.
