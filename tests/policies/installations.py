@@ -94,12 +94,11 @@ class Installation(kit.World):
         return done.output
 
     def start(self, pod: str, *args: str) -> Replica:
-        """Start a replica in a pod of its own."""
+        """Start a replica in a pod of its own, of the StatefulSet `op`, whose name the Lease has."""
         identity = self.cluster.pod_identity(self.namespace, "operator", pod)
         config = self.cluster.kubeconfig_for(identity.token, name=f"{self.namespace}-{pod}")
         served = [word for name in self.served for word in ("-n", name)]
-        lease = ["--lease-name=op", f"--lease-namespace={self.namespace}"]
-        arguments = ["run", *served, *lease, f"--deciding={DECIDING}", "--require-policies", *args, "op.py"]
+        arguments = ["run", *served, f"--deciding={DECIDING}", "--require-policies", *args, "op.py"]
         env = as_pod(identity, self.namespace) | ({} if self.may_all else {"ONLY_ROLES": "yes"})
         made = Replica(
             f"{self.namespace}-{pod}", config, arguments, self.folder / f"{pod}.log", env=env, cwd=self.folder

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from devcluster import Cluster
 from devcluster.waiting import until
+from kopf_ha.core.lease import OPERATOR
 from kopf_ha.manifests.command import manifests
 from testbed.replica import PATIENCE
 from tests.kit import world as kit
@@ -53,7 +54,7 @@ def has_event(one: Installation) -> bool:
 
 
 def test_two_installations_side_by_side(two: tuple[Installation, Installation]) -> None:
-    leaders = [one.start("a") for one in two]
+    leaders = [one.start("op-0") for one in two]
     for one in two:
         one.create("Cell", "one")
         until(f"the cell in {one.namespace}", partial(one.is_done, "one"), PATIENCE, watched=one.running)
@@ -63,7 +64,7 @@ def test_two_installations_side_by_side(two: tuple[Installation, Installation]) 
 
     # The one's leader goes, and another takes over. The other notices nothing.
     token = staging.lease()["leaseTransitions"]
-    follower = prod.start("b")
+    follower = prod.start("op-1")
     follower.see("new leader")
     leaders[0].kill()
     prod.create("Cell", "two")
@@ -71,6 +72,7 @@ def test_two_installations_side_by_side(two: tuple[Installation, Installation]) 
     assert prod.stamp_of("pools", "pool")["token"] > 1
     assert set(prod.get("pools", "pool")["status"]["given"]) == {"one", "two"}
     assert staging.lease()["leaseTransitions"] == token
+    assert prod.ask("GET", prod.lease_path)["metadata"]["annotations"] == {OPERATOR: "op"}
 
     # Each one's policies protect its own objects, and nobody else's are looked at.
     for one in two:
@@ -98,7 +100,7 @@ def test_a_namespace_that_is_made_later(served: Cluster, tmp_path: Path) -> None
         served.kubectl("apply", "-f", "-", input=one.written(), check=False)  # nothing can be applied in the other yet
         one.create("Pool", "pool")
         one.create("Cell", "one")
-        replica = one.start("a")
+        replica = one.start("op-0")
         until("the cell", lambda: one.is_done("one"), PATIENCE, watched=[replica])
         line = replica.see(f"namespace {later} is not looked at")
         assert f"no permission to list pools.{GROUP} in namespace {later}" in line
