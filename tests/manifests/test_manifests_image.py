@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from testbed.deployment import ROOT, container_of
 from tests.manifests.support import image_environment, instructions, stages
@@ -89,7 +90,7 @@ def test_pins_are_what_pyproject_asks_for(pyproject: dict[str, Any]) -> None:
         (pyproject["build-system"]["requires"], pins("build.txt")),
     ):
         for requirement in map(Requirement, wanted):
-            assert requirement.specifier.contains(pinned[requirement.name]), requirement
+            assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
 
 
 def test_one_version_everywhere(pyproject: dict[str, Any]) -> None:

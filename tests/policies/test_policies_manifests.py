@@ -316,7 +316,7 @@ def test_subresources_that_show_no_stamp_are_allowed_where_they_are_named() -> N
     assert "# No policy sees a stamp in writes to xs.a.b/scale, zs.a.b/scale, pods/eviction, pods/exec.\n" in text
     many = list(yaml.safe_load_all(text))
     ours = of_kind("ValidatingAdmissionPolicy", many)
-    found = {p["metadata"]["name"].removeprefix("kopf-ha-s-"): p["spec"] for p in ours}
+    found = {p["metadata"]["name"].removeprefix("kopf-ha-n.s-"): p["spec"] for p in ours}
     conditions = {name: [c["expression"] for c in p.get("matchConditions", ())] for name, p in found.items()}
     assert any("['pods/eviction', 'pods/exec']" in e for e in conditions["child-pods"])
     assert any("['xs/scale']" in e for e in conditions["stamped"])
@@ -396,8 +396,8 @@ def test_a_kind_of_its_own_or_a_child_is_needed() -> None:
     assert "Missing option --kind" in run(*where, "--group=a.b").output
     result = run(*where, "--child=secrets")
     names = {o["metadata"]["name"] for o in yaml.safe_load_all(result.output)}
-    assert "kopf-ha-s-child-secrets" in names
-    assert "kopf-ha-s-stamped" not in names
+    assert "kopf-ha-n.s-child-secrets" in names
+    assert "kopf-ha-n.s-stamped" not in names
 
 
 def test_a_legacy_lock_is_checked() -> None:
