@@ -326,7 +326,7 @@ class Replica:
 
     def flow(self) -> None:
         """All that waits happens now, in order: answers, timers, news."""
-        for _ in range(100):
+        for _ in range(1000):
             if self.request is not None:
                 self.answer()
             elif self.world.now >= self.due and self.phase is not Phase.STOPPED:
