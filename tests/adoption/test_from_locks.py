@@ -16,6 +16,29 @@ from testbed.replica import KOPF_HA, PATIENCE, TIMES, Replica
 from tests.kit.world import World
 
 LOCKS = Path(__file__).parent / "locks"
+PEERINGS = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "kopfpeerings.kopf.dev"},
+    "spec": {
+        "group": "kopf.dev",
+        "scope": "Namespaced",
+        "names": {"kind": "KopfPeering", "plural": "kopfpeerings", "singular": "kopfpeering"},
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {"status": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+                    }
+                },
+            }
+        ],
+    },
+}  # as in Kopf's documentation
 
 
 class Migration:
@@ -55,6 +78,11 @@ class Migration:
         """Wait until the last of these leads, and see that these led one after the other, and never two at once."""
         until(f"{whos[-1]} to lead", lambda: self.leaders()[-1:] == [whos[-1]], PATIENCE)
         assert self.leaders() == list(whos)
+
+    def claims(self) -> dict[str, Any]:
+        """The claims of new replicas in the peering."""
+        peering = self.world.read(f"/apis/kopf.dev/v1/namespaces/{self.namespace}/kopfpeerings/old")
+        return {who: claim for who, claim in peering["status"].items() if who.startswith("kopf-ha:")}
 
     def end(self) -> None:
         for process in self.started:
@@ -102,6 +130,50 @@ def test_from_a_record_in_an_annotation(migration: Migration, resource: str) -> 
     third.kill()
     assert new.stop() == 0
     migration.led_by("old-1", "new-1", "old-2", "new-2", "new-3")
+
+
+def test_from_kopf_s_peering(migration: Migration) -> None:
+    plane, world, namespace = migration.plane, migration.world, migration.namespace
+    definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    world.ask("POST", definitions, PEERINGS)
+    try:
+        plane.wait_established()
+        peering = {"apiVersion": "kopf.dev/v1", "kind": "KopfPeering", "metadata": {"name": "old"}}
+        world.ask("POST", f"/apis/kopf.dev/v1/namespaces/{namespace}/kopfpeerings", peering)
+
+        def old(who: str, priority: int) -> Replica:
+            options = ("--peering=old", f"--priority={priority}", "-n", namespace, "--verbose")
+            return migration.replica(who, "run", str(LOCKS / "op.py"), *options, program=("-m", "kopf"))
+
+        first = old("old-1", 10)
+        migration.led_by("old-1")
+        second = old("old-2", 5)
+        second.see("Keep-alive in 'old'")
+        new = migration.new("new-1", "kopfpeerings/old")
+        new.see("which is waited for")
+        first.kill()
+        migration.led_by("old-1", "old-2")
+        second.kill()
+        migration.led_by("old-1", "old-2", "new-1")
+        third = old("old-3", 666)
+        third.see("Keep-alive in 'old'")
+        sibling = migration.new("new-2", "kopfpeerings/old")
+        sibling.see("new leader")
+        # It knows how old a claim is only if it saw it change.
+        for _ in range(2):
+            seen = migration.claims()
+            until("a renewal of the claim", lambda seen=seen: migration.claims() != seen, PATIENCE)  # type: ignore[misc]
+        new.kill()
+        migration.led_by("old-1", "old-2", "new-1", "new-2")  # which continues the claim, so that old-3 still pauses
+        sibling.kill()
+        migration.led_by("old-1", "old-2", "new-1", "new-2", "old-3")
+        last = migration.new("new-3", "kopfpeerings/old")
+        last.see("which is waited for")
+        third.stop()
+        migration.led_by("old-1", "old-2", "new-1", "new-2", "old-3", "new-3")
+    finally:
+        migration.end()
+        world.api("DELETE", f"{definitions}/kopfpeerings.kopf.dev")
 
 
 def test_from_a_lease_of_client_go(migration: Migration, binaries: Binaries) -> None:
