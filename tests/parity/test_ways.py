@@ -6,7 +6,6 @@ Each way has a namespace of its own, since each runs a whole operator.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -64,16 +63,6 @@ WAYS = {
     "thread": _OWN,
     "main": _OWN,
     "exec": Way(("-m", MODULE), (*KOPF_HA, "exec", "--", sys.executable, "-m", MODULE)),
-}
-#: Ways that wait for another part of kopf-ha, and for which.
-WAITING = {
-    "liveness": "--liveness on every replica",
-    "peering": "options of peering, taken with a warning",
-    "loop": "an embedded operator that takes signals",
-    "thread": "stop_flag and the other arguments of kopf.operator()",
-    "main": "kopf_ha.run()",
-    "exec": "kopf-ha exec",
-    "role": "the start of a term with a Role only",
 }
 
 
@@ -190,7 +179,7 @@ def corners(kinds: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             stack.callback(made.close)
             return made
 
-        ways = [way for way in WAYS if way not in WAITING or os.environ.get("PARITY_WAITING")]
+        ways = list(WAYS)
         found = {way: (corner(way, False), corner(way, True)) for way in ways}
 
         def each(ways: list[str], *steps: Callable[[Corner], object]) -> None:
@@ -213,8 +202,6 @@ def corners(kinds: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.mark.parametrize("way", [pytest.param(way, id=way) for way in WAYS])
 def test_a_way_to_start_an_operator(corners: dict[str, tuple[Corner, Corner]], way: str) -> None:
-    if way not in corners:
-        pytest.skip(WAITING[way])
     plain, fenced = corners[way]
     for one in corners[way]:
         if one.error is not None:
