@@ -578,6 +578,48 @@ def test_an_object_that_needs_something_is_told_from_one_that_was_handled(
     assert {name for name, one in looks.items() if kind.is_done(one)} == {"as handled", "its status changed"}
 
 
+@pytest.mark.parametrize(
+    "annotations",
+    [
+        {"kopf.zalando.org/last-handled-configuration": "not json"},
+        {"kopf.zalando.org/last-handled-configuration": "[]"},
+        {"kopf.zalando.org/last-handled-configuration": "5"},
+        {"kopf.zalando.org/last-handled-configuration": '{"spec":5}'},
+        {"kopf.zalando.org/last-handled-configuration": "[" * 100_000},
+        {"kopf.zalando.org/creation": "not json"},
+        {"kopf.zalando.org/creation": "[]"},
+    ],
+)
+def test_annotations_that_a_user_spoiled_concern_that_object_only(
+    api: KopfApi, registry: kopf.OperatorRegistry, annotations: dict[str, str]
+) -> None:
+    """Else one object of a tenant ends each term at its start (I10)."""
+    kopf.on.create("things", registry=registry, id="creation")(lambda **_: None)
+    kind, body = handled(api, registry)
+    spoiled = changed(body, annotations=annotations)
+    kind.is_urgent(spoiled)
+    assert not kind.is_done(spoiled)
+
+
+def test_an_object_with_a_finalizer_that_a_filter_may_not_want_is_not_done(
+    api: KopfApi, registry: kopf.OperatorRegistry
+) -> None:
+    """Else Kopf does not remove its finalizer, and the object outlives the operator."""
+    kopf.on.create("things", registry=registry, id="creation")(lambda **_: None)
+    kind, body = handled(api, registry)
+    held = changed(body, metadata={"finalizers": [f"{GROUP}/finalizer"]})
+
+    def is_done(**filters: Any) -> bool:
+        made = logging_in(api)
+        kopf.on.create("things", registry=made, id="creation")(lambda **_: None)
+        kopf.on.delete("things", registry=made, id="deletion", **filters)(lambda **_: None)
+        return _kopf.Kind(kind.resource, made, kind.settings).is_done(held)
+
+    assert is_done()
+    assert not is_done(labels={"a": "b"})
+    assert not is_done(when=lambda **_: True)
+
+
 @pytest.mark.parametrize("decorator", ["resume", "event", "timer", "daemon", "delete"])
 def test_an_object_is_not_done_if_a_handler_runs_for_all_or_it_lacks_a_finalizer(
     api: KopfApi, registry: kopf.OperatorRegistry, decorator: str

@@ -23,13 +23,19 @@ def in_loop(story: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., No
     return run
 
 
-def listed(name: str, *, urgent: bool = False, done: bool = False, version: int = 1) -> dict[str, Any]:
-    body = {"metadata": {"uid": name, "resourceVersion": str(version)}, "urgent": urgent, "done": done}
+def listed(uid: str, *, urgent: bool = False, done: bool = False, version: int = 1, name: str = "") -> dict[str, Any]:
+    metadata = {"uid": uid, "name": name or uid, "namespace": "ns", "resourceVersion": str(version)}
+    body = {"metadata": metadata, "urgent": urgent, "done": done}
     return {"type": None, "object": body}
 
 
 def event(name: str, kind: str = "MODIFIED", version: int = 2) -> dict[str, Any]:
     return {**listed(name, version=version), "type": kind}
+
+
+def intake_end() -> object:
+    """Give Kopf's mark that the list is over."""
+    return object()
 
 
 class Looks:
@@ -135,6 +141,24 @@ async def test_a_waiting_object_that_is_deleted_is_passed_as_deleted(monkeypatch
     watched.feed(listed("a"), event("a", "DELETED"))
     await watched.until(lambda: len(watched.passed) == 1)
     assert watched.passed[0]["type"] == "DELETED"
+    watched.task.cancel()
+
+
+@in_loop
+async def test_what_is_gone_by_a_later_list_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a gap in the watch no event tells of a deletion. The old object may not be handled after its successor."""
+    monkeypatch.setattr(intake, "LATE", -1.0)
+    monkeypatch.setattr(intake, "PATIENCE", 3600.0)
+    watched = Watched()
+    await asyncio.sleep(0)
+    watched.flow._last = asyncio.get_running_loop().time()
+    watched.feed(listed("old", name="a"), listed("gone"), listed("stays"), intake_end())
+    watched.feed(listed("new", name="a", urgent=True), listed("stays", version=2), intake_end(), event("last"))
+    await watched.until(lambda: "last" in watched.uids())
+    monkeypatch.setattr(intake, "PATIENCE", 0.0)
+    await watched.until(lambda: len(watched.uids()) == 3)
+    assert watched.uids() == ["new", "last", "stays"]
+    assert watched.passed[-1]["object"]["metadata"]["resourceVersion"] == "2"
     watched.task.cancel()
 
 

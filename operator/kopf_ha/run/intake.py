@@ -51,6 +51,8 @@ class Intake:
         self._left_out = left_out
         self._ready: deque[Event] = deque()  #: goes on at once
         self._behind: dict[str, Event] = {}  #: by uid, in the order of the list
+        self._listed: set[str] = set()  #: uids of the list that is under way
+        self._uids: dict[tuple[str, str], str] = {}  #: of the objects that wait, by namespace and name
         self._news = asyncio.Event()
         self._last = 0.0  #: when the last object came from behind, on the loop's clock
 
@@ -85,19 +87,30 @@ class Intake:
                 await asyncio.sleep(0)
 
     def _take(self, event: Event) -> None:
-        if not isinstance(event, dict) or not (uid := _uid(event)):
+        if not isinstance(event, dict):
+            self._list_ends()
             self._ready.append(event)
-        elif _is_listed(event):
-            if self._looks.is_urgent(event["object"]):
-                self._behind.pop(uid, None)
-                self._ready.append(event)
-            else:
-                self._behind[uid] = event
-        else:
-            waiting = self._behind.pop(uid, None)
+            return
+        uid, name = _uid(event), _name(event)
+        waiting = self._behind.pop(uid, None)
+        if event["type"] != "DELETED":
+            self._behind.pop(self._uids.pop(name, ""), None)  # it is gone if this object has its name
+        if not _is_listed(event):
             # What was listed counts as listed still, so that resume handlers run; but as it is now.
             is_here = waiting is not None and event["type"] != "DELETED"
             self._ready.append({**event, "type": None} if is_here else event)
+            return
+        self._listed.add(uid)
+        if not uid or self._looks.is_urgent(event["object"]):
+            self._ready.append(event)
+        else:
+            self._behind[uid], self._uids[name] = event, uid
+
+    def _list_ends(self) -> None:
+        """Forget what waits since an earlier list and is gone by this one: Kopf gets no event of its deletion."""
+        for uid in [uid for uid in self._behind if uid not in self._listed]:
+            del self._behind[uid]
+        self._listed.clear()
 
     async def _is_quiet(self) -> bool:
         """Wait a moment; return whether nothing came, and the loop had nothing else to do."""
@@ -119,6 +132,7 @@ class Intake:
         while self._behind and loop.time() - self._last < SLICE:
             uid = next(iter(self._behind))
             event = self._behind.pop(uid)
+            self._uids.pop(_name(event), None)
             if not self._looks.is_done(event["object"]):
                 self._ready.append(event)
                 return
@@ -131,3 +145,8 @@ def _is_listed(event: Event) -> bool:
 
 def _uid(event: Event) -> str:
     return str(((event.get("object") or {}).get("metadata") or {}).get("uid") or "")
+
+
+def _name(event: Event) -> tuple[str, str]:
+    metadata = (event.get("object") or {}).get("metadata") or {}
+    return str(metadata.get("namespace") or ""), str(metadata.get("name") or "")
