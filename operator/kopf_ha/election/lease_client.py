@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from kubernetes.client import ApiClient
 
+from kopf_ha._context import boottime
 from kopf_ha.api import Api, single_attempts
 from kopf_ha.core.election import events
 from kopf_ha.core.lease import OPERATOR, LeaseRecord, lease_path
@@ -24,14 +27,17 @@ class LeaseClient:
     Args:
         settings: where the Lease is.
         api: a client of its own, as `lease_api` gives it.
+        clock: the machine's boot-time clock, in seconds.
     """
 
-    def __init__(self, settings: Settings, api: Api) -> None:
+    def __init__(self, settings: Settings, api: Api, clock: Callable[[], float] = boottime) -> None:
         self._settings = settings
+        self._clock = clock
         self._api = api
         self._collection = lease_path(settings.lease_namespace)
         self._path = lease_path(settings.lease_namespace, settings.lease_name)
         self._earlier = settings.earlier_lease  #: has to be looked at before the first write; empty for none
+        self._hidden: float | None = None  #: when it was forbidden first to look at it, on the clock
 
     def read(self, timeout: float) -> events.LeaseSeen | events.LeaseUnusable | events.ReadFailed:
         """GET the Lease from the quorum, unless the time is over already.
@@ -66,7 +72,7 @@ class LeaseClient:
         if timeout <= 0:
             return events.NotWritten(_PAUSED)
         if self._earlier:
-            if cause := self._earlier_is_used(timeout):
+            if cause := self._earlier_is_used(timeout, first=not record.resource_version):
                 return events.NotWritten(cause)
             self._earlier = ""
         body = record.as_object(self._settings.lease_namespace, self._settings.lease_name)
@@ -81,17 +87,22 @@ class LeaseClient:
                 return events.Conflict()
             return events.NotWritten(str(error)) if error.definite else events.Failed(str(error))
 
-    def _earlier_is_used(self, timeout: float) -> str:
+    def _earlier_is_used(self, timeout: float, *, first: bool) -> str:
         """Return why my Lease must not be acquired yet: replicas of an earlier release may elect by another one (I3).
 
         They took one name where none was given, and may run beside this replica in a rolling update. The answer is
         either no or an error, never another name: that has to follow from what all replicas are told alone.
+
+        Args:
+            timeout: seconds for the answer.
+            first: whether my Lease does not exist yet. Whoever made it has looked.
         """
         namespace, earlier = self._settings.lease_namespace, self._earlier
         try:
             record = self._api.call("GET", lease_path(namespace, earlier), timeout=timeout)
         except ApiRefused as error:
-            # Who may not read it may not have renewed it either.
+            if error.status == 403 and first:
+                return self._may_have_led()
             return "" if error.status in (403, 404) else str(error)
         except ApiError as error:
             return str(error)
@@ -102,6 +113,19 @@ class LeaseClient:
             f"Lease {namespace}/{earlier} exists, which earlier releases used where no name was given. If it is this"
             f" operator's, keep it with --lease-name={earlier}. If it is another's, say"
             f" --lease-name={self._settings.lease_name}"
+        )
+
+    def _may_have_led(self) -> str:
+        """Return why to wait: who may not read a Lease cannot renew it, but may have a moment ago, with other roles."""
+        now = self._clock()
+        self._hidden = now if self._hidden is None else self._hidden
+        left = self._hidden + self._settings.lease_duration - now
+        earlier = f"Lease {self._settings.lease_namespace}/{self._earlier}"
+        return (
+            f"{earlier}, which earlier releases used where no name was given, may not be read, so whoever led by it"
+            f" until now may do so for {left:.0f} s more; with --lease-name={self._settings.lease_name} nobody waits"
+            if left > 0
+            else ""
         )
 
     def close(self) -> None:
