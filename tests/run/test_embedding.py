@@ -22,7 +22,7 @@ from kopf_ha._kopf import PreparedVault
 from kopf_ha.adapters import Wiring, wired
 from kopf_ha.adapters.kopf_client import fenced_vault
 from kopf_ha.core.fence import Fence
-from kopf_ha.errors import ConfigurationError, TermEnded
+from kopf_ha.errors import ConfigurationError, KopfHAError, TermEnded
 from kopf_ha.run import nested
 from kopf_ha.run.arguments import Arguments, options_from
 from kopf_ha.run.flags import raise_flag, watching
@@ -363,6 +363,30 @@ def test_an_operator_that_a_handler_starts_belongs_to_its_term(world: World, mar
     assert running.stop() == 0
 
 
+def test_an_operator_is_fenced_that_starts_while_the_fenced_one_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """I8: as `asyncio.gather(kopf_ha.operator(), kopf.operator())` starts them."""
+    plain: list[dict[str, Any]] = []
+
+    async def spawn(**given: Any) -> list[Any]:
+        plain.append(given)
+        return [asyncio.create_task(asyncio.sleep(0))]
+
+    def build(*_: Any) -> Any:
+        until("the other one to start", lambda: plain, LONG)
+        raise KopfHAError("enough")
+
+    monkeypatch.setattr("kopf_ha._kopf.plain_spawn_tasks", spawn)
+    monkeypatch.setattr("kopf_ha.run.entry.build", build)
+
+    async def app() -> None:
+        fenced = kopf_ha.operator(kopf_ha.Settings(lease_name="op"), registry=registry())
+        ends = await asyncio.gather(fenced, kopf.operator(clusterwide=True), return_exceptions=True)
+        assert str(ends[0]) == "enough"
+
+    asyncio.run(app())
+    assert isinstance(plain.pop()["vault"], PreparedVault)
+
+
 def test_which_operator_is_kopf_s_own_and_which_is_fenced(monkeypatch: pytest.MonkeyPatch) -> None:
     plain: list[dict[str, Any]] = []
     fenced: list[dict[str, Any]] = []
@@ -380,6 +404,11 @@ def test_which_operator_is_kopf_s_own_and_which_is_fenced(monkeypatch: pytest.Mo
         nested.install()
         await kopf.spawn_tasks(clusterwide=True)
         assert plain.pop() == {"clusterwide": True}, "no fenced operator runs"
+        with nested.beside_me():
+            await kopf.spawn_tasks(clusterwide=True)
+            assert isinstance(plain.pop()["vault"], PreparedVault), "beside one that is being built"
+        await kopf.spawn_tasks(clusterwide=True)
+        assert plain.pop() == {"clusterwide": True}, "after its end"
         with wired(Wiring(Fence("ns/op"), lambda outcome: None)):
             await kopf.spawn_tasks(clusterwide=True)
             assert isinstance(plain.pop()["vault"], PreparedVault), "beside one"

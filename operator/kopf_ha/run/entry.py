@@ -23,12 +23,14 @@ from kopf_ha.run.ending import EXIT_EVERYWHERE, EXIT_SIGNAL, EXIT_UNFENCED
 from kopf_ha.run.everywhere import name_unserved
 from kopf_ha.run.flags import raise_flag, watching
 from kopf_ha.run.loading import is_second_start, load_at_start
+from kopf_ha.run.runner import Runner
 from kopf_ha.run.threads import in_thread
 from kopf_ha.settings import Settings
 
 logger = logging.getLogger("kopf_ha.run")
 
 
+@nested.beside_me()
 def run_program(
     settings: Settings,
     *,
@@ -55,7 +57,6 @@ def run_program(
         ConfigurationError: an option or a handler is not allowed, or there are no credentials.
     """
     adapters.install()
-    nested.install()
     loads_in_term = is_second_start()
     if not loads_in_term:
         load_at_start(settings, prepare)
@@ -142,22 +143,27 @@ async def operator(ha: Settings | None = None, /, **given: Unpack[Arguments]) ->
     if (ready := given.get("ready_flag")) is not None:
         options = replace(options, started=lambda: raise_flag(ready, loop))
     adapters.install()
-    nested.install()
     _name_uncovered()
     name_unserved(options.registry)
     settings, everywhere = ha or Settings.from_env(), given.get("everywhere")
-    # Credentials may come from a program. Not in the loop's executor: its threads are the application's.
-    runner = await in_thread(lambda: build(settings, options, everywhere), "kopf-ha-build")
-    with watching(given.get("stop_flag"), lambda: runner.quit("the stop flag is raised")), _taking_signals(runner.quit):
-        done = in_thread(runner.run, "kopf-ha-runner")
-        try:
-            status = await asyncio.shield(done)
-        except asyncio.CancelledError:
-            runner.quit("cancelled")
-            await asyncio.shield(done)
-            raise
+    with nested.beside_me():
+        # Credentials may come from a program. Not in the loop's executor: its threads are the application's.
+        runner = await in_thread(lambda: build(settings, options, everywhere), "kopf-ha-build")
+        stopped = watching(given.get("stop_flag"), lambda: runner.quit("the stop flag is raised"))
+        with stopped, _taking_signals(runner.quit):
+            status = await _until_over(runner)
     if status:
         raise _left(status)
+
+
+async def _until_over(runner: Runner) -> int:
+    done = in_thread(runner.run, "kopf-ha-runner")
+    try:
+        return await asyncio.shield(done)
+    except asyncio.CancelledError:
+        runner.quit("cancelled")
+        await asyncio.shield(done)
+        raise
 
 
 def _left(status: int) -> KopfHAError:

@@ -11,9 +11,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Collection
+import threading
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from typing import Any, TypeAlias
 
 from kopf_ha import _kopf, adapters
@@ -25,6 +27,8 @@ Tasks: TypeAlias = Collection[asyncio.Task[Any]]
 
 _first: Callable[..., Awaitable[Tasks]] | None = None  #: starts the fenced operator instead of the program's first
 _tasks: Tasks = ()  #: of the operator that it started
+_fenced = 0  #: operators of kopf-ha that are built or run
+_lock = threading.Lock()
 
 
 def install(first: Callable[..., Awaitable[Tasks]] | None = None) -> None:
@@ -39,6 +43,20 @@ def install(first: Callable[..., Awaitable[Tasks]] | None = None) -> None:
     _kopf.replace_spawn_tasks(_spawn_tasks)
 
 
+@contextlib.contextmanager
+def beside_me() -> Iterator[None]:
+    """Fence whatever is started in the body beside a fenced operator, from before it is built until its end (I8)."""
+    global _fenced
+    install()
+    with _lock:
+        _fenced += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _fenced -= 1
+
+
 @functools.wraps(_kopf.plain_spawn_tasks)
 async def _spawn_tasks(**given: Any) -> Tasks:
     global _tasks
@@ -48,7 +66,8 @@ async def _spawn_tasks(**given: Any) -> Tasks:
         _tasks = await _first(**given)
         return _tasks
     theirs = given.get("vault")
-    if isinstance(theirs, _kopf.PreparedVault) or not (adapters.is_wired() or any(not task.done() for task in _tasks)):
+    is_alone = not (_fenced or adapters.is_wired() or any(not task.done() for task in _tasks))
+    if isinstance(theirs, _kopf.PreparedVault) or is_alone:
         return await _kopf.plain_spawn_tasks(**given)
     logger.info(
         "another operator is started in this process: what it writes to this cluster belongs to the term of whoever"
