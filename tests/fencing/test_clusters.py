@@ -14,13 +14,14 @@ import kopf
 import pytest
 
 from devcluster.waiting import until
+from kopf_ha._context import entered_everywhere
 from kopf_ha._kopf import new_registry
 from kopf_ha.adapters import KUBE_SYSTEM, Clusters, Wiring, _servers, wired
 from kopf_ha.adapters.kopf_client import fence_nested
 from kopf_ha.core.wire import Request, Response
-from kopf_ha.errors import NoTerm, Unreached
+from kopf_ha.errors import GateClosed, NoTerm, TermEnded, Unfenced, Unreached
 from kopf_ha.run import nested
-from tests.core.fake_api import CHILD
+from tests.core.fake_api import CHILD, stamp
 from tests.fencing.clients import CLIENTS, MERGE, Send
 from tests.fencing.conftest import Terms
 from tests.fencing.http_fake import HttpFake
@@ -57,6 +58,7 @@ class Site:
     """This process's own cluster, and a server under another name."""
 
     other: HttpFake
+    terms: Terms = field(default_factory=lambda: Terms("ns/op"))
     own: Response = field(default_factory=lambda: namespace("mine"))
     said: Response = field(default_factory=lambda: namespace("another"))
     now: float = 0.0
@@ -79,9 +81,9 @@ class Site:
 def site(installed: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     fake = HttpFake()
-    made, terms = Site(fake), Terms("ns/op")
+    made = Site(fake)
     known = Clusters(lambda: made.read(), "https://own:6443", clock=lambda: made.now)
-    with wired(Wiring(terms.fence, terms.outcomes.append, clusters=known)):
+    with wired(Wiring(made.terms.fence, made.terms.outcomes.append, clusters=known)):
         yield made
     fake.close()
 
@@ -97,6 +99,35 @@ def test_another_cluster_s_writes_pass_untouched_and_are_named_once(
     writes = site.other.writes()
     assert [json.loads(write.body) for write in writes] == [BODY, BODY]
     assert caplog.text.count(f"{site.other.url} is another cluster; writes to it are not fenced") == 1
+
+
+@CLIENT
+def test_a_term_that_is_over_is_over_in_another_cluster_too(site: Site, client: str) -> None:
+    """The gate needs no token. A leader that wakes up late finds it closed."""
+    send = NESTED[client](site.other.url)
+    with site.terms.term(7) as grant:
+        assert send("PATCH", CHILD, BODY, MERGE)[0] == 200
+        grant.close("the Lease was lost")
+        with pytest.raises(GateClosed):
+            send("PATCH", CHILD, BODY, MERGE)
+    with entered_everywhere(), pytest.raises(NoTerm):
+        send("PATCH", CHILD, BODY, MERGE)
+    assert len(site.other.writes()) == 1
+
+
+def test_what_may_be_another_cluster_ends_no_term(site: Site) -> None:
+    """Its Lease and its stamps may be those of an operator of the same name there (I10)."""
+    site.said = Response(403, b"{}")
+    site.other.api.put(CHILD, {"metadata": {"name": "x", "namespace": "a"}}, stamp(9))
+    site.other.api.elect(stamp(9))
+    send = CLIENTS["kubernetes"](site.other.url)
+    with site.terms.term(7), pytest.raises(Unfenced, match="may be another cluster's, so the term goes on"):
+        send("PATCH", CHILD, BODY, MERGE)
+    assert [type(one.refused) for one in site.terms.outcomes] == [Unfenced]
+    assert site.other.writes() == []
+    site.said, site.now = namespace("mine"), 61.0
+    with site.terms.term(7), pytest.raises(TermEnded):
+        send("PATCH", CHILD, BODY, MERGE)
 
 
 @CLIENT

@@ -51,11 +51,17 @@ class Clusters:
         self._fenced_until: dict[Server, float] = {}
         self._uid, self._known_until = "", float("-inf")
         self._named: set[Server] = set()
+        self._same: set[Server] = set()  #: other names of this cluster's own server
 
     def add_own(self, url: str) -> None:
         """Note a URL of the API server whose objects this process's operator handles."""
         if (found := server_of(url)) is not None:
             self._own.add(found)
+
+    def is_mine(self, origin: str, path: str) -> bool:
+        """Return whether a server is certainly this cluster's: what it says of stamps and the Lease ends a term."""
+        server = _server(origin, path)
+        return server is None or server in self._own or server in self._same or in_cluster(server[0])
 
     def question(self, origin: str, path: str) -> Request | None:
         """Return what to ask a server before a write; None if the write is to be fenced in any case.
@@ -87,6 +93,8 @@ class Clusters:
         with self._lock:
             if not other:
                 self._fenced_until[server] = self._clock() + KEPT
+            if ours and theirs == ours:
+                self._same.add(server)
             if server not in self._named:
                 self._named.add(server)
                 _tell(origin + api_root(path), theirs, ours)

@@ -9,7 +9,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kopf_ha._context import boottime, current_grant, only_reads, runs_again
 from kopf_ha.adapters._clusters import Clusters
@@ -17,7 +17,7 @@ from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.target import parse_path
 from kopf_ha.core.wire import Request, Response
-from kopf_ha.errors import NoTerm, Refused
+from kopf_ha.errors import GateClosed, NoTerm, Refused, TermEnded, Unfenced
 
 logger = logging.getLogger("kopf_ha.fence")
 
@@ -185,26 +185,27 @@ def drive(client: str, request: Request, send: Callable[[Request], Response], or
         Refused: the write did not happen, or was refused.
     """
     use, grant = _wiring_for(client, request), current_grant()
+    elsewhere = False
     if use.clusters is not None and (question := use.clusters.question(origin, request.path)) is not None:
         said: Response | None = None
         with contextlib.suppress(Exception):  # the client's own; then the write is fenced, and meets it, too
             said = send(question)
-        if use.clusters.is_other(origin, request.path, said):
-            return send(request)
+        elsewhere = use.clusters.is_other(origin, request.path, said)
     try:
-        flow = use.fence.flow(request, grant, use.now, only_reads=only_reads())
+        flow = use.fence.flow(request, grant, use.now, only_reads=only_reads(), elsewhere=elsewhere)
         out = next(flow)
         while True:
             out = flow.send(send(out))
     except StopIteration as end:
         answer: Response = end.value
-        use.report(Outcome(client, request, grant, None, answer.status))
+        if not elsewhere:
+            use.report(Outcome(client, request, grant, None, answer.status))
         return answer
     except Refused as error:
-        if runs_again():
-            error.never = False  # the same code may write in each term
-        use.report(Outcome(client, request, grant, error))
-        raise
+        told = _reported(use, Outcome(client, request, grant, error), error, origin)
+        if told is error:
+            raise
+        raise told from error
 
 
 async def adrive(
@@ -223,16 +224,15 @@ async def adrive(
         Refused: the write did not happen, or was refused.
     """
     use, grant = _wiring_for(client, request), current_grant()
-    asked = use.clusters
+    asked, elsewhere = use.clusters, False
     # What the fenced operator's own Kopf handles is this cluster's, whatever it is called.
     if asked is not None and not saw and (question := asked.question(origin, request.path)) is not None:
         said: Response | None = None
         with contextlib.suppress(Exception):  # the client's own; then the write is fenced, and meets it, too
             said = await send(question)
-        if await asyncio.to_thread(asked.is_other, origin, request.path, said):
-            return await send(request)
+        elsewhere = await asyncio.to_thread(asked.is_other, origin, request.path, said)
     try:
-        flow = use.fence.flow(request, grant, use.now, saw=saw, only_reads=only_reads())
+        flow = use.fence.flow(request, grant, use.now, saw=saw, only_reads=only_reads(), elsewhere=elsewhere)
         out = next(flow)
         while True:
             answer = await send(out)
@@ -240,10 +240,25 @@ async def adrive(
                 out = flow.send(answer)
             except StopIteration as end:
                 final: Response = end.value
-                use.report(Outcome(client, request, grant, None, final.status))
+                if not elsewhere:
+                    use.report(Outcome(client, request, grant, None, final.status))
                 return final
     except Refused as error:
-        if runs_again():
-            error.never = False  # the same code may write in each term
-        use.report(Outcome(client, request, grant, error))
-        raise
+        told = _reported(use, Outcome(client, request, grant, error), error, origin)
+        if told is error:
+            raise
+        raise told from error
+
+
+def _reported(use: Wiring, outcome: Outcome, error: Refused, origin: str) -> Refused:
+    """Report a refused write, and return the error for its caller."""
+    if runs_again():
+        error.never = False  # the same code may write in each term
+    ends = isinstance(error, TermEnded) and not isinstance(error, GateClosed)
+    # Another cluster's server may have said that the term is over, from a Lease of its own.
+    if ends and use.clusters is not None and not use.clusters.is_mine(origin, outcome.request.path):
+        told = Unfenced(f"{error}; but {origin} may be another cluster's, so the term goes on", by_object=True)
+        told.line, told.sent, told.answer = error.line, error.sent, error.answer
+        error, outcome = told, replace(outcome, refused=told)
+    use.report(outcome)
+    return error

@@ -61,6 +61,7 @@ class Fence:
         *,
         saw: bool = False,
         only_reads: bool = False,
+        elsewhere: bool = False,
     ) -> Flow:
         """Drive one attempt of one request.
 
@@ -71,6 +72,8 @@ class Fence:
             saw: whether the caller decided from the revision that a watch showed, as Kopf's handlers do. Then the
                 known revision counts as one that the caller named.
             only_reads: whether the caller runs on every replica, and so must write nothing, whatever the mode.
+            elsewhere: whether the request goes to another cluster. Tokens mean nothing there, but a term that is over
+                is over there, too: only the gate holds.
 
         Raises:
             Refused: the write must not happen, or the API server refused it. It must never be retried.
@@ -88,6 +91,9 @@ class Fence:
             )
         if self.mode == "none":
             return (yield request)
+        if elsewhere:
+            gate = Gate(request, target or request.path, grant, now) if grant is not None else None
+            return (yield request) if gate is None else (yield from gate.send(request))
         if self.mode == "rv":
             return (yield from optimistic(request, target))
         if target is None:

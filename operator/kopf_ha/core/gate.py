@@ -16,12 +16,12 @@ class Gate:
 
     Args:
         request: what the client wants to send. Its timeout is the limit of all that the fence sends for it (I9).
-        target: what it writes to.
+        target: what it writes to, for messages.
         grant: of the term that the caller belongs to.
         now: this machine's boot-time clock, in seconds.
     """
 
-    def __init__(self, request: Request, target: Target, grant: Grant, now: Callable[[], float]) -> None:
+    def __init__(self, request: Request, target: Target | str, grant: Grant, now: Callable[[], float]) -> None:
         self.grant = grant
         self.sent: Request | None = None  #: the last write that left the process
         self.answer: Response | None = None  #: the answer to the last write that got one
