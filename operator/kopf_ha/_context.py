@@ -73,6 +73,17 @@ class CurrentTerm:
         """
         return self._grant.set_aside
 
+    def sets_aside(self, uid: str, namespace: str = "") -> bool:
+        """Return whether nothing may be decided from a deciding object now (I4).
+
+        It is in `set_aside`, or in a namespace that this term could not list so far.
+
+        Args:
+            uid: of the object.
+            namespace: of the object; empty for a cluster-scoped one.
+        """
+        return self._grant.sets_aside(uid, namespace)
+
     def remaining(self) -> float:
         """Return the seconds for which this term may still write. 0.0 if it has ended."""
         return self._grant.remaining(boottime())

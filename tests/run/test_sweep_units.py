@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+import kopf_ha
+from kopf_ha._context import entered
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.token import Stamp
@@ -114,6 +116,9 @@ def test_a_namespace_that_may_not_be_listed_costs_no_term(fence: Fence, grant: G
     assert list(made.left) == ["later"]
     assert not grant.sets_aside("uid-a", "prod")
     assert grant.sets_aside("uid-c", "later"), "an earlier leader might still write it (I4)"
+    with entered(grant):
+        assert kopf_ha.current_term().sets_aside("uid-c", "later"), "handlers can ask"
+        assert not kopf_ha.current_term().sets_aside("uid-a", "prod")
     assert not grant.sets_aside("uid-t", ""), "cluster-scoped objects are listed in any case"
 
     told: list[Mapping[str, str]] = []

@@ -85,6 +85,20 @@ def test_startup_handlers_may_not_write_outside_of_a_term(caplog: pytest.LogCapt
         kopf_ha.current_term()
         done.append("never")
 
+    @kopf.on.startup(registry=registry, id="wrapping")
+    def wrapping(**_: Any) -> None:
+        try:
+            write()
+        except Exception as error:
+            raise kopf.PermanentError("the CRD was not made") from error
+
+    @kopf.on.startup(registry=registry, id="retrying")
+    async def retrying(**_: Any) -> None:
+        try:
+            write()
+        except Exception:
+            raise kopf.TemporaryError("later")  # noqa: B904  as many do
+
     @kopf.on.startup(registry=registry, id="failing")
     def failing(**_: Any) -> None:
         raise kopf.PermanentError("as ever")
@@ -95,6 +109,8 @@ def test_startup_handlers_may_not_write_outside_of_a_term(caplog: pytest.LogCapt
     with wired(Wiring(Fence("ns/op"), outcomes.append)):
         handlers["blocking"]()
         asyncio.run(handlers["async"]())
+        handlers["wrapping"]()
+        asyncio.run(handlers["retrying"]())
         with pytest.raises(kopf.PermanentError):
             handlers["failing"]()
     assert done == ["blocking", "async"]

@@ -111,8 +111,10 @@ def _alone(name: str, fn: Callable[..., Any]) -> Callable[..., Any]:
             with entered_everywhere(again=True):
                 try:
                     return await fn(*args, **kwargs)
-                except Refused as error:
-                    ended(error)
+                except Exception as error:
+                    if (refused := _refusal_in(error)) is None:
+                        raise
+                    ended(refused)
 
         return awaited
 
@@ -121,10 +123,19 @@ def _alone(name: str, fn: Callable[..., Any]) -> Callable[..., Any]:
         with entered_everywhere(again=True):
             try:
                 return fn(*args, **kwargs)
-            except Refused as error:
-                ended(error)
+            except Exception as error:
+                if (refused := _refusal_in(error)) is None:
+                    raise
+                ended(refused)
 
     return called
+
+
+def _refusal_in(error: BaseException | None) -> Refused | None:
+    """Return the refused write that an error comes from: handlers turn it into errors of their own, or of Kopf's."""
+    while error is not None and not isinstance(error, Refused):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def warn_of_certificate(server: Any) -> None:
