@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -17,7 +18,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.exposition import MetricsHandler
 
 from devcluster.waiting import until
-from kopf_ha.run.serving import BATCH, SLOTS, Server
+from kopf_ha.run.serving import BATCH, SLOTS, Answer, Server, answering
 from testbed.ports import free_port
 from testbed.replica import SOURCE
 from tests.run.support import LONG
@@ -144,6 +145,30 @@ def test_when_all_places_are_taken_the_oldest_goes() -> None:
             assert made[0].recv(1) == b""
         made[2].sendall(b"GET /late HTTP/1.1\r\n\r\n")
         assert made[2].recv(4096).startswith(b"HTTP/1.0 200 ")
+
+
+def test_who_only_connects_does_not_keep_a_slow_probe_from_its_answer() -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    async def before(path: str) -> None:
+        begun.set()
+        await asyncio.to_thread(may_end.wait, LONG)
+
+    server = Server("test", 0, answering(lambda path: Answer(200, "alive")), before=before, slots=2)
+    try:
+        with contextlib.ExitStack() as stack:
+            asking = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=LONG))
+            asking.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert begun.wait(LONG)
+            idle = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=LONG))
+                for _ in range(10)
+            ]
+            assert idle[0].recv(1) == b"", "the oldest of them goes"
+            may_end.set()
+            assert b"alive" in b"".join(iter(lambda: asking.recv(4096), b""))
+    finally:
+        server.close()
 
 
 def test_a_request_that_is_too_long_is_none() -> None:

@@ -27,6 +27,8 @@ logger = logging.getLogger("kopf_ha.run")
 PATIENCE = 10.0
 #: Connections that are held at once. For one more, the oldest is closed.
 SLOTS = 32
+#: Times as many may wait for an answer that takes long. They were read, so they cost little, and have to be answered.
+ASKED = 16
 #: Connections that are accepted in one turn of the loop. So many more than `SLOTS` may be open for a moment.
 BATCH = 16
 #: Connections that the kernel keeps until they are accepted. A client whose connection it drops waits a second.
@@ -80,7 +82,8 @@ class Server:
         self._before = before
         self._patience = patience
         self._slots = slots
-        self._open: dict[asyncio.StreamWriter, None] = {}  #: the oldest first
+        self._open: dict[asyncio.StreamWriter, None] = {}  #: connections without a request so far; the oldest first
+        self._asked: dict[asyncio.StreamWriter, None] = {}  #: those whose answer takes long; the oldest first
         self._loop = asyncio.new_event_loop()
         self._over = asyncio.Event()
         self._thread = threading.Thread(target=self._main, name=f"kopf-ha-{what}", daemon=True)
@@ -107,16 +110,17 @@ class Server:
             server.close()
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open[writer] = None
-        if len(self._open) > self._slots:
-            oldest = next(iter(self._open))
-            del self._open[oldest]
-            oldest.transport.abort()
+        _hold(self._open, writer, self._slots)
         try:
             async with asyncio.timeout(self._patience):
                 asked = await reader.readuntil(b"\r\n\r\n")
                 if self._before is not None:
+                    # Who only connects must not close the connection of who asked, and waits for a slow probe.
+                    self._open.pop(writer, None)
+                    _hold(self._asked, writer, self._slots * ASKED)
                     await self._before(_path(asked))
+                    self._asked.pop(writer, None)
+                    _hold(self._open, writer, self._slots)
                 writer.write(self._answer(asked, writer.get_extra_info("peername")))
                 writer.close()
                 await writer.wait_closed()
@@ -124,6 +128,7 @@ class Server:
             pass  # the client hung up, was too slow, or sent something else than HTTP
         finally:
             self._open.pop(writer, None)
+            self._asked.pop(writer, None)
             writer.transport.abort()
 
     def _answer(self, asked: bytes, peer: Any) -> bytes:
@@ -135,6 +140,15 @@ class Server:
         except Exception:
             logger.error("a request to %s failed", self._thread.name, exc_info=True)
         return bytes(exchange.answered)
+
+
+def _hold(held: dict[asyncio.StreamWriter, None], writer: asyncio.StreamWriter, most: int) -> None:
+    """Hold a connection, and close the oldest if there are too many."""
+    held[writer] = None
+    if len(held) > most:
+        oldest = next(iter(held))
+        del held[oldest]
+        oldest.transport.abort()
 
 
 class _Exchange:
