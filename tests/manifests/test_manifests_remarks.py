@@ -52,7 +52,7 @@ def test_a_command_that_is_not_fenced_is_a_task_and_not_a_guess(files: Files) ->
 
 def test_what_a_person_has_to_do_is_named_once(files: Files) -> None:
     image = "TO DO: the image toys:1 must have kopf-ha in it"
-    stop = "stop the old version before you apply this: kubectl -n play scale deployment/toys --replicas=0"
+    stop = "stop the old version first: kubectl -n play scale deployment/toys --replicas=0"
     recreate = (
         "when the new version runs, change spec.strategy of the Deployment back: Recreate is for this update only"
     )
@@ -62,6 +62,7 @@ def test_what_a_person_has_to_do_is_named_once(files: Files) -> None:
     assert files.run("--diff").stdout.splitlines()[:3] == tasks
     assert files.run().stderr.splitlines()[:3] == tasks
     # They stay in the file until somebody takes them out, but nobody is told again.
+    assert f"# TO DO: {stop}\n" in text  # in one line, to be copied
     again = files.run(stdin=text)
     assert "TO DO" not in again.stderr
     assert said(again.stdout)[1:4] == tasks
@@ -116,7 +117,9 @@ def test_a_subresource_that_an_option_leaves_out_is_named(files: Files) -> None:
     text = " ".join(said(files.made("--child=deployments.apps:owner=Toys")))
     assert "the operator does not write deployments.apps/scale, which ClusterRole toys allows it" in text
     assert "the policies refuse that now; if it does, say --child deployments.apps:owner=Toys:scale" in text
-    assert "refuse that now" not in files.made("--child=deployments.apps:owner=Toys:scale")
+    text = files.made("--child=deployments.apps:owner=Toys:scale")
+    assert "refuse that now" not in text
+    assert "the operator writes deployments.apps/scale" not in text  # it was said, and not guessed
     assert "refuse that now" not in files.made("--child=deployments.apps", "--exempt=deployments.apps/scale")
 
 
@@ -125,6 +128,7 @@ def test_a_child_is_named_once(files: Files) -> None:
     twice = "--child=deployments.apps:owner=Toys", "--child=deployments.apps:scale"
     sentence = "deployments.apps is named twice; write one --child with all of its parts"
     assert sentence in files.refused(*twice)
+    assert "toys is named twice; write one --kind" in files.refused("--kind=toys:map=a", "--kind=toys:value=b")
     options = "--group=a.b", "--kind=toys", "--lease=a/b", "--service-account=a/b"
     assert sentence in " ".join(CliRunner().invoke(manifests, [*options, *twice]).output.split())
 
@@ -192,6 +196,11 @@ def test_options_can_be_taken_back(files: Files) -> None:
     for name in policy_names(first) - policy_names(text):
         assert f" validatingadmissionpolicy/{name}" in task
         assert f" validatingadmissionpolicybinding/{name}" in task
+    # What is written again is not to be deleted any more.
+    again = files.made("--child=none", "--child=pods", stdin=text)
+    (task,) = (s for s in said(again) if "kubectl apply does not" in s)
+    assert {w.rpartition("-")[2] for w in task.split() if w.startswith("validating")} == {"secrets"}
+    assert "kubectl apply does not" not in files.made("--child=pods", "--child=secrets", stdin=text)
     only = files.made("--child=none", "--child=pods:app=toys", stdin=first)
     assert described(only).children == (Child("pods", labels=(("app", "toys"),)),)
     text = files.made("--child=pods:app=toys", "--deciding=none", stdin=first)

@@ -29,6 +29,8 @@ from kopf_ha.manifests.render import render
 WRITTEN_FOR = "kopf-ha.dev/written-for"
 #: The first of them has this annotation if options named all children, whatever the roles allow.
 CHILDREN = "kopf-ha.dev/children"
+_DELETE = "when this is applied, delete what is not written any more, since kubectl apply does not: "
+
 _PEERING = ("kopf.dev", "zalando.org")
 #: Kinds that are in a namespace and that come with an operator.
 _NAMESPACED = frozenset(
@@ -150,11 +152,22 @@ def bundle(documents: Sequence[Document], said: Said) -> Bundle:
     _check_names(documents, generated)
     before = [d for d in documents if d is not deployment]
     made = Bundle(description, before, generated, deployment, replaced, remarks)
+    _note_gone(made)
+    return made
+
+
+def _note_gone(made: Bundle) -> None:
+    """Say what is to be deleted, and no longer that something is which is written again."""
+    remarks = made.remarks
+    here = {f"{kind.lower()}/{name}" for kind, _, name in map(_key, made.generated)}
+    for task in [t for t in remarks.remembered if t.startswith(_DELETE)]:
+        given = [[w for w in c.split() if w not in here] for c in task.removeprefix(_DELETE).split(" && ")]
+        left = [" ".join(words) for words in given if any("/" in w for w in words)]
+        at = remarks.remembered.index(task)
+        remarks.remembered[at : at + 1] = [_DELETE + " && ".join(left)] if left else []
     if gone := made.gone():
         deletes = (f"{'-n ' + where + ' ' if where else ''}delete {' '.join(names)}" for where, names in gone.items())
-        commands = "; ".join("kubectl " + d for d in deletes)
-        remarks.once.append(f"delete what is not written any more, since kubectl apply does not: {commands}")
-    return made
+        remarks.once.append(_DELETE + " && ".join("kubectl " + d for d in deletes))
 
 
 def _remembered(documents: Iterable[Document]) -> list[str]:

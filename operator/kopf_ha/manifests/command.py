@@ -42,7 +42,8 @@ _SCHEMA = (
 @click.option("--child", "children", multiple=True, metavar="PLURAL[.GROUP][:LABEL=VALUE][:owner=KIND][:SUBRESOURCE]",
               help="A kind of objects that the operator creates. With a label or an owner, it may write only"
               " objects that have them. SUBRESOURCE allows the operator one in which no policy sees a stamp: scale,"
-              " eviction, binding, token. With -f, none: it writes only its own kinds.")  # fmt: skip
+              " eviction, binding, token. With -f, none: it writes no others than those named"
+              " here. Named once, they take the place of those of the last time.")  # fmt: skip
 @click.option("--lease", default="", metavar="NAMESPACE/NAME", help="The Lease that elects the leader.")
 @click.option("--service-account", default="", metavar="NAMESPACE/NAME", help="The account that the replicas run as.")
 @click.option("-n", "--namespace", "namespaces", multiple=True, metavar="NAMESPACE",

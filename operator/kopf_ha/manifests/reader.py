@@ -67,6 +67,9 @@ class Reader:
             raise ConfigurationError(
                 f"the operator's command says --deciding {', '.join(sorted(in_command))}; change it there, too"
             )
+        counted = Counter(Kind.parse(t).plural for t in said.kinds)
+        if twice := next((name for name, n in counted.items() if n > 1), ""):
+            raise ConfigurationError(f"{twice} is named twice; write one --kind with all of its parts")
         self._said = {k.plural: k for k in (Kind.parse(t) for t in said.kinds if t != NONE)}
         remembered = (replace(k, annotations=False) for k in (earlier.kinds if earlier else ()))
         if said.deciding:
@@ -214,13 +217,14 @@ class Reader:
                 if rights.kind_name(kind) != child.kind or sub not in known or known[sub].shows_stamp:
                     continue
                 without = replace(child, subresources=tuple(s for s in child.subresources if s != sub))
-                if sub in child.subresources:
+                named = child.labels or child.owner  # by an option, with all of its parts
+                if sub in child.subresources and not named:
                     self.remarks.guessed.append(
                         f"the operator writes {child.kind}/{sub}, since {role} allows it; if it never"
                         f" {_VERBS.get(sub, 'does that to')} them, say --child {without.flag()}, and the policies"
                         " refuse it"
                     )
-                elif f"{child.kind}/{sub}" not in self.exempt:
+                elif sub not in child.subresources and f"{child.kind}/{sub}" not in self.exempt:
                     more = replace(child, subresources=(*child.subresources, sub))
                     self.remarks.guessed.append(
                         f"the operator does not write {child.kind}/{sub}, which {role} allows it, and the policies"

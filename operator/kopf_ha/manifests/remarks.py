@@ -84,6 +84,8 @@ def _first_words(line: str, *, inside: bool) -> str:
 
 
 def _folded(line: str, start: str) -> str:
+    if ": kubectl " in line:
+        return f"{start}{line}\n"  # to be copied
     return (
         textwrap.fill(
             line,

@@ -190,9 +190,7 @@ def _note_tasks(deployment: Any, container: Any, description: Description, remar
         remarks.once.append(f"the image {container.get('image') or 'of the operator'} must have kopf-ha in it")
     if not given_lease(container):
         namespace = description.account_parts[0]
-        remarks.once.append(
-            f"stop the old version before you apply this: kubectl -n {namespace} scale deployment/{name} --replicas=0"
-        )
+        remarks.once.append(f"stop the old version first: kubectl -n {namespace} scale deployment/{name} --replicas=0")
 
 
 def _set_variables(container: Any, description: Description, earlier: Description | None) -> None:
