@@ -254,6 +254,11 @@ def test_variables_of_the_command_are_filled_in(
     assert described(files.made()).namespaces == namespaces
 
 
+def test_the_variable_that_is_added_has_a_value_at_once(files: Files) -> None:
+    files.write(workload=deployment("sh", "-c", "exec kopf run -n $POD_NAMESPACE x.py"))
+    assert described(files.made()).namespaces == ("play",)
+
+
 def test_a_variable_without_a_known_value_is_as_a_pattern(files: Files) -> None:
     env = [{"name": "NS", "valueFrom": {"configMapKeyRef": {"name": "a", "key": "b"}}}]
     files.write(workload=deployment("kopf", "run", "-n", "$(NS)", "x.py", container={"env": env}))

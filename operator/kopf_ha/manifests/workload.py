@@ -122,7 +122,7 @@ def _filled_in(text: str, container: Any, namespace: str, depth: int = 5) -> str
     def value(match: re.Match[str]) -> str:
         entry = by_name.get(match[1] or match[2] or match[3]) or {}
         path = ((entry.get("valueFrom") or {}).get("fieldRef") or {}).get("fieldPath")
-        if path == "metadata.namespace":
+        if path == "metadata.namespace" or (not entry and "POD_NAMESPACE" in match.groups()):  # which is added
             return namespace
         if "value" not in entry or not depth:
             return match[0]
