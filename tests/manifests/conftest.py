@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from devcluster import Binaries, Cluster, ControlPlane
 from testbed.deployment import ROOT
+from tests.manifests.operator_files import Files, crd, deployment, roles
 from tests.manifests.support import NAMESPACE, get, rendered
 
 
@@ -38,3 +40,10 @@ def deployed(cluster: Cluster) -> Iterator[list[dict[str, Any]]]:
         yield documents
     finally:
         cluster.kubectl("delete", "-k", str(ROOT / "deploy"), "--ignore-not-found", "--timeout=60s", timeout=120)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    made = Files(tmp_path)
+    made.write(crds=crd(), rbac=roles(), workload=deployment())
+    return made

@@ -6,30 +6,30 @@ changes that the fence needs, and the objects that are generated from the descri
 
 from __future__ import annotations
 
-import textwrap
+import difflib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kopf_ha.core.subresource import subresources_of
 from kopf_ha.errors import ConfigurationError
 from kopf_ha.manifests import definitions, rights, workload
-from kopf_ha.manifests.description import Child, Description, Kind
+from kopf_ha.manifests.definitions import group_of, kind_of, plural_of
+from kopf_ha.manifests.description import Description
 from kopf_ha.manifests.documents import Document
 from kopf_ha.manifests.lease import DESCRIBED
 from kopf_ha.manifests.policies import policies
 from kopf_ha.manifests.priority import flow_schema
 from kopf_ha.manifests.rbac import rbac
+from kopf_ha.manifests.reader import NONE, Reader, Said
+from kopf_ha.manifests.remarks import Remarks, comments
 from kopf_ha.manifests.render import render
 
 #: Generated objects have this annotation, with the operator's service account. They are written anew each time.
 WRITTEN_FOR = "kopf-ha.dev/written-for"
-#: Instead of a kind or a child: there is none.
-NONE = "none"
-
-#: By these characters Kopf tells patterns from names of namespaces.
-_PATTERN = frozenset("*?!,[]")
+#: The first of them has this annotation if options named all children, whatever the roles allow.
+CHILDREN = "kopf-ha.dev/children"
+_DELETE = "when this is applied, delete what is not written any more, since kubectl apply does not: "
 
 _PEERING = ("kopf.dev", "zalando.org")
 #: Kinds that are in a namespace and that come with an operator.
@@ -37,34 +37,6 @@ _NAMESPACED = frozenset(
     {"Deployment", "StatefulSet", "ServiceAccount", "Role", "RoleBinding", "ConfigMap", "Secret", "Service", "Ingress"}
     | {"PodDisruptionBudget", "NetworkPolicy", "PersistentVolumeClaim", "HorizontalPodAutoscaler", "Job", "CronJob"}
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Said:
-    """What the command line says beside the documents. What is empty is read or guessed.
-
-    Args:
-        deployment: ``name`` or ``namespace/name`` of the operator's Deployment.
-        container: the name of the operator's container.
-        group: the API group of its own kinds.
-        kinds: more about its own kinds; `NONE` for none.
-        children: kinds that it writes beside these; `NONE` for none.
-        deciding: deciding kinds, as ``plural.group``.
-        lease, service_account, prefix, exempt, legacy_lock, namespaces: see `Description`.
-    """
-
-    deployment: str = ""
-    container: str = ""
-    group: str = ""
-    kinds: tuple[str, ...] = ()
-    children: tuple[str, ...] = ()
-    deciding: tuple[str, ...] = ()
-    lease: str = ""
-    service_account: str = ""
-    prefix: str = ""
-    exempt: tuple[str, ...] = ()
-    legacy_lock: str = ""
-    namespaces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,35 +48,50 @@ class Bundle:
         before: the documents that were given, without the Deployment.
         generated: objects that are new.
         deployment: the operator's Deployment.
-        guessed: what no document says for certain, one sentence each.
+        replaced: what was generated for it before, and is among the documents.
+        remarks: what else somebody should know.
     """
 
     description: Description
     before: Sequence[Document]
     generated: Sequence[Any]
     deployment: Document
-    guessed: Sequence[str]
+    replaced: Sequence[Document]
+    remarks: Remarks
 
     def text(self, header: str) -> str:
         """Return all of it as YAML for `kubectl apply`: the Deployment comes last, when its roles are there."""
         parts = [d.rendered() for d in self.before]
         parts += [render([o]) for o in self.generated]
-        return comments(header, self.guessed) + "---\n".join([*parts, self.deployment.rendered()])
+        top = comments(header, [*self.remarks.tasks(), *self.remarks.hints()])
+        return top + "---\n".join([*parts, self.deployment.rendered()])
 
     def diff(self) -> str:
-        """Return what is changed in the documents as unified diffs, the names of new objects, and the guesses."""
-        new = [f"new: {o['kind']} {o['metadata']['name']}\n" for o in self.generated]
-        guessed = [f"guessed: {g}\n" for g in self.guessed]
-        return "".join([*(d.diff() for d in (*self.before, self.deployment)), *new, *guessed])
+        """Return what is to do, what is changed in the documents as unified diffs, new objects, and the hints."""
+        changes = [*(d.diff() for d in (*self.before, self.deployment)), *self._generated_diff()]
+        said = "".join(changes) or "nothing changes\n"
+        tasks, hints = ("".join(f"{line}\n" for line in s) for s in (self.remarks.tasks(), self.remarks.hints()))
+        return tasks + said + hints
 
+    def gone(self) -> dict[str, list[str]]:
+        """Return what was generated before and is not any more, as ``kind/name`` for kubectl, by namespace."""
+        now = {_key(o) for o in self.generated}
+        made: dict[str, list[str]] = {}
+        for kind, namespace, name in (_key(d.data) for d in self.replaced):
+            if (kind, namespace, name) not in now:
+                made.setdefault(namespace, []).append(f"{kind.lower()}/{name}")
+        return made
 
-def comments(header: str, guessed: Iterable[str]) -> str:
-    """Return the comments at the top. `documents.parse` takes them away again."""
-    lines = [header, *(f"guessed: {g}" for g in guessed)]
-    return "".join(
-        textwrap.fill(line, 118, initial_indent="# ", subsequent_indent="#   ", break_on_hyphens=False) + "\n"
-        for line in lines
-    )
+    def _generated_diff(self) -> Iterator[str]:
+        earlier = {_key(d.data): d for d in self.replaced}
+        for made in self.generated:
+            was = earlier.get(_key(made))
+            if was is None:
+                yield f"new: {made['kind']} {made['metadata']['name']}\n"
+            elif was.data != made:
+                old, new = (s.splitlines(keepends=True) for s in (was.text, render([made])))
+                yield "".join(difflib.unified_diff(old, new, f"{was.source}: {was.title}", "with kopf-ha"))
+        yield from (f"gone: {one}\n" for names in self.gone().values() for one in names)
 
 
 def bundle(documents: Sequence[Document], said: Said) -> Bundle:
@@ -118,25 +105,29 @@ def bundle(documents: Sequence[Document], said: Said) -> Bundle:
     container = workload.container_of(deployment.data, said.container)
     namespace, account = _account(deployment, said)
     ours = f"{namespace}/{account}"
-    earlier = _described(d for d in documents if _written_for(d) == ours)
+    remarks = Remarks(remembered=_remembered(documents))
+    replaced = [d for d in documents if _written_for(d) == ours]
+    earlier = _described(replaced)
+    if not said.children and any(_annotation(d, CHILDREN) for d in replaced):
+        said = replace(said, children=(NONE, *(c.flag() for c in (earlier.children if earlier else ()))))
     documents = [d for d in documents if _written_for(d) != ours]
-    all_kinds = [d for d in documents if d.kind == "CustomResourceDefinition" and _group(d) not in _PEERING]
+    all_kinds = [d for d in documents if d.kind == "CustomResourceDefinition" and group_of(d) not in _PEERING]
     for definition in all_kinds:
         definitions.check(definition)
     roles, missing = rights.bound_roles(documents, namespace, account)
-    allowed = rights.rights_of(roles, missing, {(_group(d), _plural(d)) for d in all_kinds})
-    reader = _Reader(said, earlier, container, allowed)
+    allowed = rights.rights_of(roles, missing, {(group_of(d), plural_of(d)) for d in all_kinds})
+    reader = Reader(said, earlier, container, allowed, remarks)
     own = reader.own(all_kinds)
     description = Description(
         group=reader.group,
         kinds=tuple(reader.kind(d) for d in own),
-        children=tuple(reader.children({(_group(d), _plural(d)) for d in own}, bool(roles or missing))),
+        children=tuple(reader.children({(group_of(d), plural_of(d)): kind_of(d) for d in own}, bool(roles or missing))),
         lease=said.lease or (earlier.lease if earlier else "") or _lease(namespace, container, deployment),
         service_account=f"{namespace}/{account}",
         prefix=said.prefix or (earlier.prefix if earlier else ""),
-        exempt=said.exempt or (earlier.exempt if earlier else ()),
+        exempt=reader.exempt,
         legacy_lock=said.legacy_lock or workload.legacy_lock(container),
-        namespaces=reader.namespaces(workload.served_namespaces(container)),
+        namespaces=reader.namespaces(workload.served_namespaces(container, namespace)),
     )
     if not description.kinds and not description.children:
         raise ConfigurationError(
@@ -148,176 +139,62 @@ def bundle(documents: Sequence[Document], said: Said) -> Bundle:
         if definition.name in stamped:
             definitions.merge_stamp(definition.data)
     for role in roles:
-        rights.complete(role.data, {(_group(d), _plural(d)) for d in own})
-    guessed = [*reader.guessed, *workload.adopt(deployment.data, container, description)]
+        rights.complete(role.data, {(group_of(d), plural_of(d)) for d in own})
+    if not description.namespaces and not workload.served_namespaces(container, namespace):
+        kinds = {(group_of(d), plural_of(d)) for d in own} or {*allowed.writes}
+        reader.note_narrow_roles(rights.where_held(documents, namespace, account, kinds), container)
+    remarks.guessed += _sharing(documents, deployment, namespace, account)
+    workload.adopt(deployment.data, container, description, remarks, earlier)
     _fill_namespace(documents, namespace)
     generated = [_signed(o, description) for o in _generated(description)]
+    if NONE in said.children:
+        generated[0]["metadata"]["annotations"][CHILDREN] = NONE
     _check_names(documents, generated)
-    return Bundle(description, [d for d in documents if d is not deployment], generated, deployment, guessed)
+    before = [d for d in documents if d is not deployment]
+    made = Bundle(description, before, generated, deployment, replaced, remarks)
+    _note_gone(made)
+    return made
 
 
-class _Reader:
-    """Reads kinds and children from the documents, and remembers what it guessed."""
+def _note_gone(made: Bundle) -> None:
+    """Say what is to be deleted, and no longer that something is which is written again."""
+    remarks = made.remarks
+    here = {f"{kind.lower()}/{name}" for kind, _, name in map(_key, made.generated)}
+    for task in [t for t in remarks.remembered if t.startswith(_DELETE)]:
+        given = [[w for w in c.split() if w not in here] for c in task.removeprefix(_DELETE).split(" && ")]
+        left = [" ".join(words) for words in given if any("/" in w for w in words)]
+        at = remarks.remembered.index(task)
+        remarks.remembered[at : at + 1] = [_DELETE + " && ".join(left)] if left else []
+    if gone := made.gone():
+        deletes = (f"{'-n ' + where + ' ' if where else ''}delete {' '.join(names)}" for where, names in gone.items())
+        remarks.once.append(_DELETE + " && ".join("kubectl " + d for d in deletes))
 
-    def __init__(self, said: Said, earlier: Description | None, container: Any, allowed: rights.Rights) -> None:
-        self.said, self.earlier, self.allowed = said, earlier, allowed
-        self.guessed: list[str] = []
-        self.group = ""
-        self.deciding = list(dict.fromkeys([*said.deciding, *workload.given_deciding(container)]))
-        self._said = {k.plural: k for k in (Kind.parse(t) for t in said.kinds if t != NONE)}
-        self._kinds = {k.plural: replace(k, annotations=False) for k in (earlier.kinds if earlier else ())} | self._said
 
-    def own(self, all_kinds: Sequence[Document]) -> list[Document]:
-        """Return the CRDs of the operator's own kinds, which are of one API group, if it has some.
+def _remembered(documents: Iterable[Document]) -> list[str]:
+    """Return the tasks that the documents name, without those that are seen in the Deployment until they are done."""
+    return list(dict.fromkeys(t for d in documents for t in d.tasks if not workload.is_seen(t)))
 
-        Raises:
-            ConfigurationError: there are none, or it is not clear which ones they are.
-        """
-        if NONE in self.said.kinds or (self.earlier and not self.earlier.kinds and not self._said):
-            return []
-        if not all_kinds:
-            raise ConfigurationError(
-                "there is no CustomResourceDefinition among the documents; name the file with the operator's with -f,"
-                f" or say --kind {NONE} if it has no kinds of its own"
+
+def _sharing(documents: Iterable[Document], deployment: Document, namespace: str, account: str) -> list[str]:
+    """Return what to know about other workloads with the operator's service account."""
+    said = []
+    for other in documents:
+        if other is deployment or other.group not in ("apps", "batch"):
+            continue
+        spec = other.data.get("spec") or {}
+        spec = (spec.get("jobTemplate") or {}).get("spec") or spec
+        pod = (spec.get("template") or {}).get("spec") or {}
+        if pod.get("serviceAccountName") == account and (other.namespace or namespace) == namespace:
+            said.append(
+                f"{other.title} writes nothing, although it has the operator's service account. The policies would"
+                " refuse its writes; if it writes, give it an account of its own"
             )
-        own = all_kinds
-        if self.allowed.seen and not self.allowed.unreadable:
-            own = [d for d in all_kinds if (_group(d), _plural(d)) in self.allowed.seen]
-            if not own:
-                raise ConfigurationError(
-                    "the operator's roles name none of the kinds "
-                    + ", ".join(d.name for d in all_kinds)
-                    + "; name the file with its roles with -f"
-                )
-        groups = Counter(_group(d) for d in own)
-        decided = next((d.partition(".")[2] for d in self.deciding), "")
-        earlier = self.earlier.group if self.earlier else ""
-        self.group = self.said.group or decided or earlier or groups.most_common(1)[0][0]
-        if self.group not in groups:
-            raise ConfigurationError(f"there is no CustomResourceDefinition of group {self.group} among the documents")
-        if len(groups) > 1:
-            others = ", ".join(sorted(groups.keys() - {self.group}))
-            self.guessed.append(
-                f"{self.group} is the operator's own group; what it writes of {others} is fenced by annotations;"
-                " --group says otherwise"
-            )
-        return [d for d in own if _group(d) == self.group]
+    return said
 
-    def kind(self, definition: Document) -> Kind:
-        """Return one of the operator's own kinds."""
-        plural = _plural(definition)
-        made = self._kinds.get(plural, Kind(plural))
-        why = definitions.why_annotations(definition.data)
-        if why:
-            self.guessed.append(f"{definition.name} is fenced by an annotation, since {why}")
-        elif definition.data["spec"].get("conversion", {}).get("strategy") == "Webhook":
-            self.guessed.append(f"the conversion webhook of {definition.name} keeps status.fencing")
-        return replace(
-            made,
-            cluster=definition.data["spec"]["scope"] == "Cluster",
-            deciding=made.deciding or definition.name in self.deciding,
-            annotations=bool(why) or made.annotations,
-            scale=made.scale or ((self.group, plural), "scale") in self.allowed.subresources,
-        )
 
-    def children(self, own: set[rights.KindName], with_roles: bool) -> list[Child]:
-        """Return the other kinds that the operator writes.
-
-        Raises:
-            ConfigurationError: no document and no option says which ones.
-        """
-        texts = [t for t in self.said.children if t != NONE]
-        said = {c.kind: c for c in (*(self.earlier.children if self.earlier else ()), *map(Child.parse, texts))}
-        if not said and not self.said.children and not self.earlier:
-            self._check_readable(with_roles)
-        for kind in self.allowed.writes:
-            name = rights.kind_name(kind)
-            if kind in own or name in said or NONE in self.said.children:
-                continue
-            said[name] = Child(kind[1], kind[0], subresources=self._subresources(kind))
-        for name, child in said.items():
-            if not child.labels and not child.owner:
-                self.guessed.append(
-                    f"the operator may write any of the {name}; if all of its own have a label or an owner, say so:"
-                    f" --child {name}:LABEL=VALUE or --child {name}:owner=KIND"
-                )
-        for kind, reason in self.allowed.apart.items():
-            self.guessed.append(f"{rights.kind_name(kind)} are fenced in the operator's process only: {reason}")
-        self._note_subresources(said.values())
-        if own and not any(k in self.deciding for k in (f"{p}.{g}" for g, p in own)):
-            self.guessed.append(
-                "no kind is a deciding one; if other objects are decided from objects of one, as addresses from a pool,"
-                f" say so: --deciding {rights.kind_name(min(own))}"
-            )
-        return list(said.values())
-
-    def _subresources(self, kind: rights.KindName) -> tuple[str, ...]:
-        """Return the subresources that the roles allow the operator to write, of those that the fence knows."""
-        known = subresources_of(rights.kind_name(kind))
-        return tuple(sub for k, sub in self.allowed.subresources if k == kind and sub in known)
-
-    def _note_subresources(self, children: Iterable[Child]) -> None:
-        """Say which subresources the operator may write although no policy sees a stamp there."""
-        for child in children:
-            for sub in child.unseen:
-                role = self.allowed.subresources.get(((child.group, child.plural), sub), "an option")
-                self.guessed.append(
-                    f"the operator writes {child.kind}/{sub}, since {role} allows it;"
-                    f" --child {child.kind} lets the policies refuse that"
-                )
-
-    def _check_readable(self, with_roles: bool) -> None:
-        advice = (
-            f"name each kind that it writes besides its own with --child, such as --child secrets, or --child {NONE}"
-        )
-        if not with_roles:
-            raise ConfigurationError(
-                "no role is bound to the operator's service account in the documents; name the file with its roles and"
-                f" bindings with -f, or {advice}"
-            )
-        if self.allowed.unreadable:
-            raise ConfigurationError(
-                f"what the operator writes cannot be read from {', '.join(self.allowed.unreadable)}, which allows every"
-                f" kind or is not among the documents; {advice}"
-            )
-
-    def namespaces(self, served: Sequence[str]) -> tuple[str, ...]:
-        """Return the namespaces that the operator serves, by their names; none for all.
-
-        Args:
-            served: what its command names, also by patterns.
-
-        Raises:
-            ConfigurationError: the option says otherwise.
-        """
-        patterns = [name for name in served if set(name) & _PATTERN]
-        if served and not patterns:
-            if self.said.namespaces and {*self.said.namespaces} != {*served}:
-                raise ConfigurationError(
-                    f"--namespace {', '.join(self.said.namespaces)}: the operator's command names {', '.join(served)}"
-                )
-            return tuple(served)
-        names = self.said.namespaces or (self.earlier.namespaces if self.earlier else ())
-        if patterns and not names:
-            self.guessed.append(
-                "the policies and the role for the operator's own kinds hold in all namespaces, since"
-                f" {', '.join(patterns)} is a pattern; --namespace names those that there are"
-            )
-        return names
-
-    def check_said(self, description: Description) -> None:
-        """Check that the options are about kinds that there are.
-
-        Raises:
-            ConfigurationError: one is not.
-        """
-        known = [f"{k.plural}.{description.group}" for k in description.kinds]
-        for name in self.deciding:
-            if name not in known:
-                raise ConfigurationError(f"--deciding {name}: the operator's kinds are {', '.join(known)}")
-        for plural in self._said:
-            if plural not in {k.plural for k in description.kinds}:
-                raise ConfigurationError(f"--kind {plural}: the operator's kinds are {', '.join(known)}")
+def _key(made: Any) -> tuple[str, str, str]:
+    metadata = made["metadata"]
+    return str(made["kind"]), str(metadata.get("namespace") or ""), str(metadata["name"])
 
 
 def _described(documents: Iterable[Document]) -> Description | None:
@@ -346,7 +223,11 @@ def _signed(made: Any, description: Description) -> Any:
 
 def _written_for(document: Document) -> str:
     """Return the service account that an object was generated for; empty for all other objects."""
-    return str((document.data["metadata"].get("annotations") or {}).get(WRITTEN_FOR, ""))
+    return _annotation(document, WRITTEN_FOR)
+
+
+def _annotation(document: Document, name: str) -> str:
+    return str((document.data["metadata"].get("annotations") or {}).get(name, ""))
 
 
 def _check_twice(documents: Sequence[Document]) -> None:
@@ -429,11 +310,3 @@ def _fill_namespace(documents: Iterable[Document], namespace: str) -> None:
     for document in documents:
         if not document.namespace and document.kind in _NAMESPACED:
             document.data["metadata"]["namespace"] = namespace
-
-
-def _group(definition: Document) -> str:
-    return str((definition.data.get("spec") or {}).get("group", ""))
-
-
-def _plural(definition: Document) -> str:
-    return str(((definition.data.get("spec") or {}).get("names") or {}).get("plural", ""))

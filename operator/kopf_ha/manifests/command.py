@@ -32,7 +32,7 @@ _SCHEMA = (
 @click.option("--deployment", default="", metavar="[NAMESPACE/]NAME", help="With -f: the operator's, of several.")
 @click.option("--container", default="", metavar="NAME", help="With -f: the operator's, of several.")
 @click.option("--deciding", multiple=True, metavar="PLURAL.GROUP",
-              help="With -f: a kind whose objects are read to decide about other objects.")  # fmt: skip
+              help="With -f: a kind whose objects decide about other objects; none: there is none.")  # fmt: skip
 @click.option("--group", default="", help="API group of the operator's kinds.")
 @click.option("--kind", "kinds", multiple=True, metavar="PLURAL[:FLAG…]",
               help="A kind of the operator's own. Flags: cluster (cluster-scoped), deciding, annotations (its CRD has"
@@ -42,7 +42,8 @@ _SCHEMA = (
 @click.option("--child", "children", multiple=True, metavar="PLURAL[.GROUP][:LABEL=VALUE][:owner=KIND][:SUBRESOURCE]",
               help="A kind of objects that the operator creates. With a label or an owner, it may write only"
               " objects that have them. SUBRESOURCE allows the operator one in which no policy sees a stamp: scale,"
-              " eviction, binding, token. With -f, none: it writes only its own kinds.")  # fmt: skip
+              " eviction, binding, token. With -f, none: it writes no others than those named"
+              " here. Named once, they take the place of those of the last time.")  # fmt: skip
 @click.option("--lease", default="", metavar="NAMESPACE/NAME", help="The Lease that elects the leader.")
 @click.option("--service-account", default="", metavar="NAMESPACE/NAME", help="The account that the replicas run as.")
 @click.option("-n", "--namespace", "namespaces", multiple=True, metavar="NAMESPACE",
@@ -78,6 +79,8 @@ def manifests(
       --child configmaps:owner=Claim --lease ipam/operator --service-account ipam/operator | kubectl apply -f -
     """
     try:
+        if as_diff and only:
+            raise ConfigurationError("--diff shows what changes in all of the files; say it without --only")
         if files:
             more = {"deployment": deployment, "container": container, "deciding": deciding}
             text = _from_files(files, only, as_diff=as_diff, **more, **given)
@@ -107,8 +110,9 @@ def _from_options(only: tuple[str, ...], *, kinds: tuple[str, ...], children: tu
 
 def _from_files(files: tuple[str, ...], only: tuple[str, ...], *, as_diff: bool, **given: Any) -> str:
     # Here, because `kopf-ha run` needs none of it.
-    from kopf_ha.manifests.bundle import Said, bundle
+    from kopf_ha.manifests.bundle import bundle
     from kopf_ha.manifests.documents import read
+    from kopf_ha.manifests.reader import Said
 
     stdin = sys.stdin.read() if "-" in files else ""
     try:
@@ -118,6 +122,8 @@ def _from_files(files: tuple[str, ...], only: tuple[str, ...], *, as_diff: bool,
             f"something in the manifests does not have the form that Kubernetes asks for ({error!r}); kubectl apply"
             " --dry-run=server says what it is"
         ) from error
+    for line in (*(() if only else made.remarks.new_tasks()), *(() if sys.stdout.isatty() else made.remarks.hints())):
+        click.echo(line, err=True)
     if only:
         return stream(made.description, only)
     return made.diff() if as_diff else made.text(header(made.description))
@@ -155,6 +161,6 @@ def _open(description: Description) -> list[str]:
     unseen = [*scaled, *(f"{c.kind}/{name}" for c in description.children for name in c.unseen)]
     return [
         f"No policy sees a stamp in writes to {', '.join(unseen)}.",
-        "They are fenced in the operator's process and by the revisions that they name. They are not fenced if a stale",
-        "leader's client goes past the fence in the process and names no revision, or the newest one.",
+        "A stale leader's write there is stopped in its own process, but not by the API server: `kubectl scale`",
+        "started by an old handler would get through.",
     ] if unseen else []  # fmt: skip

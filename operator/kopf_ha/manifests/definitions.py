@@ -40,6 +40,21 @@ def check(document: Document) -> None:
             )
 
 
+def group_of(definition: Document) -> str:
+    """Return the API group of a CRD's kind."""
+    return str((definition.data.get("spec") or {}).get("group", ""))
+
+
+def kind_of(definition: Document) -> str:
+    """Return the kind that a CRD defines."""
+    return str(definition.data["spec"]["names"].get("kind", ""))
+
+
+def plural_of(definition: Document) -> str:
+    """Return the plural of a CRD's kind."""
+    return str(((definition.data.get("spec") or {}).get("names") or {}).get("plural", ""))
+
+
 def why_annotations(definition: Any) -> str:
     """Return why objects of the kind can only be stamped by an annotation; empty if the stamp fits into the schema.
 

@@ -126,6 +126,12 @@ class Child:
         known = subresources_of(self.kind)
         return tuple(name for name in self.subresources if not known[name].shows_stamp)
 
+    def flag(self, with_label: bool = False) -> str:
+        """Return what `parse` reads; with a place for a label if somebody has to fill that in."""
+        labels = [f"{key}={value}" for key, value in self.labels] + (["LABEL=VALUE"] if with_label else [])
+        owner = [f"owner={self.owner}"] if self.owner else []
+        return ":".join([self.kind, *labels, *owner, *self.subresources])
+
     @classmethod
     def parse(cls, text: str) -> Child:
         """Read ``plural[.group][:LABEL=VALUE…][:owner=KIND][:SUBRESOURCE…]``.
@@ -190,10 +196,11 @@ class Description:
         if self.legacy_lock:
             LegacyLock.parse(self.legacy_lock, self.lease_parts[0])
         names = [k.plural for k in self.kinds], [c.kind for c in self.children]
-        for many in (*names, self.namespaces):
+        for many, option in ((names[0], "kind"), (names[1], "child"), (self.namespaces, "")):
             twice = next((n for n in many if many.count(n) > 1), None)
             if twice:
-                raise ConfigurationError(f"{twice} is named twice")
+                how = f"; write one --{option} with all of its parts" if option else ""
+                raise ConfigurationError(f"{twice} is named twice{how}")
         known = {f"{k.plural}.{self.group}" for k in self.kinds} | set(names[1])
         for child in self.children:
             if child.owner and not self.group:

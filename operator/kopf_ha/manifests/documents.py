@@ -18,12 +18,13 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
 from kopf_ha.errors import ConfigurationError
+from kopf_ha.manifests.remarks import without_ours
 
 _ENDINGS = (".yaml", ".yml", ".json")
 _SEPARATOR = re.compile(r"^(?:---(?=\s|$)|\.\.\.(?=\s*$))[ \t]*", re.MULTILINE)
-#: Comments that begin like this, and what is indented below them, are written anew each time.
-OUR_COMMENTS = ("# Written by kopf-ha manifests", "# guessed: ")
-_CONTINUED = "#   "
+#: In quotes a template is YAML, too. A ConfigMap may contain one.
+_HELM = re.compile(r"\{\{-?\s*(\.Values|\.Release|\.Chart|include )")
+_WITH_TEXTS = ("ConfigMap", "Secret", "List")
 #: Kinds that are never changed. A faster parser reads them, since policies are long.
 _UNCHANGED = re.compile(r"^kind: ValidatingAdmissionPolicy", re.MULTILINE)
 
@@ -36,11 +37,13 @@ class Document:
         source: the file that it is from, for messages.
         text: as it was given, with a newline at the end.
         data: its fields. They may be changed.
+        tasks: what comments at its top, written by this command, say is left to do.
     """
 
     source: str
     text: str
     data: Any
+    tasks: tuple[str, ...] = ()
     given: Any = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -105,8 +108,8 @@ def parse(source: str, text: str) -> Iterator[Document]:
     """
     comments = ""
     for part in _SEPARATOR.split(text):
-        part = comments + _without_ours(part.lstrip("\n"))
-        comments = ""
+        own, tasks = without_ours(part.lstrip("\n"))
+        part, comments = comments + own, ""
         data = _load(source, part)
         if data is None:
             comments = part if part.strip() else ""  # they belong to what follows
@@ -114,7 +117,7 @@ def parse(source: str, text: str) -> Iterator[Document]:
         for one in _objects(data):
             _check_object(source, one, part)
             as_given = one is data and not part.lstrip().startswith("{")  # JSON is written as YAML
-            yield Document(source, part.rstrip() + "\n" if as_given else _dumped(one), one)
+            yield Document(source, part.rstrip() + "\n" if as_given else _dumped(one), one, tuple(tasks))
 
 
 def in_one_line(data: Any) -> Any:
@@ -135,6 +138,8 @@ def _texts(paths: list[str], stdin: str) -> Iterator[tuple[str, str]]:
             yield "stdin", stdin
             continue
         path = Path(name)
+        if not path.exists():
+            raise ConfigurationError(f"there is no file {name}")
         files = sorted(p for p in path.iterdir() if p.suffix in _ENDINGS) if path.is_dir() else [path]
         if not files:
             raise ConfigurationError(f"the directory {name} has no file that ends in {', '.join(_ENDINGS)}")
@@ -142,7 +147,8 @@ def _texts(paths: list[str], stdin: str) -> Iterator[tuple[str, str]]:
             try:
                 yield str(file), file.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
-                raise ConfigurationError(f"{file} cannot be read: {error}") from error
+                why = error.strerror or "" if isinstance(error, OSError) else "it is no text in UTF-8"
+                raise ConfigurationError(f"{file} cannot be read: {why.lower()}") from error
 
 
 def _load(source: str, text: str) -> Any:
@@ -181,23 +187,13 @@ def _check_object(source: str, data: Any, text: str) -> None:
             f"{source} has a document that is no Kubernetes object, with kind and apiVersion{_hint(text)}"
         )
     metadata = data.get("metadata")
+    names = [str(metadata.get(k, "")) for k in ("name", "namespace")] if isinstance(metadata, dict) else []
+    if any("{{" in n for n in names) or (data["kind"] not in _WITH_TEXTS and _HELM.search(text)):
+        raise ConfigurationError(f"{source} has values that are not filled in{_hint(text)}")
     if not isinstance(metadata, dict) or not metadata.get("name"):
         raise ConfigurationError(
             f"{source} has an object of kind {data['kind']} without metadata.name{_hint(text) or '; name it'}"
         )
-
-
-def _without_ours(text: str) -> str:
-    """Return a document without the comments that this command wrote at its top."""
-    kept: list[str] = []
-    ours, lines = False, text.splitlines(keepends=True)
-    for n, line in enumerate(lines):
-        if not line.startswith("#"):
-            return "".join(kept + lines[n:])
-        ours = line.startswith(OUR_COMMENTS) or (ours and line.startswith(_CONTINUED))
-        if not ours:
-            kept.append(line)
-    return "".join(kept)
 
 
 def _yaml(*, indented: bool = False) -> YAML:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,27 @@ _SKIPPED_GROUPS = frozenset({"authentication.k8s.io", "authorization.k8s.io", "k
 _EVENTS = frozenset({("", "events"), ("events.k8s.io", "events")})
 _LEASES = ("coordination.k8s.io", "leases")
 _ADDED = "the fence reads and stamps an object before it is changed"
+#: Built-in kinds that operators write, each with all API groups that have one of its name.
+_BUILT_IN: Mapping[str, frozenset[str]] = {
+    plural: frozenset(groups.split(","))
+    for groups, plurals in {
+        "": "bindings configmaps endpoints limitranges namespaces nodes persistentvolumeclaims persistentvolumes pods"
+        " podtemplates replicationcontrollers resourcequotas secrets serviceaccounts services",
+        ",events.k8s.io": "events",
+        "apps": "controllerrevisions daemonsets deployments replicasets statefulsets",
+        "batch": "cronjobs jobs",
+        "autoscaling": "horizontalpodautoscalers",
+        "policy": "poddisruptionbudgets",
+        "networking.k8s.io": "ingresses ingressclasses networkpolicies",
+        "rbac.authorization.k8s.io": "clusterrolebindings clusterroles rolebindings roles",
+        "storage.k8s.io": "csidrivers storageclasses volumeattachments",
+        "discovery.k8s.io": "endpointslices",
+        "coordination.k8s.io": "leases",
+        "scheduling.k8s.io": "priorityclasses",
+    }.items()
+    for plural in plurals.split()
+}
+_BUILT_IN_GROUPS = frozenset().union(*_BUILT_IN.values(), {"extensions"})
 _ADMISSION = "admissionregistration.k8s.io"
 
 
@@ -62,6 +83,36 @@ def bound_roles(documents: Sequence[Document], namespace: str, account: str) -> 
     """
     found: list[Document] = []
     missing: list[str] = []
+    for binding, role in _bound(documents, namespace, account):
+        if role is None or role.data.get("aggregationRule"):
+            ref = binding.data["roleRef"]
+            missing.append(f"{ref['kind']} {ref['name']}")
+        elif role not in found:
+            found.append(role)
+    return found, list(dict.fromkeys(missing))
+
+
+def where_held(documents: Sequence[Document], namespace: str, account: str, own: set[KindName]) -> set[str]:
+    """Return the namespaces in which roles allow the service account something with its own kinds.
+
+    An empty text is among them if they do so everywhere, or if that is not known.
+    """
+    held: set[str] = set()
+    for binding, role in _bound(documents, namespace, account):
+        where = (binding.namespace or namespace) if binding.kind == "RoleBinding" else ""
+        if role is None or role.data.get("aggregationRule"):
+            held |= {where} if not where else set()
+        elif any(_about(group, resource.partition("/")[0], own) for group, resource, _ in _grants(role)):
+            held.add(where)
+    return held
+
+
+def _about(group: str, plural: str, own: set[KindName]) -> bool:
+    return any(group in (g, "*") and plural in (p, "*") for g, p in own)
+
+
+def _bound(documents: Sequence[Document], namespace: str, account: str) -> Iterator[tuple[Document, Document | None]]:
+    """Give each binding of the service account, with its role if that is among the documents."""
     for binding in documents:
         if binding.kind not in _BINDINGS or not _binds(binding, namespace, account):
             continue
@@ -69,12 +120,7 @@ def bound_roles(documents: Sequence[Document], namespace: str, account: str) -> 
         if ref.get("kind") not in _ROLES or not ref.get("name"):
             raise ConfigurationError(f"{binding.title} in {binding.source} has no roleRef with kind and name")
         where = (binding.namespace or namespace) if ref["kind"] == "Role" else ""
-        role = next((d for d in documents if _is_role(d, ref, where, namespace)), None)
-        if role is None or role.data.get("aggregationRule"):
-            missing.append(f"{ref['kind']} {ref['name']}")
-        elif role not in found:
-            found.append(role)
-    return found, list(dict.fromkeys(missing))
+        yield binding, next((d for d in documents if _is_role(d, ref, where, namespace)), None)
 
 
 def rights_of(roles: Iterable[Document], missing: Iterable[str], own: set[KindName]) -> Rights:
@@ -83,11 +129,12 @@ def rights_of(roles: Iterable[Document], missing: Iterable[str], own: set[KindNa
     Args:
         roles: the roles.
         missing: names of roles that are not known.
-        own: the operator's own kinds, for rules about all kinds of their group.
+        own: the kinds of the CRDs among the documents, for rules about all kinds of their group, and for rules about
+            several groups.
     """
     rights = Rights(unreadable=list(missing))
     for role in roles:
-        for group, resource, verbs in _grants(role):
+        for group, resource, verbs in _grants(role, own):
             _note(rights, role.title, group, resource, verbs, own)
     return rights
 
@@ -138,12 +185,27 @@ def _binds(binding: Document, namespace: str, account: str) -> bool:
     return False
 
 
-def _grants(role: Document) -> Iterator[tuple[str, str, frozenset[str]]]:
+def _grants(role: Document, own: Set[KindName] = frozenset()) -> Iterator[tuple[str, str, frozenset[str]]]:
+    """Give what a role allows, pair by pair, without kinds that only a rule of several groups makes up."""
     for rule in role.data.get("rules") or ():
         verbs = frozenset(rule.get("verbs") or ())
-        for group in rule.get("apiGroups") or ():
-            for resource in rule.get("resources") or ():
-                yield str(group), str(resource), _WRITES if "*" in verbs else verbs
+        groups = [str(g) for g in rule.get("apiGroups") or ()]
+        for group in groups:
+            for resource in map(str, rule.get("resources") or ()):
+                if not _made_up(group, resource.partition("/")[0], groups, own):
+                    yield group, resource, _WRITES if "*" in verbs else verbs
+
+
+def _made_up(group: str, plural: str, groups: list[str], own: Set[KindName]) -> bool:
+    """Return whether a rule means the kind of another of its groups, since a CRD is of that one or it is built in.
+
+    Of a group that neither the documents nor this file know, the kind may be anything.
+    """
+    if (group, plural) in own or group in _BUILT_IN.get(plural, ()):
+        return False
+    if group not in _BUILT_IN_GROUPS | {g for g, _ in own}:
+        return False
+    return any((g, plural) in own or g in _BUILT_IN.get(plural, ()) for g in groups)
 
 
 def _note(rights: Rights, role: str, group: str, resource: str, verbs: frozenset[str], own: set[KindName]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from kopf_ha.errors import ConfigurationError
 from kopf_ha.manifests import programs
 from kopf_ha.manifests.description import Description
 from kopf_ha.manifests.documents import in_one_line
+from kopf_ha.manifests.remarks import Remarks
 
 #: Two: one leads, and one can take over.
 REPLICAS = 2
@@ -22,8 +24,14 @@ PORT = 8081
 
 _DOWNWARD = {"POD_NAME": "metadata.name", "POD_UID": "metadata.uid", "POD_NAMESPACE": "metadata.namespace"}
 _MAIN_CONTAINER = "kubectl.kubernetes.io/default-container"
+_COMMAND_OF = "the command of container "
 _LEASE = "KOPF_HA_LEASE_NAME"
 _LEGACY = "KOPF_HA_LEGACY_LOCK"
+_DECIDING = "KOPF_HA_DECIDING"
+_EXEMPT = "KOPF_HA_EXEMPT"
+_SERVED = "KOPF_RUN_NAMESPACE"
+#: A variable in a command: by the kubelet, or by a shell.
+_VARIABLE = re.compile(r"\$\((\w+)\)|\$\{(\w+)\}|\$(\w+)")
 _PROBES: Mapping[str, tuple[str, Mapping[str, int]]] = {
     # Probed often, since the other probes start after it. A slow node gets a minute for the imports.
     "startupProbe": ("/livez", {"periodSeconds": 1, "timeoutSeconds": 2, "failureThreshold": 60}),
@@ -78,42 +86,86 @@ def legacy_lock(container: Any) -> str:
 
 def given_deciding(container: Any) -> list[str]:
     """Return the deciding kinds that a container was given, as ``plural.group``."""
-    listed = variable(container, "KOPF_HA_DECIDING")
+    listed = variable(container, _DECIDING)
     return [*programs.option(container, "--deciding"), *(d.strip() for d in listed.split(",") if d.strip())]
 
 
-def served_namespaces(container: Any) -> list[str]:
-    """Return the namespaces, or patterns of them, that a container's command names; none for all."""
+def is_seen(task: str) -> bool:
+    """Return whether a task is seen in the Deployment until it is done, so that nobody has to remember it."""
+    return task.startswith(_COMMAND_OF)
+
+
+def served_namespaces(container: Any, namespace: str) -> list[str]:
+    """Return the namespaces that a container's command names; none for all.
+
+    Args:
+        container: of the Deployment.
+        namespace: the Deployment's.
+
+    Returns:
+        Names, patterns, and texts with the ``$`` of a variable whose value the Deployment does not show.
+    """
     named = programs.option(container, "-n", "--namespace")
-    if variable(container, "KOPF_RUN_NAMESPACE"):
-        named.append(variable(container, "KOPF_RUN_NAMESPACE"))
-    return list(dict.fromkeys(named))
+    if any(e.get("name") == _SERVED for e in container.get("env") or ()):
+        named.append(f"$({_SERVED})")
+    return list(dict.fromkeys(n for name in named for n in _filled_in(name, container, namespace).split()))
 
 
-def adopt(deployment: Any, container: Any, description: Description) -> list[str]:
-    """Change a Deployment for `kopf-ha run`, and return what was guessed. What it has already stays.
+def names_all_namespaces(container: Any) -> bool:
+    """Return whether a container's command says that the operator serves all namespaces."""
+    return programs.has_flag(container, "-A", "--all-namespaces")
+
+
+def _filled_in(text: str, container: Any, namespace: str, depth: int = 5) -> str:
+    by_name = {e.get("name"): e for e in container.get("env") or ()}
+
+    def value(match: re.Match[str]) -> str:
+        entry = by_name.get(match[1] or match[2] or match[3]) or {}
+        path = ((entry.get("valueFrom") or {}).get("fieldRef") or {}).get("fieldPath")
+        if path == "metadata.namespace" or (not entry and "POD_NAMESPACE" in match.groups()):  # which is added
+            return namespace
+        if "value" not in entry or not depth:
+            return match[0]
+        return _filled_in(str(entry["value"] or ""), container, namespace, depth - 1)
+
+    return _VARIABLE.sub(value, text)
+
+
+def adopt(
+    deployment: Any, container: Any, description: Description, remarks: Remarks, earlier: Description | None = None
+) -> None:
+    """Change a Deployment for `kopf-ha run`. What it has already stays, but for what an option took back.
+
+    Args:
+        deployment: as it was given.
+        container: the operator's.
+        description: of the operator.
+        remarks: what somebody should know is added there.
+        earlier: what the operator was described by when this was written before.
 
     Raises:
         ConfigurationError: it contradicts what kopf-ha needs.
     """
     spec, pod = deployment["spec"], pod_of(deployment)
     first = not given_lease(container)
-    guessed = []
+    _note_tasks(deployment, container, description, remarks)
     if int(spec.get("replicas") or 1) < REPLICAS:
         _put(spec, "replicas", REPLICAS, before="selector")
     if first and (spec.get("strategy") or {}).get("type") != "Recreate":
         # For one update: plain Kopf and kopf-ha must not run side by side.
         _put(spec, "strategy", {"type": "Recreate"}, before="template")
+        remarks.once.append(
+            "when the new version runs, change spec.strategy of the Deployment back: Recreate is for this update only"
+        )
     if programs.runs_kopf(container):
         programs.fence(container)
-    elif not programs.is_fenced(container):
-        guessed.append(
-            f"container {container['name']} of Deployment {deployment['metadata']['name']} shows no `kopf run`, so its"
-            " command is as it was: write `kopf-ha run` instead of `kopf run`, or `kopf-ha exec --` in front of another"
-            " program, in the image or here"
+    if programs.below_a_shell(container):
+        remarks.noted.append(
+            f"a script runs kopf-ha in container {container['name']}, and a shell does not pass SIGTERM on; write"
+            " `exec` in front of it if nothing comes after it"
         )
-    _set_variables(container, description)
-    guessed += _set_probes(pod, container)
+    _set_variables(container, description, earlier)
+    remarks.guessed += _set_probes(pod, container)
     grace = int(pod.get("terminationGracePeriodSeconds") or 0)
     needed = _grace(container)
     if grace < needed:
@@ -121,10 +173,27 @@ def adopt(deployment: Any, container: Any, description: Description) -> list[str
     if len(pod["containers"]) > 1:
         metadata = spec["template"].setdefault("metadata", {})
         metadata.setdefault("annotations", {}).setdefault(_MAIN_CONTAINER, str(container["name"]))
-    return guessed + _told(deployment, pod)
+    remarks.noted += _told(deployment, pod)
 
 
-def _set_variables(container: Any, description: Description) -> None:
+def _note_tasks(deployment: Any, container: Any, description: Description, remarks: Remarks) -> None:
+    """Say what is left to do before the Deployment, as it was given, is replaced."""
+    name = deployment["metadata"]["name"]
+    fenced = programs.is_fenced(container)
+    if not fenced and not programs.runs_kopf(container):
+        remarks.unfenced.append(
+            f"{_COMMAND_OF}{container['name']} is not fenced, since no `kopf run` is seen in it. Before you"
+            " apply this, write `kopf-ha run`, or `kopf-ha exec -- …` in front of the program, here or in the image."
+            " Plain Kopf would be refused every write, and its probes would fail."
+        )
+    if not fenced:
+        remarks.once.append(f"the image {container.get('image') or 'of the operator'} must have kopf-ha in it")
+    if not given_lease(container):
+        namespace = description.account_parts[0]
+        remarks.once.append(f"stop the old version first: kubectl -n {namespace} scale deployment/{name} --replicas=0")
+
+
+def _set_variables(container: Any, description: Description, earlier: Description | None) -> None:
     if not container.get("env"):
         _put(container, "env", [], after=("args", "command", "image", "name"))
     env = container["env"]
@@ -142,11 +211,14 @@ def _set_variables(container: Any, description: Description) -> None:
     if namespace != description.account_parts[0]:
         values["KOPF_HA_LEASE_NAMESPACE"] = namespace
     if deciding := [f"{k.plural}.{description.group}" for k in description.kinds if k.deciding]:
-        values["KOPF_HA_DECIDING"] = ",".join(deciding)
+        values[_DECIDING] = ",".join(deciding)
     if description.exempt:
-        values["KOPF_HA_EXEMPT"] = ",".join(description.exempt)
+        values[_EXEMPT] = ",".join(description.exempt)
     if description.legacy_lock:
         values[_LEGACY] = description.legacy_lock
+    for name in (_DECIDING, _EXEMPT):
+        if name not in values and name in by_name and (name == _DECIDING or (earlier and earlier.exempt)):
+            env.remove(by_name[name])  # an option took it back
     for name, value in values.items():
         flag = "--" + name.removeprefix("KOPF_HA_").lower().replace("_", "-")
         given = programs.option(container, flag)
