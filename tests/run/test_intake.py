@@ -114,33 +114,19 @@ async def test_what_needs_nothing_is_left_out_and_the_fence_sees_it() -> None:
     watched.task.cancel()
 
 
+@pytest.mark.parametrize("kind", ["MODIFIED", "DELETED"])
 @in_loop
-async def test_a_waiting_object_that_changes_counts_as_listed_and_is_passed_once_as_it_is_now(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_an_event_of_a_waiting_object_takes_it_along(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake, "LATE", -1.0)  # a loop that is never quiet
     monkeypatch.setattr(intake, "PATIENCE", 3600.0)
     watched = Watched()
     await asyncio.sleep(0)
     watched.flow._last = asyncio.get_running_loop().time()
-    watched.feed(listed("a", done=True), event("a", version=7), event("a", version=8))
-    await watched.until(lambda: len(watched.passed) == 2)
+    watched.feed(listed("a", done=True), event("a", kind, version=7), event("a", version=8))
+    await watched.until(lambda: len(watched.passed) == 3)
     assert [(one["type"], one["object"]["metadata"]["resourceVersion"]) for one in watched.passed] == [
-        (None, "7"), ("MODIFIED", "8"),
+        (None, "1"), (kind, "7"), ("MODIFIED", "8"),
     ]  # fmt: skip
-    watched.task.cancel()
-
-
-@in_loop
-async def test_a_waiting_object_that_is_deleted_is_passed_as_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake, "LATE", -1.0)
-    monkeypatch.setattr(intake, "PATIENCE", 3600.0)
-    watched = Watched()
-    await asyncio.sleep(0)
-    watched.flow._last = asyncio.get_running_loop().time()
-    watched.feed(listed("a"), event("a", "DELETED"))
-    await watched.until(lambda: len(watched.passed) == 1)
-    assert watched.passed[0]["type"] == "DELETED"
     watched.task.cancel()
 
 

@@ -96,9 +96,8 @@ class Intake:
         if event["type"] != "DELETED":
             self._behind.pop(self._uids.pop(name, ""), None)  # it is gone if this object has its name
         if not _is_listed(event):
-            # What was listed counts as listed still, so that resume handlers run; but as it is now.
-            is_here = waiting is not None and event["type"] != "DELETED"
-            self._ready.append({**event, "type": None} if is_here else event)
+            # What was listed goes first, as it does in Kopf: resume handlers run, and event handlers see both (I9).
+            self._ready += [event] if waiting is None else [waiting, event]
             return
         self._listed.add(uid)
         if not uid or self._looks.is_urgent(event["object"]):
