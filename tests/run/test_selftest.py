@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +17,10 @@ from kopf_ha.errors import ApiRefused
 from kopf_ha.manifests import Child, Description, Kind
 from kopf_ha.manifests.cel import QUESTION
 from kopf_ha.manifests.policies import all_policies
+from kopf_ha.run.credentials import make_client
 from kopf_ha.run.kindtest import PAGE, KindTest, Missing, wrong_stamps
 from kopf_ha.run.namespaces import Namespaces
-from kopf_ha.run.selftest import SelfTest
+from kopf_ha.run.selftest import PARALLEL, SelfTest
 from kopf_ha.settings import Settings
 
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/n/leases/l"
@@ -343,3 +345,14 @@ def test_a_description_is_read_as_it_was_written() -> None:
         exempt=("pods/eviction",),
     )
     assert Description.from_json(whole.as_json()) == whole
+
+
+def test_as_many_connections_are_kept_as_are_used_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A follower may ask for a takeover while it asks ahead. urllib3 warns for each connection that it cannot keep."""
+    config = tmp_path / "config"
+    named = [{"name": "a", "cluster": {"server": "https://a"}, "user": {}, "context": {"cluster": "a", "user": "a"}}]
+    config.write_text(json.dumps({"clusters": named, "users": named, "contexts": named, "current-context": "a"}))
+    monkeypatch.setenv("KUBECONFIG", str(config))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    client = make_client("test", fenced=False)
+    assert client.rest_client.pool_manager.connection_pool_kw["maxsize"] >= 2 * PARALLEL

@@ -67,10 +67,10 @@ class Bundle:
         return top + "---\n".join([*parts, self.deployment.rendered()])
 
     def diff(self) -> str:
-        """Return what is to do, what is changed in the documents as unified diffs, new objects, and the hints."""
+        """Return what is newly to do, what is changed in the documents as unified diffs, new objects, and the hints."""
         changes = [*(d.diff() for d in (*self.before, self.deployment)), *self._generated_diff()]
         said = "".join(changes) or "nothing changes\n"
-        tasks, hints = ("".join(f"{line}\n" for line in s) for s in (self.remarks.tasks(), self.remarks.hints()))
+        tasks, hints = ("".join(f"{line}\n" for line in s) for s in (self.remarks.new_tasks(), self.remarks.hints()))
         return tasks + said + hints
 
     def gone(self) -> dict[str, list[str]]:

@@ -13,6 +13,10 @@ import yaml
 from kopf_ha.adapters.kubernetes_client import exempt
 from kopf_ha.errors import ConfigurationError
 
+#: Connections that a client keeps. The self-test alone asks eight questions at once, also twice side by side; urllib3
+#: warns for each connection that it cannot keep, in the operator's log.
+CONNECTIONS = 32
+
 
 def make_client(user_agent: str, *, fenced: bool) -> Any:
     """Make an `ApiClient` with its own connections.
@@ -25,6 +29,7 @@ def make_client(user_agent: str, *, fenced: bool) -> Any:
         ConfigurationError: there are no credentials; the message names both ways to give them.
     """
     configuration = kubernetes.client.Configuration()
+    configuration.connection_pool_maxsize = CONNECTIONS
     if os.environ.get("KUBERNETES_SERVICE_HOST") and Path("/var/run/secrets/kubernetes.io/serviceaccount").exists():
         kubernetes.config.load_incluster_config(client_configuration=configuration)
     else:
