@@ -377,6 +377,7 @@ def test_an_operator_is_fenced_that_starts_while_the_fenced_one_is_built(monkeyp
 
     monkeypatch.setattr("kopf_ha._kopf.plain_spawn_tasks", spawn)
     monkeypatch.setattr("kopf_ha.run.entry.build", build)
+    monkeypatch.setattr("kopf_ha.adapters.install", lambda: None)  # it cannot be taken back, and is not asked for here
 
     async def app() -> None:
         fenced = kopf_ha.operator(kopf_ha.Settings(lease_name="op"), registry=registry())

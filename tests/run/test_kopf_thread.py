@@ -169,7 +169,8 @@ def test_a_token_that_stays_unknown_ends_it_after_longer_and_longer_pauses(
     seen.thread.start()
     assert seen.thread.join(LONG)
     assert [r.args for r in caplog.records if "does not know the credentials" in r.msg] == [(0.01,), (0.02,), (0.04,)]
-    assert len(logins) == 5  # the first, one after each pause, and the one that was not taken
+    # The first, one after each pause, and the one that was not taken; one more if two requests were under way.
+    assert len(logins) in (5, 6)
     assert "Ran out of valid credentials" in str(seen.overs)
 
 
