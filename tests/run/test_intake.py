@@ -86,6 +86,15 @@ class Watched:
                 await asyncio.sleep(0.001)
 
 
+def never_quiet(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    """Give one whose loop always has something else to do, so that nothing comes from behind."""
+    monkeypatch.setattr(intake, "LATE", -1.0)
+    monkeypatch.setattr(intake, "PATIENCE", 3600.0)
+    watched = Watched()
+    watched.flow._last = asyncio.get_running_loop().time()
+    return watched
+
+
 @in_loop
 async def test_urgent_objects_and_live_events_go_before_those_that_were_handled() -> None:
     watched = Watched()
@@ -117,11 +126,7 @@ async def test_what_needs_nothing_is_left_out_and_the_fence_sees_it() -> None:
 @pytest.mark.parametrize("kind", ["MODIFIED", "DELETED"])
 @in_loop
 async def test_an_event_of_a_waiting_object_takes_it_along(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake, "LATE", -1.0)  # a loop that is never quiet
-    monkeypatch.setattr(intake, "PATIENCE", 3600.0)
-    watched = Watched()
-    await asyncio.sleep(0)
-    watched.flow._last = asyncio.get_running_loop().time()
+    watched = never_quiet(monkeypatch)
     watched.feed(listed("a", done=True), event("a", kind, version=7), event("a", version=8))
     await watched.until(lambda: len(watched.passed) == 3)
     assert [(one["type"], one["object"]["metadata"]["resourceVersion"]) for one in watched.passed] == [
@@ -133,11 +138,7 @@ async def test_an_event_of_a_waiting_object_takes_it_along(kind: str, monkeypatc
 @in_loop
 async def test_what_is_gone_by_a_later_list_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a gap in the watch no event tells of a deletion. The old object may not be handled after its successor."""
-    monkeypatch.setattr(intake, "LATE", -1.0)
-    monkeypatch.setattr(intake, "PATIENCE", 3600.0)
-    watched = Watched()
-    await asyncio.sleep(0)
-    watched.flow._last = asyncio.get_running_loop().time()
+    watched = never_quiet(monkeypatch)
     watched.feed(listed("old", name="a"), listed("gone"), listed("stays"), intake_end())
     watched.feed(listed("new", name="a", urgent=True), listed("stays", version=2), intake_end(), event("last"))
     await watched.until(lambda: "last" in watched.uids())

@@ -118,16 +118,18 @@ def bundle(documents: Sequence[Document], said: Said) -> Bundle:
     allowed = rights.rights_of(roles, missing, {(group_of(d), plural_of(d)) for d in all_kinds})
     reader = Reader(said, earlier, container, allowed, remarks)
     own = reader.own(all_kinds)
+    kinds = {(group_of(d), plural_of(d)): kind_of(d) for d in own}
+    served = workload.served_namespaces(container, namespace)
     description = Description(
         group=reader.group,
         kinds=tuple(reader.kind(d) for d in own),
-        children=tuple(reader.children({(group_of(d), plural_of(d)): kind_of(d) for d in own}, bool(roles or missing))),
+        children=tuple(reader.children(kinds, bool(roles or missing))),
         lease=said.lease or (earlier.lease if earlier else "") or _lease(namespace, container, deployment),
-        service_account=f"{namespace}/{account}",
+        service_account=ours,
         prefix=said.prefix or (earlier.prefix if earlier else ""),
         exempt=reader.exempt,
         legacy_lock=said.legacy_lock or workload.legacy_lock(container),
-        namespaces=reader.namespaces(workload.served_namespaces(container, namespace)),
+        namespaces=reader.namespaces(served),
     )
     if not description.kinds and not description.children:
         raise ConfigurationError(
@@ -139,10 +141,10 @@ def bundle(documents: Sequence[Document], said: Said) -> Bundle:
         if definition.name in stamped:
             definitions.merge_stamp(definition.data)
     for role in roles:
-        rights.complete(role.data, {(group_of(d), plural_of(d)) for d in own})
-    if not description.namespaces and not workload.served_namespaces(container, namespace):
-        kinds = {(group_of(d), plural_of(d)) for d in own} or {*allowed.writes}
-        reader.note_narrow_roles(rights.where_held(documents, namespace, account, kinds), container)
+        rights.complete(role.data, {*kinds})
+    if not description.namespaces and not served:
+        held = rights.where_held(documents, namespace, account, {*kinds} or {*allowed.writes})
+        reader.note_narrow_roles(held, container)
     remarks.guessed += _sharing(documents, deployment, namespace, account)
     workload.adopt(deployment.data, container, description, remarks, earlier)
     _fill_namespace(documents, namespace)
@@ -241,7 +243,7 @@ def _check_twice(documents: Sequence[Document]) -> None:
 
 
 def _check_names(documents: Sequence[Document], generated: Sequence[Any]) -> None:
-    names = {(o["kind"], o["metadata"].get("namespace", ""), o["metadata"]["name"]) for o in generated}
+    names = {_key(o) for o in generated}
     for document in documents:
         if (document.kind, document.namespace, document.name) in names:
             raise ConfigurationError(

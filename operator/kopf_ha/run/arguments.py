@@ -18,6 +18,8 @@ from kopf_ha.run.liveness import Endpoint
 from kopf_ha.run.peering import name_ignored
 from kopf_ha.settings import Settings
 
+_OWN = "make_settings, make_memo and everywhere"
+
 
 class Arguments(TypedDict, total=False):
     """Those of Kopf, and the last three, which are kopf-ha's own. None is the same as an argument that is not given."""
@@ -69,7 +71,7 @@ def check(given: Mapping[str, Any]) -> None:
     """
     for name in given:
         if name not in Arguments.__annotations__:
-            raise TypeError(f"kopf_ha has no argument {name!r}; it has those of kopf.operator(), and {_own()}")
+            raise TypeError(f"kopf_ha has no argument {name!r}; it has those of kopf.operator(), and {_OWN}")
     if isinstance(given.get("settings"), Settings):
         raise ConfigurationError(
             "settings= are Kopf's; pass kopf_ha.Settings as the first argument, without a name:"
@@ -136,7 +138,3 @@ def options_for(
         liveness=Endpoint.parse(liveness) if liveness else None,
         **{k: v for k, v in more.items() if v is not None},
     )
-
-
-def _own() -> str:
-    return "make_settings, make_memo and everywhere"

@@ -13,9 +13,10 @@ webhooks of the ordinary registry are therefore served by the Kopf of every repl
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -95,40 +96,38 @@ def for_every_replica(options: KopfOptions) -> KopfOptions:
 
 def _alone(name: str, fn: Callable[..., Any]) -> Callable[..., Any]:
     """Run a startup or cleanup handler outside of any term. A refused write ends the handler, and is no error."""
-
-    def ended(error: Refused) -> None:
-        logger.info(
-            "handler %s writes, which only the leader may: on every replica it ends there, and in each term it runs"
-            " whole (%s)",
-            name,
-            error,
-        )
-
     if _kopf.is_async(fn):
 
         @functools.wraps(fn)
         async def awaited(*args: Any, **kwargs: Any) -> Any:
-            with entered_everywhere(again=True):
-                try:
-                    return await fn(*args, **kwargs)
-                except Exception as error:
-                    if (refused := _refusal_in(error)) is None:
-                        raise
-                    ended(refused)
+            with _ending_quietly(name):
+                return await fn(*args, **kwargs)
 
         return awaited
 
     @functools.wraps(fn)
     def called(*args: Any, **kwargs: Any) -> Any:
-        with entered_everywhere(again=True):
-            try:
-                return fn(*args, **kwargs)
-            except Exception as error:
-                if (refused := _refusal_in(error)) is None:
-                    raise
-                ended(refused)
+        with _ending_quietly(name):
+            return fn(*args, **kwargs)
 
     return called
+
+
+@contextlib.contextmanager
+def _ending_quietly(name: str) -> Iterator[None]:
+    """Run a handler in the body, where it can only read. It ends at the first refused write, and the log says so."""
+    with entered_everywhere(again=True):
+        try:
+            yield
+        except Exception as error:
+            if (refused := _refusal_in(error)) is None:
+                raise
+            logger.info(
+                "handler %s writes, which only the leader may: on every replica it ends there, and in each term it runs"
+                " whole (%s)",
+                name,
+                refused,
+            )
 
 
 def _refusal_in(error: BaseException | None) -> Refused | None:
