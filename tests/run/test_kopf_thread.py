@@ -157,7 +157,7 @@ def test_a_token_that_stays_unknown_ends_it_after_longer_and_longer_pauses(
     api: KopfApi, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The account is deleted, and each login gives the same token again. Kopf alone would log in without a pause."""
-    monkeypatch.setattr(_kopf, "PAUSES", (0, 0.01, 0.02, 0.04))
+    monkeypatch.setattr(_kopf.vault, "PAUSES", (0, 0.01, 0.02, 0.04))
     logins: list[int] = []
 
     def login(**_: Any) -> kopf.ConnectionInfo:
@@ -176,7 +176,7 @@ def test_a_token_that_stays_unknown_ends_it_after_longer_and_longer_pauses(
 
 def test_a_token_that_is_unknown_for_a_moment_is_tried_again(api: KopfApi, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each passing 401 would end a term otherwise."""
-    monkeypatch.setattr(_kopf, "PAUSES", (0, 0.01, 0.01, 0.01))
+    monkeypatch.setattr(_kopf.vault, "PAUSES", (0, 0.01, 0.01, 0.01))
     logins: list[int] = []
 
     def login(**_: Any) -> kopf.ConnectionInfo:
@@ -196,7 +196,7 @@ def test_a_token_that_is_unknown_for_a_moment_is_tried_again(api: KopfApi, monke
 def test_it_stops_while_it_waits_to_log_in_again(
     api: KopfApi, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_kopf, "PAUSES", (3600,) * 1000)
+    monkeypatch.setattr(_kopf.vault, "PAUSES", (3600,) * 1000)
     api.unknown = lambda token: LIST in api.asked
     logins: list[int] = []
 
@@ -269,7 +269,7 @@ def test_an_aggregated_api_whose_server_is_down_neither_delays_nor_ends_anything
     api: KopfApi, body: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kopf alone repeats the request for 54 s, and ends. What the server has is found when it is back."""
-    monkeypatch.setattr(_kopf, "AGAIN", (0.01,))
+    monkeypatch.setattr(_kopf.discovery, "AGAIN", (0.01,))
     path = f"/apis/{AGGREGATED}/v1"
     api.refused[path] = (503, body)
     given = options(api)
@@ -299,7 +299,7 @@ def test_a_503_of_the_api_server_itself_is_waited_for(api: KopfApi) -> None:
 
 
 def test_it_stops_while_it_asks_for_what_is_down(api: KopfApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_kopf, "AGAIN", (0.01,))
+    monkeypatch.setattr(_kopf.discovery, "AGAIN", (0.01,))
     path = f"/apis/{AGGREGATED}/v1"
     api.refused[path] = (503, "service unavailable\n")
     seen = Seen(options(api))

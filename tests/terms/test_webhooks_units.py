@@ -104,7 +104,7 @@ def test_startup_handlers_may_not_write_outside_of_a_term(caplog: pytest.LogCapt
         raise kopf.PermanentError("as ever")
 
     handlers: dict[str, Any] = {
-        str(h.id): h.fn for h in _kopf._activities(for_every_replica(options(registry)).registry)
+        str(h.id): h.fn for h in _kopf.activities(for_every_replica(options(registry)).registry)
     }
     with wired(Wiring(Fence("ns/op"), outcomes.append)):
         handlers["blocking"]()
