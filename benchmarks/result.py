@@ -84,8 +84,9 @@ class Row:
             if self.ratio is None:
                 raise ValueError(f"{self.what}: no ratio")
             return self.ratio
-        found: float = {"median": statistics.median, "least": min, "most": max, "p99": p99}[name](self.values)
-        return found
+        known: Mapping[str, Callable[[Sequence[float]], float]]
+        known = {"median": statistics.median, "least": min, "most": max, "p99": p99}
+        return known[name](self.values)
 
     def missed(self) -> list[str]:
         """Give the goals that were not reached."""
