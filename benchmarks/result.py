@@ -51,7 +51,7 @@ class Row:
         peer_values: of the peer, one for each of its rounds.
         goals: for example `median <= 1`; the ratio is the median divided by the peer's.
         note: what the reader has to know, in one sentence.
-        benchmark: its name; the collector sets it.
+        subject: whose values they are, if not simply the project's.
     """
 
     what: str
@@ -61,7 +61,7 @@ class Row:
     peer_values: Sequence[float] = ()
     goals: Sequence[str] = ()
     note: str = ""
-    benchmark: str = ""
+    subject: str = "kopf-ha"
 
     def __post_init__(self) -> None:
         if not self.values or not all(map(math.isfinite, [*self.values, *self.peer_values])):
@@ -101,15 +101,14 @@ def p99(values: Sequence[float]) -> float:
     return sorted(values)[math.ceil(len(values) * 0.99) - 1]
 
 
-def rows_of(benchmark: str, given: Iterable[Row | Mapping[str, Any]]) -> list[Row]:
-    """Give a benchmark's rows, whether it gave rows or mappings with the same names.
+def rows_of(given: Iterable[Row | Mapping[str, Any]]) -> list[Row]:
+    """Give rows, whether a benchmark gave rows or mappings with the same names.
 
     Raises:
         TypeError: a mapping has other names.
         ValueError: values or goals are wrong.
     """
-    rows = [one if isinstance(one, Row) else Row(**one) for one in given]
-    return [dataclasses.replace(row, benchmark=benchmark) for row in rows]
+    return [one if isinstance(one, Row) else Row(**one) for one in given]
 
 
 def rounds(
