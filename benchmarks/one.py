@@ -1,4 +1,4 @@
-"""Runs some benchmarks on one cluster, for `benchmarks.collect`: `python -m benchmarks.one CLUSTER FILE NAME=SECONDS …`.
+"""Runs benchmarks on one cluster, for `benchmarks.collect`: `python -m benchmarks.one CLUSTER FILE NAME=SECONDS …`.
 
 For each one a line of JSON is added to the file, an `Outcome`, as soon as it ended.
 """

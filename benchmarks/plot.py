@@ -1,6 +1,7 @@
 """Draws rows as an SVG: a bar for each median, a line from the least to the most, one panel for each unit.
 
-A scale that has to hold a value and thirty times as much is logarithmic. Colours follow the reader's light or dark mode.
+A scale that has to hold a value and thirty times as much is logarithmic. Colours follow the reader's mode, light or
+dark.
 """
 
 from __future__ import annotations
@@ -113,8 +114,10 @@ def svg(title: str, rows: Sequence[Row]) -> str:
             pieces.append(piece)
             height = max(height, end)
     height += 8
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" width="{WIDTH}" height="{height:g}"'
-    font = "font-family=\"system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif\" font-size=\"12\""
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" width="{WIDTH}" height="{height:g}"'
+    )
+    font = 'font-family="system-ui, -apple-system, \'Segoe UI\', Helvetica, Arial, sans-serif" font-size="12"'
     card = f'<rect class="card" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1:g}" rx="8"/>'
     body = "\n  ".join([f"<title>{escape(title)}</title>", f"<style>{STYLE}\n  </style>", card, *pieces])
     return f'{head} role="img" {font}>\n  {body}\n</svg>\n'
