@@ -3,7 +3,8 @@
 Each one runs in a process and on a cluster of its own, so that what one leaves behind (ten thousand claims, a failure)
 does not touch the next; those that need nodes share one cluster, whose start takes a minute. The minutes are divided
 among them. A benchmark that fails is noted with its reason, the rest goes on, and the exit status is 1. `--add` keeps
-what the folder has of other benchmarks. `--docs` measures nothing: it writes the tables in docs/performance.md.
+what the folder has of other benchmarks. Whatever is written to benchmarks/results also goes into the tables of
+docs/performance.md; `--docs` does only that.
 """
 
 from __future__ import annotations
@@ -175,6 +176,8 @@ def main() -> int:
         wanted, args.minutes * 60, in_a_process, lambda some: report.save(args.output, about, merged(old, some))
     )
     report.save(args.output, about, merged(old, outcomes))
+    if args.output.resolve() == report.RESULTS:
+        write_docs()
     missed = [sentence for one in outcomes for sentence in one.missed()]
     failed = [one for one in outcomes if one.state == "failed"]
     print(f"\n{time.monotonic() - began:.0f} s; the results are in {args.output}, the logs in {LOGS}")

@@ -33,7 +33,7 @@ NAME = "kube-controller-manager"
 #: Objects of the peer.
 FEW = 100
 #: The cluster's own manager leaves ReplicaSets to the two.
-PLANE = {
+PLANE: dict[str, Any] = {
     "controller_manager_args": ["--controllers=serviceaccount-controller,root-ca-certificate-publisher-controller"]
 }
 

@@ -128,4 +128,5 @@ def rounds(
         if number >= least and last - began + longest > seconds:
             return
         yield number
-        longest, last = max(longest, clock() - last), clock()
+        now = clock()
+        longest, last = max(longest, now - last), now
