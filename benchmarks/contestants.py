@@ -15,6 +15,8 @@ from devcluster.waiting import until
 from testbed.replica import KOPF_HA, Replica, as_pod
 
 SPACE = "peers"
+#: Programs of the contestants.
+PROGRAMS = ("kube-controller-manager", "kube-scheduler", "leader-election")
 OPERATOR = """
 import kopf
 
@@ -91,7 +93,7 @@ class Contestant:
     Args:
         name: of the program, for the reader.
         start: starts one more replica, which has the given name.
-        follows: what a follower logs when it is one.
+        follows: what a follower logs when it is one, or what sees that.
         releases: whether the leader gives its place up when it gets SIGTERM.
         slow: whether the others wait for a minute when the leader is killed.
         lease: the Lease that they elect by; empty if there is none.
@@ -102,7 +104,7 @@ class Contestant:
         self,
         name: str,
         start: Callable[[str], Process],
-        follows: str,
+        follows: str | Callable[[Process], bool],
         *,
         releases: bool = True,
         slow: bool = False,
@@ -133,7 +135,10 @@ class Contestant:
     def settle(self) -> None:
         """Wait until the follower is one."""
         follower = self.the(self.follower)
-        until(f"{self.name} to follow", lambda: self._follows in follower.log_tail(100), watched=[follower])
+        until(f"{self.name} to follow", lambda: self._is_one(follower), watched=[follower])
+
+    def _is_one(self, follower: Process) -> bool:
+        return self._follows in follower.log_tail(100) if isinstance(self._follows, str) else self._follows(follower)
 
     def succeed(self) -> None:
         """The follower leads; what is left of the leader ends."""
@@ -179,7 +184,7 @@ class Field:
 
     def __init__(self, plane: ControlPlane, folder: Path) -> None:
         self.plane, self.folder = plane, folder
-        self.programs = Binaries.find(["kube-scheduler", "kube-controller-manager", "leader-election"])
+        self.programs = Binaries.find(PROGRAMS)
         (folder / "op.py").write_text(OPERATOR)
         spaces = (SPACE, "ours", "kopf")
         items: list[dict[str, Any]] = [
@@ -195,10 +200,11 @@ class Field:
         plane.wait_established()
         self.create([{"apiVersion": "kopf.dev/v1", "kind": "KopfPeering", "metadata": {"name": SPACE}}], "kopf")
 
-    def create(self, items: list[dict[str, Any]], namespace: str = "default") -> None:
+    def create(self, items: list[dict[str, Any]], namespace: str = "") -> None:
         """Create objects."""
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
-        self.plane.kubectl("create", "-n", namespace, "-f", "-", input=text)
+        where = ["-n", namespace] if namespace else []
+        self.plane.kubectl("create", *where, "-f", "-", input=text)
 
     def _operator(self, name: str, space: str, arguments: list[str], program: tuple[str, ...]) -> Process:
         """Start the small operator, with the credentials of a pod, so that the audit log tells replicas apart."""
@@ -223,13 +229,19 @@ class Field:
 
     def peering(self) -> Contestant:
         """Kopf's own, with its default lifetime of 60 s; each next replica has a lower priority, so that it waits."""
-        priority = itertools.count(1000, -1)
+        priorities: dict[str, int] = {}
 
         def start(name: str) -> Process:
-            given = [f"--peering={SPACE}", f"--priority={next(priority)}"]
+            priorities[name] = 1000 - len(priorities)
+            given = [f"--peering={SPACE}", f"--priority={priorities[name]}"]
             return self._operator(name, "kopf", given, ("-m", "kopf"))
 
-        return Contestant("Kopf's peering, lifetime 60 s", start, "Pausing operations", slow=True, writes="kopf")
+        def registered(follower: Process) -> bool:
+            shown = self.plane.kubectl("get", "kopfpeering", SPACE, "-n", "kopf", "-o", "json").stdout
+            peers = (json.loads(shown).get("status") or {}).values()
+            return priorities[follower.name] in [peer["priority"] for peer in peers]
+
+        return Contestant("Kopf's peering, lifetime 60 s", start, registered, slow=True, writes="kopf")
 
     def go(self, program: str, *, releases: bool, extra: tuple[str, ...] = ()) -> Contestant:
         """client-go in a program of Kubernetes, with its defaults, 15/10/2 s."""
