@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from benchmarks.collect import BENCHMARKS, Benchmark, affordable, collect, in_a_process, main, merged
+from benchmarks.collect import BENCHMARKS, Benchmark, affordable, beside_go, collect, in_a_process, main, merged
 from benchmarks.report import Outcome
+from benchmarks.result import Row
 from devcluster import ControlPlane
 
 SHORT, LONG = Benchmark("short", 1, 10), Benchmark("long", 3, 30)
@@ -45,8 +46,12 @@ def test_one_that_fails_is_noted_and_the_rest_goes_on() -> None:
 
 
 def test_what_does_not_fit_is_left_out_with_its_reason() -> None:
-    outcomes = Machine().collect([SHORT, LONG], 15)
-    assert [(one.name, one.state) for one in outcomes] == [("long", "left out"), ("short", "done")]
+    outcomes = Machine().collect([SHORT, LONG, *NODES[:1]], 25)
+    assert [(one.name, one.state) for one in outcomes] == [
+        ("long", "left out"),
+        ("short", "done"),
+        ("failover", "done"),
+    ]
     assert "30 s" in outcomes[0].reason
 
 
@@ -64,6 +69,18 @@ def test_a_part_replaces_what_was_measured_of_it_before() -> None:
         ("takeover", "done", 2),
         ("peers", "left out", 0),
     ]
+
+
+def test_first_service_stands_beside_a_go_controller_of_the_same_size() -> None:
+    few = Row("first creation served after the Lease, 1000 claims", "s", [2.0], "100 claims", [1.0], ["median <= 1"])
+    service = Outcome("service", "done", rows=[few, Row("memory of the leader, 1000 claims", "MB", [90.0])])
+    go = Row("first new object, 1000 objects", "s", [0.5], "100 objects", [0.1], subject="go")
+    other = Row("first new object, 10000 objects", "s", [5.0], "100 objects", [0.1], subject="go")
+    once = beside_go([service, Outcome("controller", "done", rows=[other, go])])
+    assert once[0].rows[:2] == service.rows
+    (added,) = once[0].rows[2:]
+    assert (added.what, added.values, added.ratio) == (few.what, few.values, 4.0)
+    assert beside_go(once) == once
 
 
 def test_a_process_that_fails_is_an_outcome() -> None:
