@@ -6,6 +6,7 @@ import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -121,11 +122,8 @@ class Contestant:
         """Start both, the leader first."""
         self.leader = self._start(next(self._names))
         if self.lease:
-            until(
-                f"a leader of {self.name}",
-                lambda: any(holder(e, self.lease) for e in audit.look()),
-                watched=[self.leader],
-            )
+            what = f"a leader of {self.name} (log: {self.leader.log_path})"
+            until(what, lambda: bool(self.held(audit.look())), watched=[self.leader])
         self.follow()
 
     def follow(self) -> None:
@@ -184,7 +182,6 @@ class Field:
 
     def __init__(self, plane: ControlPlane, folder: Path) -> None:
         self.plane, self.folder = plane, folder
-        self.programs = Binaries.find(PROGRAMS)
         (folder / "op.py").write_text(OPERATOR)
         spaces = (SPACE, "ours", "kopf")
         items: list[dict[str, Any]] = [
@@ -199,6 +196,11 @@ class Field:
         plane.kubectl("create", "clusterrolebinding", SPACE, "--clusterrole=cluster-admin", *accounts)
         plane.wait_established()
         self.create([{"apiVersion": "kopf.dev/v1", "kind": "KopfPeering", "metadata": {"name": SPACE}}], "kopf")
+
+    @cached_property
+    def programs(self) -> Binaries:
+        """The peers' programs."""
+        return Binaries.find(PROGRAMS)
 
     def create(self, items: list[dict[str, Any]], namespace: str = "") -> None:
         """Create objects."""
@@ -221,11 +223,14 @@ class Field:
         made.start()
         return made
 
-    def ours(self) -> Contestant:
-        """kopf-ha, with its defaults, 15/10/2 s."""
-        lease = ["--lease-name=ours", f"--lease-namespace={SPACE}"]
-        start = lambda name: self._operator(name, "ours", lease, KOPF_HA)  # noqa: E731
-        return Contestant("kopf-ha", start, "new leader: ", lease="ours", writes="ours")
+    def ours(self, lease: str = "ours", *more: str, writes: str = "ours") -> Contestant:
+        """kopf-ha, with its defaults, 15/10/2 s, but for further arguments."""
+        arguments = [f"--lease-name={lease}", f"--lease-namespace={SPACE}", *more]
+
+        def start(name: str) -> Process:
+            return self._operator(name, "ours", arguments, KOPF_HA)
+
+        return Contestant("kopf-ha", start, "new leader: ", lease=lease, writes=writes)
 
     def peering(self) -> Contestant:
         """Kopf's own, with its default lifetime of 60 s; each next replica has a lower priority, so that it waits."""

@@ -56,8 +56,8 @@ class Contest:
         with self.lock:
             return self.audit.look().copy()
 
-    def strike(self, one: Contestant, number: signal.Signals) -> None:
-        """End the leader, and wait for the next one."""
+    def strike(self, one: Contestant, number: signal.Signals) -> Seen:
+        """End the leader, wait for the next one, and give how long that took."""
         old = one.held(self.events())
         leader = one.the(one.leader)
         since = time.time()
@@ -81,6 +81,7 @@ class Contest:
         after = Seen(*(x if x is None else x - since for x in found))
         self.seen[one.name, number.name].append(after)
         one.succeed()
+        return after
 
     def write(self, space: str) -> None:
         """Make an object that a leader handles."""

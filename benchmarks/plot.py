@@ -45,12 +45,13 @@ def shown(value: float) -> str:
 
 
 def grouped(rows: Sequence[Row]) -> dict[str, dict[str, list[Bar]]]:
-    """Give the bars by unit and by what was measured; ours once, though it stands beside several peers."""
+    """Give the bars by unit and by what was measured; what stands beside several others is there once."""
     found: dict[str, dict[str, list[Bar]]] = {}
     for row in rows:
-        bars = found.setdefault(row.unit, {}).setdefault(row.what, [Bar(row.subject, "ours", row.values)])
-        if row.peer:
-            bars.append(Bar(row.peer, "peer", row.peer_values))
+        bars = found.setdefault(row.unit, {}).setdefault(row.what, [])
+        both = [Bar(row.subject, "ours", row.values)]
+        both += [Bar(row.peer, "peer", row.peer_values)] if row.peer else []
+        bars += [bar for bar in both if bar not in bars]
     return found
 
 
