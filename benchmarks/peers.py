@@ -102,21 +102,26 @@ class Contest:
             time.sleep(2)  # until what has just started is quiet
 
     def at_once(self, those: Sequence[Contestant], seconds: float) -> None:
-        """End leaders by SIGKILL, each contestant at its own pace, and by SIGTERM in turns where that is no request."""
-
-        def work(one: Contestant) -> None:
-            end = time.monotonic() + seconds
-            for number in range(20):
-                ways = [signal.SIGKILL] if one.releases else [signal.SIGKILL, signal.SIGTERM]
-                if number >= len(ways) and time.monotonic() + (SLOW if one.slow else FAST) > end:
-                    return
-                self.strike(one, ways[number % len(ways)])
-                one.follow()
-                one.settle()
-
-        with ThreadPoolExecutor(len(those)) as pool:
-            for done in [pool.submit(work, one) for one in those]:
+        """End leaders by SIGKILL, and by SIGTERM in turns where that is no request; those that wait for long apart."""
+        slow = [one for one in those if one.slow]
+        with ThreadPoolExecutor(2) as pool:
+            groups = [([one for one in those if not one.slow], FAST), (slow, SLOW)]
+            for done in [pool.submit(self._together, some, seconds, one) for some, one in groups if some]:
                 done.result()
+
+    def _together(self, those: Sequence[Contestant], seconds: float, each: float) -> None:
+        """End all of them at the same moment, and again when all have another leader and another follower."""
+        end = time.monotonic() + seconds
+        for number in range(20):
+            if number >= 2 - (each == SLOW) and time.monotonic() + each > end:
+                return
+            with ThreadPoolExecutor(len(those)) as pool:
+                for done in [pool.submit(self.strike, one, _way(one, number)) for one in those]:
+                    done.result()
+            for one in those:
+                one.follow()
+            for one in those:
+                one.settle()
 
     def rows(self, peers: Sequence[str]) -> Iterator[Row]:
         """Give ours beside each of the others."""
@@ -130,6 +135,10 @@ class Contest:
 
     def times(self, name: str, way: str, index: int) -> list[float]:
         return [found for one in self.seen[name, way] if (found := one[index]) is not None]
+
+
+def _way(one: Contestant, number: int) -> signal.Signals:
+    return signal.SIGTERM if number % 2 and not one.releases else signal.SIGKILL
 
 
 def run(plane: ControlPlane, folder: Path, seconds: float) -> list[Row]:

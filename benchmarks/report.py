@@ -47,7 +47,11 @@ class Outcome:
 
     def missed(self) -> list[str]:
         """Give the goals that were not reached, in words."""
-        return [f"{self.name}: {row.what}: {goal}" for row in self.rows for goal in row.missed()]
+        return [
+            f"{self.name}: {row.what}: {goal}, was {shown(row.statistic(goal.split()[0]))}"
+            for row in self.rows
+            for goal in row.missed()
+        ]
 
 
 def save(folder: Path, machine: Mapping[str, str], outcomes: Sequence[Outcome]) -> None:
@@ -120,15 +124,21 @@ def values(given: Sequence[float], unit: str) -> str:
 
 
 def fill(text: str, machine: Mapping[str, str], outcomes: Sequence[Outcome]) -> str:
-    """Give a page with its blocks replaced by what was measured; `bench:machine` names the machine."""
+    """Give a page with its blocks replaced by what was measured.
+
+    `bench:machine` names the machine, and `bench:missed` the goals that were not reached.
+    """
     known = {one.name: one for one in outcomes}
 
     def block(found: re.Match[str]) -> str:
         name = found[2]
         if name == "machine":
-            made = names(machine)
+            made = names(machine) if machine else "Not measured yet: `make bench`."
+        elif name == "missed":
+            made = "\n".join(f"- {sentence}" for one in outcomes for sentence in one.missed()) or "None."
         elif name in known:
-            made = table(known[name])
+            picture = f"![{name}: medians, from the least to the most](../benchmarks/results/{name}.svg)\n\n"
+            made = (picture if known[name].rows else "") + table(known[name])
         else:
             made = f"Not measured yet: `make bench BENCH={name}`."
         return f"{found[1]}\n{made}\n\n{found[3]}"

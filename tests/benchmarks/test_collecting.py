@@ -98,11 +98,11 @@ def test_an_unknown_name_is_an_error_that_says_which_there_are(
     assert "servce; there are service, " in capsys.readouterr().err
 
 
-def test_a_run_of_five_minutes_has_all_that_need_no_nodes() -> None:
-    """Nodes take a minute to start, and their benchmarks several."""
-    assert [one for one in affordable(BENCHMARKS, 300) if one.cluster == "plane"] == [
-        one for one in BENCHMARKS if one.cluster == "plane"
-    ]
+def test_a_run_of_five_minutes_has_what_matters_most() -> None:
+    """Nodes take a minute to start, and their benchmarks several; a shorter Lease has to be waited for."""
+    left_out = {"cpu", "lease", "start", "failover", "rollout"}
+    assert {one.name for one in affordable(BENCHMARKS, 300)} == {one.name for one in BENCHMARKS} - left_out
+    assert affordable(BENCHMARKS, 2400) == list(BENCHMARKS)
 
 
 @pytest.mark.parametrize("name", [one.name for one in BENCHMARKS])

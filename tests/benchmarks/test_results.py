@@ -86,11 +86,14 @@ def test_the_table_has_peer_ratio_spread_and_what_was_missed() -> None:
 
 
 def test_blocks_of_a_page_are_replaced_and_the_rest_stays() -> None:
-    text = "a\n<!-- bench:service -->\nold\n<!-- /bench -->\nb\n<!-- bench:cost -->\n<!-- /bench -->\nc\n"
+    text = "a\n<!-- bench:service -->\nold\n<!-- /bench -->\nb\n<!-- bench:cost -->\n<!-- /bench -->\n"
+    text += "<!-- bench:missed -->\n<!-- /bench -->\nc\n"
     filled = report.fill(text, MACHINE, OUTCOMES)
-    assert filled.startswith("a\n<!-- bench:service -->\n\n2026-11-29, load 0.25")
+    assert filled.startswith("a\n<!-- bench:service -->\n\n![service: ")
+    assert "](../benchmarks/results/service.svg)\n\n2026-11-29, load 0.25" in filled
     assert "old" not in filled
     assert "Not measured yet: `make bench BENCH=cost`." in filled
+    assert "- service: first service: most <= 2, was 3.00\n" in filled
     assert filled.endswith("<!-- /bench -->\nc\n")
     assert report.fill(filled, MACHINE, OUTCOMES) == filled
 
