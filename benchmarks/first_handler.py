@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.result import Row, rounds
-from devcluster import ControlPlane
+from devcluster import Cluster, ControlPlane
 from testbed.replica import KOPF_HA, Replica, as_pod
 
 NAME = "first"
@@ -51,7 +51,7 @@ RBAC = "rbac.authorization.k8s.io"
 class Place:
     """A cluster with the operator's account, and what starts there."""
 
-    def __init__(self, plane: ControlPlane, folder: Path) -> None:
+    def __init__(self, plane: Cluster, folder: Path) -> None:
         self.plane, self.folder, self.started = plane, folder, 0
         (folder / "op.py").write_text(OPERATOR)
         role = {"apiVersion": f"{RBAC}/v1", "kind": "Role", "metadata": {"name": NAME, "namespace": NAME}}

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,26 @@ from benchmarks.result import NotHereError, rows_of
 from devcluster import ControlPlane, DevclusterError, NoNodeError
 from devcluster.node import check_possible
 from testbed.nodes import cluster as nodes
+
+#: Of benchmarks that make their own clusters, what `run` is called with, by the seconds that they have.
+OWN: Mapping[str, Callable[[float], dict[str, Any]]] = {
+    "takeover": lambda seconds: {"rounds": _within(seconds / 12, 2, 9)},
+    "waiting": lambda seconds: {
+        "many": 5000 if seconds >= 100 else 200,
+        "rounds": _within((seconds - 75) / 5 if seconds >= 100 else 3, 3, 20),
+    },
+    "requests": lambda seconds: {"minutes": max(0.25, (seconds - 75) / 60)},
+}
+
+
+def _within(wanted: float, least: int, most: int) -> int:
+    return max(least, min(most, int(wanted)))
+
+
+def run(name: str, cluster: Any, folder: Path, seconds: float) -> Any:
+    """Give a benchmark's rows."""
+    module = importlib.import_module(f"benchmarks.{name}")
+    return module.run(**OWN[name](seconds)) if name in OWN else module.run(cluster, folder, seconds)
 
 
 @contextmanager
@@ -83,13 +104,12 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         try:
-            modules = {name: importlib.import_module(f"benchmarks.{name}") for name in budgets}
-            flags = getattr(next(iter(modules.values())), "PLANE", {})
+            flags = getattr(importlib.import_module(f"benchmarks.{next(iter(budgets))}"), "PLANE", {})
             with on(kind, Path(folder), flags) as cluster:
                 for name, seconds in budgets.items():
                     own = Path(folder) / name
                     own.mkdir()
-                    add(ended(name, lambda n=name, f=own, s=seconds: modules[n].run(cluster, f, s)))  # type: ignore[misc]
+                    add(ended(name, partial(run, name, cluster, own, seconds)))
         except NotHereError as error:
             for name in budgets:
                 add(Outcome(name, "left out", str(error)))
