@@ -25,6 +25,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.result import Row, rounds
 from devcluster.images import single_program
 from devcluster.node import load_image
 from devcluster.waiting import until
@@ -158,6 +159,24 @@ def start_peer(stage: Stage, folder: Path) -> None:
     stage.kubectl("create", "clusterrolebinding", PEER, "--clusterrole=cluster-admin", who)
     body: dict[str, Any] = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": PEER}, "spec": spec}
     stage.kubectl("apply", "-n", PEER, "-f", "-", input=json.dumps(body))
+
+
+def run(stage: Stage, folder: Path, seconds: float) -> list[Row]:
+    """Give rows: the ways that a kubelet knows of, in turns with the peer's."""
+    began = time.monotonic()
+    stage.shell("kubectl apply -f examples/pool.yaml")
+    start_peer(stage, folder)
+    ours: dict[str, list[tuple[float, float]]] = {"graceful": [], "forced": [], "container killed": []}
+    theirs: dict[str, list[float]] = {way: [] for way in ours}
+    for _ in rounds(seconds - (time.monotonic() - began), least=1, most=10):
+        for way in ours:
+            ours[way].append(once(stage, OURS, way))
+            theirs[way].append(once(stage, THEIRS, way)[0])
+    return [
+        Row(f"{way}: {what}", "s", [each[index] for each in ours[way]], "client-go, new holder", theirs[way])
+        for way in ours
+        for index, what in enumerate(("new holder", "first fenced write"))
+    ]
 
 
 def main() -> None:

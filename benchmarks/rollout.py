@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.result import Row, rounds
 from devcluster.waiting import until
 from testbed.deployment import NAME
 from testbed.load import Load
@@ -33,21 +34,49 @@ def update(stage: Stage) -> None:
     until("the old pods to be gone", lambda: len(stage.pods()) == 3, 120, 0.5)
 
 
+def set_watching(stage: Stage, setting: str) -> None:
+    """Say whether replicas look at each other's Pods."""
+    stage.kubectl("-n", NAME, "set", "env", f"deployment/{NAME}", f"KOPF_HA_FAST_FAILOVER={setting}")
+    stage.rolled_out()
+
+
+def waits_of(stage: Stage, what: str) -> list[float]:
+    """Give how long each claim waited, in peace or while the replicas are replaced."""
+    with Load(stage, "load") as load:
+        load.wait_for(CALM)
+        if what != "in peace":
+            update(stage)
+        load.wait_for(CALM)
+    return load.waits()
+
+
+def run(stage: Stage, folder: Path, seconds: float) -> list[Row]:
+    """Give rows; in each round there is peace, and then an update."""
+    set_watching(stage, "true")
+    peace, updating, most, calm = [], [], [], []
+    for _ in rounds(seconds, least=1, most=5):
+        calm += (waits := waits_of(stage, "in peace"))
+        peace.append(max(waits))
+        updating += (waits := waits_of(stage, "rolling update"))
+        most.append(max(waits))
+    verdict = stage.verdict()
+    if not verdict.ok:
+        raise RuntimeError(f"the judge: {verdict}")
+    return [
+        Row("wait of a claim, rolling update", "s", updating, "in peace", calm),
+        Row("longest wait, rolling update", "s", most, "in peace", peace),
+    ]
+
+
 def measure(stage: Stage, repeat: int, console: Console) -> Table:
     """Measure in peace, with replicas that abstain, and with such that do not."""
     table = Table("what", "terms", "claims", "median wait, s", "longest, s", "longest ÷ in peace")
     peace = 0.0
     for what, setting in (("in peace", "true"), ("rolling update", "true"), ("not watching Pods", "false")):
-        stage.kubectl("-n", NAME, "set", "env", f"deployment/{NAME}", f"KOPF_HA_FAST_FAILOVER={setting}")
-        stage.rolled_out()
+        set_watching(stage, setting)
         for _ in range(repeat):
             _, before = stage.lease()
-            with Load(stage, "load") as load:
-                load.wait_for(CALM)
-                if what != "in peace":
-                    update(stage)
-                load.wait_for(CALM)
-            waits = load.waits()
+            waits = waits_of(stage, what)
             peace = peace or max(waits)
             row = (
                 what,

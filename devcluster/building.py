@@ -30,6 +30,9 @@ THREE_WAYS = (
     "or use an existing cluster with --kubeconfig PATH"
 )
 
+#: Main packages that go.mod's modules contain, and that no cluster needs: built when somebody asks for them by name.
+ON_DEMAND = {"leader-election": "k8s.io/client-go/examples/leader-election"}
+
 #: Printed before a build. Measured for all programs of a control plane.
 DURATION = "with an empty Go cache a whole control plane takes 6 to 10 minutes on two cores"
 
@@ -125,14 +128,15 @@ def _seconds(began: float) -> str:
 
 def _build_one(go: str, name: str, folder: Path, label: str, progress: Progress, rest: Callable[[], str]) -> None:
     wanted = versions.read()
-    if name not in wanted.packages:
+    package = {**ON_DEMAND, **wanted.packages}.get(name)
+    if package is None:
         raise DevclusterError(f"{name} is not in the tool block of {versions.GO_MOD}")
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    progress.line(f"{label}: building {wanted.packages[name]}")
+    progress.line(f"{label}: building {package}")
     with tempfile.TemporaryDirectory(prefix="building-", dir=folder.parent) as scratch:
         result, log = Path(scratch, name), Path(scratch, "log")
-        argv = [go, "build", "-trimpath", "-ldflags", wanted.ldflags, "-o", str(result), wanted.packages[name]]
+        argv = [go, "build", "-trimpath", "-ldflags", wanted.ldflags, "-o", str(result), package]
         with Process(f"go build of {name}", argv, _environment(), log, versions.GO_MOD.parent) as child:
             while child.running:
                 progress.live(f"{label}: {_seconds(started)}, {rest()}")

@@ -2,6 +2,7 @@
 
 - The pages link to code (`../operator/…`), but a site holds docs/ alone: such a link leads to the published sources,
   or becomes plain text where there are none.
+- Pictures of the benchmarks are kept with their results: the site gets copies.
 - In a table GitHub wants `a\\|b` in code, and MkDocs wants `a|b`.
 """
 
@@ -12,11 +13,24 @@ import re
 from pathlib import Path
 from typing import Any
 
+from mkdocs.structure.files import File
+
 # A warning of a logger below `mkdocs` ends a build with --strict.
 log = logging.getLogger("mkdocs.hooks.kopf_ha")
 
 _LINK = re.compile(r"\[(?P<text>[^\[\]]+)\]\((?P<path>\.\./[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 _ROW = re.compile(r"(?m)^\|.*\|$")
+
+
+_PICTURES = "benchmarks/results"
+
+
+def on_files(files: Any, config: Any, **_: Any) -> Any:
+    """Add the benchmarks' pictures to the site."""
+    folder = Path(config.docs_dir).parent / _PICTURES
+    for path in sorted(folder.glob("*.svg")):
+        files.append(File.generated(config, f"results/{path.name}", abs_src_path=str(path)))
+    return files
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
@@ -36,4 +50,4 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
     def code(row: re.Match[str]) -> str:
         return re.sub(r"`[^`]*`", lambda span: span[0].replace(r"\|", "|"), row[0])
 
-    return _ROW.sub(code, _LINK.sub(elsewhere, markdown))
+    return _ROW.sub(code, _LINK.sub(elsewhere, markdown.replace(f"](../{_PICTURES}/", "](results/")))
