@@ -143,7 +143,7 @@ def plan(
             taken = address in allocations or others.get(address, uid) != uid
             wait = _refusal(address, spec, resting, name, taken=taken)
         else:
-            had = (a for a in (claim.address, claim.noted) if a in spec.usable and a not in resting)
+            had = (a for a in (claim.address, claim.noted) if a is not None and a in spec.usable and a not in resting)
             again = (a for a in had if a not in allocations and others.get(a, uid) == uid)
             lowest = (a for a in candidates if a not in allocations and others.get(a, uid) == uid)
             address = next(again, None) or next(lowest, "")

@@ -78,7 +78,7 @@ class Retries:
     def __init__(self, memory: Allocator) -> None:
         self._memory = memory
         self._agenda = memory.agenda
-        self._outlooks: dict[str, Hashable] = {}  #: of the pools that claims wait for, by name, when they were looked at
+        self._outlooks: dict[str, Hashable] = {}  #: by name, of the pools that claims wait for
 
     async def run(self) -> None:
         """Run until the term ends.

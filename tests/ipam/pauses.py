@@ -253,11 +253,11 @@ class View:
 class Leader:
     """One term: what the barrier, Kopf and the handlers do, without Kopf."""
 
-    def __init__(self, world: World, token: int, pause: int = 0) -> None:
+    def __init__(self, world: World, token: int, pause: int = 0, quarantine: float = 60.0) -> None:
         self.world = world
         self.view = View(world, token, pause)
         self.memory = Allocator(
-            cast(Api, self.view), quarantine=60.0, stamp=(token, f"pod-{token}"), clock=lambda: world.now
+            cast(Api, self.view), quarantine=quarantine, stamp=(token, f"pod-{token}"), clock=lambda: world.now
         )
         self.retries = Retries(self.memory)
         self.task: asyncio.Task[None] | None = None

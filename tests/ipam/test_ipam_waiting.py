@@ -152,6 +152,33 @@ def test_of_thousands_that_wait_only_the_next_one_is_looked_at(monkeypatch: pyte
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("quarantine", [0.0, 0.2])
+def test_whoever_waits_is_served_when_the_quarantine_ends(quarantine: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a quarantine the write that frees the address gives it, too."""
+    monkeypatch.setattr("kopf_ha_ipam.backoff.FIRST", 1000.0)  # nothing else wakes the retries
+
+    class Timed(World):
+        now = property(lambda self: asyncio.get_running_loop().time(), lambda self, _: None)
+
+    async def scenario() -> None:
+        world = Timed()
+        world.pool("p")
+        for name in ("a", "b", "c"):
+            world.claim(name, "p")
+        leader = Leader(world, 1, quarantine=quarantine)
+        await leader.lead()
+        task = asyncio.create_task(leader.retries.run())
+        leader.memory.agenda.changed()
+        await asyncio.sleep(0.05)
+        await leader.end("a")
+        async with asyncio.timeout(10):
+            while world.status("c")["conditions"][0]["reason"] != "Bound":
+                await asyncio.sleep(0.02)
+        task.cancel()
+
+    asyncio.run(scenario())
+
+
 def test_a_new_claim_for_a_full_pool_costs_its_own_condition_only() -> None:
     async def scenario() -> None:
         world = World()
