@@ -1,4 +1,4 @@
-"""Claims that wait: whoever is served is found at the head of a queue, however many wait (I7), and nobody is forgotten."""
+"""Claims that wait: whoever is served stands at the head of a queue, however many wait, and nobody is forgotten (I7)."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_whoever_waits_is_served_when_the_quarantine_ends(quarantine: float, mon
         await asyncio.sleep(0.05)
         await leader.end("a")
         async with asyncio.timeout(10):
-            while world.status("c")["conditions"][0]["reason"] != "Bound":
+            while world.status("c")["conditions"][0]["reason"] != "Bound":  # noqa: ASYNC110  nothing else tells it
                 await asyncio.sleep(0.02)
         task.cancel()
 
