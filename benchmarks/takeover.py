@@ -17,7 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,8 @@ from testbed.replica import IPAM, Replica, as_pod
 class World:
     """A control plane with everything in deploy/, and the replicas."""
 
-    def __init__(self, plane: ControlPlane, folder: Path) -> None:
-        self.plane, self.folder = plane, folder
+    def __init__(self, plane: ControlPlane, folder: Path, env: Mapping[str, str] | None = None) -> None:
+        self.plane, self.folder, self.env = plane, folder, dict(env or {})
         self.names = (f"replica-{n}" for n in itertools.count())
         plane.kubectl("apply", "-k", str(ROOT / "crds"))
         plane.wait_established()
@@ -49,7 +49,7 @@ class World:
         config = self.plane.kubeconfig_for(pod.token, name=pod.name)
         arguments = [*IPAM, f"--lease-name={NAME}", "--log-format=plain"]
         log = self.folder / f"{pod.name}.log"
-        made = Replica(pod.name, config, arguments, log, times={}, env=as_pod(pod, NAME))
+        made = Replica(pod.name, config, arguments, log, times={}, env=as_pod(pod, NAME) | self.env)
         made.start()
         return made
 
@@ -89,7 +89,7 @@ def stamped(event: dict[str, Any], leader: str) -> bool:
     return real and ref.get("resource") == "addresspools" and pod_of(event) not in ("", leader)
 
 
-#: What the next leader does until its first stamp, as its requests show it: names, and what the last request of each is.
+#: What the next leader does until its first stamp: names, and the request that ends each.
 STEPS = {
     "it has the Lease": ("update", "leases"),
     "it read the kind's definition": ("get", "customresourcedefinitions"),

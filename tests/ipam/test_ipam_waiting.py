@@ -1,4 +1,4 @@
-"""Claims that wait: whoever is served stands at the head of a queue, however many wait, and nobody is forgotten (I7)."""
+"""Claims that wait: whoever is served stands at the head of a queue, however many wait; nobody is forgotten (I7)."""
 
 from __future__ import annotations
 

@@ -174,9 +174,7 @@ class Enforcement:
             self._journal.not_enforced(missing)
         return missing
 
-    def _ask(
-        self, token: int, *, timeout: float = TIMEOUT, whole: bool = True, at_once: int = PARALLEL
-    ) -> list[str]:
+    def _ask(self, token: int, *, timeout: float = TIMEOUT, whole: bool = True, at_once: int = PARALLEL) -> list[str]:
         """Ask about each kind that is known to be stamped, too. What nobody waits for is asked one after the other."""
         began, kinds = self._clock(), self._fence.known.stamped_kinds()
         missing = self._selftest.ask(token, timeout, kinds=kinds, whole=whole, at_once=at_once)
