@@ -15,6 +15,7 @@ from typing import Any
 from kopf_ha.api import Api
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Response
+from kopf_ha.manifests.description import Description
 from kopf_ha.run.kindtest import KindTest
 from kopf_ha.run.leasetest import LeaseTest, missing_namespaces, missing_of_lease, missing_policies
 from kopf_ha.run.namespaces import Namespaces
@@ -40,6 +41,7 @@ class SelfTest:
         self._settings = settings
         self._namespaces = namespaces or Namespaces()
         self._kinds = KindTest(settings.deciding, self._namespaces)
+        self._described: Description | None = None  #: what the policies were generated from, when it was asked last
         #: Whether nothing was missing when everything was asked last.
         self.clean = False
         #: Kinds whose stamps in the metadata a policy protected when it was asked last.
@@ -82,13 +84,17 @@ class SelfTest:
         with ThreadPoolExecutor(at_once, thread_name_prefix="kopf-ha-selftest") as pool:
             lowered = pool.submit(lease.can_be_lowered)
             tried = {k: pool.submit(self._kinds.missing, api, k, mine) for k in self._settings.deciding}
-            described = lease.description()
+            describing = pool.submit(lease.description)
+            # Beside the description, since a takeover waits: it seldom differs from the last one.
+            guess = None if whole else self._described
+            guessed = missing_policies(pool, lease, guess, whole) if guess is not None else {}
+            described = self._described = describing.result()
             seen = set(kinds)
             known = {*self._settings.deciding, *seen}
             policies: dict[str, list[str]] = {}
             noted: set[str] = set()
             if described is not None:
-                policies = missing_policies(pool, lease, described, whole)
+                policies = guessed if described == guess else missing_policies(pool, lease, described, whole)
                 known |= {f"{k.plural}.{described.group}" for k in described.stamped}
                 # A child of another group may be a stamped kind after all.
                 noted = {child.kind for child in described.noted} - seen
