@@ -2,7 +2,8 @@
 
 Replicas of the reference operator with the credentials of pods, its policies in force, one pool, no load. All times are
 the API server's own, from its audit log: from the answer to the request that makes the Lease free (its release, or the
-deletion of the Pod of a leader that is stopped) to the answer to the next leader's first stamp.
+deletion of the Pod of a leader that is stopped) to the answer to the next leader's first stamp. The follower has asked
+whether the fence is enforced by then, as one that follows for some seconds has.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import datetime
 import itertools
 import json
+import os
 import signal
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +33,8 @@ from testbed.replica import IPAM, Replica, as_pod
 class World:
     """A control plane with everything in deploy/, and the replicas."""
 
-    def __init__(self, plane: ControlPlane, folder: Path) -> None:
-        self.plane, self.folder = plane, folder
+    def __init__(self, plane: ControlPlane, folder: Path, env: Mapping[str, str] | None = None) -> None:
+        self.plane, self.folder, self.env = plane, folder, dict(env or {})
         self.names = (f"replica-{n}" for n in itertools.count())
         plane.kubectl("apply", "-k", str(ROOT / "crds"))
         plane.wait_established()
@@ -46,7 +49,7 @@ class World:
         config = self.plane.kubeconfig_for(pod.token, name=pod.name)
         arguments = [*IPAM, f"--lease-name={NAME}", "--log-format=plain"]
         log = self.folder / f"{pod.name}.log"
-        made = Replica(pod.name, config, arguments, log, times={}, env=as_pod(pod, NAME))
+        made = Replica(pod.name, config, arguments, log, times={}, env=as_pod(pod, NAME) | self.env)
         made.start()
         return made
 
@@ -86,13 +89,50 @@ def stamped(event: dict[str, Any], leader: str) -> bool:
     return real and ref.get("resource") == "addresspools" and pod_of(event) not in ("", leader)
 
 
-def round_of(world: World, how: str, trace: bool) -> float:
-    """Give the seconds of one takeover."""
+#: What the next leader does until its first stamp: names, and the request that ends each.
+STEPS = {
+    "it has the Lease": ("update", "leases"),
+    "it read the kind's definition": ("get", "customresourcedefinitions"),
+    "it listed the deciding objects": ("list", "addresspools"),
+    "its first stamp was accepted": ("patch", "addresspools"),
+}
+
+
+def asked(world: World, replica: Replica) -> int:
+    """Count the questions about enforcement that a replica has asked."""
+    return sum("fieldManager=kopf-ha-ask" in e["requestURI"] and pod_of(e) == replica.name for e in world.audit())
+
+
+def has_asked(world: World, replica: Replica) -> bool:
+    """Whether a replica asked about enforcement, and has finished."""
+    before = asked(world, replica)
+    time.sleep(1.0)
+    return 0 < before == asked(world, replica)
+
+
+def steps_of(events: list[dict[str, Any]], begin: float, end: float, replica: Replica) -> dict[str, float]:
+    """Give the seconds from `begin` to the end of each step."""
+    found = {}
+    for name, (verb, resource) in STEPS.items():
+        done = [
+            at(e)
+            for e in events
+            if begin < at(e) <= end and pod_of(e) == replica.name and e["verb"] == verb
+            and (e.get("objectRef") or {}).get("resource") == resource and "dryRun" not in e["requestURI"]
+        ]  # fmt: skip
+        if done:
+            found[name] = min(done) - begin
+    return found
+
+
+def round_of(world: World, how: str, trace: bool = False) -> dict[str, float]:
+    """Give the seconds of one takeover to the end of each step; see `STEPS`."""
     leader, follower = world.start(), None
     until("the first to lead", lambda: leader.said("barrier: "), watched=[leader])
     follower = world.start()
     until("the other one to follow", lambda: follower.said("new leader: "), watched=[follower])
     until("quiet", lambda: world.holder() == leader.name)
+    until("the follower's questions", lambda: has_asked(world, follower), every=0.5, watched=[follower])
     if how == "released":
         leader.signal(signal.SIGTERM)
     else:
@@ -109,6 +149,7 @@ def round_of(world: World, how: str, trace: bool) -> float:
         return (begin, end) if end else None
 
     begin, end = until("the audit log", found)
+    steps = steps_of(list(world.audit()), begin, end, follower)
     if trace:
         for event in world.audit():
             if begin - 0.05 < at(event) <= end + 0.3 and pod_of(event) == follower.name:
@@ -120,23 +161,42 @@ def round_of(world: World, how: str, trace: bool) -> float:
     world.plane.kubectl("delete", "pod", follower.name, "-n", NAME, "--force", "--grace-period=0")
     patch = '{"spec":{"holderIdentity":""}}'
     world.plane.kubectl("patch", "lease", NAME, "-n", NAME, "--type=merge", "-p", patch)
-    return end - begin
+    return steps
+
+
+def run(rounds: int = 5, *, trace: bool = False) -> list[dict[str, Any]]:
+    """Measure both ways in turns; give a row for each way and step: its name, its unit, and a value for each round."""
+    ways = {"its release": "released", "the Pod's deletion": "deleted"}
+    took: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
+    with ControlPlane() as plane, tempfile.TemporaryDirectory() as folder:
+        world = World(plane, Path(folder))
+        for _ in range(rounds):
+            for name, how in ways.items():
+                took[name].append(round_of(world, how, trace))
+    return [
+        {
+            "name": f"{way}: {step}",
+            "unit": "ms",
+            "values": [one[step] * 1000 for one in many if step in one],
+            "peer": "",
+            "peer_values": [],
+        }
+        for way, many in took.items()
+        for step in STEPS
+    ]
 
 
 def main() -> None:
     """Print the table."""
     rounds = int(next((a for a in sys.argv[1:] if a.isdigit()), "5"))
-    table = Table("the Lease is free by", "rounds", "median, ms", "least", "most")
-    with ControlPlane() as plane, tempfile.TemporaryDirectory() as folder:
-        world = World(plane, Path(folder))
-        for how in ("released", "deleted"):
-            took = [round_of(world, how, "--trace" in sys.argv) * 1000 for _ in range(rounds)]
-            table.add_row(
-                {"released": "its release", "deleted": "the Pod's deletion"}[how],
-                str(rounds),
-                *(f"{x:.0f}" for x in (statistics.median(took), min(took), max(took))),
-            )
-    Console().print(table)
+    table = Table("since the Lease became free by", "rounds", "median, ms", "least", "most")
+    for row in run(rounds, trace="--trace" in sys.argv):
+        if values := row["values"]:
+            shown = (f"{x:.0f}" for x in (statistics.median(values), min(values), max(values)))
+            table.add_row(row["name"], str(len(values)), *shown)
+    console = Console()
+    console.print(table)
+    console.print(f"on {os.cpu_count()} cores; load {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":

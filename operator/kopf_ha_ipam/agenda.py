@@ -22,6 +22,8 @@ class Agenda:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.waiting: dict[str, contextvars.Context] = {}  #: claims to handle again, by uid
+        #: claims among these whose answer may have changed, or was not looked at since they began to wait
+        self.look: set[str] = set()
         self.inactive: dict[str, contextvars.Context] = {}  #: pools that are not active yet, by uid
         #: claims that are being deleted or are gone, by uid; once they are gone, their addresses are freed
         self.leaving: dict[str, ClaimRef] = {}
@@ -56,25 +58,32 @@ class Agenda:
 
     def wait(self, uid: str, at: float | None) -> None:
         """Handle a claim again when something changes, or at a time at the latest."""
-        self.waiting[uid] = contextvars.copy_context()
+        self._put(uid)
         self.backoff.forget(uid)
         if at is not None:
             self.wake_at(at)
 
     def block(self, uid: str) -> None:
         """Handle a claim again after a delay, because something failed for it. The delay grows with each failure."""
-        self.waiting[uid] = contextvars.copy_context()
+        self._put(uid)
         self.wake_at(self.backoff.failed(uid, self._clock()))
 
     def look_again(self, uid: str) -> None:
-        """Handle a claim again at the next change, unless it is on the list already."""
-        self.waiting.setdefault(uid, contextvars.copy_context())
+        """Handle a claim again at the next change."""
+        if uid not in self.waiting:
+            self._put(uid)
+        self.look.add(uid)
 
     def done(self, uid: str) -> None:
         """Take a claim off the list: nothing is left to do for it."""
         self.waiting.pop(uid, None)
+        self.look.discard(uid)
         self.unverified.pop(uid, None)
         self.backoff.forget(uid)
+
+    def _put(self, uid: str) -> None:
+        self.waiting[uid] = contextvars.copy_context()
+        self.look.add(uid)
 
     def verify_later(self, claim: Claim) -> None:
         """Check a bound claim's ConfigMap once nothing more urgent is left."""

@@ -10,12 +10,13 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from kopf_ha_ipam.agenda import Agenda
 from kopf_ha_ipam.model import Body, Claim, ClaimRef, Pool, newer, uid_of
 from kopf_ha_ipam.planning import Wait, given_twice, unrecorded
 from kopf_ha_ipam.pools import PoolKeeper
+from kopf_ha_ipam.waiting import Claims, Queue
 from kopf_ha_ipam.writes import Api, Gone
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class Allocator:
         self.clock = clock
         self.agenda = Agenda(clock)
         self.keepers: dict[str, PoolKeeper] = {}  #: by pool name
-        self.claims: dict[str, Claim] = {}  #: by uid
+        self.claims = Claims()  #: by uid
         self.promised: dict[
             str, str
         ] = {}  #: addresses that are being written into claims' statuses, by the claim's uid
@@ -196,7 +197,8 @@ class Allocator:
 
     def given(self, uids: Collection[str]) -> None:
         """Note that claims got an address by a write that was made for other claims."""
-        if not self.agenda.waiting.keys().isdisjoint(uids):
+        if waiting := self.agenda.waiting.keys() & uids:
+            self.agenda.look |= waiting
             self.agenda.changed()
 
     def _look_again(self, keeper: PoolKeeper) -> None:
@@ -225,9 +227,9 @@ class Allocator:
         """Return whether the pool of this uid is set aside in this term."""
         return uid in self._set_aside()
 
-    def queue(self, pool: str) -> Iterable[Claim]:
-        """Return the claims of a pool that may wait for an address: those with our finalizer, not being deleted."""
-        return [c for c in self.claims.values() if c.pool_name == pool and c.held and not c.terminating]
+    def queue(self, pool: str) -> Queue | None:
+        """Return the claims of a pool that may wait for an address, or None if there are none."""
+        return self.claims.queues.get(pool)
 
     def _keep(self, pool: Pool, *, mine: bool) -> None:
         self.keepers[pool.name] = PoolKeeper(

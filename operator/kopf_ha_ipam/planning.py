@@ -6,10 +6,12 @@ worlds.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kopf_ha_ipam.model import ACTIVE, CLAIMING, Claim, Pool, PoolSpec, uid_of
+from kopf_ha_ipam.waiting import Queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +43,24 @@ class Tombstone:
     seen: float  #: when *this* leader first saw it, on its own monotonic clock
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Record:
-    """Who has which address of a pool, as this term knows it."""
+    """Who has which address of a pool, as this term knows it. It never changes, so what follows is computed once."""
 
     allocations: Mapping[str, str] = field(default_factory=dict)
     tombstones: Mapping[str, Tombstone] = field(default_factory=dict)
+    _unused: dict[PoolSpec, Sequence[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @functools.cached_property
+    def held(self) -> Mapping[str, str]:
+        """The address of each claim that has one, by the claim's uid."""
+        return {uid_of(owner): address for address, owner in self.allocations.items()}
+
+    def unused(self, spec: PoolSpec) -> Sequence[str]:
+        """Return the usable addresses that no claim has, lowest first. Some of them may rest."""
+        if spec not in self._unused:
+            self._unused[spec] = [a for a in spec.usable if a not in self.allocations]
+        return self._unused[spec]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +68,7 @@ class Plan:
     """What to record, and what each claim is answered once that is written."""
 
     record: Record
-    answers: Mapping[str, Give | Wait]  #: by the claim's uid
+    answers: Mapping[str, Give | Wait]  #: by the claim's uid; of all that asked, and of others that are served
 
 
 def plan(
@@ -68,6 +82,7 @@ def plan(
     now: float,
     quarantine: float,
     shown: Mapping[str, str] | None = None,
+    queue: Queue | None = None,
 ) -> Plan:
     """Decide one batch (I5).
 
@@ -78,7 +93,7 @@ def plan(
     Args:
         spec: the pool's spec.
         record: who has which address, as this term knows it.
-        claims: the claims that want an address. They are served by age, then by namespace and name.
+        claims: the claims that ask for an address. They are served by age, then by namespace and name.
         freed: uids of claims whose addresses are freed. The claims and their ConfigMaps are gone.
         name: the pool's name.
         closed: why the pool gives no new addresses at all, or None.
@@ -86,20 +101,29 @@ def plan(
         quarantine: seconds before a freed address may be given again.
         shown: addresses that claims' statuses show although no pool recorded them when the term began, with the claims'
             uids. No other claim gets them.
+        queue: further claims that wait. They are served as if all of them asked, and whoever of them gets nothing costs
+            nothing.
     """
     allocations = dict(record.allocations)
     tombstones = dict(record.tombstones)
-    held = {uid_of(owner): address for address, owner in allocations.items()}
-    for uid in set(freed) & held.keys():
-        del held[uid]
-        for address in [a for a, owner in allocations.items() if owner.endswith(f"/{uid}")]:
-            tombstones[address] = Tombstone(allocations.pop(address), now)
+    held = dict(record.held)
+    unused = record.unused(spec)
+    if gone := set(freed) & held.keys():
+        for address, owner in record.allocations.items():
+            if uid_of(owner) in gone:
+                tombstones[address] = Tombstone(allocations.pop(address), now)
+        held = {uid: address for uid, address in held.items() if uid not in gone}
+        unused = Record(allocations).unused(spec)
 
     resting = {a: t.seen + quarantine for a, t in tombstones.items() if t.seen + quarantine > now}
     others = {a: uid for a, uid in (shown or {}).items() if uid not in held}
+    free = [a for a in unused if a not in resting]
+    asking = {claim.ref.uid: claim for claim in claims}
+    if queue is not None and closed is None:
+        asking |= {claim.ref.uid: claim for claim in queue.heads(free, held) if claim.ref.uid not in asking}
     answers: dict[str, Give | Wait] = {}
-    candidates = iter(spec.usable)
-    for claim in sorted(claims, key=lambda c: c.order):
+    candidates = iter(free)
+    for claim in sorted(asking.values(), key=lambda c: c.order):
         uid = claim.ref.uid
         if uid in held:
             answers[uid] = Give(held[uid], spec)
@@ -114,15 +138,15 @@ def plan(
             answers[uid] = _twice(claim.address)
             continue
         wait: Wait | None
-        taken = allocations.keys() | {a for a, of in others.items() if of != uid} if others else allocations
         if claim.wanted is not None:
             address = claim.wanted
-            wait = _refusal(address, spec, taken, resting, name)
+            taken = address in allocations or others.get(address, uid) != uid
+            wait = _refusal(address, spec, resting, name, taken=taken)
         else:
-            had = (claim.address, claim.noted)
-            again = (a for a in had if a in spec.usable and a not in taken and a not in resting)
-            free = (a for a in candidates if a not in taken and a not in resting)
-            address = next(again, None) or next(free, "")
+            had = (a for a in (claim.address, claim.noted) if a is not None and a in spec.usable and a not in resting)
+            again = (a for a in had if a not in allocations and others.get(a, uid) == uid)
+            lowest = (a for a in candidates if a not in allocations and others.get(a, uid) == uid)
+            address = next(again, None) or next(lowest, "")
             wait = None if address else _exhausted(resting, name)
         if wait is not None:
             answers[uid] = wait
@@ -143,21 +167,19 @@ def _twice(address: str) -> Wait:
     return Wait("GivenTwice", f"{what} Delete one of the two; the pool's condition names both.")
 
 
-def _refusal(
-    wanted: str, spec: PoolSpec, taken: Container[str], resting: Mapping[str, float], name: str
-) -> Wait | None:
+def _refusal(wanted: str, spec: PoolSpec, resting: Mapping[str, float], name: str, *, taken: bool) -> Wait | None:
+    """Say why a given address cannot be had now.
+
+    Whether it belongs to a claim or rests is one message: otherwise each time that it is freed or given would change
+    the condition of every claim that wants it.
+    """
     if not spec.contains(wanted):
         return Wait("AddressOutOfPool", f"The address {wanted} is not in {spec.cidr}, the range of pool {name}.")
-    if wanted in taken:
-        return Wait("AddressTaken", f"The address {wanted} of pool {name} belongs to another claim.")
     if wanted not in spec.usable:
         return Wait("AddressExcluded", f"The address {wanted} of pool {name} is reserved or excluded.")
-    if wanted in resting:
-        return Wait(
-            "AddressTaken",
-            f"The address {wanted} of pool {name} was freed a moment ago and is not given again yet.",
-            resting[wanted],
-        )
+    if taken or wanted in resting:
+        what = f"The address {wanted} of pool {name} belongs to another claim, or was freed a moment ago."
+        return Wait("AddressTaken", what, None if taken else resting[wanted])
     return None
 
 
@@ -185,9 +207,9 @@ def obstacle(
     for other in sorted(others, key=lambda p: p.name):
         if other.uid != pool.uid and other.state in (CLAIMING, ACTIVE) and pool.spec.overlaps(other.spec):
             return f"The range {pool.spec.cidr} overlaps with {other.spec.cidr} of pool {other.name}."
-    for claim in sorted(claims, key=lambda c: c.order):
-        if claim.address and claim.pool_name != pool.name and pool.spec.contains(claim.address):
-            return f"The claim {claim.ref.where} of pool {claim.pool_name} still has {claim.address}."
+    having = (c for c in claims if c.address and c.pool_name != pool.name and pool.spec.contains(c.address))
+    if oldest := min(having, key=lambda c: c.order, default=None):
+        return f"The claim {oldest.ref.where} of pool {oldest.pool_name} still has {oldest.address}."
     if any(pool.spec.contains(address) for address in (promised or {}).values()):
         return "An address of the range is being written to a claim, for a pool that was removed."
     return None

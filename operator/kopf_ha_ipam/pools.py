@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from typing import Protocol
 
 from kopf_ha_ipam.conditions import ready_message, ready_reason, timestamp
-from kopf_ha_ipam.model import ACTIVE, CLAIMING, Claim, ClaimRef, Pool, newer, stamped_by, uid_of
+from kopf_ha_ipam.model import ACTIVE, CLAIMING, Claim, ClaimRef, Pool, newer, stamped_by
 from kopf_ha_ipam.planning import Give, Plan, Record, Tombstone, Wait, plan
 from kopf_ha_ipam.pool_status import status_patch
+from kopf_ha_ipam.waiting import Queue
 from kopf_ha_ipam.writes import TRIES, Api, Conflict, Gone, Unavailable
 
 log = logging.getLogger(__name__)
@@ -43,8 +44,8 @@ class Memory(Protocol):
     def set_aside(self, uid: str) -> bool:
         """Return whether the pool of this uid is set aside in this term."""
 
-    def queue(self, pool: str) -> Iterable[Claim]:
-        """Return the claims of a pool of this name that may wait for an address."""
+    def queue(self, pool: str) -> Queue | None:
+        """Return the claims of a pool of this name that may wait for an address, or None if there are none."""
 
     def given(self, uids: Collection[str]) -> None:
         """Note that claims got an address by a write that was made for other claims."""
@@ -101,7 +102,7 @@ class PoolKeeper:
 
     def holds(self, uid: str) -> str | None:
         """Return the address that the pool records for the claim of this uid, or None."""
-        return self._held.get(uid)
+        return self._record.held.get(uid)
 
     def leave(self) -> None:
         """Set the pool aside for the rest of the term."""
@@ -131,9 +132,30 @@ class PoolKeeper:
             self._load()
         return (old.spec, old.terminating, old.state) != (pool.spec, pool.terminating, pool.state)
 
+    @property
+    def outlook(self) -> Hashable:
+        """All that the answers to claims that get nothing depend on: as long as it is the same, they are the same."""
+        closed = self._closed()
+        return (self.pool.uid, self.pool.spec, (closed.reason, closed.message) if closed is not None else None)
+
+    @property
+    def chance(self) -> float | None:
+        """From when on a claim that waits may get an address, on the leader's clock; None if time alone gives none."""
+        closed = self._closed()
+        if closed is not None:
+            return closed.retry_at
+        unused, resting = self._record.unused(self.pool.spec), self._record.tombstones
+        if len(unused) > len(resting):
+            return self._clock()
+        seen = (resting[a].seen + self._quarantine if a in resting else self._clock() for a in unused)
+        return min(seen, default=None)
+
     def preview(self, claims: Iterable[Claim]) -> Mapping[str, Give | Wait]:
-        """Return what claims would be answered now, by uid. Writes nothing."""
-        return self._plan({c.ref.uid: c for c in claims}, set()).answers
+        """Return what these claims would be answered now, and the claims that wait and would be served; by uid.
+
+        Writes nothing.
+        """
+        return self._plan(claims, ()).answers
 
     async def ask(self, claim: Claim) -> Give | Wait:
         """Give the claim an address. It is recorded at the API server when this returns.
@@ -143,10 +165,14 @@ class PoolKeeper:
         """
         uid = claim.ref.uid
         closed = self._closed()
-        if self.mine and uid in self._held:
-            return Give(self._held[uid], self.pool.spec)
+        if self.mine and (address := self.holds(uid)) is not None:
+            return Give(address, self.pool.spec)
         if closed is not None:
             return closed
+        if not self._lock.locked():
+            answers = self.preview([claim])
+            if all(isinstance(answer, Wait) for answer in answers.values()):
+                return answers[uid]  # nobody gets anything, so there is nothing to write
         self._asking[uid] = claim
         try:
             async with self._lock:
@@ -240,9 +266,8 @@ class PoolKeeper:
             raise Unavailable(f"pool {self.pool.name} is set aside in this term")
         await asyncio.sleep(0)  # lets all claims that were woken together join this write
         for _ in range(TRIES):
-            waiting = {c.ref.uid: c for c in self._memory.queue(self.pool.name) if c.ref.uid not in self._held}
-            asking, freeing = waiting | self._asking, set(self._freeing)
-            planned = self._plan(asking, freeing)
+            asking, freeing = dict(self._asking), set(self._freeing)
+            planned = self._plan(asking.values(), freeing)
             status = self._status(planned.record, self.pool.state if state is None else state)
             if status or touch:
                 try:
@@ -261,21 +286,23 @@ class PoolKeeper:
             for uid in asked:
                 del self._asking[uid]
             self._freeing -= freeing
-            self._memory.given([u for u in waiting.keys() - asked if isinstance(planned.answers[u], Give)])
+            others = planned.answers.keys() - asked
+            self._memory.given([uid for uid in others if isinstance(planned.answers[uid], Give)])
             return
         raise Unavailable(f"pool {self.pool.name} changes faster than it can be written")
 
-    def _plan(self, asking: Mapping[str, Claim], freeing: set[str]) -> Plan:
+    def _plan(self, asking: Iterable[Claim], freeing: Collection[str]) -> Plan:
         return plan(
             self.pool.spec,
             self._record,
-            asking.values(),
+            asking,
             freeing,
             name=self.pool.name,
             closed=self._closed(),
             now=self._clock(),
             quarantine=self._quarantine,
             shown=self._memory.shown,
+            queue=self._memory.queue(self.pool.name),
         )
 
     async def _reread(self) -> None:
@@ -297,7 +324,6 @@ class PoolKeeper:
 
     def _remember(self, record: Record) -> None:
         self._record = record
-        self._held = {uid_of(owner): address for address, owner in record.allocations.items()}
         if record.allocations:
             self.empty.clear()
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import itertools
 import logging
 from collections.abc import Coroutine, Hashable
 from typing import Any, TypeVar
@@ -15,7 +16,8 @@ from typing import Any, TypeVar
 from kopf_ha_ipam import activation, claims, conflicts
 from kopf_ha_ipam.allocator import Allocator
 from kopf_ha_ipam.model import Claim, ClaimRef
-from kopf_ha_ipam.planning import Wait
+from kopf_ha_ipam.planning import Give, Wait
+from kopf_ha_ipam.waiting import waits
 from kopf_ha_ipam.writes import ENDED
 
 log = logging.getLogger(__name__)
@@ -76,6 +78,7 @@ class Retries:
     def __init__(self, memory: Allocator) -> None:
         self._memory = memory
         self._agenda = memory.agenda
+        self._outlooks: dict[str, Hashable] = {}  #: by name, of the pools that claims wait for
 
     async def run(self) -> None:
         """Run until the term ends.
@@ -139,28 +142,61 @@ class Retries:
     def due(self) -> list[Claim]:
         """Return the claims for which something can be done now. This makes no requests.
 
-        One freed address must not cause all waiting claims to be handled. So they are planned together, and only claims
-        that get an address, or whose condition has to change, are handled.
+        One freed address must not cause all waiting claims to be handled, nor even to be looked at. Handled are claims
+        that get an address, or whose condition has to change. Looked at are the heads of the queues, and beside them
+        only claims whose answer may have changed: because the claim did, or what its pool answers to all who wait.
         """
-        memory = self._memory
-        by_pool: dict[str, list[Claim]] = {}
-        for uid in list(self._agenda.waiting):
+        memory, agenda = self._memory, self._agenda
+        agenda.look |= agenda.waiting.keys() & (memory.claims.changed() | memory.promised.keys())
+        if not agenda.waiting:
+            return []
+        self._notice_pools()
+        asking: dict[str, list[Claim]] = {}
+        for uid in list(agenda.look):
             claim = memory.claims.get(uid)
             if claim is None or claim.terminating:
-                self._agenda.done(uid)
+                agenda.done(uid)
             elif self._due(uid):
-                by_pool.setdefault(claim.pool_name, []).append(claim)
+                asking.setdefault(claim.pool_name, []).append(claim)
         due = []
-        for name, found in by_pool.items():
-            keeper = memory.keepers.get(name)
-            answers = keeper.preview(found) if keeper is not None else {}
-            for claim in found:
-                answer = answers.get(claim.ref.uid) or memory.no_pool(claim)
+        for name in asking.keys() | memory.claims.queues.keys():
+            for claim, answer in self._answers(name, asking.get(name, [])):
                 if claim.ref.uid in memory.promised or not claims.told(claim, answer):
                     due.append(claim)
-                elif isinstance(answer, Wait) and answer.retry_at is not None:
-                    self._agenda.wake_at(answer.retry_at)
+                    continue
+                if waits(claim):  # what stands in no queue is looked at until it is served
+                    agenda.look.discard(claim.ref.uid)
+                if isinstance(answer, Wait) and answer.retry_at is not None:
+                    agenda.wake_at(answer.retry_at)
         return due
+
+    def _notice_pools(self) -> None:
+        """Look at all claims that wait for a pool that answers them otherwise than before."""
+        memory, before = self._memory, self._outlooks
+        keepers = {name: memory.keepers.get(name) for name in memory.claims.queues}
+        self._outlooks = {name: keeper and keeper.outlook for name, keeper in keepers.items()}
+        other = {name for name, outlook in self._outlooks.items() if name in before and before[name] != outlook}
+        if other:
+            known = ((uid, memory.claims.get(uid)) for uid in self._agenda.waiting)
+            self._agenda.look |= {uid for uid, claim in known if claim is not None and claim.pool_name in other}
+
+    def _answers(self, name: str, asking: list[Claim]) -> list[tuple[Claim, Give | Wait]]:
+        """Return what a pool answers to these claims, and to others on the agenda that it can serve now."""
+        memory = self._memory
+        keeper = memory.keepers.get(name)
+        if keeper is None:
+            return [(claim, memory.no_pool(claim)) for claim in asking]
+        chance, now = keeper.chance, memory.clock()
+        if chance is not None and chance > now:
+            self._agenda.wake_at(chance)
+        if not asking and (chance is None or chance > now):
+            return []
+        asked = {claim.ref.uid for claim in asking}
+        return [
+            (memory.claims[uid], answer)
+            for uid, answer in keeper.preview(asking).items()
+            if uid in asked or (uid in self._agenda.waiting and self._due(uid))
+        ]
 
     async def _show(self) -> None:
         memory = self._memory
@@ -178,7 +214,8 @@ class Retries:
     async def _verify(self) -> None:
         """Check a few ConfigMaps. The others come in the next round, after everything that is more urgent."""
         memory = self._memory
-        some = [(u, c) for u, c in self._agenda.unverified.items() if self._due((u, "verify"))][:VERIFIED]
+        ripe = ((u, c) for u, c in self._agenda.unverified.items() if self._due((u, "verify")))
+        some = list(itertools.islice(ripe, VERIFIED))
 
         async def one(uid: str, claim: Claim) -> None:
             verified = claims.verify(memory, memory.claims.get(uid, claim))

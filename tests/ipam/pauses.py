@@ -42,10 +42,10 @@ class World:
     def pool(self, name: str, cidr: str = "10.0.0.0/30") -> None:
         self.add("pool", {"metadata": {"name": name, "generation": 1}, "spec": {"cidr": cidr}})
 
-    def claim(self, name: str, pool: str, *more: str) -> None:
+    def claim(self, name: str, pool: str, *more: str, wanted: str | None = None) -> None:
         meta: Body = {"name": name, "namespace": "ns", "finalizers": [FINALIZER, *more]}
-        meta["creationTimestamp"] = f"2026-01-01T00:00:{next(self._uids):02}Z"
-        self.add("claim", {"metadata": meta, "spec": {"poolName": pool}})
+        meta["creationTimestamp"] = f"2026-01-01T{next(self._uids):06}Z"
+        self.add("claim", {"metadata": meta, "spec": {"poolName": pool} | ({"address": wanted} if wanted else {})})
 
     def delete(self, kind: str, name: str) -> None:
         body = self.objects[kind, name]
@@ -253,11 +253,11 @@ class View:
 class Leader:
     """One term: what the barrier, Kopf and the handlers do, without Kopf."""
 
-    def __init__(self, world: World, token: int, pause: int = 0) -> None:
+    def __init__(self, world: World, token: int, pause: int = 0, quarantine: float = 60.0) -> None:
         self.world = world
         self.view = View(world, token, pause)
         self.memory = Allocator(
-            cast(Api, self.view), quarantine=60.0, stamp=(token, f"pod-{token}"), clock=lambda: world.now
+            cast(Api, self.view), quarantine=quarantine, stamp=(token, f"pod-{token}"), clock=lambda: world.now
         )
         self.retries = Retries(self.memory)
         self.task: asyncio.Task[None] | None = None
@@ -294,6 +294,13 @@ class Leader:
     async def take_back(self, claim: Claim) -> None:
         await claims.take_back(self.memory, claim)
         await self.view.finalizer(claim.ref.name)
+
+    async def end(self, name: str) -> None:
+        """A user deletes a claim, which nothing else holds; its address is not freed yet."""
+        self.world.delete("claim", name)
+        await self.take_back(Claim.parse(self.world.objects["claim", name]))
+        self.memory.claim_gone(self.world.ends[-1][1])
+        self.told = len(self.world.ends)
 
     async def until_frozen(self) -> bool:
         """Lead until the pause; give whether there was one."""

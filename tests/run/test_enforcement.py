@@ -12,7 +12,7 @@ from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.token import Stamp
 from kopf_ha.errors import ConfigurationError, Unreached
-from kopf_ha.run.enforcement import ASK_AGAIN, KNOWN, REST, Enforcement
+from kopf_ha.run.enforcement import AHEAD, ASK_AGAIN, KNOWN, REST, Enforcement
 
 
 class SelfTest:
@@ -127,42 +127,53 @@ def test_where_it_is_required_both_end_the_term_at_its_begin_only(answer: Any) -
 
 
 def test_before_a_fast_takeover_few_questions_are_enough_where_all_were_right(world: World) -> None:
+    world.selftest.clean = True
     assert world.enforcement.confirm() == ""
     world.selftest.clean, world.selftest.answer = True, ["it can be lowered"]
     assert world.enforcement.confirm() == "it can be lowered"
     world.selftest.answer = Unreached("away")
     assert world.enforcement.confirm() == "unknown whether the API server enforces the fence: away"
-    assert [asked["whole"] for asked in world.selftest.asked] == [True, False, False]
+    world.now += KNOWN
+    world.enforcement.confirm()
+    assert [asked["whole"] for asked in world.selftest.asked] == [True, False, False, True]
 
 
 @pytest.mark.parametrize(
-    ("required", "clean", "passed", "whole"),
-    [
-        (False, True, KNOWN - 1, False),
-        (False, True, KNOWN, True),
-        (False, False, 0, True),
-        (True, True, 0, True),
-    ],
+    ("clean", "passed", "seconds"), [(True, 0, REST), (True, KNOWN - 1, REST), (True, KNOWN, 0), (False, 0, 0)]
 )
-def test_what_a_follower_just_asked_is_not_asked_again_before_handlers_run(
-    required: bool, clean: bool, passed: float, whole: bool
+def test_what_a_follower_asked_is_asked_again_once_the_first_objects_are_served(
+    world: World, clean: bool, passed: float, seconds: float
 ) -> None:
-    world, one = World(required), grant()
     world.fence.known.schemas["a.b", "v1", "xs"] = True
     world.enforcement.look_ahead()
     world.selftest.clean = clean
     world.now += passed
-    world.enforcement.begin(one)
-    assert [asked["whole"] for asked in world.selftest.asked] == [True, whole]
+    world.enforcement.begin_soon(grant())
+    assert len(world.selftest.asked) == 1, "nothing waits for the answer"
+    assert world.timers[-1][0] == seconds
+    world.timers[-1][1]()
+    assert [asked["whole"] for asked in world.selftest.asked] == [True, True]
     assert all(asked["kinds"] == {"xs.a.b"} for asked in world.selftest.asked)
-    seconds, again = world.timers[-1]
-    assert seconds == (ASK_AGAIN if whole else REST)
-    again()
-    assert world.selftest.asked[-1]["whole"]
     assert world.timers[-1][0] == ASK_AGAIN
 
 
-def test_a_replica_that_never_asked_asks_everything_before_handlers_run(world: World) -> None:
+def test_where_it_is_required_everything_is_asked_whatever_is_known() -> None:
+    world = World(required=True)
+    world.enforcement.look_ahead()
     world.selftest.clean = True
     world.enforcement.begin(grant())
-    assert world.selftest.asked[0]["whole"]
+    assert [asked["whole"] for asked in world.selftest.asked] == [True, True]
+
+
+def test_a_follower_asks_seldom_once_nothing_is_missing(world: World) -> None:
+    """A leader asks each minute for all replicas."""
+    world.enforcement.look_ahead()
+    assert world.timers[-1][0] == ASK_AGAIN
+    world.selftest.clean = True
+    world.now += ASK_AGAIN
+    world.timers[-1][1]()
+    assert world.timers[-1][0] == AHEAD
+    assert len(world.selftest.asked) == 1, "it is known already"
+    world.now += AHEAD
+    world.timers[-1][1]()
+    assert len(world.selftest.asked) == 2

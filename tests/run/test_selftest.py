@@ -19,6 +19,7 @@ from kopf_ha.manifests.cel import QUESTION
 from kopf_ha.manifests.policies import all_policies
 from kopf_ha.run.credentials import make_client
 from kopf_ha.run.kindtest import PAGE, KindTest, Missing, wrong_stamps
+from kopf_ha.run.leasetest import LeaseTest
 from kopf_ha.run.namespaces import Namespaces
 from kopf_ha.run.selftest import PARALLEL, SelfTest
 from kopf_ha.settings import Settings
@@ -178,15 +179,60 @@ def test_a_child_that_is_seen_to_be_stamped_is_asked_about_as_stamped_kinds_are(
     assert sorted(asked) == ["xs.a.b", "zs.other.dev"]
 
 
-def test_an_object_that_is_gone_is_no_refusal() -> None:
+@pytest.mark.parametrize("seen", [404, 409])
+def test_an_object_that_is_gone_or_changes_all_the_time_is_no_refusal(seen: int) -> None:
+    """Anybody who may edit it can change it so fast that the API server gives up (I10)."""
+
     class Gone(Api):
         def __init__(self) -> None:
             super().__init__(None)
 
         def request(self, *_: Any, **__: Any) -> Response:
-            return status(404, "xs.a.b not found", name="x")
+            return status(seen, "xs.a.b not found", name="x")
 
     assert wrong_stamps(Gone(), "xs.a.b", "/apis/a.b/v1/xs/x", {"metadata": {"name": "x"}}, MINE) is None
+
+
+def test_a_conflict_says_nothing_and_is_asked_again_while_there_is_time(settings: Settings) -> None:
+    """Renewals come in between, on a busy machine before each of several questions."""
+    now = [0.0]
+
+    class Busy(FakeApi):
+        def __init__(self, conflicts: int) -> None:
+            super().__init__({})
+            self.conflicts = conflicts
+
+        def request(self, method: str, path: str, *more: Any, **__: Any) -> Response:
+            now[0] += 0.1
+            if method == "PUT" and self.conflicts:
+                self.conflicts -= 1
+                return status(409, "the object has been modified")
+            return super().request(method, path)
+
+    def description(conflicts: int) -> Description | None:
+        return LeaseTest(Busy(conflicts), settings, patience=5.0, clock=lambda: now[0]).description()
+
+    assert description(20) == DESCRIPTION
+    with pytest.raises(ApiRefused, match="the object has been modified"):
+        description(1000)
+
+
+def test_policies_that_changed_since_they_were_described_are_asked_about_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    answers: dict[str, Response] = {}
+    api = FakeApi(answers)
+    monkeypatch.setattr("kopf_ha.run.selftest._Asking", lambda *_: api)
+    monkeypatch.setattr(KindTest, "unfit", lambda *_: "")
+    monkeypatch.setattr(KindTest, "missing", lambda *_: ([], []))
+    test = SelfTest(api, settings)
+    assert test.ask(7) == []
+    other = replace(DESCRIPTION, children=(Child("pods"), Child("secrets")))
+    answers[f"{QUESTION}describe"] = denied("kopf-ha-n.s-lease", f"fencing: described by {other.as_json()}")
+    new = next(p for p in all_policies(other) if p.name not in {q.name for q in all_policies(DESCRIPTION)})
+    answers[new.rules[0].asked(new.name)] = Response(200, b"{}")
+    assert any(new.name in told for told in test.ask(7, whole=False))
+    assert any(new.name in told for told in test.ask(7, whole=False)), "that it was guessed right changes nothing"
 
 
 def test_a_kind_without_a_status_to_write_is_not_asked_about() -> None:

@@ -12,11 +12,13 @@ from kopf_ha.core.token import TOKEN_MAX, MalformedStamp, Stamp, stamp_of
 from kopf_ha.core.wire import MERGE_PATCH, is_gone
 from kopf_ha.errors import ApiRefused, ConfigurationError, Unfenced
 from kopf_ha.run.kinds import ServedKind, locate, schema_of
-from kopf_ha.run.leasetest import ATTEMPTS, DRY_RUN, HELP
+from kopf_ha.run.leasetest import DRY_RUN, HELP
 from kopf_ha.run.namespaces import Namespaces
 
 #: Objects that one look for an example sees.
 PAGE = 50
+#: Objects that are tried one after the other, when each is gone meanwhile or is changed without a pause.
+ATTEMPTS = 5
 
 #: The uid of a pod that does not exist.
 NOBODY = "00000000-0000-0000-0000-000000000000"
@@ -58,7 +60,7 @@ class KindTest:
             found = wrong_stamps(api, kind, path, body, mine)
             if found is not None:
                 return found
-            self._examples.pop(kind, None)  # gone meanwhile, which is no refusal
+            self._examples.pop(kind, None)  # gone meanwhile, or never at rest, which is no refusal
         return [], []
 
     def unfit(self, api: Api, kind: str) -> str:
@@ -140,7 +142,10 @@ def recorded_token(body: dict[str, Any]) -> int:
 
 
 def wrong_stamps(api: Api, kind: str, path: str, body: dict[str, Any], mine: Stamp) -> Missing | None:
-    """Ask whether an object would take another pod's stamp, or a lower token (I1, I3); None when it is gone.
+    """Ask whether an object would take another pod's stamp, or a lower token (I1, I3); None when it does not say.
+
+    It is gone, or others change it so fast that the API server gives up (409). Anybody who may edit it can do that, and
+    it says nothing about enforcement (I10).
 
     Raises:
         ApiRefused: an answer is neither yes nor no.
@@ -152,13 +157,15 @@ def wrong_stamps(api: Api, kind: str, path: str, body: dict[str, Any], mine: Sta
     if foreign.status == 404:
         # If the path is not served, there is no `/status`. The stamps of such a kind are in its metadata.
         return None if is_gone(foreign, name) else ([], [])
+    if foreign.status == 409:
+        return None
     if not foreign.ok and not by_policy(foreign):
         raise refusal(f"cannot find out whether {kind} is protected", foreign)
     accepted = [f"{kind}: a status write is accepted without its writer's own stamp; {HELP}"] if foreign.ok else []
     if token < 2:
         return accepted, []
     lower = api.request("PATCH", path, _status(Stamp(token - 1, mine.holder, mine.lease, mine.pod_uid)), MERGE_PATCH)
-    if lower.status == 404:
+    if lower.status in (404, 409):
         return None
     if by_rule(lower):
         return accepted, []

@@ -1,4 +1,4 @@
-"""Prepares a term before any handler runs: raises the barrier, while it asks whether the fence is enforced.
+"""Prepares a term before any handler runs: raises the barrier. Then it is asked whether the fence is enforced.
 
 Where the policies are required, it asks first, so that nothing is written under a token that the API server ignores.
 They are always required for deciding kinds without `status.fencing` (I4): only a policy keeps users from their stamps.
@@ -18,6 +18,7 @@ from kopf_ha.run.aside import try_again
 from kopf_ha.run.barrier import find_kinds, raise_barrier
 from kopf_ha.run.enforcement import Enforcement
 from kopf_ha.run.journal import Journal
+from kopf_ha.run.kinds import ServedKind
 from kopf_ha.run.namespaces import Namespaces
 from kopf_ha.run.sweep import Sweep
 
@@ -57,20 +58,18 @@ class Preparation:
             return
         if self.policies_first:
             self.enforcement.begin(grant)
-            self._raise_barrier(grant, None)
-            return
-        asking = threading.Thread(target=self.enforcement.begin, args=(grant,), name="kopf-ha-selftest", daemon=True)
-        asking.start()
-        self._raise_barrier(grant, asking)
-        asking.join()
-
-    def _raise_barrier(self, grant: Grant, asking: threading.Thread | None) -> None:
         began = boottime()
         kinds = find_kinds(self.api, self.fence)
-        if noted := [kind.name for kind in kinds if kind.stamped is False]:
-            if asking is not None:
-                asking.join()
+        noted = [kind.name for kind in kinds if kind.stamped is False]
+        if noted:
+            if not self.policies_first:
+                self.enforcement.begin(grant)
             self.enforcement.require(noted)
+        self._raise_barrier(grant, kinds, began)
+        if not noted and not self.policies_first:
+            self.enforcement.begin_soon(grant)
+
+    def _raise_barrier(self, grant: Grant, kinds: list[ServedKind], began: float) -> None:
         sweep = Sweep(self.api, self.fence, grant, kinds, self.namespaces)
         raised = raise_barrier(sweep)
         self.journal.barrier_up(boottime() - began, raised.stamped)

@@ -15,13 +15,16 @@ from typing import Any
 from kopf_ha.api import Api
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Response
+from kopf_ha.manifests.description import Description
 from kopf_ha.run.kindtest import KindTest
 from kopf_ha.run.leasetest import LeaseTest, missing_namespaces, missing_of_lease, missing_policies
 from kopf_ha.run.namespaces import Namespaces
 from kopf_ha.settings import Settings
 
-#: Questions that are asked at once.
+#: Questions that are asked at once, where something waits for the answers.
 PARALLEL = 8
+#: Seconds for each answer.
+TIMEOUT = 30.0
 
 
 class SelfTest:
@@ -38,6 +41,7 @@ class SelfTest:
         self._settings = settings
         self._namespaces = namespaces or Namespaces()
         self._kinds = KindTest(settings.deciding, self._namespaces)
+        self._described: Description | None = None  #: what the policies were generated from, when it was asked last
         #: Whether nothing was missing when everything was asked last.
         self.clean = False
         #: Kinds whose stamps in the metadata a policy protected when it was asked last.
@@ -45,7 +49,15 @@ class SelfTest:
         #: Kinds that must not be written because of one of their served versions (I1), and why; as of the same time.
         self.unfit: dict[str, str] = {}
 
-    def ask(self, token: int, timeout: float = 30.0, *, kinds: Iterable[str] = (), whole: bool = True) -> list[str]:
+    def ask(
+        self,
+        token: int,
+        timeout: float = TIMEOUT,
+        *,
+        kinds: Iterable[str] = (),
+        whole: bool = True,
+        at_once: int = PARALLEL,
+    ) -> list[str]:
         """Return a sentence for each protection that is missing.
 
         Of a kind without objects, only the policies and the definition are checked: there is nothing to write to.
@@ -55,6 +67,7 @@ class SelfTest:
             timeout: seconds for each answer.
             kinds: further kinds that have a stamp, beside the deciding ones and those that the policies cover.
             whole: ask about each rule; otherwise only about each policy and the deciding kinds, which is quicker.
+            at_once: how many questions are asked at the same time.
 
         Raises:
             ConfigurationError: a deciding kind is not installed.
@@ -67,18 +80,21 @@ class SelfTest:
             self.clean = False
         mine = Stamp(token, self._settings.identity, self._settings.lease, self._settings.pod_uid)
         api = _Asking(self._api, timeout)
-        lease = LeaseTest(api, self._settings)
-        # Several at once, since a follower asks before it takes over.
-        with ThreadPoolExecutor(PARALLEL, thread_name_prefix="kopf-ha-selftest") as pool:
+        lease = LeaseTest(api, self._settings, patience=min(timeout, self._settings.renew_deadline))
+        with ThreadPoolExecutor(at_once, thread_name_prefix="kopf-ha-selftest") as pool:
             lowered = pool.submit(lease.can_be_lowered)
             tried = {k: pool.submit(self._kinds.missing, api, k, mine) for k in self._settings.deciding}
-            described = lease.description()
+            describing = pool.submit(lease.description)
+            # Beside the description, since a takeover waits: it seldom differs from the last one.
+            guess = None if whole else self._described
+            guessed = missing_policies(pool, lease, guess, whole) if guess is not None else {}
+            described = self._described = describing.result()
             seen = set(kinds)
             known = {*self._settings.deciding, *seen}
             policies: dict[str, list[str]] = {}
             noted: set[str] = set()
             if described is not None:
-                policies = missing_policies(pool, lease, described, whole)
+                policies = guessed if described == guess else missing_policies(pool, lease, described, whole)
                 known |= {f"{k.plural}.{described.group}" for k in described.stamped}
                 # A child of another group may be a stamped kind after all.
                 noted = {child.kind for child in described.noted} - seen
