@@ -34,6 +34,7 @@ class World:
         self.objects: dict[tuple[str, str], Body] = {}
         self.ends: list[tuple[str, Body]] = []
         self.now = 0.0
+        self.broken: AssertionError | None = None  #: the first one; the operator catches what concerns one object
         self._versions = itertools.count(1)
         self._uids = itertools.count(1)
 
@@ -108,7 +109,11 @@ class World:
                 having.setdefault(body["data"]["ADDRESS"], set()).add(meta["ownerReferences"][0]["uid"])
         for address, uids in having.items():
             if len(uids & living) > 1:
-                raise GivenTwice(f"{address}: {sorted(uids & living)}")
+                self.breaks(GivenTwice(f"{address}: {sorted(uids & living)}"))
+
+    def breaks(self, error: AssertionError) -> None:
+        self.broken = self.broken or error
+        raise error
 
     def status(self, name: str) -> Body:
         return dict(self.objects["claim", name].get("status") or {})
@@ -148,7 +153,7 @@ class View:
     async def patch_pool_status(self, name: str, version: str, status: Mapping[str, Any]) -> Body:
         await self._turn()
         if self._judged("pool", name)["metadata"]["uid"] in self.unread:
-            raise AssertionError(f"pool {name} is written, and its stamp was not waited for")
+            self.world.breaks(AssertionError(f"pool {name} is written, and its stamp was not waited for"))
         return self._status("pool", name, version, status)
 
     async def patch_claim_status(self, ref: ClaimRef, version: str, status: Mapping[str, Any]) -> Body:

@@ -77,6 +77,8 @@ async def story(
     if paused:
         await new.wake()
     await settled(world, 3)
+    if world.broken:
+        raise world.broken
     return "both" if paused else "first"
 
 
@@ -113,12 +115,12 @@ def test_every_pair_of_pauses_when_the_first_one_sees_that_its_lease_ran_out() -
     every_pair(both, (HOLD,), gate=False)
 
 
-@pytest.mark.parametrize(("user", "behind"), [(nothing, 1), (another_pool, 0), (both, 3)])
+@pytest.mark.parametrize(("user", "finalizers", "behind"), [(deleted, (HOLD,), 1), (another_pool, (), 0)])
 def test_every_pair_of_pauses_when_decisions_wait_for_their_own_stamps(
-    user: Callable[[World], None], behind: int
+    user: Callable[[World], None], finalizers: tuple[str, ...], behind: int
 ) -> None:
     """I4, with `--barrier each`: the first one wakes between the list and the stamp of any pool, and writes it."""
-    every_pair(user, (), gate=True, behind=behind)
+    every_pair(user, finalizers, gate=True, behind=behind)
 
 
 def every_pair(
