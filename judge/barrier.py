@@ -26,6 +26,7 @@ from judge.shapes import (
     stamp_of,
 )
 
+
 def barrier_comes_first(history: History) -> Iterator[Finding]:
     """I4, by claims: find claims that got an address from a pool that no term from theirs on had stamped yet."""
     pools: dict[str, Stamp | None] = {}
