@@ -8,7 +8,6 @@ and its writes are refused: "no term" never means "the current term".
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import inspect
@@ -115,6 +114,8 @@ class CurrentTerm:
             ConfigurationError: it is of no deciding kind.
             TermEnded: the term is over.
         """
+        import asyncio  # here, since importing kopf_ha loads nothing that a handler does not need
+
         return await asyncio.to_thread(self.stamped_sync, body)
 
     def stamped_sync(self, body: Mapping[str, Any]) -> Mapping[str, Any] | None:

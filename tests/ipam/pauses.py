@@ -133,9 +133,7 @@ class View:
         self.count = 0
         self.frozen, self.go = asyncio.Event(), asyncio.Event()
         self.gate_open = True
-        self.unread: set[str] = (
-            set()
-        )  #: uids of pools that the fence lets nobody write (`--barrier each`)
+        self.unread: set[str] = set()  #: uids of pools that the fence lets nobody write (`--barrier each`)
 
     async def pools(self) -> list[Body]:
         return self._all("pool")
