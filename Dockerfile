@@ -44,4 +44,4 @@ ENV PATH=/opt/kopf-ha/bin:$PATH \
 # A number: the kubelet cannot tell whether a name is root.
 USER 65532:65532
 ENTRYPOINT ["kopf-ha"]
-CMD ["run", "-m", "kopf_ha_ipam.handlers", "-A", "--deciding", "addresspools.ipam.kopf-ha.dev"]
+CMD ["run", "-m", "kopf_ha_ipam.handlers", "-A", "--deciding", "addresspools.ipam.kopf-ha.dev", "--barrier", "each"]

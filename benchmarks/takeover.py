@@ -43,11 +43,11 @@ class World:
         pool = {"apiVersion": "ipam.kopf-ha.dev/v1", "kind": "AddressPool", "metadata": {"name": "pool"}}
         plane.kubectl("apply", "-f", "-", input=json.dumps(pool | {"spec": {"cidr": "10.77.0.0/24"}}))
 
-    def start(self) -> Replica:
+    def start(self, *more: str) -> Replica:
         labels = {"app.kubernetes.io/name": NAME, "app.kubernetes.io/component": "operator"}
         pod = self.plane.pod_identity(NAME, NAME, next(self.names), labels)
         config = self.plane.kubeconfig_for(pod.token, name=pod.name)
-        arguments = [*IPAM, f"--lease-name={NAME}", "--log-format=plain"]
+        arguments = [*IPAM, f"--lease-name={NAME}", "--log-format=plain", *more]
         log = self.folder / f"{pod.name}.log"
         made = Replica(pod.name, config, arguments, log, times={}, env=as_pod(pod, NAME) | self.env)
         made.start()

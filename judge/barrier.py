@@ -1,13 +1,12 @@
 """I4: no decision of a term is made from an object that an earlier term could still write.
 
-A term stamps an object before it decides from it: all pools before its first decision, and before a pool becomes
-active, all claims to which an earlier term may have promised an address.
+A term stamps a pool before it decides from it, and before a pool becomes active, all pools whose range overlaps and all
+claims to which an earlier term may have promised an address.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 
 from judge.finding import Finding, Party
 from judge.history import Change, History, Key, Object, uid_of
@@ -21,12 +20,11 @@ from judge.shapes import (
     is_claim,
     is_pool,
     pool_of,
+    ranges_overlap,
     recorded,
     records,
     stamp_of,
 )
-
-SET_ASIDE = "SetAside"  # the reason of the Event about pools that a term could not stamp
 
 
 def barrier_comes_first(history: History) -> Iterator[Finding]:
@@ -47,56 +45,29 @@ def barrier_comes_first(history: History) -> Iterator[Finding]:
             yield _finding("before the barrier", change, parties, sentence)
 
 
-@dataclass
-class _Term:
-    """A term: when it began, its first decision, and the pools that did not have its stamp then."""
+def pools_are_stamped_before_they_decide(history: History, leases: Leases) -> Iterator[Finding]:
+    """I4, by decisions: find decisions of a term from a pool that had no stamp of that term before.
 
-    began: int
-    decided: Change | None = None
-    skipped: dict[str, Key] = field(default_factory=dict)  # by uid
-
-
-def no_pool_is_skipped(history: History, leases: Leases) -> Iterator[Finding]:
-    """I4, by pools: find decisions from a pool that the term had not stamped before its first decision.
-
-    Pools that were created after the term began are stamped with its first write of them, so they do not count. A pool
-    that could not be stamped is set aside, and nothing may be decided from it. If an Event says that it was set aside,
-    it may be stamped later in the term and be used after that.
+    Decisions from a pool are: its record changes, or a claim gets an address of it. The activation of a pool is decided
+    from that pool and from all pools whose range overlaps. A pool that was created after the term began is stamped by
+    the term's first write of it, since nobody promised anything from it before. Which pools are stamped when no
+    decision needs them, does not matter.
     """
     pools: dict[Key, Object] = {}
     born: dict[str, int] = {}
-    terms: dict[tuple[str, int], _Term] = {}
-    aside: list[tuple[int, str]] = []
-    for change in history.changes:
+    began: dict[tuple[str, int], int] = {}
+    for change in history.of(POOLS, CLAIMS):
         stamp = stamp_of(change.after)
-        if change.key.resource == "events" and (change.after or {}).get("reason") == SET_ASIDE:
-            aside.append(
-                (change.revision, str((change.after or {}).get("message") or (change.after or {}).get("note")))
-            )
         if stamp:
-            if (stamp.lease, stamp.token) not in terms:
-                terms[stamp.lease, stamp.token] = _Term(_began(leases, stamp, change.revision))
-            term = terms[stamp.lease, stamp.token]
-            if _gives(change) or _records(change):
-                if term.decided is None:
-                    term.decided = change
-                    term.skipped = {
-                        uid_of(pool): key
-                        for key, pool in pools.items()
-                        if born[uid_of(pool)] <= term.began and not _covers(pool, stamp)
-                    }
-                pool = change.before if is_pool(change.key) else _named(pools, pool_of(change.after))
-                key = term.skipped.get(uid_of(pool))
-                if key and not (
-                    _covers(pool, stamp) and any(at >= term.began and _names(text, key) for at, text in aside)
-                ):
-                    del term.skipped[uid_of(pool)]
-                    first = term.decided
-                    sentence = (
-                        f"{key} was not stamped under {stamp} when that term decided first, at revision"
-                        f" {first.revision} on {first.key}, and {change.key} was decided from it"
-                    )
-                    yield _finding("skipped by the barrier", change, (Party.stamped(stamp),), sentence)
+            term = (stamp.lease, stamp.token)
+            began.setdefault(term, _began(leases, stamp, change.revision))
+            for key in _decided_from(change, pools):
+                pool = pools[key]
+                if born[uid_of(pool)] <= began[term] and not _covers(pool, stamp):
+                    has = stamp_of(pool)
+                    parties = (Party.stamped(stamp), *([Party.stamped(has)] if has else []))
+                    sentence = f"{change.key} was decided under {stamp} from {key}, which {_bore(has)}"
+                    yield _finding("decided before the stamp", change, parties, sentence)
         if is_pool(change.key):
             pools.pop(change.key, None)
             if change.after is not None:
@@ -134,8 +105,7 @@ def claims_are_stamped_before_activation(history: History) -> Iterator[Finding]:
                 if born[uid] > began[stamp.lease, stamp.token] or _reaches(has, stamp):
                     continue
                 parties = (Party.stamped(stamp), *([Party.stamped(has)] if has else []))
-                bears = f"bore {has}" if has else "bore no stamp"
-                sentence = f"{change.key} became active under {stamp} while {key} (uid {uid}) {bears}"
+                sentence = f"{change.key} became active under {stamp} while {key} (uid {uid}) {_bore(has)}"
                 yield _finding("claim not stamped before the activation", change, parties, sentence)
         for uid in change.uids:
             active.pop(uid, None)
@@ -171,13 +141,20 @@ def _reaches(has: Stamp | None, stamp: Stamp) -> bool:
     return has is not None and has.lease == stamp.lease and has.token >= stamp.token
 
 
-def _named(pools: dict[Key, Object], name: str) -> Object | None:
-    return next((pool for key, pool in pools.items() if key.name == name), None)
+def _decided_from(change: Change, pools: Mapping[Key, Object]) -> list[Key]:
+    """Return the pools that a change was decided from, as far as objects show it."""
+    if _gives(change):
+        return [key for key in pools if key.name == pool_of(change.after)]
+    if not is_pool(change.key) or not change.same:
+        return []
+    found = [change.key] if _records(change) else []
+    if is_active(change.after) and not is_active(change.before):
+        found += [key for key, pool in pools.items() if key != change.key and ranges_overlap(pool, change.after)]
+    return found
 
 
-def _names(message: str, pool: Key) -> bool:
-    """Return whether an Event's message names the pool, or says that it does not name all pools."""
-    return " more" in message or any(word.strip(":;,()").rsplit("/", 1)[-1] == pool.name for word in message.split())
+def _bore(stamp: Stamp | None) -> str:
+    return f"bore {stamp}" if stamp else "bore no stamp"
 
 
 def _finding(kind: str, change: Change, parties: tuple[Party, ...], sentence: str) -> Finding:

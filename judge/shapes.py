@@ -161,6 +161,15 @@ def _usable(cidr: str, gateway: str, excluded: tuple[str, ...]) -> Set[str]:
     return frozenset(str(a) for a in net if not any(low <= int(a) <= high for low, high in never))
 
 
+def ranges_overlap(one: Object | None, other: Object | None) -> bool:
+    """Return whether two pools' ranges have an address in common; False if a range cannot be read."""
+    try:
+        a, b = (ipaddress.ip_network(str(section(pool, "spec").get("cidr"))) for pool in (one, other))
+    except ValueError:
+        return False
+    return a.version == b.version and a.overlaps(b)
+
+
 def _span(text: str, version: int) -> tuple[int, int]:
     """Return the first and last number of an address, a CIDR or a range. It is empty for the other address family."""
     low, dash, high = text.partition("-")

@@ -114,7 +114,7 @@ def judge(history: History, audit: Iterable[AuditEntry] = (), expectations: Expe
         *late_writes,
         *(f for f in tokens.writers_match_stamps(history, writers) if fenced or f.promise != "I8"),
         *barrier.barrier_comes_first(history),
-        *(barrier.no_pool_is_skipped(history, seen) if fenced else ()),
+        *(barrier.pools_are_stamped_before_they_decide(history, seen) if fenced else ()),
         *(barrier.claims_are_stamped_before_activation(history) if fenced and not older else ()),
         *addresses.no_address_twice(history, writers, fenced=fenced),
         *addresses.given_by_record(history, writers, fenced=fenced),

@@ -21,7 +21,8 @@ TIMES = {"lease_duration": 6.0, "renew_deadline": 5.0, "retry_period": 0.5}
 PATIENCE = 90.0
 #: Arguments that run the reference operator in all namespaces.
 IPAM = (
-    "run", "-A", "-m", "kopf_ha_ipam.handlers", "--deciding=addresspools.ipam.kopf-ha.dev", "--after-loss=follow",
+    "run", "-A", "-m", "kopf_ha_ipam.handlers", "--deciding=addresspools.ipam.kopf-ha.dev", "--barrier=each",
+    "--after-loss=follow",
 )  # fmt: skip
 #: Ways to run the command; a path to a script takes the place of the last.
 KOPF_HA = ("-m", "kopf_ha")

@@ -24,6 +24,7 @@ NAMES = [
     "KopfHAError",
     "MalformedLease",
     "NoTerm",
+    "NotStamped",
     "Refused",
     "SetAside",
     "Settings",

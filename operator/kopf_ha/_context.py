@@ -12,7 +12,7 @@ import contextlib
 import functools
 import inspect
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar, cast
@@ -83,6 +83,45 @@ class CurrentTerm:
             namespace: of the object; empty for a cluster-scoped one.
         """
         return self._grant.sets_aside(uid, namespace)
+
+    @property
+    def stamps_behind(self) -> bool:
+        """Whether handlers run before all deciding objects are stamped: `--barrier each`."""
+        return self._grant.behind
+
+    async def stamped(self, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return a deciding object as it is once this term has stamped it: decide from that (I4).
+
+        What you know of the object may be too old: a list, a cache or an event showed it, and an earlier leader, who
+        does not know yet that its time is over, wrote it after that and before this term's stamp. From the stamp on,
+        only this term's writes to it are accepted. What is returned is the answer to the stamp itself, so it shows all
+        that any earlier leader ever wrote, and nothing is missing but what this term writes later. Replace what you
+        remember of the object by it. Then no decision is made from what an earlier term can still change.
+
+        With `--barrier each`, call it once in each term for each object before you decide from it; until then the
+        fence refuses to write the object's status (`NotStamped`). With `--barrier all` all objects are stamped before
+        any handler runs, so it is not needed, and costs one request. It waits for no other object's stamp.
+
+        Args:
+            body: the object, from wherever. Its uid counts, and of one that is younger than the term also its
+                `apiVersion`, `kind`, name and namespace.
+
+        Returns:
+            The object; None if it is gone. Without the full fence, which stamps nothing, what was given.
+
+        Raises:
+            SetAside: it cannot be stamped at the moment; decide nothing from it. It is tried again without you.
+            ConfigurationError: it is of no deciding kind.
+            TermEnded: the term is over.
+        """
+        import asyncio  # here, since importing kopf_ha loads nothing that a handler does not need
+
+        return await asyncio.to_thread(self.stamped_sync, body)
+
+    def stamped_sync(self, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Do the same in the calling thread, for handlers that are no coroutines; see `stamped`."""
+        stamper = self._grant.stamper
+        return body if stamper is None else stamper(body)
 
     def remaining(self) -> float:
         """Return the seconds for which this term may still write. 0.0 if it has ended."""

@@ -15,6 +15,7 @@
         ├── ForeignStamp        the object is stamped by a term of another Lease; other objects can be written
         ├── Denied              the API server refused this write by a rule of ours; the term goes on
         ├── SetAside            this deciding object could not be stamped in this term
+        ├── NotStamped          the code did not wait for this deciding object's stamp (`--barrier each`)
         └── TermEnded           the writer's term is over, or has to end
             ├── GateClosed      this process has no valid grant (line 1)
             ├── StaleLeader     a newer leader wrote the object, or holds the Lease (line 2 or 3)
@@ -178,6 +179,17 @@ class SetAside(Refused):
     An earlier leader could still write the object, so nothing is decided from it. Its stamp is tried again; other
     objects can be written meanwhile (I10).
     """
+
+
+class NotStamped(Refused):
+    """A write of the status of a deciding object whose stamp the code did not wait for (I4).
+
+    Only with `--barrier each`, where handlers run before all deciding objects are stamped. An earlier leader may have
+    written the object since it was read. The remedy is in the code that decides: `await
+    kopf_ha.current_term().stamped(body)`.
+    """
+
+    never = True
 
 
 class FloorLost(TermEnded):

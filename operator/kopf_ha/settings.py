@@ -197,6 +197,13 @@ class Settings:
         "A kind whose objects the operator reads to decide about other objects. A new leader stamps all of its objects"
         " before any handler runs. May be repeated.",
     )
+    barrier: Literal["all", "each"] = option(
+        "all",
+        _choice("all", "each"),
+        "Which stamps handlers wait for when a term begins. `all`: every deciding object is stamped first. `each`: they"
+        " are listed and then stamped behind, and the operator's code waits for those that it decides from"
+        " (`kopf_ha.current_term().stamped`).",
+    )
     exempt: tuple[str, ...] = option(
         (),
         _kinds(

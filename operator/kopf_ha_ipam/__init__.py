@@ -18,5 +18,5 @@
     backoff.py      delays between retries
     writes.py       requests to the API server, by pykube-ng
 
-Run it with ``kopf-ha run -m kopf_ha_ipam.handlers -A --deciding addresspools.ipam.kopf-ha.dev``.
+Run it with ``kopf-ha run -m kopf_ha_ipam.handlers -A --deciding addresspools.ipam.kopf-ha.dev --barrier each``.
 """

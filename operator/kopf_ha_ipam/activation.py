@@ -11,7 +11,7 @@ from kopf_ha_ipam.allocator import Allocator
 from kopf_ha_ipam.model import Claim, Pool
 from kopf_ha_ipam.planning import adopt, obstacle
 from kopf_ha_ipam.pools import PoolKeeper
-from kopf_ha_ipam.writes import Gone, event
+from kopf_ha_ipam.writes import Gone, Unavailable, event
 
 log = logging.getLogger(__name__)
 #: How many claims are stamped at the same time.
@@ -56,6 +56,7 @@ async def _activate(memory: Allocator, keeper: PoolKeeper) -> None:
         trouble, claims = await _look(memory, keeper, stamp=False)
         if trouble is None:
             await keeper.reserve()
+            await _certain(memory, keeper)
             trouble, claims = await _look(memory, keeper, stamp=True)
         if trouble is not None:
             await keeper.withdraw(trouble)
@@ -71,6 +72,24 @@ async def _activate(memory: Allocator, keeper: PoolKeeper) -> None:
     log.info("pool %s is active: %s", keeper.pool.name, keeper.pool.spec.cidr)
     event(keeper.pool.body, type="Normal", reason="Active", message="The pool gives addresses.")
     memory.agenda.changed()
+
+
+async def _certain(memory: Allocator, keeper: PoolKeeper) -> None:
+    """Wait for the stamps of the pools that the activation is decided from (I4).
+
+    These are the pools whose range overlaps. A range is immutable, so whatever an earlier leader still writes to
+    another pool is no obstacle and hides none. A pool that was created after the term began needs no stamp: whoever
+    activates it announces it first (`Claiming`), and so sees this pool or is seen.
+
+    Raises:
+        Unavailable: one of them is set aside, so nothing can be decided from it.
+    """
+    for other in list(memory.keepers.values()):
+        if other is keeper or not keeper.pool.spec.overlaps(other.pool.spec):
+            continue
+        await other.certain()
+        if other.set_aside:
+            raise Unavailable(f"pool {other.pool.name}, which has an address of {keeper.pool.spec.cidr}, is set aside")
 
 
 async def _look(memory: Allocator, keeper: PoolKeeper, *, stamp: bool) -> tuple[str | None, Sequence[Claim]]:
@@ -122,8 +141,11 @@ async def _stamped(memory: Allocator, claims: Sequence[Claim]) -> Sequence[Claim
 def _earlier_term_could_write(memory: Allocator, claim: Claim) -> bool:
     """Return whether a claim needs a stamp of this term.
 
-    A claim that an active pool of this term records needs none: nobody gives it another address.
+    A claim that an active pool records needs none: nobody gives it another address. It does not matter whether the pool
+    has this term's stamp. Whoever activated it stamped the claims that it did not record, so no leader is left that
+    knows of another pool of that name and could still write one of them. And a record ends only with its claim.
     """
     keeper = memory.keepers.get(claim.pool_name)
-    recorded = keeper is not None and keeper.mine and keeper.holds(claim.ref.uid) is not None
+    active = keeper is not None and (keeper.mine or (keeper.unsure and keeper.settled))
+    recorded = keeper is not None and active and keeper.holds(claim.ref.uid) is not None
     return not recorded and not claim.stamped_by(memory.stamp)

@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from kopf_ha_ipam.agenda import Agenda
 from kopf_ha_ipam.model import Body, Claim, ClaimRef, Pool, newer, uid_of
@@ -31,6 +31,8 @@ class Allocator:
         stamp: token and holder identity of the term.
         set_aside: returns the uids of the pools that are not stamped in this term. It is called each time, since a
             pool can be stamped later.
+        stamped: stamps a pool, and returns it as it is then; None if it is gone. Without it, all pools that were there
+            when the term began are stamped already.
         clock: returns monotonic seconds.
     """
 
@@ -41,6 +43,7 @@ class Allocator:
         quarantine: float,
         stamp: tuple[int, str],
         set_aside: Callable[[], Collection[str]] = frozenset,
+        stamped: Callable[[Body], Awaitable[Body | None]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.api = api
@@ -62,24 +65,34 @@ class Allocator:
         self._locks: dict[str, asyncio.Lock] = {}
         self._quarantine = quarantine
         self._set_aside = set_aside
+        self._stamped = stamped
 
     async def load(self) -> None:
-        """List all pools and claims. Pools come first: so a recorded claim that the later list lacks is gone."""
+        """List all pools and claims. Pools come first: so a recorded claim that the later list lacks is gone.
+
+        With `--barrier each` the pools have no stamps yet, so an earlier leader may still write them after this list.
+        Nothing is decided from them before `PoolKeeper.certain` or a watch has shown them with this term's stamp. What
+        needs nothing by this list is looked at again if it was another record (`revised`).
+        """
         for body in await self.api.pools():
-            self._keep(Pool.parse(body), mine=True)
+            self._keep(Pool.parse(body), first=True)
         for body in await self.api.claims():
             claim = Claim.parse(body)
             self.claims[claim.ref.uid] = claim
         for keeper in self.keepers.values():
-            try:
-                refs = [ClaimRef.parse(owner) for owner in keeper.owners.values()]
-            except ValueError as e:
-                log.error("pool %s is set aside: %s; repair its status.allocations", keeper.pool.name, e)
-                keeper.leave()
-                continue
-            self.agenda.leaving.update((ref.uid, ref) for ref in refs if self._left(ref.uid))
+            self._find_left(keeper)
         self.compare()
         log.info("loaded %d pools and %d claims", len(self.keepers), len(self.claims))
+
+    def _find_left(self, keeper: PoolKeeper) -> None:
+        """Put the recorded claims that are gone on the agenda."""
+        try:
+            refs = [ClaimRef.parse(owner) for owner in keeper.owners.values()]
+        except ValueError as e:
+            log.error("pool %s is set aside: %s; repair its status.allocations", keeper.pool.name, e)
+            keeper.leave()
+            return
+        self.agenda.leaving.update((ref.uid, ref) for ref in refs if self._left(ref.uid))
 
     def _left(self, uid: str) -> bool:
         """Return whether a recorded claim is gone, or is being deleted and Kopf has removed its finalizer already."""
@@ -111,9 +124,11 @@ class Allocator:
         keeper = self.keepers.get(pool.name)
         old = keeper.pool.spec if keeper is not None else None
         if keeper is None or keeper.pool.uid != pool.uid:
-            self._keep(pool, mine=False)  # the claims that wait for it are handled once it is active
+            self._keep(pool)  # the claims that wait for it are handled once it is active
             self.agenda.inactive.setdefault(pool.uid, contextvars.copy_context())
         elif not keeper.seen(pool):
+            if self.suspicious and not self.unsure:
+                self.agenda.changed()  # it was the last one
             return
         if keeper is not None and (keeper.pool.uid != pool.uid or old is None or old.gateway != pool.spec.gateway):
             self._look_again(keeper)
@@ -231,7 +246,36 @@ class Allocator:
         """Return the claims of a pool that may wait for an address, or None if there are none."""
         return self.claims.queues.get(pool)
 
-    def _keep(self, pool: Pool, *, mine: bool) -> None:
+    async def stamped(self, body: Body) -> Body | None:
+        """Return a pool as it is once this term has stamped it; None if it is gone.
+
+        Raises:
+            kopf_ha.SetAside: it cannot be stamped now.
+        """
+        return body if self._stamped is None else await self._stamped(body)
+
+    def revised(self, keeper: PoolKeeper, uids: Collection[str]) -> None:
+        """Look again at what was concluded from a pool's record that was not the last one."""
+        log.info("pool %s records other addresses than it did; its claims are looked at again", keeper.pool.name)
+        for uid in uids & self.claims.keys():
+            self.agenda.look_again(uid)
+        self._find_left(keeper)
+        self.suspicious = True
+        self.agenda.changed()
+
+    @property
+    def unsure(self) -> bool:
+        """Whether an earlier term can still change a pool that was there when this term began."""
+        return any(keeper.unsure for keeper in reversed(self.keepers.values()))
+
+    def _keep(self, pool: Pool, *, first: bool = False) -> None:
+        """Keep a pool. `first` means that it was there when the term began."""
         self.keepers[pool.name] = PoolKeeper(
-            pool, self.api, self, mine=mine, clock=self.clock, quarantine=self._quarantine
+            pool,
+            self.api,
+            self,
+            mine=first and self._stamped is None,
+            waits=first and self._stamped is not None,
+            clock=self.clock,
+            quarantine=self._quarantine,
         )

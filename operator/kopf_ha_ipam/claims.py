@@ -43,6 +43,11 @@ async def settle(memory: Allocator, claim: Claim) -> str | None:
         keeper = memory.keepers.get(claim.pool_name)
         answer: Give | Wait = memory.no_pool(claim)
         if keeper is not None:
+            if keeper.unsure and claim.noted == claim.address and _has_all(claim, keeper.holds(uid), keeper.pool.spec):
+                # Nothing is decided, so nothing needs to wait for the pool's stamp.
+                memory.agenda.done(uid)
+                memory.agenda.verify_later(claim)
+                return None
             try:
                 answer = await keeper.ask(claim)
             except Gone:
@@ -61,6 +66,8 @@ async def take_back(memory: Allocator, claim: Claim) -> None:
     uid = claim.ref.uid
     async with memory.lock(uid):
         memory.agenda.done(uid)
+        if (keeper := memory.keepers.get(claim.pool_name)) is not None:
+            await keeper.certain()
         if memory.holder_of(uid) is None and claim.address is None:
             return  # it never had an address, so there is no ConfigMap
         if not await children.remove(memory.api, claim.ref):
@@ -106,6 +113,8 @@ async def bury(memory: Allocator, ref: ClaimRef) -> bool:
 async def verify(memory: Allocator, claim: Claim) -> None:
     """Check, and if needed repair, the ConfigMap of a claim that an earlier term bound."""
     keeper = memory.keepers.get(claim.pool_name)
+    if keeper is not None:
+        await keeper.certain()
     address = keeper.holds(claim.ref.uid) if keeper is not None and keeper.mine else None
     if keeper is None or address is None or claim.terminating or claim.address != address:
         return
@@ -116,9 +125,9 @@ async def verify(memory: Allocator, claim: Claim) -> None:
 async def _bind(memory: Allocator, claim: Claim, address: str, spec: PoolSpec) -> str | None:
     """Write the address that the pool records into the claim, then into its ConfigMap. Then set the claim Ready."""
     uid = claim.ref.uid
-    details = {"address": address, "prefixLength": spec.prefix_length, "gateway": spec.gateway}
+    details = _details(address, spec)
     same = all(claim.status.get(k) == v for k, v in details.items())
-    if same and ready_reason(claim.status) == "Bound":
+    if _has_all(claim, address, spec):
         # An earlier term has done all of this. Whether somebody damaged the ConfigMap is checked when there is time.
         memory.agenda.done(uid)
         memory.agenda.verify_later(claim)
@@ -145,6 +154,16 @@ async def _bind(memory: Allocator, claim: Claim, address: str, spec: PoolSpec) -
     else:
         fresh = False
     return address if await _publish(memory, claim, address, spec, fresh=fresh) else None
+
+
+def _details(address: str | None, spec: PoolSpec) -> dict[str, Any]:
+    return {"address": address, "prefixLength": spec.prefix_length, "gateway": spec.gateway}
+
+
+def _has_all(claim: Claim, address: str | None, spec: PoolSpec) -> bool:
+    """Return whether an earlier term has given the claim this address and finished that."""
+    same = all(claim.status.get(k) == v for k, v in _details(address, spec).items())
+    return same and address is not None and ready_reason(claim.status) == "Bound"
 
 
 async def _publish(memory: Allocator, claim: Claim, address: str, spec: PoolSpec, *, fresh: bool) -> bool:

@@ -1,6 +1,6 @@
 """The Kopf handlers. They are thin: they report what changed to the term's memory, which decides.
 
-``kopf-ha run -m kopf_ha_ipam.handlers -A --deciding addresspools.ipam.kopf-ha.dev``
+``kopf-ha run -m kopf_ha_ipam.handlers -A --deciding addresspools.ipam.kopf-ha.dev --barrier each``
 
 The environment variable ``KOPF_HA_IPAM_QUARANTINE`` sets the seconds before a freed address may be given again, 60 by
 default. It must be longer than a late request can take to arrive.
@@ -56,7 +56,11 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> N
     )
     term = kopf_ha.current_term()
     memory = Allocator(
-        Api(), quarantine=quarantine(), stamp=(term.token, term.holder), set_aside=lambda: term.set_aside
+        Api(),
+        quarantine=quarantine(),
+        stamp=(term.token, term.holder),
+        set_aside=lambda: term.set_aside,
+        stamped=term.stamped if term.stamps_behind else None,
     )
     try:
         await memory.load()

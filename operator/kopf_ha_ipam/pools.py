@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from typing import Protocol
 
 from kopf_ha_ipam.conditions import ready_message, ready_reason, timestamp
-from kopf_ha_ipam.model import ACTIVE, CLAIMING, Claim, ClaimRef, Pool, newer, stamped_by
+from kopf_ha_ipam.model import ACTIVE, CLAIMING, Body, Claim, ClaimRef, Pool, newer, stamped_by
 from kopf_ha_ipam.planning import Give, Plan, Record, Tombstone, Wait, plan
 from kopf_ha_ipam.pool_status import status_patch
 from kopf_ha_ipam.waiting import Queue
@@ -50,6 +50,12 @@ class Memory(Protocol):
     def given(self, uids: Collection[str]) -> None:
         """Note that claims got an address by a write that was made for other claims."""
 
+    async def stamped(self, body: Body) -> Body | None:
+        """Return a pool as it is once this term has stamped it; None if it is gone."""
+
+    def revised(self, keeper: PoolKeeper, uids: Collection[str]) -> None:
+        """Note that a pool's record was another one than it seemed, and whose claims that concerns."""
+
 
 class PoolKeeper:
     """Keeps one pool's record.
@@ -58,15 +64,25 @@ class PoolKeeper:
         pool: as read.
         api: makes the requests.
         memory: the memory that the keeper belongs to.
-        mine: whether the pool has this term's stamp. The barrier stamps all pools that it lists. A pool that is created
-            later gets the stamp with this term's first write. Until then nothing is given from it, since an earlier
-            leader could still be writing it.
+        mine: whether the pool has this term's stamp. A barrier that stamps all pools has stamped each one that was
+            there when the term began. A pool that is created later gets the stamp with this term's first write. Until
+            then nothing is given from it, since an earlier leader could still be writing it.
+        waits: whether the pool was there when the term began, and has no stamp yet (`--barrier each`). What its record
+            says is enough to do nothing. Before anything is decided from it, `certain` waits for the stamp.
         clock: returns this leader's monotonic seconds, for the quarantine.
         quarantine: seconds before a freed address may be given again.
     """
 
     def __init__(
-        self, pool: Pool, api: Api, memory: Memory, *, mine: bool, clock: Callable[[], float], quarantine: float
+        self,
+        pool: Pool,
+        api: Api,
+        memory: Memory,
+        *,
+        mine: bool,
+        waits: bool = False,
+        clock: Callable[[], float],
+        quarantine: float,
     ) -> None:
         self.pool = pool  #: as last known at the API server
         #: why it is not active; this may come from an earlier term
@@ -76,13 +92,15 @@ class PoolKeeper:
         self._memory = memory
         self._left = False
         self._mine = mine and not self.set_aside
+        self._waits = waits
+        self._taken = not waits  # whether it was read after its stamp, which the fence asks for before a write
         self._clock = clock
         self._quarantine = quarantine
         self._lock = asyncio.Lock()
         self._asking: dict[str, Claim] = {}
         self._freeing: set[str] = set()
         self._answers: dict[str, Give | Wait] = {}
-        self._load()
+        self._remember(self._recorded())
 
     @property
     def set_aside(self) -> bool:
@@ -95,7 +113,7 @@ class PoolKeeper:
         if self.set_aside:
             return False
         if not self._mine and stamped_by(self.pool.status, self._memory.stamp):
-            # The barrier stamped it later, or the answer to our own write was lost. The object's record counts.
+            # It was stamped behind, or the answer to our own write was lost. The object's record counts.
             self._load()
             self._mine = True
         return self._mine
@@ -116,7 +134,12 @@ class PoolKeeper:
     @property
     def settled(self) -> bool:
         """Whether the pool is active, is being deleted or is set aside: then there is nothing to activate."""
-        return self.set_aside or self.pool.terminating or (self.mine and self.pool.state == ACTIVE)
+        return self.set_aside or self.pool.terminating or ((self.mine or self._waits) and self.pool.state == ACTIVE)
+
+    @property
+    def unsure(self) -> bool:
+        """Whether an earlier term can still change the record of a pool that was there when this term began."""
+        return self._waits and not self.mine and not self.set_aside
 
     def seen(self, pool: Pool) -> bool:
         """Take in what a watch delivered, and return whether it changes what claims can get.
@@ -124,13 +147,14 @@ class PoolKeeper:
         Only the users' fields are taken over. The record in memory stays: the fence guarantees that nobody else wrote
         another one.
         """
-        old = self.pool
+        old, was_mine = self.pool, self._mine
         if not newer(pool.resource_version, old.resource_version):
             return False
         self.pool = pool
-        if not self._mine:
+        if not was_mine:
             self._load()
-        return (old.spec, old.terminating, old.state) != (pool.spec, pool.terminating, pool.state)
+        is_new = self.mine and not was_mine  # those who wait can be served from now on
+        return is_new or (old.spec, old.terminating, old.state) != (pool.spec, pool.terminating, pool.state)
 
     @property
     def outlook(self) -> Hashable:
@@ -164,6 +188,8 @@ class PoolKeeper:
         served first, whoever asks.
         """
         uid = claim.ref.uid
+        if self.pool.state == ACTIVE and not self.pool.terminating:
+            await self.certain()
         closed = self._closed()
         if self.mine and (address := self.holds(uid)) is not None:
             return Give(address, self.pool.spec)
@@ -182,6 +208,18 @@ class PoolKeeper:
         finally:
             self._asking.pop(uid, None)
             self._answers.pop(uid, None)
+
+    async def certain(self) -> None:
+        """Have the record as it is once no earlier term can change it any more (I4), or know that the pool is gone.
+
+        Raises:
+            kopf_ha.SetAside: the pool cannot be stamped now.
+        """
+        if self.unsure:
+            try:
+                await self._take_on()
+            except Gone:
+                pass  # its event will come
 
     async def free(self, uid: str) -> None:
         """Turn the address of the claim of this uid into a tombstone.
@@ -213,6 +251,8 @@ class PoolKeeper:
         """Write the status that follows from spec and record, if it differs."""
         if self.set_aside:
             return
+        if self.unsure and not self.pool.terminating and not self._status(self._record, self.pool.state):
+            return  # `revised` is called if the stamp shows another record
         async with self._lock:
             await self._write(touch=not self.mine)
 
@@ -264,6 +304,9 @@ class PoolKeeper:
         """
         if self.set_aside:
             raise Unavailable(f"pool {self.pool.name} is set aside in this term")
+        if not self._taken:
+            await self._take_on()
+            touch = False  # it has the stamp now
         await asyncio.sleep(0)  # lets all claims that were woken together join this write
         for _ in range(TRIES):
             asking, freeing = dict(self._asking), set(self._freeing)
@@ -317,10 +360,33 @@ class PoolKeeper:
         if not self._mine:
             self._load()
 
+    async def _take_on(self) -> None:
+        """Stamp the pool, and take in what the answer shows (I4).
+
+        An earlier leader may have written the pool after it was listed, so the record in memory may be too old. From
+        the stamp on, nobody else's write of the status is accepted. So the record in the stamp's answer is the last one
+        that is not this term's. A second caller may get an older answer than this term's first write. It is not taken
+        in then, since it is not newer.
+        """
+        body = await self._memory.stamped(self.pool.body)
+        if body is None:
+            raise Gone(f"pool {self.pool.name} is gone")
+        self.seen(Pool.parse(body))
+        if not self.mine:
+            raise Unavailable(f"pool {self.pool.name} has no stamp of this term in the answer to it")
+        self._taken = True
+
     def _load(self) -> None:
-        """Take the record from the object. Its tombstones count as seen now, by this leader's clock."""
+        """Take the record from the object, and say so if it is another one than was known."""
+        before = self._record.allocations
+        self._remember(self._recorded())
+        if (after := self._record.allocations) != before:
+            self._memory.revised(self, {uid_of(owner) for owner in (*before.values(), *after.values())})
+
+    def _recorded(self) -> Record:
+        """Return the object's record. Its tombstones count as seen now, by this leader's clock."""
         now = self._clock()
-        self._remember(Record(self.pool.allocations, {a: Tombstone(o, now) for a, o in self.pool.tombstones.items()}))
+        return Record(self.pool.allocations, {a: Tombstone(o, now) for a, o in self.pool.tombstones.items()})
 
     def _remember(self, record: Record) -> None:
         self._record = record

@@ -202,6 +202,8 @@ class Retries:
         memory = self._memory
         if not memory.suspicious or memory.context is None or not self._due("conflicts"):
             return
+        if memory.unsure:
+            return  # it is made from all pools, and waits until all have this term's stamp
         memory.suspicious = False
         shown = await self._try(
             "conflicts", "showing addresses that were given twice", conflicts.show(memory), memory.context

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kopf_ha.core.wire import Request, Response
-from kopf_ha.errors import FloorLost, Refused, SetAside, StaleLeader, TermEnded, Unfenced
+from kopf_ha.errors import FloorLost, NotStamped, Refused, SetAside, StaleLeader, TermEnded, Unfenced
 from tests.core.fake_api import (
     CRDS,
     JSON_PATCH,
@@ -171,6 +171,30 @@ def test_nothing_is_decided_from_a_namespace_that_was_not_looked_at(api: FakeApi
     assert me.patch(POOL + "/status", ALONE).status == 200
     me.grant.swept = frozenset({"another", "a"})
     assert me.patch(POOL + "/status", {"status": {"free": 1}}).status == 200
+
+
+@pytest.mark.parametrize("stamped_meanwhile", [False, True])
+def test_nothing_is_decided_from_what_was_not_read_after_its_stamp(
+    api: FakeApi, me: Process, stamped_meanwhile: bool
+) -> None:
+    """I4, with `--barrier each`. That the object has its stamp by now is not enough: the code decided without it."""
+    made = api.put(POOL, {"spec": {}}, stamp(6))
+    uid = made["metadata"]["uid"]
+    me.saw = True
+    me.grant.unread = {uid, "another"}
+    if stamped_meanwhile:
+        assert me.patch(POOL + "/status", ALONE).status == 200
+    sent = len(api.sent("PATCH"))
+    with pytest.raises(NotStamped, match=r"stamped\(body\)") as caught:
+        me.patch(POOL + "/status", {"status": {"free": 1}})
+    assert caught.value.never, "the code has to change"
+    assert not isinstance(caught.value, TermEnded), "and other objects are served (I10)"
+    assert len(api.sent("PATCH")) == sent
+    # Its labels are no decision.
+    assert me.patch(POOL, {"metadata": {"labels": {"a": "b"}}}).status == 200
+    me.grant.read(uid)
+    assert me.patch(POOL + "/status", {"status": {"free": 1}}).status == 200
+    assert me.grant.unread == {"another"}
 
 
 # --- a kind without `status.fencing`

@@ -34,6 +34,7 @@ class World:
         self.objects: dict[tuple[str, str], Body] = {}
         self.ends: list[tuple[str, Body]] = []
         self.now = 0.0
+        self.broken: AssertionError | None = None  #: the first one; the operator catches what concerns one object
         self._versions = itertools.count(1)
         self._uids = itertools.count(1)
 
@@ -108,7 +109,11 @@ class World:
                 having.setdefault(body["data"]["ADDRESS"], set()).add(meta["ownerReferences"][0]["uid"])
         for address, uids in having.items():
             if len(uids & living) > 1:
-                raise GivenTwice(f"{address}: {sorted(uids & living)}")
+                self.breaks(GivenTwice(f"{address}: {sorted(uids & living)}"))
+
+    def breaks(self, error: AssertionError) -> None:
+        self.broken = self.broken or error
+        raise error
 
     def status(self, name: str) -> Body:
         return dict(self.objects["claim", name].get("status") or {})
@@ -128,6 +133,7 @@ class View:
         self.count = 0
         self.frozen, self.go = asyncio.Event(), asyncio.Event()
         self.gate_open = True
+        self.unread: set[str] = set()  #: uids of pools that the fence lets nobody write (`--barrier each`)
 
     async def pools(self) -> list[Body]:
         return self._all("pool")
@@ -146,6 +152,8 @@ class View:
 
     async def patch_pool_status(self, name: str, version: str, status: Mapping[str, Any]) -> Body:
         await self._turn()
+        if self._judged("pool", name)["metadata"]["uid"] in self.unread:
+            self.world.breaks(AssertionError(f"pool {name} is written, and its stamp was not waited for"))
         return self._status("pool", name, version, status)
 
     async def patch_claim_status(self, ref: ClaimRef, version: str, status: Mapping[str, Any]) -> Body:
@@ -195,12 +203,23 @@ class View:
             self._judged("claim", name)
             self.world.release("claim", name, FINALIZER)
 
-    async def stamp(self, name: str) -> None:
+    async def stamp(self, name: str) -> Body:
         """The barrier stamps a pool."""
         await self._turn()
         found = self._judged("pool", name)
         self._stamp(found)
-        self.world.changed(found)
+        return self.world.changed(found)
+
+    async def stamped(self, body: Mapping[str, Any]) -> Body | None:
+        """`kopf_ha.current_term().stamped`."""
+        try:
+            found = await self.stamp(body["metadata"]["name"])
+        except Gone:
+            return None
+        if found["metadata"]["uid"] != body["metadata"]["uid"]:
+            return None
+        self.unread.discard(found["metadata"]["uid"])
+        return found
 
     def _all(self, kind: str) -> list[Body]:
         return [copy.deepcopy(b) for (k, _), b in self.world.objects.items() if k == kind]
@@ -251,13 +270,25 @@ class View:
 
 
 class Leader:
-    """One term: what the barrier, Kopf and the handlers do, without Kopf."""
+    """One term: what the barrier, Kopf and the handlers do, without Kopf.
 
-    def __init__(self, world: World, token: int, pause: int = 0, quarantine: float = 60.0) -> None:
-        self.world = world
+    Args:
+        world: the objects.
+        token: of the term.
+        pause: before which write to stand still; see `View`.
+        behind: before which turn the pools are stamped that nothing was decided from; None for a barrier that stamps
+            all of them first.
+    """
+
+    def __init__(self, world: World, token: int, pause: int = 0, behind: int | None = None, quarantine: float = 60.0) -> None:
+        self.world, self.behind = world, behind
         self.view = View(world, token, pause)
         self.memory = Allocator(
-            cast(Api, self.view), quarantine=quarantine, stamp=(token, f"pod-{token}"), clock=lambda: world.now
+            cast(Api, self.view),
+            quarantine=quarantine,
+            stamp=(token, f"pod-{token}"),
+            clock=lambda: world.now,
+            stamped=None if behind is None else self.view.stamped,
         )
         self.retries = Retries(self.memory)
         self.task: asyncio.Task[None] | None = None
@@ -265,15 +296,24 @@ class Leader:
 
     async def lead(self) -> None:
         """Do all that there is to do, three times, each after some time."""
-        for body in await self.view.pools():
+        there = await self.view.pools()
+        if self.behind is None:
+            await self.stamp(there)
+        else:
+            self.view.unread = {body["metadata"]["uid"] for body in there}
+        await self.memory.load()
+        for number in range(3):
+            if number == self.behind:
+                await self.stamp([body for body in there if body["metadata"]["uid"] in self.view.unread])
+            await self.turn()
+            self.world.now += 100
+
+    async def stamp(self, pools: list[Body]) -> None:
+        for body in pools:
             try:
                 await self.view.stamp(body["metadata"]["name"])
             except Gone:
                 pass
-        await self.memory.load()
-        for _ in range(3):
-            await self.turn()
-            self.world.now += 100
 
     async def turn(self) -> None:
         memory = self.memory

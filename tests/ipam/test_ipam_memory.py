@@ -248,3 +248,87 @@ def test_a_pool_that_is_gone_is_not_brought_back_by_a_late_event() -> None:
         assert term.keepers == {}
 
     asyncio.run(scenario())
+
+
+# --- pools without a stamp (`--barrier each`)
+
+
+def unstamped(server: Server, *names: str) -> tuple[Allocator, list[str]]:
+    """A memory that has listed the pools, and which of them were stamped since."""
+    asked: list[str] = []
+
+    async def stamped(body: Mapping[str, Any]) -> Mapping[str, Any]:
+        asked.append(body["metadata"]["name"])
+        return server.edit(asked[-1], fencing={"token": 7, "holder": "me"})
+
+    return memory(server, stamped=stamped), asked
+
+
+def test_a_decision_is_made_from_what_the_stamp_shows() -> None:
+    """I4: an earlier leader wrote the pool after it was listed."""
+
+    async def scenario() -> None:
+        server = Server()
+        server.put("p", allocations={})
+        term, asked = unstamped(server)
+        await term.load()
+        server.edit("p", allocations={"10.0.0.1": "ns/other/uid-other"})
+        answer = await term.keepers["p"].ask(claim("a"))
+        assert isinstance(answer, Give)
+        assert answer.address == "10.0.0.2"
+        await term.keepers["p"].ask(claim("b"))
+        assert asked == ["p"]
+
+    asyncio.run(scenario())
+
+
+def test_one_pool_waits_for_no_other() -> None:
+    async def scenario() -> None:
+        server = Server()
+        for n in range(9):
+            server.put(f"p{n}", f"10.{n}.0.0/24", allocations={})
+        term, asked = unstamped(server)
+        await term.load()
+        await term.keepers["p7"].ask(claim("a"))
+        assert asked == ["p7"]
+        assert term.unsure
+        assert [k.mine for k in term.keepers.values()].count(True) == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_pool_that_needs_nothing_is_not_asked_for() -> None:
+    async def scenario() -> None:
+        server = Server()
+        server.put("p", allocations={})
+        first = keeper(server, Pool.parse(server.edit("p")))
+        await first.refresh()
+        server.writes.clear()
+        term, asked = unstamped(server)
+        await term.load()
+        assert term.keepers["p"].settled, "it is active, whoever stamped it"
+        await term.keepers["p"].refresh()
+        assert (asked, server.writes) == ([], [])
+
+    asyncio.run(scenario())
+
+
+def test_a_stamp_that_was_put_behind_is_seen_by_the_watch_and_still_waited_for_before_a_write() -> None:
+    """The fence refuses a write whose code did not wait for the stamp."""
+
+    async def scenario() -> None:
+        server = Server()
+        server.put("p", allocations={})
+        term, asked = unstamped(server)
+        await term.load()
+        body = server.edit("p", fencing={"token": 7, "holder": "me"}, allocations={"10.0.0.1": "ns/x/uid-x"})
+        term.claims["uid-x"] = claim("x")
+        term.pool_seen(body)
+        assert not term.unsure
+        assert term.keepers["p"].holds("uid-x") == "10.0.0.1"
+        assert "uid-x" in term.agenda.waiting, "what was concluded from the list is looked at again"
+        assert asked == []
+        await term.keepers["p"].ask(claim("a"))
+        assert asked == ["p"]
+
+    asyncio.run(scenario())

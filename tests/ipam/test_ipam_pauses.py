@@ -51,7 +51,14 @@ def nothing(world: World) -> None:
 USERS = [deleted, removed_by_force, another_pool, the_pool_anew, both, nothing]
 
 
-async def story(user: Callable[[World], None], first: int, second: int, finalizers: tuple[str, ...], gate: bool) -> str:
+async def story(
+    user: Callable[[World], None],
+    first: int,
+    second: int,
+    finalizers: tuple[str, ...],
+    gate: bool,
+    behind: int | None = None,
+) -> str:
     """Tell it once; give who was paused: "", "first", "both"."""
     world = World()
     world.pool("p")
@@ -64,12 +71,14 @@ async def story(user: Callable[[World], None], first: int, second: int, finalize
     for name in ("v", "w"):
         world.claim(name, "p")
         world.claim(f"{name}-q", "q")
-    new = Leader(world, 2, second)
+    new = Leader(world, 2, second, behind)
     paused = await new.until_frozen()
     await old.wake(gate_open=gate)
     if paused:
         await new.wake()
     await settled(world, 3)
+    if world.broken:
+        raise world.broken
     return "both" if paused else "first"
 
 
@@ -106,13 +115,23 @@ def test_every_pair_of_pauses_when_the_first_one_sees_that_its_lease_ran_out() -
     every_pair(both, (HOLD,), gate=False)
 
 
-def every_pair(user: Callable[[World], None], finalizers: tuple[str, ...], *, gate: bool) -> None:
+@pytest.mark.parametrize(("user", "finalizers", "behind"), [(deleted, (HOLD,), 1), (another_pool, (), 0)])
+def test_every_pair_of_pauses_when_decisions_wait_for_their_own_stamps(
+    user: Callable[[World], None], finalizers: tuple[str, ...], behind: int
+) -> None:
+    """I4, with `--barrier each`: the first one wakes between the list and the stamp of any pool, and writes it."""
+    every_pair(user, finalizers, gate=True, behind=behind)
+
+
+def every_pair(
+    user: Callable[[World], None], finalizers: tuple[str, ...], *, gate: bool, behind: int | None = None
+) -> None:
     pairs = 0
     for first in range(1, 100):
         paused = ""
         for second in range(1, 200):
             try:
-                paused = asyncio.run(story(user, first, second, finalizers, gate))
+                paused = asyncio.run(story(user, first, second, finalizers, gate, behind))
             except GivenTwice as error:
                 raise AssertionError(f"paused before writes {first} and {second}: {error}") from error
             pairs += 1

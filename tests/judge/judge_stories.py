@@ -120,11 +120,6 @@ class Story:
         meta = {"creationTimestamp": created, "finalizers": [f"{GROUP}/finalizer"], **meta}
         return self.claim(name, "", term, conditions=[ready], **meta)
 
-    def set_aside(self, text: str) -> int:
-        """An Event of the operator's."""
-        body = {"metadata": {"uid": f"event-{self.revision}"}, "reason": "SetAside", "message": text}
-        return self.write(Key("", "events", "ipam", f"event-{self.revision}"), body)
-
     def gone(self, key: Key) -> int:
         return self.write(key, None)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from judge.barrier import (
     barrier_comes_first,
     claims_are_stamped_before_activation,
-    no_pool_is_skipped,
+    pools_are_stamped_before_they_decide,
 )
 from judge.finding import Finding
 from judge.leases import Leases
@@ -16,8 +16,8 @@ def kinds(findings: Iterable[Finding]) -> list[tuple[str, str, int | None]]:
     return [(f.promise, f.kind, f.revision) for f in findings]
 
 
-def skipped(story: Story) -> list[Finding]:
-    return list(no_pool_is_skipped(story.history, Leases(story.history, [LEASE])))
+def undecidable(story: Story) -> list[Finding]:
+    return list(pools_are_stamped_before_they_decide(story.history, Leases(story.history, [LEASE])))
 
 
 def inactive(story: Story) -> list[Finding]:
@@ -35,7 +35,7 @@ def test_an_address_from_a_pool_that_the_term_has_not_stamped_breaks_i4() -> Non
     assert kinds(barrier_comes_first(story.history)) == [("I4", "before the barrier", bad)]
 
 
-# --- a barrier that skips an object
+# --- pools, before each decision
 
 
 def two_pools() -> Story:
@@ -43,104 +43,75 @@ def two_pools() -> Story:
     story = Story()
     story.lease(1, ZERO.holder)
     story.pool({"10.20.0.1": "a"}, (ZERO, 1))
-    story.pool({}, (ZERO, 1), name="red")
+    story.pool({}, (ZERO, 1), name="red", spec=RED)
     story.lease(2, ONE.holder)
     story.pool({"10.20.0.1": "a"}, (ONE, 2))
     return story
 
 
-def test_a_barrier_that_stamps_all_before_it_decides() -> None:
-    story = two_pools()
-    story.pool({}, (ONE, 2), name="red")
-    story.pool({"10.20.0.1": "a", "10.20.0.2": "b"}, (ONE, 2))
-    story.pool({"10.30.0.1": "c"}, (ONE, 2), name="red")
-    assert skipped(story) == []
+RED = {"cidr": "10.30.0.0/24"}
+TOO_EARLY = "decided before the stamp"
 
 
-def test_a_pool_that_was_skipped_and_gave_with_the_stamp() -> None:
+def test_each_pool_is_stamped_before_it_gives_and_another_one_later() -> None:
     story = two_pools()
-    first = story.pool({"10.20.0.1": "a", "10.20.0.2": "b"}, (ONE, 2))
-    bad = story.pool({"10.30.0.1": "c"}, (ONE, 2), name="red")
-    (found,) = skipped(story)
-    assert kinds([found]) == [("I4", "skipped by the barrier", bad)]
-    assert found.sentence.startswith(
-        f"addresspools red was not stamped under token 2 of {ONE.holder} when that term decided first,"
-        f" at revision {first} on addresspools blue, and addresspools red was decided from it"
+    story.pool({"10.20.0.1": "a", "10.20.0.2": "b"}, (ONE, 2))  # red has no stamp yet, and nothing is made from it
+    story.pool({}, (ONE, 2), name="red", spec=RED)
+    story.pool({"10.30.0.1": "c"}, (ONE, 2), name="red", spec=RED)
+    assert undecidable(story) == []
+
+
+def test_a_pool_that_gives_with_the_write_that_stamps_it() -> None:
+    """An earlier leader could have written it since it was read."""
+    story = two_pools()
+    bad = story.pool({"10.30.0.1": "c"}, (ONE, 2), name="red", spec=RED)
+    story.pool({"10.30.0.1": "c", "10.30.0.2": "d"}, (ONE, 2), name="red", spec=RED)
+    (found,) = undecidable(story)
+    assert kinds([found]) == [("I4", TOO_EARLY, bad)]
+    assert found.sentence == (
+        f"addresspools red was decided under token 2 of {ONE.holder} from addresspools red, which bore token 1 of"
+        f" {ZERO.holder}, at revision {bad}"
     )
 
 
-def test_a_pool_that_was_skipped_and_stamped_after_the_first_decision() -> None:
-    story = two_pools()
-    story.claim("a", "10.20.0.1", (ONE, 2))  # recorded before, told now: a decision, too
-    story.pool({}, (ONE, 2), name="red")
-    bad = story.pool({"10.30.0.1": "c"}, (ONE, 2), name="red")
-    story.pool({"10.30.0.1": "c", "10.30.0.2": "d"}, (ONE, 2), name="red")  # reported once
-    assert kinds(skipped(story)) == [("I4", "skipped by the barrier", bad)]
-
-
-def test_the_first_decision_itself_on_a_pool_that_was_skipped() -> None:
-    story = two_pools()
-    bad = story.pool({"10.30.0.1": "c"}, (ONE, 2), name="red")
-    assert kinds(skipped(story)) == [("I4", "skipped by the barrier", bad)]
-
-
-def test_a_claim_that_is_given_what_a_skipped_pool_records() -> None:
+def test_a_claim_that_is_given_what_an_earlier_term_recorded() -> None:
     story = Story()
     story.lease(1, ZERO.holder)
     story.pool({"10.20.0.1": "a"}, (ZERO, 1))
     story.lease(2, ONE.holder)
     bad = story.claim("a", "10.20.0.1", (ONE, 2))
-    assert kinds(skipped(story)) == [("I4", "skipped by the barrier", bad)]
+    assert kinds(undecidable(story)) == [("I4", TOO_EARLY, bad)]
 
 
-def test_a_pool_that_is_set_aside_gives_nothing_until_it_is_stamped() -> None:
+def test_an_activation_is_decided_from_the_pools_that_overlap() -> None:
+    """And from no other: their ranges are immutable."""
     story = two_pools()
-    story.set_aside("1 deciding objects are set aside: addresspools.ipam.kopf-ha.dev red (409 changed)")
-    story.pool({"10.20.0.1": "a", "10.20.0.2": "b"}, (ONE, 2))
-    assert skipped(story) == []
-    story.pool({}, (ONE, 2), name="red")  # a later try
-    story.pool({"10.30.0.1": "c"}, (ONE, 2), name="red")
-    assert skipped(story) == []
-
-
-def test_a_pool_that_is_set_aside_and_gives_all_the_same() -> None:
+    story.pool({}, name="half", state="", spec={"cidr": "10.30.0.0/25"})
+    story.pool({}, (ONE, 2), name="half", state="Claiming", spec={"cidr": "10.30.0.0/25"})
+    bad = story.pool({}, (ONE, 2), name="half", spec={"cidr": "10.30.0.0/25"})
+    (found,) = undecidable(story)
+    assert kinds([found]) == [("I4", TOO_EARLY, bad)]
+    assert "addresspools half was decided" in found.sentence
+    assert "from addresspools red" in found.sentence
     story = two_pools()
-    story.set_aside("1 deciding objects are set aside: addresspools.ipam.kopf-ha.dev red (409 changed)")
-    story.pool({"10.20.0.1": "a", "10.20.0.2": "b"}, (ONE, 2))
-    bad = story.pool({"10.30.0.1": "c"}, (ONE, 2), name="red")
-    assert kinds(skipped(story)) == [("I4", "skipped by the barrier", bad)]
-
-
-def test_another_pool_that_is_set_aside_excuses_nothing() -> None:
-    story = two_pools()
-    story.set_aside("1 deciding objects are set aside: addresspools.ipam.kopf-ha.dev green (409 changed)")
-    story.pool({"10.20.0.1": "a", "10.20.0.2": "b"}, (ONE, 2))
-    story.pool({}, (ONE, 2), name="red")
-    story.pool({"10.30.0.1": "c"}, (ONE, 2), name="red")
-    assert len(skipped(story)) == 1
-
-
-def test_a_pool_that_gives_nothing_may_be_skipped() -> None:
-    story = two_pools()
-    story.pool({"10.20.0.1": "a", "10.20.0.2": "b"}, (ONE, 2))
-    assert skipped(story) == []
+    story.pool({}, name="far", state="", spec={"cidr": "10.40.0.0/25"})
+    story.pool({}, (ONE, 2), name="far", state="Claiming", spec={"cidr": "10.40.0.0/25"})
+    story.pool({}, (ONE, 2), name="far", spec={"cidr": "10.40.0.0/25"})
+    assert undecidable(story) == []
 
 
 def test_a_pool_that_is_made_when_the_term_has_begun_is_stamped_when_it_is_taken_on() -> None:
     story = two_pools()
-    story.pool({}, (ONE, 2), name="red")
-    story.pool({}, name="green", state="")
-    story.pool({"10.20.0.1": "a", "10.20.0.2": "b"}, (ONE, 2))
-    story.pool({}, (ONE, 2), name="green")
-    story.pool({"10.40.0.1": "c"}, (ONE, 2), name="green")
-    assert skipped(story) == []
+    story.pool({}, name="green", state="", spec={"cidr": "10.40.0.0/24"})
+    story.pool({"10.40.0.1": "c"}, (ONE, 2), name="green", spec={"cidr": "10.40.0.0/24"})
+    assert undecidable(story) == []
 
 
-def test_a_pool_that_a_later_term_stamped_is_not_skipped_by_the_earlier_one() -> None:
+def test_a_pool_that_a_later_term_stamped_is_not_undecidable_for_the_earlier_one() -> None:
     story = two_pools()
-    story.pool({}, (ONE, 2), name="red")
+    story.pool({}, (ONE, 2), name="red", spec=RED)
     story.claim("a", "10.20.0.1", (ZERO, 1))  # late, and nobody has stamped the claim
-    assert skipped(story) == []
+    assert undecidable(story) == []
 
 
 # --- claims, before a pool becomes active

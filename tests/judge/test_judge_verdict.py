@@ -184,7 +184,7 @@ def test_every_check_of_the_order_of_things_is_asked() -> None:
     story.pool({}, (ONE, 2), state="Claiming")
     story.pool({}, (ONE, 2))  # I4: a has no stamp of this term
     story.pool({"10.20.0.1": "a"}, (ONE, 2))
-    story.pool({"10.30.0.1": "a"}, (ONE, 2), name="red")  # I4: it was skipped
+    story.pool({"10.30.0.1": "a"}, (ONE, 2), name="red")  # I4: it had no stamp of this term
     story.pool({}, (ONE, 2), name="red")  # I5: a exists
     story.pool({"10.20.0.1": "x"}, (ONE, 2))  # I5: a exists
     story.child("a", "10.20.0.1", (ONE, 2))  # I5: x has it
@@ -194,7 +194,7 @@ def test_every_check_of_the_order_of_things_is_asked() -> None:
     kinds = {(f.promise, f.kind) for f in judge(story.history, story.audit, expected).findings}
     assert kinds == {
         ("I4", "claim not stamped before the activation"),
-        ("I4", "skipped by the barrier"),
+        ("I4", "decided before the stamp"),
         ("I5", "freed while the claim exists"),
         ("I5", "published over another's record"),
         ("I5", "given without record"),

@@ -15,11 +15,13 @@ import kopf_ha
 from devcluster.waiting import until
 from kopf_ha.api import Api
 from kopf_ha.run import aside
+from kopf_ha.run.behind import Behind
 from kopf_ha.run.credentials import make_client
 from kopf_ha.run.ending import EXIT_LOST
 from tests.kit.client import MERGE
 from tests.run.support import GROUP, LONG, Marks, Policy, Running, World, caught, registry
 
+BEHIND = Behind.run
 Run = Callable[..., Running]
 DECIDING = (f"roots.{GROUP}",)
 
@@ -106,6 +108,42 @@ def test_nothing_is_decided_from_it_until_it_is_stamped_after_all(
     assert now == term.set_aside == frozenset()
     assert running.runner.journal.metrics.registry.get_sample_value("kopf_ha_set_aside") == 0
     assert world.stamp_of("roots", "frozen")["token"] == term.token
+
+
+def test_a_decision_waits_for_its_own_object_alone(
+    run: Run, world: World, marks: Marks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I4, with `--barrier each`: the code waits for the stamp, or the fence refuses. The rest is stamped behind."""
+    for name in ("a", "b", "c"):
+        world.create("Root", name)
+    slow = threading.Event()
+    monkeypatch.setattr(Behind, "run", lambda self: slow.wait(LONG) and BEHIND(self))
+    handlers = registry()
+
+    @kopf.on.startup(registry=handlers)
+    async def begin(**_: Any) -> None:
+        term, roots = kopf_ha.current_term(), world.ask("GET", world.path("roots"))["items"]
+        marks.put("listed", [one for one in roots if "status" in one])
+
+        def write(body: Any) -> Any:
+            custom = kubernetes.client.CustomObjectsApi(kubernetes.config.new_client_from_config())
+            change = {"metadata": {"resourceVersion": body["metadata"]["resourceVersion"]}, "status": {"given": 1}}
+            return custom.patch_namespaced_custom_object_status(GROUP, "v1", world.namespace, "roots", "b", change)
+
+        (b,) = (one for one in roots if one["metadata"]["name"] == "b")
+        marks.put("too early", caught(lambda: write(b)))
+        read = await term.stamped(b)
+        marks.put("read", read)
+        marks.put("written", caught(lambda: write(read)))
+
+    run(handlers, world.settings(deciding=DECIDING, barrier="each"))
+    assert marks.wait("listed") == []
+    assert isinstance(marks.wait("too early"), kopf_ha.NotStamped)
+    assert marks.wait("read")["status"]["fencing"]["token"] == 1
+    assert marks.wait("written") is None
+    assert [bool(world.get("roots", name).get("status")) for name in ("a", "b", "c")] == [False, True, False]
+    slow.set()
+    until("the rest", lambda: all(world.get("roots", name).get("status") for name in ("a", "c")), LONG)
 
 
 def test_who_edits_an_object_all_the_time_keeps_nobody_from_leading(run: Run, world: World, marks: Marks) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from kopf_ha.core.token import Stamp
+
+#: Stamps a deciding object and gives it as it is then; None if it is gone. It blocks.
+Stamper = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
 
 
 @dataclass(eq=False, slots=True)
@@ -14,9 +19,8 @@ class Grant:
     A closed grant stays closed. So a handler that is left over from term 7 cannot write with the grant of term 9 of the
     same process.
 
-    Each change is one assignment of an immutable value, so any thread may read a grant. Only the election changes it,
-    with two exceptions: the barrier assigns `set_aside` and `swept`, and anybody may call `close`, which nobody can
-    undo.
+    Each change is one step, so any thread may read a grant. Only the election changes it, with two exceptions: the
+    barrier assigns `set_aside`, `swept`, `unread` and `stamper`, and anybody may call `close`, which nobody can undo.
 
     Args:
         stamp: what this term's writes carry.
@@ -32,6 +36,12 @@ class Grant:
     #: namespaces whose deciding objects the barrier stamped or set aside, where it could not look into all that are
     #: served; None where it could: what is in another namespace is younger than the barrier
     swept: frozenset[str] | None = field(default=None, init=False)
+    #: uids of the deciding objects that were listed when the term began, and that its code has not read since their
+    #: stamp (`read`). An earlier leader may have changed them after that list. Empty if all were stamped first.
+    unread: set[str] = field(default_factory=set, init=False)
+    #: of this term; None without a barrier
+    stamper: Stamper | None = field(default=None, init=False)
+    behind: bool = field(default=False, init=False)  #: whether handlers run before all deciding objects are stamped
 
     def extend(self, deadline: float) -> None:
         """Move the deadline after a renewal, never backwards. A closed grant stays closed."""
@@ -50,6 +60,10 @@ class Grant:
         """
         swept = self.swept
         return uid in self.set_aside or (swept is not None and namespace != "" and namespace not in swept)
+
+    def read(self, uid: str) -> None:
+        """Note that the term's code got a deciding object as it was after its stamp; from any thread."""
+        self.unread.discard(uid)
 
     def remaining(self, now: float) -> float:
         """Return the seconds that are left to write at `now`; 0.0 when it is expired or closed."""

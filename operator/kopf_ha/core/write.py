@@ -13,6 +13,7 @@ from kopf_ha.core import change, clearing, trial
 from kopf_ha.core.asked import Asked, delete_options
 from kopf_ha.core.definition import is_definition, keep_stamp
 from kopf_ha.core.gate import Gate
+from kopf_ha.core.grant import Grant
 from kopf_ha.core.known import Known, Revision
 from kopf_ha.core.notes import as_metadata, section_of
 from kopf_ha.core.reading import Found, Gone, Reader
@@ -23,7 +24,7 @@ from kopf_ha.core.subresource import Part, part_of
 from kopf_ha.core.target import Target, api_root
 from kopf_ha.core.token import MalformedStamp
 from kopf_ha.core.wire import Flow, OwnRequestRefused, Request, Response, Steps, is_conflict
-from kopf_ha.errors import Denied, Refused, SetAside, StaleLeader, TermEnded, Unfenced
+from kopf_ha.errors import Denied, NotStamped, Refused, SetAside, StaleLeader, TermEnded, Unfenced
 
 #: How often one change is tried on newer revisions. Each conflict needs another writer that was faster, so a few are
 #: enough, unless somebody writes the object as fast as the API server allows. The bound keeps such a writer from making
@@ -190,13 +191,10 @@ def change_found(asked: Asked, reader: Reader, found: Found, saw: bool) -> Steps
 
     Raises:
         SetAside: the object could not be stamped in this term.
+        NotStamped: the caller did not wait for its stamp.
     """
-    aside = reader.gate.grant.sets_aside(found.revision.uid, asked.target.namespace)
-    if asked.writes_status and asked.target.kind in reader.known.deciding and aside:
-        raise SetAside(
-            f"{asked}: the object is set aside; it could not be stamped in this term, so an"
-            " earlier leader could still write it; it is tried again, and the log says why"
-        )
+    if asked.writes_status and asked.target.kind in reader.known.deciding:
+        check_barrier(asked, reader.gate.grant, found.revision.uid)
     if asked.version not in (None, found.revision.version) and (current := is_already_so(asked, found, saw)):
         return Tried(current)
     blind = asked.replaces and asked.version is None
@@ -207,6 +205,29 @@ def change_found(asked: Asked, reader: Reader, found: Found, saw: bool) -> Steps
     if clearing.is_clearing(asked, reader.stamped) and found.answer is not None:
         asked = clearing.keep_stamp(asked, found.answer.json, reader.stamped)
     return (yield from stamp_and_send(asked, reader, found))
+
+
+def check_barrier(asked: Asked, grant: Grant, uid: str) -> None:
+    """Refuse to record a decision in a deciding object that may have changed since the decider read it (I4).
+
+    The resourceVersion of the write is not enough. A caller that keeps its own memory of the object, and reads no more
+    than a new revision after a conflict, would lose what an earlier leader wrote between the list and the stamp. So it
+    does not count that the object has its stamp by now: the caller must have got the object after it.
+
+    Raises:
+        SetAside: the object could not be stamped in this term.
+        NotStamped: the caller did not wait for its stamp.
+    """
+    if grant.sets_aside(uid, asked.target.namespace):
+        raise SetAside(
+            f"{asked}: the object is set aside; it could not be stamped in this term, so an"
+            " earlier leader could still write it; it is tried again, and the log says why"
+        )
+    if uid in grant.unread:
+        raise NotStamped(
+            f"{asked}: with --barrier each, decide from what `await kopf_ha.current_term().stamped(body)` returns for"
+            " this object; what was read before may be an earlier leader's past"
+        )
 
 
 def stamp_and_send(asked: Asked, reader: Reader, found: Found) -> Steps[Tried]:

@@ -93,6 +93,7 @@ def build(
         enforcement=enforcement,
         policies_first=settings.require_policies,
         namespaces=namespaces,
+        each=settings.barrier == "each",
     )
 
     def prepare(grant: Grant) -> None:

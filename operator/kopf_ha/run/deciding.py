@@ -87,13 +87,26 @@ def stamp_all(api: Api, fence: Fence, grant: Grant, objects: list[DecidingObject
 def stamp_one(api: Api, fence: Fence, one: DecidingObject, mine: Stamp) -> DecidingObject | None:
     """Stamp one object through the fence; return it with its trouble, or None when it is stamped or gone.
 
-    The fence reads the object right before it writes the stamp, and tries again when somebody edits it in between.
+    Raises:
+        ConfigurationError: the kind's schema has no stamp.
+        TermEnded: the term is over.
+    """
+    tried = try_stamp(api, fence, one, mine)
+    return tried if isinstance(tried, DecidingObject) else None
+
+
+def try_stamp(api: Api, fence: Fence, one: DecidingObject, mine: Stamp) -> DecidingObject | Response:
+    """Stamp one object through the fence; return it with its trouble, or the API server's answer.
+
+    That is the object as it is with the stamp, or a 404 when it is gone. The fence reads an object that it does not
+    know right before it writes the stamp, and tries again when somebody edits it in between.
 
     Raises:
         ConfigurationError: the kind's schema has no stamp.
         TermEnded: the term is over.
     """
     kind, refused, trouble = one.kind, False, ""
+    answer = Response(0)
     try:
         if one.trouble:
             fence.known.objects.forget(one.target.key)
@@ -113,7 +126,7 @@ def stamp_one(api: Api, fence: Fence, one: DecidingObject, mine: Stamp) -> Decid
         trouble = f"{UNANSWERED}{error}"
     if kind.stamped is None and fence.known.schemas.get(one.target.kind_version) is False:
         raise ConfigurationError(NO_STAMP.format(kind.name))
-    return replace(one, trouble=trouble, refused=refused) if trouble else None
+    return replace(one, trouble=trouble, refused=refused) if trouble else answer
 
 
 def _records_the_same(answer: Response, kind: ServedKind, mine: Stamp) -> bool:

@@ -56,12 +56,29 @@ class Journal:
         self.metrics.leads(token)
         self._post("Leading", "BecameLeader", f"{holder} became leader with token {token}")
 
-    def barrier_up(self, seconds: float, objects: int) -> None:
-        """Report that the present term's barrier is up: how long it took, and how many objects it stamped."""
-        self.report.barrier = (seconds, objects)
+    def barrier_up(self, seconds: float, objects: int, behind: int = 0) -> None:
+        """Report that the present term's barrier is up.
+
+        Args:
+            seconds: how long it took.
+            objects: how many deciding objects it stamped.
+            behind: how many are stamped while handlers run.
+        """
+        self.report.barrier = (seconds, objects + behind)
         self.metrics.barrier_took(seconds)
         token = self.report.grant.stamp.token if self.report.grant else 0
-        logger.info("barrier: %d deciding objects stamped with token %d in %.3f s", objects, token, seconds)
+        more = f"; {behind} are stamped behind" if behind else ""
+        logger.info("barrier: %d deciding objects stamped with token %d in %.3f s%s", objects, token, seconds, more)
+
+    def caught_up(self, seconds: float, aside: int) -> None:
+        """Report that no stamp of the present term is left behind.
+
+        Args:
+            seconds: how long handlers ran meanwhile.
+            aside: how many objects could not be stamped.
+        """
+        but = f" but {aside}" if aside else ""
+        logger.info("all deciding objects%s are stamped, %.1f s after the barrier", but, seconds)
 
     def set_aside(self, objects: Sequence[object]) -> None:
         """Report what is set aside in the present term: after its barrier, and when a later try stamped some of it."""

@@ -26,11 +26,15 @@ class ServedKind:
         namespaced: whether its objects live in namespaces.
         stamped: whether its definition has `status.fencing`; None if this is not known. If it has none, its objects
             have their stamp in the metadata.
+        kind: what objects of it name as their `kind`.
     """
 
-    def __init__(self, group: str, version: str, plural: str, namespaced: bool, stamped: bool | None = None) -> None:
+    def __init__(
+        self, group: str, version: str, plural: str, namespaced: bool, stamped: bool | None = None, kind: str = ""
+    ) -> None:
         self.group, self.version, self.plural, self.namespaced = group, version, plural, namespaced
         self.stamped = stamped
+        self.kind = kind
         self.collection = f"/apis/{group}/{version}/{plural}"
 
     @property
@@ -46,6 +50,11 @@ class ServedKind:
     def any(self) -> Target:
         """The target of some object of this kind, for questions about the kind."""
         return Target(self.group, self.version, self.plural, "any" if self.namespaced else "", "any")
+
+    def is_of(self, body: Mapping[str, Any]) -> bool:
+        """Return whether an object is of this kind, in whichever version."""
+        group = str(body.get("apiVersion") or "").rpartition("/")[0]
+        return bool(self.kind) and (group, body.get("kind")) == (self.group, self.kind)
 
     def target(self, body: Mapping[str, Any]) -> Target:
         """Return what the fence calls an object of this kind."""
@@ -82,7 +91,7 @@ def locate(api: Api, kind: str) -> ServedKind:
     for version in sorted(versions, key=lambda v: v != preferred):
         for resource in (read(api, f"/apis/{group}/{version}") or {}).get("resources") or ():
             if resource["name"] == plural:
-                return ServedKind(group, version, plural, bool(resource["namespaced"]))
+                return ServedKind(group, version, plural, bool(resource["namespaced"]), kind=str(resource["kind"]))
     raise ConfigurationError(f"deciding kind {kind} is not installed in the cluster; apply its CRD first")
 
 

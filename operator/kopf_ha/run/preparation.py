@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kopf_ha._context import boottime
 from kopf_ha.api import Api
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
+from kopf_ha.errors import ConfigurationError, TermEnded
 from kopf_ha.run.aside import try_again
 from kopf_ha.run.barrier import find_kinds, raise_barrier
+from kopf_ha.run.behind import Behind
+from kopf_ha.run.deciding import DecidingObject
 from kopf_ha.run.enforcement import Enforcement
 from kopf_ha.run.journal import Journal
 from kopf_ha.run.kinds import ServedKind
@@ -36,6 +40,7 @@ class Preparation:
         enforcement: asks whether the API server enforces the fence.
         policies_first: whether the barrier waits for the answer.
         namespaces: where the operator looks.
+        each: whether handlers wait for the stamps of what they decide from alone.
     """
 
     api: Api
@@ -44,6 +49,7 @@ class Preparation:
     enforcement: Enforcement
     policies_first: bool
     namespaces: Namespaces = field(default_factory=Namespaces)
+    each: bool = False
 
     def before_kopf(self, grant: Grant) -> None:
         """Prepare one term. Without the full fence there is nothing to prepare.
@@ -71,14 +77,31 @@ class Preparation:
 
     def _raise_barrier(self, grant: Grant, kinds: list[ServedKind], began: float) -> None:
         sweep = Sweep(self.api, self.fence, grant, kinds, self.namespaces)
-        raised = raise_barrier(sweep)
-        self.journal.barrier_up(boottime() - began, raised.stamped)
+        raised = raise_barrier(sweep, each=self.each)
+        behind = Behind(sweep, raised.behind)
+        grant.stamper, grant.behind = behind.stamped, self.each
+        self.journal.barrier_up(boottime() - began, raised.stamped, len(raised.behind))
         if raised.aside:
             self.journal.set_aside(raised.aside)
         if sweep.left:
             self.journal.not_listed(sweep.left)
         if sweep.trouble:
             logger.warning("%s", sweep.trouble)
-        if raised.aside or sweep.left or sweep.trouble:
-            again = (sweep, raised.aside, self.journal.set_aside, self.journal.not_listed)
-            threading.Thread(target=try_again, args=again, name="kopf-ha-set-aside", daemon=True).start()
+        if raised.behind or raised.aside or sweep.left or sweep.trouble:
+            work = (sweep, behind, raised.aside)
+            threading.Thread(target=self._go_on, args=work, name="kopf-ha-set-aside", daemon=True).start()
+
+    def _go_on(self, sweep: Sweep, behind: Behind, aside: Sequence[DecidingObject]) -> None:
+        """Stamp what handlers did not wait for, and then what is set aside, as long as the term lasts (I7)."""
+        began = boottime()
+        try:
+            more = behind.run()
+        except (TermEnded, ConfigurationError):
+            return  # as in `try_again`
+        if more:
+            aside = [*aside, *more]
+            sweep.finish(aside)
+            self.journal.set_aside(aside)
+        if self.each:
+            self.journal.caught_up(boottime() - began, len(more))
+        try_again(sweep, aside, self.journal.set_aside, self.journal.not_listed)
