@@ -51,11 +51,11 @@ class Benchmark(NamedTuple):
 BENCHMARKS = (
     Benchmark("service", 9, 55),
     Benchmark("throughput", 6, 55),
-    Benchmark("barrier", 2, 15),
+    Benchmark("barrier", 3, 40, "none"),
     Benchmark("takeover", 1.5, 25, "none"),
     Benchmark("peers", 5, 55),
     Benchmark("controller", 4, 25),
-    Benchmark("waiting", 3, 35, "none"),
+    Benchmark("waiting", 3, 30, "none"),
     Benchmark("requests", 3, 90, "none"),
     Benchmark("first_handler", 2, 15),
     Benchmark("cpu", 1, 30),

@@ -9,15 +9,17 @@ Lease until the API server has answered the controller's write of `observedGener
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import signal
 import tempfile
 import time
+import uuid
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import requests
 from kubernetes import client, config
 from rich.console import Console
 from rich.table import Table
@@ -32,6 +34,9 @@ from devcluster.waiting import until
 NAME = "kube-controller-manager"
 #: Objects of the peer.
 FEW = 100
+#: Where the API server keeps ReplicaSets, and how many keys etcd takes at once.
+KEYS = f"/registry/replicasets/{SPACE}/"
+BATCH = 100
 #: The cluster's own manager leaves ReplicaSets to the two.
 PLANE: dict[str, Any] = {
     "controller_manager_args": ["--controllers=serviceaccount-controller,root-ca-certificate-publisher-controller"]
@@ -49,6 +54,9 @@ class Managers:
         plane.kubectl("create", "namespace", SPACE)
         config.load_kube_config(str(plane.kubeconfig))
         self.api = client.AppsV1Api()
+        self.etcd = requests.Session()
+        self.etcd.trust_env = False
+        self.etcd.verify, self.etcd.cert = str(plane.etcd_ca), (str(plane.etcd_cert), str(plane.etcd_key))
         self.both = Contestant(NAME, self._start, "ttempting to acquire leader lease", releases=False, lease=NAME)
 
     def _start(self, name: str) -> Process:
@@ -70,17 +78,33 @@ class Managers:
         spec = {"replicas": 0, "selector": {"matchLabels": labels}, "template": pod}
         self.api.create_namespaced_replica_set(SPACE, {"metadata": {"name": name}, "spec": spec})
 
-    def fill(self, total: int) -> None:
-        """Create them until there are so many, and wait until the leader has seen all."""
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(self.make, (f"set-{n:05}" for n in range(self.count, total))))
-        self.count = total
-        until("all ReplicaSets", self._all_seen, timeout=300, every=1.0)
+    def wait_seen(self, name: str) -> None:
+        """Wait until the leader has written that it saw it."""
+        until(f"{name} to be seen", lambda: seen(self.audit.look(), name), 120, 0.05)
 
-    def _all_seen(self) -> bool:
-        answer: Any = self.api.list_namespaced_replica_set(SPACE, _preload_content=False)
-        items = json.loads(answer.data)["items"]
-        return all((item.get("status") or {}).get("observedGeneration") for item in items)
+    def fill(self, total: int) -> None:
+        """Have so many: one that the leader saw, and copies of it, written into etcd in seconds."""
+        original = f"original-{total}"
+        self.make(original)
+        self.wait_seen(original)
+        found = self._etcd("range", {"key": _coded(f"{KEYS}{original}")})
+        body = json.loads(base64.b64decode(found["kvs"][0]["value"]))
+        for first in range(self.count, total, BATCH):
+            puts = []
+            for number in range(first, min(total, first + BATCH)):
+                name = f"copy-{number:05}"
+                copy = body | {"metadata": body["metadata"] | {"name": name, "uid": str(uuid.uuid4())}}
+                puts.append({"requestPut": {"key": _coded(KEYS + name), "value": _coded(json.dumps(copy))}})
+            self._etcd("txn", {"success": puts})
+        self.count = total
+        last = f"last-{total}"
+        self.make(last)  # the leader comes to it when it has looked at all the others
+        self.wait_seen(last)
+
+    def _etcd(self, what: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer = self.etcd.post(f"{self.plane.etcd_endpoints[0]}/v3/kv/{what}", json=body, timeout=60)
+        answer.raise_for_status()
+        return dict(answer.json())
 
     def takeover(self, number: int) -> float:
         """Give the seconds from the next holder to the first new object."""
@@ -103,6 +127,10 @@ class Managers:
         both.settle()
         time.sleep(1)
         return served - began
+
+
+def _coded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
 
 
 def seen(events: list[dict[str, Any]], name: str) -> float | None:

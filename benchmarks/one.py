@@ -29,12 +29,23 @@ from testbed.nodes import cluster as nodes
 
 #: Of benchmarks that make their own clusters, what `run` is called with, by the seconds that they have.
 OWN: Mapping[str, Callable[[float], dict[str, Any]]] = {
+    "barrier": lambda seconds: {
+        "counts": (1, 100, 1000) if seconds >= 180 else (100,),
+        "rounds": _within((seconds - 120) / 60 if seconds >= 180 else 1, 1, 9),
+    },
     "takeover": lambda seconds: {"rounds": _within(seconds / 12, 2, 9)},
     "waiting": lambda seconds: {
         "many": 5000 if seconds >= 100 else 200,
         "rounds": _within((seconds - 75) / 5 if seconds >= 100 else 3, 3, 20),
     },
     "requests": lambda seconds: {"minutes": max(0.25, (seconds - 75) / 60)},
+}
+
+
+#: Goals of their rows, by the beginning or the end of what was measured.
+GOALS = {
+    "first claim bound, 1000 pools, --barrier=each": ["median <= 1"],
+    "until the next claim is Ready": ["ratio <= 1.25"],
 }
 
 
@@ -45,7 +56,16 @@ def _within(wanted: float, least: int, most: int) -> int:
 def run(name: str, cluster: Any, folder: Path, seconds: float) -> Any:
     """Give a benchmark's rows."""
     module = importlib.import_module(f"benchmarks.{name}")
-    return module.run(**OWN[name](seconds)) if name in OWN else module.run(cluster, folder, seconds)
+    if name not in OWN:
+        return module.run(cluster, folder, seconds)
+    return [tidy(one) for one in module.run(**OWN[name](seconds)) if one["values"]]
+
+
+def tidy(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a row of a benchmark that makes its own clusters, which has a `name`, and a peer that may be empty."""
+    row = {"what": given["name"], **{key: value for key, value in given.items() if value and key != "name"}}
+    goals = [goals for part, goals in GOALS.items() if given["name"].startswith(part) or given["name"].endswith(part)]
+    return row | {"goals": goals[0]} if goals and "goals" not in row else row
 
 
 @contextmanager

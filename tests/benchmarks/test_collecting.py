@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import pytest
 
 from benchmarks.collect import BENCHMARKS, Benchmark, affordable, beside_go, collect, in_a_process, main, merged
-from benchmarks.one import OWN
+from benchmarks.one import OWN, tidy
 from benchmarks.report import Outcome
-from benchmarks.result import Row
+from benchmarks.result import Row, rows_of
 from devcluster import ControlPlane
 
 SHORT, LONG = Benchmark("short", 1, 10), Benchmark("long", 3, 30)
@@ -90,6 +90,17 @@ def test_a_process_that_fails_is_an_outcome() -> None:
     assert "no_such_benchmark" in outcome.reason
 
 
+def test_rows_with_a_name_and_an_empty_peer_are_rows() -> None:
+    """As benchmarks give them that make their own clusters."""
+    (row,) = rows_of(
+        [tidy({"name": "its release: stamped", "unit": "ms", "values": [1.0], "peer": "", "peer_values": []})]
+    )
+    assert (row.what, row.peer, row.values) == ("its release: stamped", "", [1.0])
+    many = {"name": "5000 wait: until the next claim is Ready", "unit": "ms", "values": [1.0]}
+    (row,) = rows_of([tidy(many | {"peer": "5 wait", "peer_values": [2.0]})])
+    assert (row.goals, row.ratio) == (["ratio <= 1.25"], 0.5)
+
+
 def test_an_unknown_name_is_an_error_that_says_which_there_are(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,7 +112,7 @@ def test_an_unknown_name_is_an_error_that_says_which_there_are(
 
 def test_a_run_of_five_minutes_has_what_matters_most() -> None:
     """Nodes take a minute to start, and their benchmarks several; a shorter Lease has to be waited for."""
-    left_out = {"requests", "cpu", "lease", "start", "failover", "rollout"}
+    left_out = {"requests", "policies", "cpu", "lease", "start", "failover", "rollout"}
     assert {one.name for one in affordable(BENCHMARKS, 300)} == {one.name for one in BENCHMARKS} - left_out
     assert affordable(BENCHMARKS, 2400) == list(BENCHMARKS)
 
