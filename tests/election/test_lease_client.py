@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kopf_ha.core.election import events
-from kopf_ha.core.lease import OPERATOR, LeaseRecord
+from kopf_ha.core.lease import ENFORCED, OPERATOR, LeaseRecord
 from kopf_ha.election.lease_client import LeaseClient
 from kopf_ha.errors import ApiRefused, Unreached
 from kopf_ha.settings import Settings
@@ -107,3 +107,18 @@ def test_a_name_that_was_given_is_used(name: str, monkeypatch: pytest.MonkeyPatc
     api = Api(UNMARKED)
     assert isinstance(client(api, monkeypatch, lease_name=name).write(MINE, 1.0), events.Written)
     assert api.sent == [f"POST {LEASES}"]
+
+
+def test_what_the_leader_says_about_enforcement_stands_in_the_lease_until_it_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mine = client(Api(ApiRefused("no", 404)), monkeypatch)
+    record = LeaseRecord.parse({"metadata": {"annotations": {"a": "b"}}, "spec": {"leaseTransitions": 1}})
+    for said in ("", "7-1", "7-2", "", ""):
+        mine.note = said
+        written = mine.write(record, 1.0)
+        assert isinstance(written, events.Written)
+        record = written.record
+        assert record.enforced == said
+        assert record.raw["metadata"]["annotations"]["a"] == "b"
+        assert (ENFORCED in record.raw["metadata"]["annotations"]) == bool(said)

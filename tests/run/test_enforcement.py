@@ -12,7 +12,7 @@ from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.token import Stamp
 from kopf_ha.errors import ConfigurationError, Unreached
-from kopf_ha.run.enforcement import AHEAD, ASK_AGAIN, KNOWN, REST, Enforcement
+from kopf_ha.run.enforcement import ASK_AGAIN, KNOWN, REST, Enforcement
 
 
 class SelfTest:
@@ -37,12 +37,15 @@ class World:
         self.selftest, self.fence, self.journal = SelfTest(), Fence("ns/op"), MagicMock()
         self.timers: list[tuple[float, Callable[[], None]]] = []
         self.token, self.now = 7, 1000.0
+        self.heard, self.told = "", list[str]()
         self.enforcement = Enforcement(
             self.selftest,  # type: ignore[arg-type]
             self.fence,
             self.journal,
             token=lambda: self.token,
             required=required,
+            tell=self.told.append,
+            hear=lambda: self.heard,
             later=lambda seconds, fn: self.timers.append((seconds, fn)),
             clock=lambda: self.now,
         )
@@ -165,15 +168,42 @@ def test_where_it_is_required_everything_is_asked_whatever_is_known() -> None:
     assert [asked["whole"] for asked in world.selftest.asked] == [True, True]
 
 
-def test_a_follower_asks_seldom_once_nothing_is_missing(world: World) -> None:
-    """A leader asks each minute for all replicas."""
-    world.enforcement.look_ahead()
-    assert world.timers[-1][0] == ASK_AGAIN
+def test_a_follower_asks_once_as_long_as_the_leader_says_that_nothing_is_missing(world: World) -> None:
     world.selftest.clean = True
+    world.enforcement.look_ahead()
+    for number in range(30):
+        world.heard = f"7-{number}"
+        world.now += ASK_AGAIN
+        world.timers[-1][1]()
+    assert len(world.selftest.asked) == 1
+    world.enforcement.confirm()
+    assert not world.selftest.asked[-1]["whole"], "each rule was in force a minute ago"
+    world.heard = ""
     world.now += ASK_AGAIN
     world.timers[-1][1]()
-    assert world.timers[-1][0] == AHEAD
-    assert len(world.selftest.asked) == 1, "it is known already"
-    world.now += AHEAD
+    assert world.selftest.asked[-1]["whole"], "the leader misses something"
+
+
+def test_a_follower_of_a_leader_that_says_nothing_asks_seldom(world: World) -> None:
+    world.enforcement.look_ahead()
+    world.selftest.clean = True
+    for _ in range(20):
+        world.now += ASK_AGAIN
+        world.timers[-1][1]()
+    assert len(world.selftest.asked) == 3
+
+
+def test_what_the_leader_says_is_not_enough_for_a_replica_that_misses_something(world: World) -> None:
+    world.enforcement.look_ahead()
+    world.heard = "7-1"
     world.timers[-1][1]()
     assert len(world.selftest.asked) == 2
+
+
+def test_a_leader_tells_followers_that_nothing_is_missing(world: World) -> None:
+    world.enforcement.begin_soon(grant())
+    for _ in range(2):
+        world.timers[-1][1]()
+    world.selftest.answer = ["it can be lowered"]
+    world.timers[-1][1]()
+    assert world.told == ["7-1", "7-2", ""]

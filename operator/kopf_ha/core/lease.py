@@ -13,6 +13,9 @@ from kopf_ha.errors import MalformedLease
 
 #: The annotation of a Lease that names the operator it belongs to.
 OPERATOR = "kopf-ha.dev/operator"
+#: The annotation by which a leader tells followers that the fence was enforced when it asked last; each time another.
+#: No promise rests on it: before an early takeover each policy is asked all the same.
+ENFORCED = "kopf-ha.dev/enforced"
 
 
 def lease_path(namespace: str, name: str = "") -> str:
@@ -107,6 +110,12 @@ class LeaseRecord:
         Labels and annotations do not count, since an edited label must not keep a dead leader alive.
         """
         return self.uid == other.uid and self.fields == other.fields and self._others == other._others
+
+    @property
+    def enforced(self) -> str:
+        """What the leader noted about enforcement; empty for nothing."""
+        noted = ((self.raw.get("metadata") or {}).get("annotations") or {}).get(ENFORCED)
+        return noted if isinstance(noted, str) else ""
 
     @property
     def fields(self) -> tuple[str, int, int | None, str | None, str | None]:

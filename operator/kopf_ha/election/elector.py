@@ -291,6 +291,11 @@ class Elector:
             beat=self._beat,
         )
 
+    def note(self, enforced: str) -> None:
+        """Tell followers with the next renewal what is known about enforcement; empty for nothing. From any thread."""
+        if self._client is not None:
+            self._client.note = enforced
+
     @property
     def observed(self) -> LeaseRecord | None:
         """The Lease as it was last seen; None when there is none, or none that can be understood."""

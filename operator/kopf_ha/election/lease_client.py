@@ -9,7 +9,7 @@ from kubernetes.client import ApiClient
 from kopf_ha._context import boottime
 from kopf_ha.api import Api, single_attempts
 from kopf_ha.core.election import events
-from kopf_ha.core.lease import OPERATOR, LeaseRecord, lease_path
+from kopf_ha.core.lease import ENFORCED, OPERATOR, LeaseRecord, lease_path
 from kopf_ha.errors import ApiError, ApiRefused, MalformedLease
 from kopf_ha.settings import Settings
 
@@ -36,6 +36,7 @@ class LeaseClient:
         self._api = api
         self._collection = lease_path(settings.lease_namespace)
         self._path = lease_path(settings.lease_namespace, settings.lease_name)
+        self.note = ""  #: what each write says about enforcement from now on
         self._earlier = settings.earlier_lease  #: has to be looked at before the first write; empty for none
         self._hidden: float | None = None  #: when it was forbidden first to look at it, on the clock
 
@@ -76,6 +77,10 @@ class LeaseClient:
                 return events.NotWritten(cause)
             self._earlier = ""
         body = record.as_object(self._settings.lease_namespace, self._settings.lease_name)
+        if self.note:
+            body["metadata"].setdefault("annotations", {})[ENFORCED] = self.note
+        elif record.enforced:
+            del body["metadata"]["annotations"][ENFORCED]
         method, path = ("PUT", self._path) if record.resource_version else ("POST", self._collection)
         try:
             return events.Written(LeaseRecord.parse(self._api.call(method, path, body, timeout=timeout)))

@@ -70,6 +70,8 @@ def build(
         journal,
         token=lambda: elector.observed_token,
         required=settings.require_policies,
+        tell=elector.note,
+        hear=lambda: elector.observed.enforced if elector.observed else "",
     )
     pods = PodWatcher(
         settings,

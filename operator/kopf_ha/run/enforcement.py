@@ -23,8 +23,8 @@ logger = logging.getLogger("kopf_ha.run")
 
 #: Seconds until it is asked again: policies are removed for repairs, and versions are added to kinds.
 ASK_AGAIN = 60.0
-#: Seconds until a follower asks again. The leader asks each minute for all replicas, so a follower need not: what it
-#: asks for is the difference between one question for each policy and one for each rule, at an early takeover.
+#: Seconds until a follower asks again by itself. The leader asks each minute for all replicas and notes in the Lease
+#: that nothing was missing, so this is for leaders of earlier releases.
 AHEAD = 600.0
 #: Seconds for which it is known that each rule is in force: a follower asks that often, and the answers take a moment.
 KNOWN = AHEAD + 30.0
@@ -52,6 +52,8 @@ class Enforcement:
         journal: of this replica.
         token: gives the highest token that the Lease was seen with.
         required: whether a replica may lead only where the fence is enforced.
+        tell: tells followers that nothing was missing, by a text that differs each time; empty if something was.
+        hear: gives what the leader told last.
         later: calls a function after so many seconds, in a thread.
         clock: the machine's boot-time clock, in seconds.
     """
@@ -64,6 +66,8 @@ class Enforcement:
         *,
         token: Callable[[], int],
         required: bool,
+        tell: Callable[[str], None] = lambda text: None,
+        hear: Callable[[], str] = str,
         later: Callable[[float, Callable[[], None]], None] = call_later,
         clock: Callable[[], float] = boottime,
     ) -> None:
@@ -72,6 +76,10 @@ class Enforcement:
         self._journal = journal
         self._token = token
         self._required = required
+        self._tell = tell
+        self._hear = hear
+        self._heard = hear()
+        self._count = 0  #: of what was told
         self._later = later
         self._clock = clock
         self._asked = -math.inf  #: when everything was asked last
@@ -128,16 +136,31 @@ class Enforcement:
             raise ConfigurationError(UNPROTECTED.format(", ".join(unprotected)))
 
     def look_ahead(self) -> None:
-        """Ask while another replica leads, so that a takeover need not wait; again after a while until `stop`."""
+        """Ask while another replica leads, so that a takeover need not wait for all answers; each minute until `stop`.
+
+        Nothing is asked for as long as the leader says each minute that nothing is missing, and this replica has found
+        the same once.
+        """
         if self._stopped:
             return
         try:
-            if (self._grant is None or self._grant.closed) and not self._known_for(AHEAD / 2):
+            if self._grant is not None and not self._grant.closed:
+                return
+            self._listen()
+            if not self._known_for(AHEAD):
                 self._ask(self._token(), at_once=1)
         except _UNKNOWN as error:
             logger.debug("unknown whether the API server enforces the fence: %s", error)
         finally:
-            self._later(AHEAD if self._selftest.clean else ASK_AGAIN, self.look_ahead)
+            self._later(ASK_AGAIN, self.look_ahead)
+
+    def _listen(self) -> None:
+        """Take over what the leader found out since the last look, if this replica has found the same once by itself."""
+        heard, self._heard = self._heard, self._hear()
+        if heard and not self._heard:
+            self._asked = -math.inf  # the leader misses something, or has not asked yet
+        elif self._heard != heard:
+            self._asked = max(self._asked, self._clock() - ASK_AGAIN)
 
     def stop(self) -> None:
         """Look ahead no more."""
@@ -170,6 +193,8 @@ class Enforcement:
         """Ask, and tell while the term lasts."""
         missing = self._ask(grant.stamp.token, at_once=at_once)
         if not grant.closed:
+            self._count += 1
+            self._tell("" if missing else f"{grant.stamp.token}-{self._count}")
             self._fence.known.unfit = dict(self._selftest.unfit)
             self._journal.not_enforced(missing)
         return missing
