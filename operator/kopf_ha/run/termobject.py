@@ -101,7 +101,7 @@ class TermObject:
             if not self.deaf and (known is not None or not self._created or waited >= FIRST):
                 return
             if waited >= HEARD:
-                logger.error("%s", self.deaf)
+                logger.error("after %.1f s %s", waited, self.deaf)
                 return
             self._pause(wait)
             wait = min(2 * wait, PAUSES[1])
@@ -182,12 +182,12 @@ class TermObject:
     def _note(self, grant: Grant, known: Leader | None) -> None:
         mine = grant.stamp
         self.deaf = ""
-        if known is not None and known != (mine.token, mine.pod_uid):
+        # A later one is no fault of the API server's: this term is over then.
+        if known is not None and known.token <= mine.token and known != (mine.token, mine.pod_uid):
             self.deaf = (
-                f"the API server at {self._api.client.configuration.host} has not heard of term {mine.token} for"
-                f" {self._clock() - self._since:.1f} s, but knows term {known.token} of pod {known.pod_uid}; its"
-                " informer of Terms lags or hangs, so it accepts what that pod writes without a stamp, and refuses it"
-                " to this one; restart that API server"
+                f"the API server at {self._api.client.configuration.host} has not heard of term {mine.token}, but knows"
+                f" term {known.token} of pod {known.pod_uid}: its informer of Terms lags or hangs, so it accepts what"
+                " that pod writes without a stamp, and refuses that to this leader; restart it"
             )
 
 
