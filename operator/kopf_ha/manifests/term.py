@@ -218,10 +218,11 @@ def _stamped(description: Description) -> list[tuple[str, str]]:
     own = (
         f"variables.fencing.?lease.orValue('') == {text(description.lease)}"
         " && variables.fencing.?podUID.orValue('') == variables.writer"
+        " && type(variables.fencing.?token.orValue('')) == int"
     )
     return [
         ("fencing", f"variables.body != null && {found} ? {fencing} : dyn({{}})"),
-        ("stamped", f"{own} ? variables.fencing.?token.orValue(0) : 0"),
+        ("stamped", f"{own} ? variables.fencing.token : 0"),
     ]
 
 
