@@ -54,7 +54,8 @@ class Terms:
         bindings = [o for o in policies(self.f.description) if o["kind"].endswith("Binding")]
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": bindings})
         self.f.cluster.kubectl("apply", "-f", "-", input=text)
-        until("protection of the Term", lambda: not self.f.admin("POST", self.collection, self.body(1, by)).ok)
+        dry = f"{self.collection}?dryRun=All"
+        until("protection of the Term", lambda: not self.f.admin("POST", dry, self.body(1, by)).ok)
         by.must("POST", self.collection, self.body(token, by))
         self.until_known(token)
 
@@ -138,12 +139,12 @@ def test_only_the_pod_in_the_term_writes(led: Terms) -> None:
     """Each verb and both scopes, with the very sentence that the fence recognises."""
     f = led.f
     denied = f"ValidatingAdmissionPolicy '{led.policy}' with binding '{led.policy}' denied request: "
-    said = f"fencing term of Lease {f.lease}: token 8 leads, in pod {f.new.uid}, and this write is of pod "
+    said = f"fencing term of Lease {f.lease}: token 8 leads, in pod {f.new.uid}, and this write is of "
     for one in writes(led):
-        for client in (f.old, f.bare):
+        for client, whose in ((f.old, f"pod {f.old.uid}"), (f.bare, "no pod")):
             stale = client(one.method, one.path, one.body, one.kind)
             assert stale.status == 403, f"{one.what}: {stale.status} {stale.message}"
-            assert stale.body["details"]["causes"] == [{"message": denied + said + client.uid}], one.what
+            assert stale.body["details"]["causes"] == [{"message": denied + said + whose}], one.what
         leader = f.new(one.method, one.path, one.body, one.kind)
         assert leader.status in one.answers, f"{one.what}: {leader.status} {leader.message}"
 

@@ -58,7 +58,7 @@ def leading(description: Description) -> Policy:
                 "variables.writer == params.spec.podUID || variables.carried >= params.spec.token",
                 f"{stale}another pod leads",
                 f"{text(f'{stale}token ')} + string(params.spec.token) + ' leads, in pod ' + params.spec.podUID"
-                " + ', and this write is of pod ' + variables.writer",
+                " + ', and this write is of ' + (variables.writer == '' ? 'no pod' : 'pod ' + variables.writer)",
             ),
             Rule(
                 KNOWN,
