@@ -117,9 +117,10 @@ def writes(term: Terms) -> Iterator[Write]:
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod.rpartition("/")[2]}}
     leases = f"/apis/coordination.k8s.io/v1/namespaces/{f.namespace}/leases"
     elsewhere = f"{leases.replace(f.namespace, 'default')}?dryRun=All"
-    applied = {"apiVersion": "v1", "kind": "Secret"}
+    applied: dict[str, Any] = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": f"a-{f.number()}"}}
+    target = f"{term.secrets}/{applied['metadata']['name']}?fieldManager=x"
     yield Write("create", "POST", term.secrets, term.secret(), {201})
-    yield Write("apply", "PATCH", f"{term.secrets}/a-{f.number()}?fieldManager=x", applied, {201}, APPLY)
+    yield Write("apply", "PATCH", target, applied, {201}, APPLY)
     yield Write("create, cluster-scoped", "POST", ROLES, role, {201})
     yield Write("create, dry run", "POST", f"{term.secrets}?dryRun=All", term.secret(), {201})
     yield Write("replace", "PUT", path, made, {200})
