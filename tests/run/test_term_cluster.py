@@ -51,8 +51,14 @@ class Site:
         cluster.kubectl("create", "clusterrolebinding", self.namespace, "--clusterrole=cluster-admin", who)
         cluster.kubectl("apply", "-f", "-", input=render([definition()]))
         cluster.wait_established()
-        names = {"lease": f"{self.namespace}/op", "service_account": f"{self.namespace}/{account}"}
-        self.description = Description(group="", kinds=(), level=TERM, prefix=f"kopf-ha-{self.namespace}", **names)
+        self.description = Description(
+            group="",
+            kinds=(),
+            level=TERM,
+            prefix=f"kopf-ha-{self.namespace}",
+            lease=f"{self.namespace}/op",
+            service_account=f"{self.namespace}/{account}",
+        )
         self.one, self.two = self.pod("one"), self.pod("two")
 
     def apply(self, change: Callable[[dict[str, Any]], Any] = lambda document: None) -> None:
@@ -80,8 +86,13 @@ class Site:
         return Api(single_attempts(kubernetes.client.ApiClient(configuration)))
 
     def settings(self, by: Client) -> Settings:
-        names = {"lease_name": "op", "lease_namespace": self.namespace}
-        return Settings(**names, identity=by.stamp(1, "").holder, pod_uid=by.uid)
+        return Settings(
+            lease_name="op",
+            lease_namespace=self.namespace,
+            identity=by.stamp(1, "").holder,
+            pod_uid=by.uid,
+            level="term",
+        )
 
     def elect(self, by: Client, token: int, term: bool = True) -> tuple[Grant, TermObject]:
         """Make a pod the leader, as a replica does, but for the Lease, which an administrator's record replaces."""
@@ -312,26 +323,25 @@ def test_an_operator_at_level_term(site: Site, tmp_path: Path) -> None:
         made.start()
         return made
 
-    old = start(site.one)
-    new = None
+    old, new = start(site.one), None
     try:
         until("it to lead", lambda: old.said("the API server enforces level term"), LONG, watched=[old])
-        new = start(site.two)
-        until("the other one to follow", lambda: new.said("new leader: one_"), LONG, watched=[new])
-        for leader, name in ((old, "x"), (new, "y")):
+        new = follower = start(site.two)
+        until("the other one to follow", lambda: follower.said("new leader: one_"), LONG, watched=[follower])
+        for leader, name in ((old, "x"), (follower, "y")):
             body = {"apiVersion": f"{GROUP}/v1", "kind": "Thing", "metadata": {"name": name}}
             site.admin.must("POST", path, body)
-            made = f"/api/v1/namespaces/{site.namespace}/configmaps/of-{name}"
-            until("its ConfigMap", lambda made=made: site.admin("GET", made).ok, LONG, watched=[leader])
+            child = f"/api/v1/namespaces/{site.namespace}/configmaps/of-{name}"
+            until("its ConfigMap", lambda at=child: site.admin("GET", at).ok, LONG, watched=[leader])  # type: ignore[misc]
             if leader is old:
                 old.stop()
-                until("the other one to lead", lambda: new.said("the API server enforces level term"), LONG)
-        for one in (old, new):
+                until("the other one to lead", lambda: follower.said("the API server enforces level term"), LONG)
+        for one in (old, follower):
             assert not one.said("refused by|not enforced: |is not written"), one.log
     finally:
-        for one in (old, new):
-            if one is not None:
-                one.kill()
+        old.kill()
+        if new is not None:
+            new.kill()
         for item in site.admin("GET", path).body.get("items") or ():
             name = item["metadata"]["name"]
             site.admin("PATCH", f"{path}/{name}", {"metadata": {"finalizers": None}}, "application/merge-patch+json")

@@ -54,7 +54,7 @@ class Server(Api):
     """Gives these answers, one after another."""
 
     def __init__(self, *answers: Response | Exception) -> None:
-        super().__init__(SimpleNamespace(configuration=SimpleNamespace(host="https://one")))  # type: ignore[arg-type]
+        super().__init__(SimpleNamespace(configuration=SimpleNamespace(host="https://one")))
         self.answers = deque(answers)
         self.sent: list[tuple[str, Any]] = []
         self.now = 100.0
