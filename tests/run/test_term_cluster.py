@@ -104,7 +104,7 @@ class Site:
         else:
             by.must("PUT", f"{path}/op", found.body | {"spec": spec})
         grant = Grant(by.stamp(token, self.description.lease), 1e9)
-        made = TermObject(self.api(by), self.settings(by))
+        made = TermObject(self.api(by), self.settings(by), lambda: self.api(by))
         if term:
             made.write(grant)
             made.hear(grant)
@@ -186,7 +186,7 @@ def test_a_token_that_was_given_before_is_raised(site: Site) -> None:
     token = site.token
     site.elect(site.two, token)
     settings = site.settings(site.one)
-    lost = TermObject(site.api(site.one), settings)
+    lost = TermObject(site.api(site.one), settings, lambda: site.api(site.one))
     with pytest.raises(FloorLost) as floor:
         lost.write(Grant(site.one.stamp(token, site.description.lease), 1e9))
     assert floor.value.floor == token
@@ -209,7 +209,7 @@ def test_who_may_not_write_it_says_so(site: Site) -> None:
     site.cluster.kubectl("create", "serviceaccount", "plain", "-n", site.namespace)
     token = site.cluster.kubectl("create", "token", "plain", "-n", site.namespace).stdout.strip()
     plain = Client(site.cluster.servers[0], site.cluster.ca_file, token)
-    term = TermObject(site.api(plain), site.settings(site.one))
+    term = TermObject(site.api(plain), site.settings(site.one), lambda: site.api(plain))
     term.write(Grant(site.one.stamp(99, site.description.lease), 1e9))
     assert term.trouble.startswith("the API server does not allow it (403 Forbidden)"), term.trouble
 
@@ -217,7 +217,7 @@ def test_who_may_not_write_it_says_so(site: Site) -> None:
 def test_where_the_kind_is_not_installed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """As before an update has come so far."""
     monkeypatch.setattr(termobject, "term_path", lambda *of: hearing.term_path(*of).replace("terms", "terns"))
-    term = TermObject(site.api(site.one), site.settings(site.one))
+    term = TermObject(site.api(site.one), site.settings(site.one), lambda: site.api(site.one))
     term.write(Grant(site.one.stamp(99, site.description.lease), 1e9))
     assert term.trouble.startswith("the kind terms.kopf-ha.dev is not installed"), term.trouble
 
