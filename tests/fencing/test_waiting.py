@@ -1,4 +1,4 @@
-"""What the fence asks to be sent a moment later (line 4) is sent later, by blocking and async clients. No time passes."""
+"""What the fence asks to be sent a moment later (line 4) is sent later, by both sorts of clients. No time passes."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     async def sleep(seconds: float) -> None:
         done.append(seconds)
 
-    monkeypatch.setattr(_wiring.time, "sleep", done.append)
-    monkeypatch.setattr(_wiring.asyncio, "sleep", sleep)
+    monkeypatch.setattr("kopf_ha.adapters._wiring.time.sleep", done.append)
+    monkeypatch.setattr("kopf_ha.adapters._wiring.asyncio.sleep", sleep)
     return done
 
 
