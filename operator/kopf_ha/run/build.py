@@ -28,6 +28,7 @@ from kopf_ha.run.preparation import Preparation
 from kopf_ha.run.runner import Runner
 from kopf_ha.run.selftest import SelfTest
 from kopf_ha.run.term import Term
+from kopf_ha.run.termobject import TermObject
 from kopf_ha.settings import Settings
 
 
@@ -64,6 +65,7 @@ def build(
         observer=journal.metrics,
     )
     journal.watch(elector)
+    term = TermObject(Api(_client(fenced=False)), settings, lambda: Api(_client(fenced=False)))
     enforcement = Enforcement(
         SelfTest(Api(_client(fenced=False)), settings, namespaces),
         fence,
@@ -72,6 +74,7 @@ def build(
         required=settings.require_policies,
         tell=elector.note,
         hear=lambda: elector.observed.enforced if elector.observed else "",
+        term=term,
     )
     pods = PodWatcher(
         settings,
@@ -94,6 +97,7 @@ def build(
         journal=journal,
         enforcement=enforcement,
         policies_first=settings.require_policies,
+        term=term,
         namespaces=namespaces,
         each=settings.barrier == "each",
     )

@@ -16,7 +16,9 @@ from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.errors import ApiError, ConfigurationError, MalformedLease
 from kopf_ha.run.journal import Journal
+from kopf_ha.run.level import level_of
 from kopf_ha.run.selftest import PARALLEL, TIMEOUT, SelfTest
+from kopf_ha.run.termobject import TermObject
 from kopf_ha.run.threads import later as call_later
 
 logger = logging.getLogger("kopf_ha.run")
@@ -54,6 +56,7 @@ class Enforcement:
         required: whether a replica may lead only where the fence is enforced.
         tell: tells followers that nothing was missing, by a text that differs each time; empty if something was.
         hear: gives what the leader told last.
+        term: the Term of this replica's terms.
         later: calls a function after so many seconds, in a thread.
         clock: the machine's boot-time clock, in seconds.
     """
@@ -66,6 +69,7 @@ class Enforcement:
         *,
         token: Callable[[], int],
         required: bool,
+        term: TermObject,
         tell: Callable[[str], None] = lambda text: None,
         hear: Callable[[], str] = str,
         later: Callable[[float, Callable[[], None]], None] = call_later,
@@ -80,6 +84,7 @@ class Enforcement:
         self._hear = hear
         self._heard = hear()
         self._count = 0  #: of what was told
+        self._term = term
         self._later = later
         self._clock = clock
         self._asked = -math.inf  #: when everything was asked last
@@ -183,6 +188,7 @@ class Enforcement:
             return
         with entered(grant):
             try:
+                self._term.look(grant)
                 self._look(grant, at_once=1)
             except _UNKNOWN as error:
                 _warn(error)
@@ -192,11 +198,14 @@ class Enforcement:
     def _look(self, grant: Grant, at_once: int = PARALLEL) -> list[str]:
         """Ask, and tell while the term lasts."""
         missing = self._ask(grant.stamp.token, at_once=at_once)
+        if self._selftest.described is not None:  # otherwise no policies at all are named already
+            missing += self._term.missing()
         if not grant.closed:
             self._count += 1
             self._tell("" if missing else f"{grant.stamp.token}-{self._count}")
             self._fence.known.unfit = dict(self._selftest.unfit)
             self._journal.not_enforced(missing)
+            self._journal.enforced(level_of(self._selftest.described, self._selftest.lacking, self._term))
         return missing
 
     def _ask(self, token: int, *, timeout: float = TIMEOUT, whole: bool = True, at_once: int = PARALLEL) -> list[str]:

@@ -1,5 +1,7 @@
 """Prepares a term before any handler runs: raises the barrier. Then it is asked whether the fence is enforced.
 
+First of all the Term is written, and handlers wait until the API server has heard of it.
+
 Where the policies are required, it asks first, so that nothing is written under a token that the API server ignores.
 They are always required for deciding kinds without `status.fencing` (I4): only a policy keeps users from their stamps.
 """
@@ -25,6 +27,7 @@ from kopf_ha.run.journal import Journal
 from kopf_ha.run.kinds import ServedKind
 from kopf_ha.run.namespaces import Namespaces
 from kopf_ha.run.sweep import Sweep
+from kopf_ha.run.termobject import TermObject
 
 logger = logging.getLogger("kopf_ha.run")
 
@@ -39,6 +42,7 @@ class Preparation:
         journal: is told of the barrier.
         enforcement: asks whether the API server enforces the fence.
         policies_first: whether the barrier waits for the answer.
+        term: the Term, by which the API server knows who leads.
         namespaces: where the operator looks.
         each: whether handlers wait for the stamps of what they decide from alone.
     """
@@ -48,6 +52,7 @@ class Preparation:
     journal: Journal
     enforcement: Enforcement
     policies_first: bool
+    term: TermObject
     namespaces: Namespaces = field(default_factory=Namespaces)
     each: bool = False
 
@@ -56,22 +61,28 @@ class Preparation:
 
         Raises:
             ConfigurationError: a deciding kind cannot be stamped, or policies are required and missing or unknown.
-            FloorLost: an object records a token at or above mine.
+            FloorLost: an object or the Term records a token at or above mine.
             ApiError, MalformedLease: an answer of the API server is needed and missing.
             TermEnded: the term ended meanwhile.
         """
         if self.fence.mode != "full":
             return
+        self.term.write(grant)
+        hearing = threading.Thread(target=self.term.hear, args=(grant,), name="kopf-ha-term", daemon=True)
+        hearing.start()  # beside the barrier, whose writes carry stamps
         if self.policies_first:
+            hearing.join()
             self.enforcement.begin(grant)
         began = boottime()
         kinds = find_kinds(self.api, self.fence)
         noted = [kind.name for kind in kinds if kind.stamped is False]
         if noted:
             if not self.policies_first:
+                hearing.join()
                 self.enforcement.begin(grant)
             self.enforcement.require(noted)
         self._raise_barrier(grant, kinds, began)
+        hearing.join()
         if not noted and not self.policies_first:
             self.enforcement.begin_soon(grant)
 
