@@ -94,7 +94,7 @@ class Managers:
             for number in range(first, min(total, first + BATCH)):
                 name = f"copy-{number:05}"
                 copy = body | {"metadata": body["metadata"] | {"name": name, "uid": str(uuid.uuid4())}}
-                puts.append({"requestPut": {"key": _coded(KEYS + name), "value": _coded(json.dumps(copy))}})
+                puts.append({"request_put": {"key": _coded(KEYS + name), "value": _coded(json.dumps(copy))}})
             self._etcd("txn", {"success": puts})
         self.count = total
         last = f"last-{total}"

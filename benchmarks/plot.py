@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from benchmarks.result import Row
 
-WIDTH, LEFT, RIGHT = 760, 280, 610
+WIDTH, LEFT, RIGHT = 760, 290, 610
 BAR, LINE = 14, 20
 #: From here on, the most divided by the least, equal steps are no longer equal differences.
 WIDE = 30.0

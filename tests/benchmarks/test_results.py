@@ -129,6 +129,14 @@ def test_a_picture_holds_all_of_its_bars(values: list[float]) -> None:
     assert all(0 < y < height for _, y in texts)
 
 
+def test_long_names_and_numbers_stay_inside_the_picture() -> None:
+    rows = [Row("x", "ms", [10_000.0, 9_000.0, 11_000.0], "kube-controller-manager, 10000 ReplicaSets", [1.0])]
+    for one in ElementTree.fromstring(svg("service", rows)).iter(f"{SVG}text"):
+        place, length = float(one.attrib["x"]), len(one.text or "") * 6.5  # a letter of 12 px, or a bit more
+        left, right = (place - length, place) if one.get("text-anchor") == "end" else (place, place + length)
+        assert one.get("text-anchor") == "middle" or (left >= 0 and right <= 760), one.text
+
+
 def test_ours_is_drawn_once_beside_several_peers() -> None:
     picture = svg("peers", [Row("SIGTERM", "s", [0.1], peer, [1.0]) for peer in ("one", "other")])
     assert picture.count(">kopf-ha<") == 1
