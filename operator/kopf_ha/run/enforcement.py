@@ -160,7 +160,7 @@ class Enforcement:
             self._later(ASK_AGAIN, self.look_ahead)
 
     def _listen(self) -> None:
-        """Take over what the leader found out since the last look, if this replica has found the same once by itself."""
+        """Take over what the leader found since the last look; `clean` says that this replica found it once, too."""
         heard, self._heard = self._heard, self._hear()
         if heard and not self._heard:
             self._asked = -math.inf  # the leader misses something, or has not asked yet
