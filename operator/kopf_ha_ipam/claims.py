@@ -113,8 +113,6 @@ async def bury(memory: Allocator, ref: ClaimRef) -> bool:
 async def verify(memory: Allocator, claim: Claim) -> None:
     """Check, and if needed repair, the ConfigMap of a claim that an earlier term bound."""
     keeper = memory.keepers.get(claim.pool_name)
-    if keeper is not None:
-        await keeper.certain()
     address = keeper.holds(claim.ref.uid) if keeper is not None and keeper.mine else None
     if keeper is None or address is None or claim.terminating or claim.address != address:
         return

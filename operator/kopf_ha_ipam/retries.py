@@ -214,10 +214,14 @@ class Retries:
             self._agenda.backoff.forget("conflicts")
 
     async def _verify(self) -> None:
-        """Check a few ConfigMaps. The others come in the next round, after everything that is more urgent."""
+        """Check a few ConfigMaps. The others come in the next round, after everything that is more urgent.
+
+        That is no reason to hurry a pool's stamp: those of its claims come once it has it.
+        """
         memory = self._memory
-        ripe = ((u, c) for u, c in self._agenda.unverified.items() if self._due((u, "verify")))
-        some = list(itertools.islice(ripe, VERIFIED))
+        unsure = {name for name, keeper in memory.keepers.items() if keeper.unsure}
+        ready = ((u, c) for u, c in self._agenda.unverified.items() if c.pool_name not in unsure)
+        some = list(itertools.islice(((u, c) for u, c in ready if self._due((u, "verify"))), VERIFIED))
 
         async def one(uid: str, claim: Claim) -> None:
             verified = claims.verify(memory, memory.claims.get(uid, claim))
