@@ -23,6 +23,8 @@ from kopf_ha.core.notes import as_metadata, notes_of
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Request, Response
 from kopf_ha.manifests import Child, Description, Kind, policies, render, term_crd
+from kopf_ha.manifests.cel import QUESTION
+from kopf_ha.manifests.term import KNOWN, KNOWN_TERM
 from testbed.deployment import ROOT
 from tests.kit.client import MERGE, Answer, Client, administrator
 
@@ -173,6 +175,21 @@ class Fenced:
         }
         where = self.leases if found.status == 404 else f"{self.leases}/leader"
         by.must("POST" if found.status == 404 else "PUT", where, body)
+        return token
+
+    def lead(self, by: Client) -> int:
+        """Make a pod the holder and write its Term, as a leader does; give the token when the API server knows it."""
+        token = self.acquire(by)
+        terms = f"/apis/kopf-ha.dev/v1/namespaces/{self.namespace}/terms"
+        spec = {"token": token, "holder": by.stamp(1, "").holder, "podUID": by.uid}
+        made = by("PATCH", f"{terms}/leader", {"spec": spec}, MERGE)
+        if made.status == 404:
+            body = {"apiVersion": "kopf-ha.dev/v1", "kind": "Term", "metadata": {"name": "leader"}, "spec": spec}
+            made = by("POST", terms, body)
+        assert made.ok, made.message
+        ask, said = f"{terms}/leader?dryRun=All&fieldManager={QUESTION}{KNOWN}", f"{KNOWN_TERM}{token} of pod "
+        # The kind of a parameter is looked for every 30 s.
+        until("the Term to be known", lambda: said in by("PATCH", ask, {}, MERGE).message)
         return token
 
     def read(self, path: str) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def settings(fenced: Fenced) -> Settings:
 
 
 def lead(fenced: Fenced, by: Client) -> int:
-    return fenced.acquire(by)
+    return fenced.lead(by)
 
 
 def without(fenced: Fenced, policy: str) -> None:
