@@ -121,6 +121,14 @@ def test_a_server_that_never_hears_is_named(api: FakeApi, me: Process, lease: st
     assert me.send(write("POST", MANY, BODY)).ok, "the term goes on"
 
 
+def test_credentials_of_another_pod_are_named_at_once(api: FakeApi, me: Process) -> None:
+    """A token of the account that somebody made by hand. To wait would not help."""
+    api.intercept = lambda request: by_term(7, MINE.pod_uid) if request.method == "POST" else None
+    with pytest.raises(Denied, match="that is this term, so the client's credentials are not those of this pod"):
+        me.send(write("POST", MANY, BODY))
+    assert len(api.sent("POST")) == 1
+
+
 def is_lease(request: Request) -> bool:
     return "/leases/" in request.path
 

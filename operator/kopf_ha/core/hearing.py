@@ -76,7 +76,7 @@ class Hearing:
         Raises:
             StaleLeader: the Lease says that this term is over.
             FloorLost: the Lease says that it is the current one, and the Term has a token that is not below its own.
-            Denied: the API server has not heard of this term for too long.
+            Denied: the API server has not heard of this term for too long. Or it has, and it was another pod's write.
         """
         now = self._now()
         self._since = now if self._since is None else self._since
@@ -88,6 +88,8 @@ class Hearing:
             current = yield from leads(send, root, self._mine, 0.0 if late else pause)
             if current is False:
                 raise StaleLeader(said)
+            if other == (self._mine.token, self._mine.pod_uid):
+                raise Denied(f"{said}; that is this term, so the client's credentials are not those of this pod")
             if other.token >= self._mine.token:
                 yield from self._check_floor(send, root)
             if late:
