@@ -24,6 +24,7 @@ from rich.table import Table
 
 from benchmarks.throughput import CLAIMS, MERGE, POLICIES, Client, seconds_of
 from devcluster import ControlPlane
+from devcluster.waiting import until
 from kopf_ha.core.notes import as_metadata, notes_of
 from kopf_ha.core.token import Stamp
 from testbed.deployment import NAME, ROOT
@@ -42,6 +43,8 @@ class Writer:
         plane.kubectl("apply", "-k", str(ROOT / "crds"))
         plane.wait_established()
         plane.kubectl("apply", "-k", str(ROOT / "deploy" / "base"))
+        served = ("get", "addressclaims")
+        until("the kind to be served", lambda: plane.kubectl(*served, check=False).returncode == 0, timeout=60)
         pod = plane.pod_identity(NAME, NAME, f"{NAME}-writer")
         self.admin, self.client = Client(plane), Client(plane, pod.token)
         self.stamp = {"lease": LEASE, "token": 3, "holder": f"{pod.name}_{pod.uid}_x", "podUID": pod.uid}
