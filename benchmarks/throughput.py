@@ -1,4 +1,4 @@
-"""What the fence costs a claim: `python -m benchmarks.throughput [--seconds 240] [--claims 300] [--only NAME …]`.
+"""What the fence costs a claim: `python -m benchmarks.throughput [--rounds 3] [--claims 300] [--only NAME …]`.
 
 One operator at a time on one control plane, with the credentials of a pod. A client keeps 60 claims waiting until all
 claims of a round are Ready. The rounds of all ways to run an operator alternate, in one run:
@@ -267,13 +267,16 @@ def seconds_of(pid: int | None) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def measure(bench: Bench, ways: Sequence[str], rounds: Iterator[int]) -> dict[tuple[str, str, str], list[float]]:
+def measure(
+    bench: Bench, ways: Sequence[str], rounds: Iterator[int], tell: Callable[[str], None] = lambda line: None
+) -> dict[tuple[str, str, str], list[float]]:
     """Give all values, by way, phase and what was measured."""
     found: dict[tuple[str, str, str], list[float]] = collections.defaultdict(list)
     for number in rounds:
         # Each round begins with another one, so that none always comes after the same.
         for way in [*ways[number % len(ways) :], *ways[: number % len(ways)]]:
             for phase, values in bench.round(way).items():
+                tell(f"{way}, {phase}: " + ", ".join(f"{what} {value:.2f}" for what, value in values.items()))
                 for what, value in values.items():
                     found[way, phase, what].append(value)
     return found
@@ -343,12 +346,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--claims", type=int, default=300)
+    parser.add_argument("--cold", action="store_true", help="count the first round, too")
     parser.add_argument("--only", nargs="+", default=list(WAYS), choices=list(WAYS))
     args = parser.parse_args()
     with ControlPlane() as plane, tempfile.TemporaryDirectory() as folder:
         bench = Bench(plane, Path(folder), args.claims)
-        bench.round(args.only[0])
-        found = measure(bench, args.only, iter(range(args.rounds)))
+        if not args.cold:
+            bench.round(args.only[0])
+        found = measure(bench, args.only, iter(range(args.rounds)), lambda line: print(line, flush=True))
     console = Console(width=160)
     for phase in ("new", "stamped"):
         whats = dict.fromkeys(what for _, p, what in found if p == phase)
