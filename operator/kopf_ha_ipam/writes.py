@@ -130,10 +130,11 @@ class Api:
         """Merge into a ConfigMap."""
         return await self._call("patch", f"configmaps/{name}", "v1", namespace, json=_versioned(version, **patch))
 
-    async def delete_child(self, namespace: str, name: str, uid: str) -> None:
-        """Delete the ConfigMap that has this uid."""
+    async def delete_child(self, namespace: str, name: str, uid: str) -> bool:
+        """Delete the ConfigMap that has this uid. Return whether it is gone; otherwise a finalizer may keep it."""
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
-        await self._call("delete", f"configmaps/{name}", "v1", namespace, json=options)
+        answer = await self._call("delete", f"configmaps/{name}", "v1", namespace, json=options)
+        return answer.get("kind") == "Status"  # the answer is the object as long as that exists
 
     async def _list(self, plural: str, version: str) -> Sequence[Body]:
         """List page by page, since users can create any number of objects."""
