@@ -7,8 +7,9 @@ claims of a round are Ready. The rounds of all ways to run an operator alternate
 - an operator as people write it (`plain_claims.py`), under `kopf run`, and under `kopf-ha run` in the same ways.
 
 Measured are claims per second, CPU of the operator and of the API server beyond what they use without claims, and the
-operator's requests, by the API server's own counters. "New" are claims that nobody has stamped. "Stamped" are claims that this term has written before:
-they are deleted (reference operator), or get another label (plain operator). The first round is not counted.
+operator's requests, by the API server's own counters. "New" are claims that nobody has stamped. "Stamped" are claims
+that this term has written before: they are deleted (reference operator), or get another label (plain operator). The
+first round is not counted.
 """
 
 from __future__ import annotations
@@ -222,7 +223,7 @@ class Bench:
         return found
 
     def _idling(self, operator: Replica, seconds: float = 3.0) -> dict[str, float]:
-        """Give the CPU seconds that each process uses in a second without claims: renewals, probes, its own business."""
+        """Give the CPU seconds that each process uses in a second without claims, as for renewals and probes."""
         time.sleep(1)
         before = self._cpu(operator)
         time.sleep(seconds)
