@@ -97,7 +97,8 @@ async def remove(api: Api, ref: ClaimRef) -> bool:
             found = await api.child(ref.namespace, name)
             if not _ours(found, ref) or found["metadata"].get("deletionTimestamp"):
                 return True
-            await api.delete_child(ref.namespace, name, found["metadata"]["uid"])
+            if await api.delete_child(ref.namespace, name, found["metadata"]["uid"]):
+                return True
         except Gone:
             return True
         except Conflict:

@@ -3,9 +3,9 @@
 Each step first looks at what is there, so it can run again at any time.
 
 - To give an address, write the pool, then the claim's status, then the ConfigMap. Then the claim is Ready.
-- To free it, delete the ConfigMap, write the claim's status, and let Kopf remove its finalizer. The pool comes last,
-  once the claim is gone. Somebody else's finalizer can keep the claim, and a paused leader could still create its
-  ConfigMap late. Until the claim is gone, its status keeps the address.
+- To free it, delete the ConfigMap and let Kopf remove its finalizer. The pool comes last, once the claim is gone.
+  Somebody else's finalizer can keep the claim, and a paused leader could still create its ConfigMap late. Until the
+  claim is gone, its status keeps the address.
 
 After a crash in between, no claim gets the address; never do two have it (I5). The handlers write by themselves,
 because Kopf sends its own patch only after the handler has returned.
@@ -73,10 +73,13 @@ async def take_back(memory: Allocator, claim: Claim) -> None:
         if not await children.remove(memory.api, claim.ref):
             raise Unavailable(f"ConfigMap {claim.ref.namespace}/{children.child_name(claim.ref)} is not deleted yet")
         # The address stays in the status. It belongs to the claim as long as the claim exists, and if the pool is
-        # deleted by force, no other record says so. The write stamps the claim, so that no earlier term can change it.
-        status = {"conditions": _conditions(claim, False, "Released", "The claim is being deleted.")}
-        await _write_status(memory, claim, status, living=False)
+        # deleted by force, no other record says so.
         memory.leaves(claim.ref, gone=False)
+
+
+def released(claim: Claim) -> Any:
+    """Return the conditions of a claim that was taken back, and that somebody else's finalizer keeps."""
+    return _conditions(claim, False, "Released", "The claim is being deleted.")
 
 
 async def bury(memory: Allocator, ref: ClaimRef) -> bool:
@@ -226,19 +229,19 @@ def _conditions(claim: Claim, ok: bool, reason: str, message: str, *, anew: bool
     return with_ready(status, ok=ok, reason=reason, message=message, generation=claim.generation, now=timestamp())
 
 
-async def _write_status(memory: Allocator, claim: Claim, wish: Mapping[str, Any], *, living: bool = True) -> bool:
+async def _write_status(memory: Allocator, claim: Claim, wish: Mapping[str, Any]) -> bool:
     """Merge into a claim's status, and return whether the claim has it now. After a conflict, read it and try again.
 
     Args:
         memory: of the term.
         claim: the claim as it is known.
-        wish: what the status should say; None removes a field. Nothing is sent if the status says so already (I7).
-        living: write only if the claim is not being deleted. This is judged on the body whose resourceVersion is sent.
+        wish: what the status should say; None removes a field. Nothing is sent if the status says so already (I7), or
+            if the claim is being deleted. This is judged on the body whose resourceVersion is sent.
     """
     for _ in range(TRIES):
-        if living and claim.terminating:
+        if claim.terminating:
             return False
-        if living and all(claim.status.get(k) == v for k, v in wish.items()):
+        if all(claim.status.get(k) == v for k, v in wish.items()):
             return True
         try:
             body = await memory.api.patch_claim_status(claim.ref, claim.resource_version, wish)

@@ -20,7 +20,7 @@ import kopf_ha
 from kopf_ha_ipam import claims, conflicts, retries
 from kopf_ha_ipam.allocator import Allocator
 from kopf_ha_ipam.backoff import delay
-from kopf_ha_ipam.conditions import ready_message
+from kopf_ha_ipam.conditions import ready_message, ready_reason
 from kopf_ha_ipam.model import ADDRESS_NOTE, FINALIZER, GROUP, VERSION
 from kopf_ha_ipam.retries import Retries
 from kopf_ha_ipam.writes import ENDED, Api, Rejected, Unavailable, event
@@ -155,11 +155,18 @@ async def claim_created(body: kopf.Body, patch: kopf.Patch, memo: kopf.Memo, **_
 
 
 @kopf.on.delete(*CLAIMS)
-async def claim_deleted(body: kopf.Body, retry: int, memo: kopf.Memo, **_: Any) -> None:
-    """Take the address back. Kopf removes the finalizer after that."""
+async def claim_deleted(body: kopf.Body, patch: kopf.Patch, retry: int, memo: kopf.Memo, **_: Any) -> None:
+    """Take the address back. Kopf removes the finalizer after that.
+
+    A status that the handler writes by itself would make Kopf's patch of the finalizer fail. What is in `patch` goes
+    before it. Nobody could read it unless another finalizer keeps the claim.
+    """
     memory: Allocator = memo.memory
+    claim = memory.claim_seen(_raw(body))
     try:
-        await claims.take_back(memory, memory.claim_seen(_raw(body)))
+        await claims.take_back(memory, claim)
+        if set(body.metadata.get("finalizers") or ()) - {FINALIZER} and ready_reason(claim.status) != "Released":
+            patch.status["conditions"] = claims.released(claim)
     except ENDED:
         raise
     except Exception as error:  # any error concerns only this claim (I10)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Request, Response
 from kopf_ha.core.write import ATTEMPTS
 from kopf_ha.errors import GateClosed, StaleLeader, Unfenced
@@ -21,6 +22,7 @@ from tests.core.fake_api import (
     FakeApi,
     Process,
     as_status,
+    json_of,
     patch,
     stamp,
     status,
@@ -621,6 +623,68 @@ def test_others_are_not_told_that_it_is_so_already(api: FakeApi, me: Process) ->
     op = {"op": "add", "path": "/metadata/finalizers", "value": ["kopf"]}
     test = {"op": "test", "path": "/metadata/resourceVersion", "value": "1"}
     assert me.patch(WIDGET, [test, op], JSON_PATCH).status == 422
+
+
+@pytest.mark.parametrize("recorded", [None, stamp(6)])
+def test_kopf_gets_its_answer_again_when_it_sees_the_stamp(api: FakeApi, recorded: Stamp | None) -> None:
+    """The stamp's own event shows no finalizer yet, so Kopf asks for it again. That costs no request."""
+    created = api.put(WIDGET, {"spec": {}}, recorded)["metadata"]["resourceVersion"]
+    me = Process(api, MINE)
+    me.watch(WIDGET)
+    op = {"op": "add", "path": "/metadata/finalizers", "value": ["kopf"]}
+    first = kopf_asks(me, api, op, at=created)
+    assert first.status == 200
+    stamped = api.accepted[-2].after
+    assert stamped is not None
+    before = len(api.log)
+    assert kopf_asks(me, api, op, at=stamped["metadata"]["resourceVersion"]) == first
+    assert len(api.log) == before
+
+
+def test_kopf_gets_no_answer_of_another_patch_or_revision(api: FakeApi) -> None:
+    created = api.put(WIDGET, {"spec": {}})["metadata"]["resourceVersion"]
+    me = Process(api, MINE)
+    me.watch(WIDGET)
+    kopf_asks(me, api, {"op": "add", "path": "/metadata/finalizers", "value": ["kopf"]}, at=created)
+    stamped = api.accepted[-2].after
+    assert stamped is not None
+    version = stamped["metadata"]["resourceVersion"]
+    assert (
+        kopf_asks(me, api, {"op": "add", "path": "/metadata/finalizers", "value": ["else"]}, at=version).status == 422
+    )
+    finalizers(api)  # a user takes it away
+    now = api.get(WIDGET)["metadata"]["resourceVersion"]
+    assert kopf_asks(me, api, {"op": "add", "path": "/metadata/finalizers", "value": ["kopf"]}, at=now).status == 200
+    assert api.get(WIDGET)["metadata"]["finalizers"] == ["kopf"]
+
+
+def test_a_stamp_that_no_revision_follows_stays_visible(api: FakeApi) -> None:
+    """Kopf waits for the revision that it was answered, so its event must reach Kopf (I7)."""
+    created = api.put(WIDGET, {"spec": {}})["metadata"]["resourceVersion"]
+    me = Process(api, MINE)
+    me.watch(WIDGET)
+
+    def nothing_changes(request: Request) -> Response | None:
+        return json_of(200, api.get(WIDGET)) if request.path == WIDGET and request.body else None
+
+    api.intercept = nothing_changes
+    kopf_asks(me, api, {"op": "add", "path": "/metadata/finalizers", "value": ["kopf"]}, at=created)
+    assert api.recorded(WIDGET) == MINE
+    assert me.fence.known.told.get(api.target(WIDGET).key, version(api, WIDGET)) is None
+
+
+def test_a_later_term_is_not_told_what_an_earlier_one_was(api: FakeApi) -> None:
+    created = api.put(WIDGET, {"spec": {}})["metadata"]["resourceVersion"]
+    me = Process(api, MINE)
+    me.watch(WIDGET)
+    kopf_asks(me, api, {"op": "add", "path": "/metadata/finalizers", "value": ["kopf"]}, at=created)
+    stamped = api.accepted[-2].after
+    assert stamped is not None
+    me.fence.known.new_term()
+    before = len(api.log)
+    op = {"op": "add", "path": "/metadata/finalizers", "value": ["kopf"]}
+    kopf_asks(me, api, op, at=stamped["metadata"]["resourceVersion"])
+    assert len(api.log) > before
 
 
 # --- through the gate each time

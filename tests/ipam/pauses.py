@@ -189,16 +189,24 @@ class View:
         found["token"] = self.token
         return self.world.changed(found)
 
-    async def delete_child(self, namespace: str, name: str, uid: str) -> None:
+    async def delete_child(self, namespace: str, name: str, uid: str) -> bool:
         await self._turn()
         found = self._judged("child", name)
         if found["metadata"]["uid"] != uid:
             raise Conflict("409")
         del self.world.objects["child", name]
+        return True
 
     async def finalizer(self, name: str) -> None:
-        """Kopf takes its finalizer from a claim."""
+        """Kopf takes its finalizer from a claim, which the fence stamps before that."""
         await self._turn()
+        if ("claim", name) not in self.world.objects:
+            return
+        found = self._judged("claim", name)
+        if (found.get("status") or {}).get("fencing", {}).get("token") != self.token:
+            self._stamp(found)
+            self.world.changed(found)
+            await self._turn()
         if ("claim", name) in self.world.objects:
             self._judged("claim", name)
             self.world.release("claim", name, FINALIZER)

@@ -23,6 +23,9 @@ class Flow(Protocol):
     def ordered(self, source: AsyncIterator[Any]) -> AsyncIterator[Any]:
         """Yield the events of Kopf's list and watch, in another order."""
 
+    def is_hidden(self, event: Any) -> bool:
+        """Return whether no handler needs to see an event whose turn it is."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Kind:
@@ -126,8 +129,13 @@ async def _ordered_watcher(*, settings: kopf.OperatorSettings, processor: Any, *
     if made is None or not is_ours or not handles or more.get("resource_indexed") is not None:
         _flow.set(None)
         return await _watcher(settings=settings, processor=processor, **more)
-    _flow.set(made[1](Kind(given["resource"], given["registry"], settings)))
-    await _watcher(settings=settings, processor=processor, **more)
+    flow = made[1](Kind(given["resource"], given["registry"], settings))
+    _flow.set(flow)
+
+    async def process(*, raw_event: Any, **more: Any) -> Any:
+        return None if flow.is_hidden(raw_event) else await processor(raw_event=raw_event, **more)
+
+    await _watcher(settings=settings, processor=process, **more)
 
 
 def _ordered_watch(**given: Any) -> AsyncIterator[Any]:

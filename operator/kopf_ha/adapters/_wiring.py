@@ -236,18 +236,18 @@ async def adrive(
         elsewhere = await asyncio.to_thread(asked.is_other, origin, request.path, said)
     try:
         flow = use.fence.flow(request, grant, use.now, saw=saw, only_reads=only_reads(), elsewhere=elsewhere)
-        out = next(flow)
+        answer: Response | None = None
         while True:
-            if out.after:
-                await asyncio.sleep(out.after)
-            answer = await send(out)
-            try:
-                out = flow.send(answer)
+            try:  # some flows end without a request; a coroutine must not let their end pass
+                out = next(flow) if answer is None else flow.send(answer)
             except StopIteration as end:
                 final: Response = end.value
                 if not elsewhere:
                     use.report(Outcome(client, request, grant, None, final.status))
                 return final
+            if out.after:
+                await asyncio.sleep(out.after)
+            answer = await send(out)
     except Refused as error:
         told = _reported(use, Outcome(client, request, grant, error), error, origin)
         if told is error:

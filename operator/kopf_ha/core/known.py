@@ -13,6 +13,7 @@ from typing import Any
 from kopf_ha.core.notes import Note, noted, stamp_in
 from kopf_ha.core.target import Key, KindVersion, Target
 from kopf_ha.core.token import MalformedStamp, Stamp, stamp_of
+from kopf_ha.core.wire import Response
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,34 @@ class Objects:
         return len(self._revisions)
 
 
+class Told:
+    """The newest answer to a patch of Kopf's before which an object had to be stamped, by the stamp's revision.
+
+    The answer shows a later revision than the stamp's, so an event of that one will come. Few are needed at a time:
+    each only until Kopf's watch has shown the revision of its stamp.
+    """
+
+    def __init__(self, limit: int = 500) -> None:
+        self._limit = limit
+        self._answers: OrderedDict[Key, tuple[str, Response]] = OrderedDict()
+
+    def keep(self, key: Key, version: str, answer: Response) -> None:
+        """Keep the answer to the patch that was sent right after the stamp, which made the revision `version`."""
+        self._answers.pop(key, None)
+        self._answers[key] = (version, answer)
+        if len(self._answers) > self._limit:
+            self._answers.popitem(last=False)
+
+    def get(self, key: Key, version: str | None) -> Response | None:
+        """Return the answer, if the stamp of this object made the revision `version`."""
+        kept = self._answers.get(key)
+        return kept[1] if kept is not None and kept[0] == version else None
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self._answers.clear()
+
+
 class Known:
     """What the fence and its writes know.
 
@@ -102,6 +131,7 @@ class Known:
         self.lease = lease
         self.deciding = frozenset(deciding)
         self.objects = Objects()
+        self.told = Told()
         self.schemas: dict[KindVersion, bool] = {}  #: whether a kind carries `status.fencing`
         self.custom: dict[str, bool] = {}  #: whether a kind has a definition that could be read
         self.blind_puts: set[tuple[str, ...]] = set()  #: kinds that accept a PUT without a resourceVersion
@@ -113,6 +143,7 @@ class Known:
     def new_term(self) -> None:
         """Forget what was learnt in an earlier term, but not the floor."""
         self.objects.clear()
+        self.told.clear()
         self.schemas.clear()
         self.custom.clear()
         self.blind_puts.clear()

@@ -145,6 +145,8 @@ def update(asked: Asked, reader: Reader, saw: bool) -> Flow:
         raise Unfenced(
             f"{asked}: the status of a deciding kind must carry the resourceVersion that it was decided from"
         )
+    if saw and (told := told_before(asked, reader)):
+        return told
     # What the object has is put into some writes, so it is read each time.
     found = yield from (reader.read() if clears or is_definition(asked) else reader.look(asked.version, asked.uid))
     first = "" if isinstance(found, Gone) else found.revision.uid
@@ -167,7 +169,7 @@ def update(asked: Asked, reader: Reader, saw: bool) -> Flow:
             if not may_repeat(asked, deciding):
                 if asked.version is not None and not tried.own:
                     # Only the stamp was answered so far. Now the caller's own precondition fails, in its own words.
-                    tried = yield from stamp_and_send(asked, reader, found)
+                    tried = yield from stamp_and_send(asked, reader, found, saw)
                 break  # its caller has to plan it again
     return tried.answer
 
@@ -207,7 +209,7 @@ def change_found(asked: Asked, reader: Reader, found: Found, saw: bool) -> Steps
         asked = keep_stamp(asked, found.answer.json)
     if clearing.is_clearing(asked, reader.stamped) and found.answer is not None:
         asked = clearing.keep_stamp(asked, found.answer.json, reader.stamped)
-    return (yield from stamp_and_send(asked, reader, found))
+    return (yield from stamp_and_send(asked, reader, found, saw))
 
 
 def check_barrier(asked: Asked, grant: Grant, uid: str) -> None:
@@ -233,7 +235,7 @@ def check_barrier(asked: Asked, grant: Grant, uid: str) -> None:
         )
 
 
-def stamp_and_send(asked: Asked, reader: Reader, found: Found) -> Steps[Tried]:
+def stamp_and_send(asked: Asked, reader: Reader, found: Found, saw: bool) -> Steps[Tried]:
     """Try the change once, on the revision found, unless the object's stamp meets a 404 or a 409.
 
     Raises:
@@ -243,6 +245,7 @@ def stamp_and_send(asked: Asked, reader: Reader, found: Found) -> Steps[Tried]:
     mine, stamped = reader.mine, reader.stamped
     at = replace(found.revision, version=asked.version or found.revision.version, uid=asked.uid or found.revision.uid)
     meant = at == found.revision  # otherwise the caller's precondition fails anyway
+    own_stamp: str | None = None  # the revision that a stamp of its own made
     if meant and not found.mine and must_stamp_first(asked, stamped):
         answer = yield from send(asked, reader, stamp_revision(reader.path, asked.target, mine, at, stamped=stamped))
         if answer.status in (404, 409):
@@ -254,14 +257,16 @@ def stamp_and_send(asked: Asked, reader: Reader, found: Found) -> Steps[Tried]:
             raise Unfenced(
                 f"{asked}: the API server's answer to the stamp is no object with a uid and a version", by_object=True
             )
-        at = latest
+        at, own_stamp = latest, latest.version
     request = change.fenced(asked, mine, at, stamped=stamped, meant=meant)
     answer = yield from send(asked, reader, request)
     if answer.ok and asked.part is Part.SCALE:
         reader.learn_scale(answer, at)
     elif answer.ok:
         carries = change.carries_stamp(asked) and (asked.is_status or not stamped)
-        reader.learn(answer, must_be_mine=carries)
+        now = reader.learn(answer, must_be_mine=carries)
+        if saw and own_stamp is not None and now is not None and now.version != own_stamp:
+            reader.known.told.keep(reader.target.key, own_stamp, answer)
     return Tried(answer, answer.ok or not may_be_ours(asked, stamped, answer), at)
 
 
@@ -361,10 +366,21 @@ def may_repeat(asked: Asked, deciding: bool) -> bool:
     return asked.version is None and not decision
 
 
+def told_before(asked: Asked, reader: Reader) -> Response | None:
+    """Return the answer to the same JSON patch of Kopf's, sent when the object had no stamp of this term.
+
+    The stamp that came first made a revision of its own. If Kopf handles that, it lacks what its patch added, and Kopf
+    asks again. It gets the answer that it has got already, without a request. If the object was changed since, an event
+    will say so.
+    """
+    answer = reader.known.told.get(reader.target.key, asked.version) if asked.request.is_json_patch else None
+    return answer if answer is not None and asked.is_met_by(answer.json) else None
+
+
 def is_already_so(asked: Asked, found: Found, saw: bool) -> Response | None:
     """Return the object as just read, if it is as a JSON patch of Kopf's wants it to be.
 
-    The event of our own stamp wakes Kopf, which then asks again for a finalizer that its last patch added already. Kopf
+    Kopf asks again for a finalizer that its last patch added already, if an event shows a revision before that. Kopf
     would keep a conflict in its memory, and not run the handlers.
     """
     answer = found.answer

@@ -70,6 +70,17 @@ def unless_asked(description: Description, name: str, expression: str, *, of_any
     return {"name": name, "expression": f"{expression} || ({asks(description, of_any_kind=of_any_kind)})"}
 
 
+def joined(conditions: Sequence[Object]) -> list[Object]:
+    """Return all conditions as one, in this order.
+
+    The API server evaluates each condition of a policy, for the requests of everybody, whatever those before it said.
+    Within one expression it stops at the first that is false.
+    """
+    if len(conditions) < 2:
+        return list(conditions)
+    return [{"name": "applies", "expression": " && ".join(f"({one['expression']})" for one in conditions)}]
+
+
 def metadata(section: str, name: str, of: str) -> str:
     """Return the CEL expression for an annotation or a label of ``object`` or ``oldObject``; empty without one.
 
@@ -194,7 +205,7 @@ class Policy:
             "failurePolicy": "Ignore" if self.by_term else "Fail",
             **({"paramKind": {"apiVersion": TERM_API, "kind": "Term"}} if self.by_term else {}),
             "matchConstraints": self._matched(),
-            "matchConditions": [*self._inside(), *self.conditions, *self._lease_only_if_asked()],
+            "matchConditions": joined([*self._inside(), *self.conditions, *self._lease_only_if_asked()]),
             "variables": [{"name": n, "expression": e} for n, e in variables],
             "validations": [r.validation(self.name) for r in self.rules],
         }

@@ -99,7 +99,7 @@ def stamped(description: Description) -> Policy:
         groups=[description.group],
         resources=[r for k in description.stamped for r in (k.plural, f"{k.plural}/*")],
         operations=["UPDATE", "DELETE"],
-        conditions=[cel.operator_only(description), *cel.not_exempt(description, left_out)],
+        conditions=[cel.operator_only(description), _news(description), *cel.not_exempt(description, left_out)],
         variables=[
             ("writer", cel.WRITER),
             ("sub", cel.SUB),
@@ -111,6 +111,23 @@ def stamped(description: Description) -> Policy:
         ],
         rules=rules,
     )
+
+
+def _news(description: Description) -> Object:
+    """Return the condition that leaves out writes for which every rule of `stamped` holds.
+
+    Nearly all are: the object records the writer's pod and this Lease, and a status write carries the recorded stamp.
+    The API server evaluates all rules of a policy, and the messages of those that hold, too. This is one expression.
+    """
+    was, recorded = f"{WAS}.?status.?fencing", f"{WAS}.?status.?fencing.?podUID.orValue('')"
+    known = [
+        "request.operation == 'UPDATE'",
+        f"{was}.?lease.orValue('') == {text(description.lease)}",
+        f"{recorded} != ''",
+        f"{recorded} == {cel.WRITER}",
+        f"({cel.SUB}) in ['', 'status'] && (({cel.SUB}) == '' || {NOW}.?status.?fencing == {was})",
+    ]
+    return {"name": "news", "expression": f"!({' && '.join(known)})"}
 
 
 def stamp(description: Description) -> Policy:

@@ -44,9 +44,16 @@ class Intake:
     Args:
         looks: of the kind's handlers.
         left_out: called with each object that does not go through Kopf's cycle, since it needs nothing.
+        hidden: says of an event whose turn it is whether no handler needs to see it.
     """
 
-    def __init__(self, looks: Looks, left_out: Callable[[Any], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        looks: Looks,
+        left_out: Callable[[Any], Awaitable[None]],
+        hidden: Callable[[Event], bool] = lambda event: False,
+    ) -> None:
+        self.is_hidden = hidden
         self._looks = looks
         self._left_out = left_out
         self._ready: deque[Event] = deque()  #: goes on at once

@@ -46,6 +46,19 @@ async def observe(resource: kopf.Resource, body: kopf.Body, type: str | None, **
         raise asyncio.CancelledError
 
 
+def is_our_stamp(resource: kopf.Resource, raw: Any) -> bool:
+    """Return whether an event shows what a separate stamp made before a patch of Kopf's, which was accepted since.
+
+    Without the fence there would be no such revision, so no handler needs to see it (I9). The event of the patch
+    follows it (I7).
+    """
+    metadata = raw["object"].get("metadata") or {}
+    name, namespace = metadata.get("name") or "", metadata.get("namespace") or ""
+    target = Target(resource.group, resource.version, resource.plural, namespace, name)
+    told = wiring().fence.known.told
+    return raw.get("type") == "MODIFIED" and told.get(target.key, metadata.get("resourceVersion")) is not None
+
+
 async def ignore_stamps(settings: kopf.OperatorSettings, **_: Any) -> None:
     """Make Kopf ignore stamps in metadata, those of other operators, too. Otherwise update handlers would run for them.
 

@@ -17,7 +17,7 @@ from kopf_ha.core.grant import Grant
 from kopf_ha.run.intake import Intake
 from kopf_ha.run.kopf_thread import KopfOptions, KopfThread
 from kopf_ha.run.liveness import Probes
-from kopf_ha.run.observe import observe, observe_all
+from kopf_ha.run.observe import is_our_stamp, observe, observe_all
 from kopf_ha.run.threads import in_thread
 
 #: Seconds that Kopf gives a daemon to end before it looks again a minute later. Startup handlers may choose others.
@@ -138,7 +138,11 @@ class Term:
 
 def _flow(kind: _kopf.Kind) -> Intake:
     """Make what orders one kind's objects. The fence sees each of them, whether Kopf handles it or not."""
-    return Intake(kind, lambda body: observe(resource=kind.resource, body=body, type=None))
+    return Intake(
+        kind,
+        lambda body: observe(resource=kind.resource, body=body, type=None),
+        lambda event: is_our_stamp(kind.resource, event),
+    )
 
 
 def let_daemons_end(settings: kopf.OperatorSettings) -> None:
