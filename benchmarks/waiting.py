@@ -71,6 +71,7 @@ class Cluster:
         self.world = World(plane, folder, env={"KOPF_HA_IPAM_QUARANTINE": "0"})
         self.claims = Claims(plane)
         self.bound: list[str] = []
+        self.over = False  #: whether nobody watches any more
         self.ready: queue.SimpleQueue[tuple[float, str]] = queue.SimpleQueue()
         pool = {"apiVersion": f"{GROUP}/v1", "kind": "AddressPool", "metadata": {"name": POOL}}
         plane.kubectl("apply", "-f", "-", input=json.dumps(pool | {"spec": {"cidr": "10.99.0.0/29"}}))
@@ -88,8 +89,10 @@ class Cluster:
         time.sleep(1.0)
 
     def _watch(self) -> None:
-        with suppress(requests.RequestException):  # the control plane ends before the watch
-            self._note_ready()
+        while not self.over:
+            with suppress(requests.RequestException):  # it ends a watch that is too slow
+                self._note_ready()
+            time.sleep(0.1)
 
     def _note_ready(self) -> None:
         version = self.claims.call("GET", "?limit=1").json()["metadata"]["resourceVersion"]
@@ -191,6 +194,7 @@ def run(many: int = 5000, rounds: int = 10) -> list[dict[str, Any]]:
                     took[number].append(cluster.round())
         finally:
             for cluster in clusters:
+                cluster.over = True
                 cluster.leader.kill()
     peer = f"{FEW} wait"
     rows = [("served", "until the next claim is Ready", "ms", 1000.0)]
