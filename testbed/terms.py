@@ -1,0 +1,236 @@
+"""An operator's account whose writes the Term's policy judges, and its pods, each with a raw client."""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import ssl
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from devcluster import Cluster
+from devcluster.waiting import until
+
+MERGE = "application/merge-patch+json"
+
+
+class Raw:
+    """One connection to an API server, with a bearer's token; for one thread. Nothing fences it."""
+
+    def __init__(self, url: str, ca: Path | None, token: str) -> None:
+        parts = urlsplit(url)
+        context = ssl.create_default_context(cafile=str(ca) if ca else None)
+        self._connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=30, context=context)
+        self._token = token
+
+    def __call__(
+        self, method: str, path: str, body: Any = None, kind: str = "application/json"
+    ) -> tuple[int, dict[str, Any]]:
+        """Send a request; give status and body."""
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": kind}
+        self._connection.request(method, path, None if body is None else json.dumps(body), headers)
+        answer = self._connection.getresponse()
+        return answer.status, json.loads(answer.read())
+
+    def close(self) -> None:
+        """Close it."""
+        self._connection.close()
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod of the account. `raw` gives a new connection to the API server with that number."""
+
+    cluster: Cluster
+    name: str
+    uid: str
+    token: str
+
+    def raw(self, server: int = 0) -> Raw:
+        return Raw(self.cluster.servers[server], self.cluster.ca_file, self.token)
+
+
+CRD = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "terms.kopf-ha.dev"},
+    "spec": {
+        "group": "kopf-ha.dev",
+        "scope": "Namespaced",
+        "names": {"kind": "Term", "plural": "terms", "singular": "term"},
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {
+                            "spec": {
+                                "type": "object",
+                                "properties": {
+                                    "token": {"type": "integer"},
+                                    "holder": {"type": "string"},
+                                    "podUID": {"type": "string"},
+                                },
+                            }
+                        },
+                    }
+                },
+            }
+        ],
+    },
+}
+
+
+def _policy(account: str, namespace: str, name: str) -> list[dict[str, Any]]:
+    judged = [
+        {
+            "apiGroups": ["*"],
+            "apiVersions": ["*"],
+            "operations": ["CREATE", "UPDATE", "DELETE", "CONNECT"],
+            "resources": ["*/*"],
+            "scope": "*",
+        }
+    ]
+    pod = "request.userInfo.?extra[?'authentication.kubernetes.io/pod-uid'].orValue([''])[0]"
+    api = "admissionregistration.k8s.io/v1"
+    spec = {
+        "failurePolicy": "Ignore",
+        "paramKind": {"apiVersion": "kopf-ha.dev/v1", "kind": "Term"},
+        "matchConstraints": {"resourceRules": judged},
+        "matchConditions": [
+            {"name": "operator", "expression": f"request.userInfo.username == '{account}'"},
+            {
+                "name": "not-the-term",
+                "expression": "!(request.resource.group == 'kopf-ha.dev' && request.resource.resource == 'terms')",
+            },
+        ],
+        "validations": [
+            {
+                "expression": f"{pod} == params.spec.podUID",
+                "reason": "Forbidden",
+                "messageExpression": "'fencing: the term ' + string(params.spec.token) + ' is of another pod'",
+            }
+        ],
+    }
+    binding = {
+        "policyName": f"{namespace}-term",
+        "paramRef": {"name": name, "namespace": namespace, "parameterNotFoundAction": "Allow"},
+        "validationActions": ["Deny"],
+    }
+    meta = {"name": f"{namespace}-term"}
+    return [
+        {"apiVersion": api, "kind": "ValidatingAdmissionPolicy", "metadata": meta, "spec": spec},
+        {"apiVersion": api, "kind": "ValidatingAdmissionPolicyBinding", "metadata": meta, "spec": binding},
+    ]
+
+
+def install_kind(cluster: Cluster) -> None:
+    """Make the Term's kind."""
+    cluster.kubectl("apply", "-f", "-", input=json.dumps(CRD))
+    cluster.wait_established()
+    until("terms to be served", lambda: cluster.kubectl("get", "terms", "-A", check=False).returncode == 0)
+
+
+def administrator(cluster: Cluster, server: int = 0) -> Raw:
+    """Give a connection that may do everything."""
+    kubectl, name = cluster.kubectl, "testbed"
+    kubectl("create", "serviceaccount", name, "-n", "kube-system", check=False)  # it may be there
+    who = f"--serviceaccount=kube-system:{name}"
+    kubectl("create", "clusterrolebinding", name, "--clusterrole=cluster-admin", who, check=False)
+    token = kubectl("create", "token", name, "-n", "kube-system", "--duration=4h").stdout.strip()
+    return Raw(cluster.servers[server], cluster.ca_file, token)
+
+
+class Terms:
+    """A namespace, an account that may do everything in it, the Term's kind and its policy.
+
+    Args:
+        cluster: the cluster.
+        namespace: to be made.
+    """
+
+    def __init__(self, cluster: Cluster, namespace: str) -> None:
+        self.cluster, self.namespace, self.name = cluster, namespace, "op"
+        self.account = f"system:serviceaccount:{namespace}:{self.name}"
+        self.path = f"/apis/kopf-ha.dev/v1/namespaces/{namespace}/terms"
+        self._tokens = itertools.count(1)
+        self._lock = threading.Lock()
+
+    def install(self) -> None:
+        """Make all of it, and wait until each API server judges by it."""
+        kubectl = self.cluster.kubectl
+        kubectl("create", "namespace", self.namespace)
+        kubectl("create", "serviceaccount", self.name, "-n", self.namespace)
+        who = f"--serviceaccount={self.namespace}:{self.name}"
+        kubectl("create", "clusterrolebinding", self.namespace, "--clusterrole=cluster-admin", who)
+        install_kind(self.cluster)
+        items = _policy(self.account, self.namespace, self.name)
+        kubectl("apply", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
+
+    def pod(self, name: str) -> Pod:
+        """Make a pod of the account."""
+        made = self.cluster.pod_identity(self.namespace, self.name, name)
+        return Pod(self.cluster, name, made.uid, made.token)
+
+    def take(self, pod: Pod, raw: Raw) -> float:
+        """Write the Term as a new leader does; give when the answer came, by the monotonic clock."""
+        with self._lock:
+            spec = {"token": next(self._tokens), "holder": f"{pod.name}_{pod.uid}_1", "podUID": pod.uid}
+            status, body = raw("PATCH", f"{self.path}/{self.name}", {"spec": spec}, MERGE)
+            if status == 404:
+                meta = {"name": self.name}
+                body = {"apiVersion": "kopf-ha.dev/v1", "kind": "Term", "metadata": meta, "spec": spec}
+                status, body = raw("POST", self.path, body)
+            at = time.monotonic()
+            if status >= 300:
+                raise RuntimeError(f"the Term was not written: {status} {body.get('message')}")
+            return at
+
+    def is_heard(self, pod: Pod, server: int) -> bool:
+        """Whether an API server takes this pod for the leader's, asked by a dry run."""
+        raw = pod.raw(server)
+        try:
+            body = {"metadata": {"generateName": "probe-"}}
+            status, _ = raw("POST", f"/api/v1/namespaces/{self.namespace}/configmaps?dryRun=All", body)
+            return status == 201
+        finally:
+            raw.close()
+
+
+class Writer:
+    """Writes a ConfigMap of its own as fast as it can, in a thread, as a context manager."""
+
+    def __init__(self, terms: Terms, pod: Pod, server: int) -> None:
+        self.told: list[tuple[float, float, bool]] = []  #: when sent, when answered, whether accepted
+        self._path = f"/api/v1/namespaces/{terms.namespace}/configmaps/of-{pod.name}"
+        self._raw, self._ended = pod.raw(server), threading.Event()
+        self._pool = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> Writer:
+        self._writing = self._pool.submit(self._write)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._pool.shutdown()
+        self._raw.close()
+        self._writing.result()
+
+    def _write(self) -> None:
+        for number in itertools.count():
+            if self._ended.is_set():
+                return
+            began = time.monotonic()
+            status, body = self._raw("PATCH", self._path, {"data": {"n": str(number)}}, MERGE)
+            if status not in (200, 403):
+                raise RuntimeError(f"{status}: {body.get('message')}")
+            self.told.append((began, time.monotonic(), status == 200))
