@@ -105,7 +105,18 @@ def _policy(account: str, namespace: str, name: str) -> list[dict[str, Any]]:
     spec = {
         "failurePolicy": "Ignore",
         "paramKind": {"apiVersion": "kopf-ha.dev/v1", "kind": "Term"},
-        "matchConstraints": {"resourceRules": judged},
+        "matchConstraints": {
+            "resourceRules": judged,
+            "excludeResourceRules": [
+                {
+                    "apiGroups": ["", "events.k8s.io"],
+                    "apiVersions": ["*"],
+                    "operations": ["*"],
+                    "resources": ["events"],
+                },
+                {"apiGroups": ["authorization.k8s.io"], "apiVersions": ["*"], "operations": ["*"], "resources": ["*"]},
+            ],
+        },
         "matchConditions": [
             {"name": "operator", "expression": f"request.userInfo.username == '{account}'"},
             {
@@ -194,6 +205,24 @@ class Terms:
             if status >= 300:
                 raise RuntimeError(f"the Term was not written: {status} {body.get('message')}")
             return at
+
+    def remove(self) -> None:
+        """Remove what is not in the namespace, and let that go."""
+        names = [item["metadata"]["name"] for item in _policy(self.account, self.namespace, self.name)][:1]
+        for kind in ("validatingadmissionpolicybinding", "validatingadmissionpolicy"):
+            self.cluster.kubectl("delete", kind, *names, "--ignore-not-found")
+        self.cluster.kubectl("delete", "clusterrolebinding", self.namespace)
+        self.cluster.kubectl("delete", "namespace", self.namespace, "--wait=false")
+
+    def is_take(self, event: dict[str, Any], uid: str) -> bool:
+        """Whether an event of the audit log is the write of the Term by the pod with this uid."""
+        uids = (event["user"].get("extra") or {}).get("authentication.kubernetes.io/pod-uid") or [""]
+        ref, code = event.get("objectRef") or {}, (event.get("responseStatus") or {}).get("code") or 0
+        return ref.get("resource") == "terms" and uids[0] == uid and code in (200, 201)
+
+    def is_refusal(self, code: int, message: str) -> bool:
+        """Whether this is the answer of the Term's policy."""
+        return code == 403 and f"ValidatingAdmissionPolicy '{self.namespace}-term'" in message
 
     def is_heard(self, pod: Pod, server: int) -> bool:
         """Whether an API server takes this pod for the leader's, asked by a dry run."""
