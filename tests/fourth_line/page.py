@@ -42,14 +42,8 @@ def table(terms: Terms, rows: Mapping[Way, Sequence[Row]], exempt: Sequence[Row]
         row = found[0]
         lines.append(f"| {way.client} | {way.write} | **{row.before.code}** | {row.after.code} term | {last} |\n")
     for row in exempt:
-        cells = (
-            row.way.client,
-            row.way.write,
-            f"**{row.before.code}**",
-            f"**{row.after.code}** not judged",
-            "any time",
-        )
-        lines.append("| " + " | ".join(cells) + " |\n")
+        after = f"**{row.after.code}** not judged"
+        lines.append(f"| {row.way.client} | {row.way.write} | **{row.before.code}** | {after} | any time |\n")
     message = next(iter(rows.values()))[0].after.message.partition("denied request: ")[2]
     message = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "UID", message).replace(terms.namespace, "NAMESPACE")
     return HEADING + INTRO + "".join(lines) + END.format(re.sub(r"token \d+", "token 8", message))

@@ -66,7 +66,7 @@ CREATED: dict[str, tuple[str, str, dict[str, Any]]] = {
 #: What no policy judges, or what this one leaves out, since it says nothing about who leads.
 EXEMPT: dict[str, tuple[str, str, dict[str, Any]]] = {
     "validatingadmissionpolicies": ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy", {"spec": POLICY}),
-    "events": ("v1", "Event", {"involvedObject": {}, "reason": "Late"}),
+    "events": ("v1", "Event", {"involvedObject": {"namespace": "NAMESPACE"}, "reason": "Late"}),
     "selfsubjectaccessreviews": (
         "authorization.k8s.io/v1",
         "SelfSubjectAccessReview",
@@ -206,14 +206,16 @@ class Ways:
         return attempt
 
     def _of_kind(self, plural: str, made: tuple[str, str, dict[str, Any]]) -> Callable[[Ways, Pod], Attempt]:
-        api, kind, body = made
+        api, kind = made[:2]
+        body = json.loads(json.dumps(made[2]).replace("NAMESPACE", self.terms.namespace))
         root = f"/apis/{api}" if "/" in api else f"/api/{api}"
         scoped = plural in CLUSTER_SCOPED
         path = f"{root}/{plural}?dryRun=All" if scoped else f"{root}/namespaces/{self.terms.namespace}/{plural}"
 
         def what(number: int) -> tuple[str, Any, str]:
             name = "lates.late.example.com" if plural == "customresourcedefinitions" else f"late-{number}"
-            return path, {"apiVersion": api, "kind": kind, "metadata": {"name": name}, **body}, "application/json"
+            meta = {} if plural.endswith("reviews") else {"metadata": {"name": name}}
+            return path, {"apiVersion": api, "kind": kind, **meta, **body}, "application/json"
 
         return lambda ways, pod: ways._raw(pod, "POST", what)
 
