@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from devcluster import Cluster
 from kopf_ha.core.refusal import RULE_MESSAGE, Refusal, refusal_of
 from kopf_ha.core.target import Target
-from kopf_ha.manifests import Child, Description, Kind, schema_fragment
+from kopf_ha.manifests import Child, Description, Kind, render, schema_fragment, term_crd
 from kopf_ha.manifests.command import manifests
 from testbed.deployment import ROOT
 from tests.core.fake_api import denied
@@ -29,6 +29,7 @@ REFERENCE = [
     "--prefix=kopf-ha-ipam",
 ]
 NAMES: dict[str, Any] = {"lease": "n/l", "service_account": "n/s"}
+TERM_CRD = ROOT / "crds" / "terms.yaml"
 COMPONENT = ROOT / "deploy" / "components" / "policies" / "policies.yaml"
 
 
@@ -55,6 +56,15 @@ def test_the_component_is_what_the_generator_writes() -> None:
     if os.environ.get("KOPF_HA_REWRITE"):
         COMPONENT.write_text(text)
     assert COMPONENT.read_text() == text
+
+
+def test_the_crd_of_the_term_is_what_the_generator_writes() -> None:
+    """It is the library's, and the same for all operators. ``KOPF_HA_REWRITE=1`` writes it anew."""
+    text = render([term_crd.definition()], "Written by kopf-ha manifests --only term, for any operator.")
+    if os.environ.get("KOPF_HA_REWRITE"):
+        TERM_CRD.write_text(text)
+    assert TERM_CRD.read_text() == text
+    assert documents("--only=term") == [term_crd.definition()]
 
 
 def test_the_crds_have_the_fragment() -> None:
@@ -119,7 +129,11 @@ def test_the_roles_for_a_legacy_lock(lock: str, kind: str, namespace: str | None
     assert [(r["apiGroups"][0], r["resources"][0], r.get("resourceNames")) for r in role["rules"]] == rules
     assert [r["verbs"] for r in role["rules"]] == [["get", "list", "watch", "update"], ["create"]][: len(rules)]
     assert binding["roleRef"]["name"] == role["metadata"]["name"]
-    assert documents("--only=policies", f"--legacy-lock={lock}") == documents("--only=policies")
+    ours, theirs = documents("--only=policies", f"--legacy-lock={lock}"), documents("--only=policies")
+    (changed,) = (n for n, (one, other) in enumerate(zip(ours, theirs, strict=True)) if one != other)
+    assert ours[changed]["metadata"]["name"] == "kopf-ha-ipam-term"
+    added = [c for c in ours[changed]["spec"]["matchConditions"] if c not in theirs[changed]["spec"]["matchConditions"]]
+    assert [c["name"] for c in added] == ["not-the-legacy-lock"]
     assert f"--legacy-lock {lock}\n" in run(*REFERENCE, f"--legacy-lock={lock}").output
 
 

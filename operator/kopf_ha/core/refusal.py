@@ -20,6 +20,11 @@ RULE_MESSAGE = (
     " stale leader or would let one through."
 )
 
+#: The message of the rule at the root of the schema of a Term.
+TERM_RULE_MESSAGE = (
+    "The token of a Term only rises, and holder and podUID change with it, so this write comes from a stale leader."
+)
+
 #: The messages of our policies begin with this. Those about tokens name the Lease before the colon (`about_tokens`).
 FENCING = "fencing"
 
@@ -66,6 +71,15 @@ def about_tokens(lease: str) -> str:
         lease: ``namespace/name`` of the Lease by which the tokens count.
     """
     return f"{FENCING} token of Lease {lease}: "
+
+
+def about_term(lease: str) -> str:
+    """Return the beginning of the message by which the policy about the Term refuses another pod's write.
+
+    Args:
+        lease: ``namespace/name`` of the Lease, and of its Term.
+    """
+    return f"{FENCING} term of Lease {lease}: "
 
 
 def refusal_of(answer: Response, target: Target, lease: str) -> Refusal:

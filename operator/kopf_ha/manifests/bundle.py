@@ -13,17 +13,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kopf_ha.errors import ConfigurationError
-from kopf_ha.manifests import definitions, rights, workload
-from kopf_ha.manifests.definitions import group_of, kind_of, plural_of
-from kopf_ha.manifests.description import Description
+from kopf_ha.manifests import workload
+from kopf_ha.manifests.chosen import account_of, deployment_of
+from kopf_ha.manifests.description import FULL, TERM, Description
 from kopf_ha.manifests.documents import Document
 from kopf_ha.manifests.lease import DESCRIBED
+from kopf_ha.manifests.levels import Names, with_stamps, without_stamps
 from kopf_ha.manifests.policies import policies
 from kopf_ha.manifests.priority import flow_schema
 from kopf_ha.manifests.rbac import rbac
-from kopf_ha.manifests.reader import NONE, Reader, Said
+from kopf_ha.manifests.reader import NONE, Said
 from kopf_ha.manifests.remarks import Remarks, comments
 from kopf_ha.manifests.render import render
+from kopf_ha.manifests.term_crd import definition, is_definition
 
 #: Generated objects have this annotation, with the operator's service account. They are written anew each time.
 WRITTEN_FOR = "kopf-ha.dev/written-for"
@@ -31,7 +33,6 @@ WRITTEN_FOR = "kopf-ha.dev/written-for"
 CHILDREN = "kopf-ha.dev/children"
 _DELETE = "when this is applied, delete what is not written any more, since kubectl apply does not: "
 
-_PEERING = ("kopf.dev", "zalando.org")
 #: Kinds that are in a namespace and that come with an operator.
 _NAMESPACED = frozenset(
     {"Deployment", "StatefulSet", "ServiceAccount", "Role", "RoleBinding", "ConfigMap", "Secret", "Service", "Ingress"}
@@ -101,56 +102,33 @@ def bundle(documents: Sequence[Document], said: Said) -> Bundle:
         ConfigurationError: something is missing, or has more than one meaning. The message says what to do.
     """
     _check_twice(documents)
-    deployment = _deployment(documents, said)
+    deployment = deployment_of(documents, said)
     container = workload.container_of(deployment.data, said.container)
-    namespace, account = _account(deployment, said)
+    namespace, account = account_of(deployment, said)
     ours = f"{namespace}/{account}"
     remarks = Remarks(remembered=_remembered(documents))
-    replaced = [d for d in documents if _written_for(d) == ours]
+    # Another operator may have brought the Term's definition. It is the same.
+    replaced = [d for d in documents if _written_for(d) == ours or is_definition(d.data)]
     earlier = _described(replaced)
     if not said.children and any(_annotation(d, CHILDREN) for d in replaced):
         said = replace(said, children=(NONE, *(c.flag() for c in (earlier.children if earlier else ()))))
-    documents = [d for d in documents if _written_for(d) != ours]
-    all_kinds = [d for d in documents if d.kind == "CustomResourceDefinition" and group_of(d) not in _PEERING]
-    for definition in all_kinds:
-        definitions.check(definition)
-    roles, missing = rights.bound_roles(documents, namespace, account)
-    allowed = rights.rights_of(roles, missing, {(group_of(d), plural_of(d)) for d in all_kinds})
-    reader = Reader(said, earlier, container, allowed, remarks)
-    own = reader.own(all_kinds)
-    kinds = {(group_of(d), plural_of(d)): kind_of(d) for d in own}
-    served = workload.served_namespaces(container, namespace)
-    description = Description(
-        group=reader.group,
-        kinds=tuple(reader.kind(d) for d in own),
-        children=tuple(reader.children(kinds, bool(roles or missing))),
+    documents = [d for d in documents if d not in replaced]
+    level = said.level or (earlier.level if earlier else FULL)
+    names = Names(
         lease=said.lease or (earlier.lease if earlier else "") or _lease(namespace, container, deployment),
         service_account=ours,
         prefix=said.prefix or (earlier.prefix if earlier else ""),
-        exempt=reader.exempt,
         legacy_lock=said.legacy_lock or workload.legacy_lock(container),
-        namespaces=reader.namespaces(served),
     )
-    if not description.kinds and not description.children:
-        raise ConfigurationError(
-            "the operator has no kinds of its own and writes no others, so there is nothing to fence"
-        )
-    reader.check_said(description)
-    stamped = {f"{k.plural}.{description.group}" for k in description.stamped}
-    for definition in own:
-        if definition.name in stamped:
-            definitions.merge_stamp(definition.data)
-    for role in roles:
-        rights.complete(role.data, {*kinds})
-    if not description.namespaces and not served:
-        held = rights.where_held(documents, namespace, account, {*kinds} or {*allowed.writes})
-        reader.note_narrow_roles(held, container)
+    describe = without_stamps if level == TERM else with_stamps
+    description = describe(documents, said, earlier, container, names, remarks)
     remarks.guessed += _sharing(documents, deployment, namespace, account)
     workload.adopt(deployment.data, container, description, remarks, earlier)
     _fill_namespace(documents, namespace)
     generated = [_signed(o, description) for o in _generated(description)]
     if NONE in said.children:
         generated[0]["metadata"]["annotations"][CHILDREN] = NONE
+    generated.insert(0, definition())
     _check_names(documents, generated)
     before = [d for d in documents if d is not deployment]
     made = Bundle(description, before, generated, deployment, replaced, remarks)
@@ -250,56 +228,6 @@ def _check_names(documents: Sequence[Document], generated: Sequence[Any]) -> Non
                 f"{document.title} in {document.source} has the name of an object that is written here; leave it out if"
                 " kopf-ha manifests wrote it, or choose other names with --prefix"
             )
-
-
-def _deployment(documents: Sequence[Document], said: Said) -> Document:
-    found = [d for d in documents if d.kind == "Deployment" and d.group == "apps"]
-    for document in found:
-        template = ((document.data.get("spec") or {}).get("template") or {}).get("spec") or {}
-        if not template.get("containers"):
-            raise ConfigurationError(f"{document.title} in {document.source} has no spec.template.spec.containers")
-    names = ", ".join(d.title.partition(" ")[2] for d in found)
-    if said.deployment:
-        namespace, _, name = said.deployment.rpartition("/")
-        chosen = [d for d in found if d.name == name and namespace in ("", d.namespace)]
-        if len(chosen) != 1:
-            raise ConfigurationError(f"--deployment {said.deployment} is none of: {names or 'no Deployment at all'}")
-        return chosen[0]
-    if not found:
-        others = [d.title for d in documents if d.kind in ("StatefulSet", "DaemonSet", "Pod", "ReplicaSet", "Job")]
-        raise ConfigurationError(
-            "there is no Deployment among the documents; name the file with the operator's with -f"
-            + (f". {' and '.join(others)} cannot be changed by this command; make a Deployment of it" if others else "")
-        )
-    if len(found) > 1:
-        raise ConfigurationError(f"there are several Deployments: {names}; name the operator's with --deployment")
-    return found[0]
-
-
-def _account(deployment: Document, said: Said) -> tuple[str, str]:
-    """Return namespace and name of the operator's service account."""
-    pod = workload.pod_of(deployment.data)
-    account = str(pod.get("serviceAccountName") or pod.get("serviceAccount") or "default")
-    namespace = deployment.namespace or said.lease.partition("/")[0]
-    if said.service_account:
-        given, slash, name = said.service_account.partition("/")
-        if not slash or not given or name != account or namespace not in ("", given):
-            raise ConfigurationError(
-                f"--service-account {said.service_account} is not the account {namespace or 'NAMESPACE'}/{account} that"
-                f" {deployment.title} runs as"
-            )
-        return given, account
-    if not namespace:
-        raise ConfigurationError(
-            f"{deployment.title} in {deployment.source} names no namespace; say where it runs with --service-account"
-            f" NAMESPACE/{account}"
-        )
-    if account == "default":
-        raise ConfigurationError(
-            f"{deployment.title} runs as the service account default, as all Pods of its namespace do that name none,"
-            " and the policies would fence their writes, too; give it an account of its own in serviceAccountName"
-        )
-    return namespace, account
 
 
 def _lease(namespace: str, container: Any, deployment: Document) -> str:

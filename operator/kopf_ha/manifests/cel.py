@@ -20,6 +20,8 @@ SUB = "has(request.subResource) ? request.subResource : ''"
 QUESTION = "kopf-ha-ask:"
 #: The greatest length of a field manager that the API server accepts.
 _MANAGER_MAX = 128
+#: The API of the Term, and its plural.
+TERM_API, TERMS = "kopf-ha.dev/v1", "terms"
 UNBOUND = "fencing: the writer's service account token is not bound to a pod, so its writes cannot be attributed"
 
 
@@ -33,14 +35,14 @@ def texts(values: Sequence[str]) -> str:
     return "[" + ", ".join(text(v) for v in values) + "]"
 
 
-def asks(description: Description) -> str:
+def asks(description: Description, *, of_any_kind: bool = False) -> str:
     """Return the CEL expression for: the request is a question of the operator's self-test.
 
-    A question is a dry-run write of a Lease, so it changes nothing.
+    A question is a dry-run write, so it changes nothing. Most policies are asked by one of a Lease.
     """
     return (
-        f"request.resource.resource == 'leases' && request.userInfo.username == {text(description.user)}"
-        " && request.?dryRun.orValue(false)"
+        ("" if of_any_kind else "request.resource.resource == 'leases' && ")
+        + f"request.userInfo.username == {text(description.user)} && request.?dryRun.orValue(false)"
         f" && request.?options.?fieldManager.orValue('').startsWith('{QUESTION}')"
     )
 
@@ -63,9 +65,9 @@ def not_exempt(description: Description, entries: Sequence[str]) -> list[Object]
     return [unless_asked(description, "not-exempt", f"!({this} in {texts(entries)})")]
 
 
-def unless_asked(description: Description, name: str, expression: str) -> Object:
+def unless_asked(description: Description, name: str, expression: str, *, of_any_kind: bool = False) -> Object:
     """Return a condition that also matches the self-test's questions, which are all dry runs."""
-    return {"name": name, "expression": f"{expression} || ({asks(description)})"}
+    return {"name": name, "expression": f"{expression} || ({asks(description, of_any_kind=of_any_kind)})"}
 
 
 def metadata(section: str, name: str, of: str) -> str:
@@ -153,7 +155,7 @@ class Policy:
         name: the name of policy and binding.
         groups: the API groups of `resources`.
         resources: plurals, also with ``/subresource``.
-        operations: ``CREATE``, ``UPDATE``, ``DELETE``.
+        operations: ``CREATE``, ``UPDATE``, ``DELETE``, ``CONNECT``.
         description: the operator that the policy is for.
         conditions: the policy applies to requests for which all of them are true.
         rules: what the policy demands.
@@ -162,6 +164,10 @@ class Policy:
             so it applies to them, too. The API server itself sets the label by which namespaces are selected, and
             nobody can change it (I10).
         scope: ``Cluster``, ``Namespaced`` or ``*``.
+        by_term: the rules compare with the operator's Term, as ``params``. The API server looks for the Term before it
+            evaluates the conditions, so an error there would refuse the writes of everybody in the cluster. Hence the
+            policy is not in force where the API server does not know the Term, its kind, or cannot evaluate a rule.
+        excluded: resource rules of what the policy is not for.
     """
 
     name: str
@@ -174,13 +180,19 @@ class Policy:
     variables: Sequence[tuple[str, str]] = ()
     namespaces: Sequence[str] = ()
     scope: str = "*"
+    by_term: bool = False
+    excluded: Sequence[Object] = ()
 
     def objects(self) -> list[Object]:
         """Return the policy and its binding."""
         api = "admissionregistration.k8s.io/v1"
-        variables = [("asked", f"{asks(self.description)} ? request.options.fieldManager : ''"), *self.variables]
+        asks_this = asks(self.description, of_any_kind=self._for_everything)
+        variables = [("asked", f"{asks_this} ? request.options.fieldManager : ''"), *self.variables]
+        namespace, name = self.description.lease_parts
+        ref = {"name": name, "namespace": namespace, "parameterNotFoundAction": "Allow"}
         spec: Object = {
-            "failurePolicy": "Fail",
+            "failurePolicy": "Ignore" if self.by_term else "Fail",
+            **({"paramKind": {"apiVersion": TERM_API, "kind": "Term"}} if self.by_term else {}),
             "matchConstraints": self._matched(),
             "matchConditions": [*self._inside(), *self.conditions, *self._lease_only_if_asked()],
             "variables": [{"name": n, "expression": e} for n, e in variables],
@@ -192,7 +204,11 @@ class Policy:
                 "apiVersion": api,
                 "kind": "ValidatingAdmissionPolicyBinding",
                 "metadata": {"name": self.name},
-                "spec": {"policyName": self.name, "validationActions": ["Deny"]},
+                "spec": {
+                    "policyName": self.name,
+                    **({"paramRef": ref} if self.by_term else {}),
+                    "validationActions": ["Deny"],
+                },
             },
         ]
 
@@ -213,6 +229,8 @@ class Policy:
             "scope": "Namespaced",
         }
         match: Object = {"resourceRules": [about] if self._sees_the_lease else [about, question]}
+        if self.excluded:
+            match["excludeResourceRules"] = list(self.excluded)
         if self.namespaces:
             # The Lease's namespace, too, where the self-test asks.
             names = sorted({*self.namespaces, self.description.lease_parts[0]})
@@ -228,7 +246,13 @@ class Policy:
         return [unless_asked(self.description, "inside", inside)]
 
     @property
+    def _for_everything(self) -> bool:
+        return "*/*" in self.resources
+
+    @property
     def _sees_the_lease(self) -> bool:
+        if self._for_everything:
+            return True
         return bool(self.namespaces) and "leases" in self.resources and "UPDATE" in self.operations
 
     def _lease_only_if_asked(self) -> list[Object]:

@@ -9,12 +9,13 @@ from typing import Any
 import click
 
 from kopf_ha.errors import ConfigurationError
-from kopf_ha.manifests.description import Child, Description, Kind
+from kopf_ha.manifests.description import FULL, LEVELS, TERM, Child, Description, Kind
 from kopf_ha.manifests.policies import policies
 from kopf_ha.manifests.priority import flow_schema
 from kopf_ha.manifests.rbac import rbac
 from kopf_ha.manifests.render import render
 from kopf_ha.manifests.schema import schema_fragment
+from kopf_ha.manifests.term_crd import definition
 
 _SCHEMA = (
     "Merge this into spec.versions[*].schema.openAPIV3Schema of each CRD. Every served version needs it, and also\n"
@@ -33,6 +34,10 @@ _SCHEMA = (
 @click.option("--container", default="", metavar="NAME", help="With -f: the operator's, of several.")
 @click.option("--deciding", multiple=True, metavar="PLURAL.GROUP",
               help="With -f: a kind whose objects decide about other objects; none: there is none.")  # fmt: skip
+@click.option("--level", type=click.Choice(LEVELS), default=None,
+              help="term: only the leader's pod may write as the operator's account; no CRD and no stamp is needed, so"
+              " --group, --kind, --child, --deciding and --exempt have no meaning. full: objects have stamps, too."
+              "  [default: full; with -f, as the last time]")  # fmt: skip
 @click.option("--group", default="", help="API group of the operator's kinds.")
 @click.option("--kind", "kinds", multiple=True, metavar="PLURAL[:FLAG…]",
               help="A kind of the operator's own. Flags: cluster (cluster-scoped), deciding, annotations (its CRD has"
@@ -53,8 +58,9 @@ _SCHEMA = (
 @click.option("--prefix", default="", help="All names begin with it.  [default: kopf-ha-NAMESPACE.SERVICE_ACCOUNT]")
 @click.option("--exempt", multiple=True, metavar="PLURAL[.GROUP]/SUB", help="The same as the operator is run with.")
 @click.option("--legacy-lock", default="", metavar="RESOURCE/NAME", help="The same as the operator is run with.")
-@click.option("--only", multiple=True, type=click.Choice(["policies", "schema", "rbac", "flowschema"]),
-              help="Print only these parts. schema, a fragment of a CRD, is printed only if named here.")  # fmt: skip
+@click.option("--only", multiple=True, type=click.Choice(["term", "policies", "schema", "rbac", "flowschema"]),
+              help="Print only these parts. term is the CRD of Terms. schema, a fragment of other CRDs, is printed"
+              " only if named here.")  # fmt: skip
 def manifests(
     files: tuple[str, ...],
     as_diff: bool,
@@ -66,8 +72,8 @@ def manifests(
 ) -> None:
     """Print the manifests that fence an operator, for kubectl apply.
 
-    With -f, they are all that the operator needs, made from what it has. Without, they are policies, RBAC and
-    FlowSchema only, made from the options --group, --kind, --lease and --service-account.
+    With -f, they are all that the operator needs, made from what it has. Without, they are the CRD of Terms,
+    policies, RBAC and FlowSchema only, made from the options --group, --kind, --lease and --service-account.
 
     \b
     kopf-ha manifests -f crds.yaml -f rbac.yaml -f deployment.yaml > fenced.yaml
@@ -97,7 +103,9 @@ def manifests(
 
 
 def _from_options(only: tuple[str, ...], *, kinds: tuple[str, ...], children: tuple[str, ...], **given: Any) -> str:
-    needed: dict[str, Any] = {} if children else {"--group": given["group"], "--kind": kinds}
+    given["level"] = given["level"] or FULL
+    without = children or given["level"] == TERM
+    needed: dict[str, Any] = {} if without else {"--group": given["group"], "--kind": kinds}
     needed |= {"--lease": given["lease"]}
     missing = [k for k, v in (needed | {"--service-account": given["service_account"]}).items() if not v]
     if missing:
@@ -105,7 +113,7 @@ def _from_options(only: tuple[str, ...], *, kinds: tuple[str, ...], children: tu
     description = Description(
         kinds=tuple(Kind.parse(k) for k in kinds), children=tuple(Child.parse(c) for c in children), **given
     )
-    return stream(description, only or ("policies", "rbac", "flowschema"))
+    return stream(description, only or ("term", "policies", "rbac", "flowschema"))
 
 
 def _from_files(files: tuple[str, ...], only: tuple[str, ...], *, as_diff: bool, **given: Any) -> str:
@@ -132,6 +140,8 @@ def _from_files(files: tuple[str, ...], only: tuple[str, ...], *, as_diff: bool,
 def stream(description: Description, parts: tuple[str, ...]) -> str:
     """Return these parts as YAML."""
     objects = []
+    if "term" in parts:
+        objects.append(definition())
     if "rbac" in parts:
         objects += rbac(description)
     if "flowschema" in parts:
@@ -152,6 +162,7 @@ def header(description: Description) -> str:
     run += "".join(f" -n {one}" for one in description.namespaces)
     run += "".join(f" --exempt {shlex.quote(e)}" for e in description.exempt)
     run += f" --legacy-lock {description.legacy_lock}" if description.legacy_lock else ""
+    run += f" --level {description.level}" if description.level != FULL else ""
     return "\n".join([f"Written by kopf-ha manifests, for {run}", *_open(description)])
 
 

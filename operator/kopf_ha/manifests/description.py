@@ -18,6 +18,10 @@ _KIND = re.compile(r"[A-Z][A-Za-z0-9]*")
 _LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?)?")
 
+#: How much is written: only what the Term needs, or the stamps, too.
+TERM, FULL = "term", "full"
+LEVELS = (FULL, TERM)
+
 #: The version of the format in which policies contain the description. It changes when the meaning changes.
 FORMAT = 2
 
@@ -167,10 +171,12 @@ class Description:
             No two accounts have the same, since a namespace's name has no dot.
         exempt: subresources of kinds and children that the operator writes without the fence, as
             ``plural[.group]/subresource``. They must be the same as its ``--exempt`` options.
-        legacy_lock: the lock of replicas from before kopf-ha, as ``RESOURCE/[NAMESPACE/]NAME``; only for its
-            role.
+        legacy_lock: the lock of replicas from before kopf-ha, as ``RESOURCE/[NAMESPACE/]NAME``; for its role, and
+            because every replica may write it.
         namespaces: the namespaces that it serves, as with ``-n``; empty for all. Then another installation, with
             another account and another Lease, can serve others.
+        level: one of `LEVELS`. With ``term`` only the leader's pod writes as the account; nothing has a stamp, so there
+            are neither kinds nor children.
 
     Raises:
         ConfigurationError: a name is malformed. The message says how it is written.
@@ -185,8 +191,16 @@ class Description:
     exempt: tuple[str, ...] = ()
     legacy_lock: str = ""
     namespaces: tuple[str, ...] = ()
+    level: str = FULL
 
     def __post_init__(self) -> None:
+        if self.level not in LEVELS:
+            raise ConfigurationError(f"the level {self.level!r} must be one of {', '.join(LEVELS)}")
+        if self.level == TERM and (self.kinds or self.children or self.exempt or self.group):
+            raise ConfigurationError(
+                "at level term nothing has a stamp, so leave out --group, --kind, --child and --exempt;"
+                " --level full has stamps"
+            )
         if (self.group or self.kinds) and ("." not in self.group or not _NAME.fullmatch(self.group)):
             raise ConfigurationError(f"{self.group!r} is not an API group of custom resources, as in ipam.example.com")
         for what, value in (("Lease", self.lease), ("service account", self.service_account)):
@@ -223,13 +237,15 @@ class Description:
     def as_json(self) -> str:
         """Return the description in one line, for `from_json`."""
         given = asdict(self)
-        del given["legacy_lock"]  # nothing that the API server enforces depends on it
+        del given["legacy_lock"]  # no rule depends on it
         for one in (*given["kinds"], *given["children"]):
             for name in ("scale", "subresources"):
                 if not one.get(name, True):
                     del one[name]  # which earlier releases cannot read
         if not self.namespaces:
             del given["namespaces"]  # which earlier releases cannot read
+        if self.level == FULL:
+            del given["level"]  # which earlier releases cannot read
         return json.dumps({"format": FORMAT, **given}, separators=(",", ":"))
 
     @classmethod

@@ -16,6 +16,7 @@ from kopf_ha.manifests.cel import Object, Policy, Rule, text
 from kopf_ha.manifests.children import child_policies
 from kopf_ha.manifests.description import Description, Kind
 from kopf_ha.manifests.lease import lease_policies
+from kopf_ha.manifests.term import term_policies
 
 #: Untyped, because the self-test's question is about a Lease.
 NOW, WAS = "dyn(object)", "dyn(oldObject)"
@@ -32,7 +33,7 @@ def all_policies(description: Description) -> list[Policy]:
     made += [terminating(description, kind) for kind in description.kinds if kind.maps or kind.values]
     for child in description.noted:
         made += child_policies(description, child)
-    return made + lease_policies(description)
+    return made + lease_policies(description) + term_policies(description)
 
 
 def stamped(description: Description) -> Policy:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from kopf_ha.core.legacy_lock import LegacyLock
 from kopf_ha.core.subresource import Part, subresources_of
-from kopf_ha.manifests.cel import Object
-from kopf_ha.manifests.description import Description, Kind
+from kopf_ha.manifests.cel import TERM_API, TERMS, Object
+from kopf_ha.manifests.description import TERM, Description, Kind
 
 _CHANGE, _SEND = ["get", "patch", "update"], ["create"]
 #: The verbs by which a subresource is written. What opens a connection may be asked for with a GET, too.
@@ -22,7 +22,7 @@ _API = "rbac.authorization.k8s.io/v1"
 
 
 def rbac(description: Description) -> list[Object]:
-    """Return a role for the kinds, and one for the Lease and the replicas' Pods, with their bindings.
+    """Return a role for the kinds, and one for the Lease, the Term and the replicas' Pods, with their bindings.
 
     The former is a ClusterRole, or a Role in each namespace that the operator serves. In namespaces nothing else is
     needed: the API server publishes to everybody what it serves and which fields that has. Only a cluster-scoped kind
@@ -32,7 +32,9 @@ def rbac(description: Description) -> list[Object]:
     """
     namespace, _ = description.lease_parts
     prefix, election = description.prefix, f"{description.prefix}-election"
-    if not description.namespaces:
+    if description.level == TERM:
+        roles = []  # the operator's own roles allow what it writes, and the fence neither reads nor stamps an object
+    elif not description.namespaces:
         roles = [("ClusterRole", prefix, "", _rules(description, description.kinds))]
     else:
         inside = [k for k in description.kinds if not k.cluster]
@@ -79,11 +81,15 @@ def _kind_rules(description: Description, kinds: Sequence[Kind]) -> list[Object]
 def _lease_rules(description: Description) -> list[Object]:
     pinned = _rule("coordination.k8s.io", ["leases"], ["get", "list", "watch", "update"])
     # Events about the Lease and the replicas' Pods, which the other role allows only where it holds.
-    events = [_rule("", ["events"], ["create"])] if description.namespaces else []
-    # RBAC cannot limit `create` to a name. There is no `delete`, because the Lease counts the terms.
+    narrow = description.namespaces or description.level == TERM
+    events = [_rule("", ["events"], ["create"])] if narrow else []
+    term = _rule(TERM_API.partition("/")[0], [TERMS], ["get", "list", "watch", "update", "patch"])
+    # RBAC cannot limit `create` to a name. There is no `delete`, because Lease and Term count the terms.
     return [
         pinned | {"resourceNames": [description.lease_parts[1]]},
         _rule("coordination.k8s.io", ["leases"], ["create"]),
+        term | {"resourceNames": [description.lease_parts[1]]},
+        _rule(TERM_API.partition("/")[0], [TERMS], ["create"]),
         # The holder's Pod is watched, so that another replica need not wait until a dead leader's Lease expires.
         _rule("", ["pods"], ["get", "list", "watch"]),
         *events,

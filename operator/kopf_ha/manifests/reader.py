@@ -38,6 +38,7 @@ class Said:
         deciding: deciding kinds, as ``plural.group``; `NONE` for none. They take the place of those as well.
         exempt: see `Description`; `NONE` for none.
         lease, service_account, prefix, legacy_lock, namespaces: see `Description`.
+        level: see `Description`; None as the last time.
     """
 
     deployment: str = ""
@@ -52,6 +53,7 @@ class Said:
     exempt: tuple[str, ...] = ()
     legacy_lock: str = ""
     namespaces: tuple[str, ...] = ()
+    level: str | None = None
 
 
 class Reader:

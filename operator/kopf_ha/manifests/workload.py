@@ -11,7 +11,7 @@ from ruamel.yaml.comments import CommentedMap
 
 from kopf_ha.errors import ConfigurationError
 from kopf_ha.manifests import programs
-from kopf_ha.manifests.description import Description
+from kopf_ha.manifests.description import FULL, Description
 from kopf_ha.manifests.documents import in_one_line
 from kopf_ha.manifests.remarks import Remarks
 
@@ -29,6 +29,7 @@ _LEASE = "KOPF_HA_LEASE_NAME"
 _LEGACY = "KOPF_HA_LEGACY_LOCK"
 _DECIDING = "KOPF_HA_DECIDING"
 _EXEMPT = "KOPF_HA_EXEMPT"
+_LEVEL = "KOPF_HA_LEVEL"
 _SERVED = "KOPF_RUN_NAMESPACE"
 #: A variable in a command: by the kubelet, or by a shell.
 _VARIABLE = re.compile(r"\$\((\w+)\)|\$\{(\w+)\}|\$(\w+)")
@@ -216,8 +217,10 @@ def _set_variables(container: Any, description: Description, earlier: Descriptio
         values[_EXEMPT] = ",".join(description.exempt)
     if description.legacy_lock:
         values[_LEGACY] = description.legacy_lock
-    for name in (_DECIDING, _EXEMPT):
-        if name not in values and name in by_name and (name == _DECIDING or (earlier and earlier.exempt)):
+    if description.level != FULL:
+        values[_LEVEL] = description.level
+    for name in (_DECIDING, _EXEMPT, _LEVEL):
+        if name not in values and name in by_name and (name != _EXEMPT or (earlier and earlier.exempt)):
             env.remove(by_name[name])  # an option took it back
     for name, value in values.items():
         flag = "--" + name.removeprefix("KOPF_HA_").lower().replace("_", "-")
