@@ -107,7 +107,7 @@ class Refused(KopfHAError):
     """A write that was refused, in this process or by the API server. Nothing retries it.
 
     Attributes:
-        line: which line of the fence refused: ``gate``, ``precondition`` or ``server``.
+        line: which line of the fence refused: ``gate``, ``precondition``, ``server`` or ``term``.
         sent: the last request to the API server; None if none left the process.
         answer: the answer to it; None if none left the process.
         never: no later term would change it: the code that writes has to change.
@@ -148,9 +148,9 @@ class GateClosed(TermEnded):
 
 
 class StaleLeader(TermEnded):
-    """A newer term wrote the object (line 2), or the API server refused the token (line 3).
+    """A newer term wrote the object (line 2), or the API server refused the token (line 3) or the pod (line 4).
 
-    In the second case the Lease, read again, is not this term's any more.
+    In the other cases the Lease, read again, is not this term's any more.
     """
 
     line = "precondition"
@@ -163,9 +163,9 @@ class ForeignStamp(Refused):
 
 
 class Denied(Refused):
-    """The API server refused this write by a rule of ours (line 3), and the term goes on (I10).
+    """The API server refused this write by a rule of ours (line 3 or 4), and the term goes on (I10).
 
-    Either the rule is not about tokens: the object is being deleted, or a child lacks its label. Or it is about tokens,
+    Of line 4: the API server has not heard of this term for too long. Of line 3: either the rule is not about tokens: the object is being deleted, or a child lacks its label. Or it is about tokens,
     while the object, read again, and the Lease both show that the term is current.
     """
 
@@ -181,7 +181,7 @@ class SetAside(Refused):
 
 
 class FloorLost(TermEnded):
-    """An object records a token at or above mine, although the Lease says that I lead.
+    """An object, or the Term, records a token at or above mine, although the Lease says that I lead.
 
     Attributes:
         floor: the recorded token; the next term needs one above it.

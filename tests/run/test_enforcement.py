@@ -22,6 +22,8 @@ class SelfTest:
         self.clean = False
         self.unfit: dict[str, str] = {}
         self.protected: frozenset[str] = frozenset()
+        self.described: Any = None
+        self.lacking: frozenset[str] = frozenset()
         self.answer: list[str] | Exception = []
         self.asked: list[dict[str, Any]] = []
 
@@ -34,7 +36,7 @@ class SelfTest:
 
 class World:
     def __init__(self, required: bool = False) -> None:
-        self.selftest, self.fence, self.journal = SelfTest(), Fence("ns/op"), MagicMock()
+        self.selftest, self.fence, self.journal, self.term = SelfTest(), Fence("ns/op"), MagicMock(), MagicMock()
         self.timers: list[tuple[float, Callable[[], None]]] = []
         self.token, self.now = 7, 1000.0
         self.enforcement = Enforcement(
@@ -43,6 +45,7 @@ class World:
             self.journal,
             token=lambda: self.token,
             required=required,
+            term=self.term,
             later=lambda seconds, fn: self.timers.append((seconds, fn)),
             clock=lambda: self.now,
         )

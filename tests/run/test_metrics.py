@@ -85,9 +85,9 @@ def test_refused_stale_writes_count_on_their_line() -> None:
     metrics.count(outcome(method="WATCH", refused=FloorLost("x", 9)))  # no write
     value = metrics.registry.get_sample_value
     counts = {
-        line: value("kopf_ha_refused_writes_total", {"line": line}) for line in ("gate", "precondition", "server")
+        line: value("kopf_ha_refused_writes_total", {"line": line}) for line in ("gate", "precondition", "server", "term")
     }
-    assert counts == {"gate": 1, "precondition": 2, "server": 2}
+    assert counts == {"gate": 1, "precondition": 2, "server": 2, "term": 1}
     writes = {"client": "kopf", "kind": f"things.{GROUP}"}
     assert value("kopf_ha_writes_total", writes | {"outcome": "2xx"}) == 1
     assert value("kopf_ha_writes_total", writes | {"outcome": "gate"}) == 3

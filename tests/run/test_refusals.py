@@ -23,7 +23,7 @@ Run = Callable[..., Running]
 
 def refused(running: Running) -> dict[str, float | None]:
     value = running.runner.journal.metrics.registry.get_sample_value
-    return {line: value("kopf_ha_refused_writes_total", {"line": line}) for line in ("gate", "precondition", "server")}
+    return {line: value("kopf_ha_refused_writes_total", {"line": line}) for line in ("gate", "precondition", "server", "term")}
 
 
 def write_by(client: str, world: World, name: str) -> None:
@@ -115,7 +115,7 @@ def test_a_refusal_of_one_write_leaves_the_term(
     assert f"policy kopf-ha-test-{world.namespace}: fencing: not you" in caplog.text
     assert f"refused request: PATCH {world.path('things', 'a')}, if resourceVersion is" in caplog.text
     assert f"refused answer: 403 Forbidden, policy kopf-ha-test-{world.namespace}: fencing: not you" in caplog.text
-    assert refused(running) == {"gate": 0, "precondition": 0, "server": 0}
+    assert refused(running) == {"gate": 0, "precondition": 0, "server": 0, "term": 0}
 
 
 def test_a_users_words_end_no_term(
@@ -207,4 +207,4 @@ def test_an_object_that_is_deleted_under_its_handler_goes(
     until("another to be served", lambda: world.get("things", "later").get("status", {}).get("address"), LONG)
     assert "refused by server" in caplog.text
     assert len({term.token for term in marks.all("made") + marks.all("gone")}) == 1
-    assert refused(running) == {"gate": 0, "precondition": 0, "server": 0}
+    assert refused(running) == {"gate": 0, "precondition": 0, "server": 0, "term": 0}

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -195,6 +196,8 @@ def drive(client: str, request: Request, send: Callable[[Request], Response], or
         flow = use.fence.flow(request, grant, use.now, only_reads=only_reads(), elsewhere=elsewhere)
         out = next(flow)
         while True:
+            if out.after:
+                time.sleep(out.after)
             out = flow.send(send(out))
     except StopIteration as end:
         answer: Response = end.value
@@ -235,6 +238,8 @@ async def adrive(
         flow = use.fence.flow(request, grant, use.now, saw=saw, only_reads=only_reads(), elsewhere=elsewhere)
         out = next(flow)
         while True:
+            if out.after:
+                await asyncio.sleep(out.after)
             answer = await send(out)
             try:
                 out = flow.send(answer)

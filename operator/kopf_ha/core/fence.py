@@ -3,7 +3,7 @@
 A flow takes a request, yields the requests that have to be sent in its place, takes their answers, and returns the
 answer that the client gets. An async client and two blocking ones drive the same code.
 
-The fence has three lines (docs/promises.md):
+The fence has four lines (docs/promises.md):
 
 1. The gate (`gate`): no write leaves without a valid grant of the term that it belongs to (I8).
 2. Token and resourceVersion (`write`): a write is a compare-and-swap on a revision whose recorded token is below this
@@ -11,6 +11,7 @@ The fence has three lines (docs/promises.md):
    on, so nothing can have happened in between.
 3. The API server: its refusals are recognised exactly (`refusal`), and no client retries them. The object and the
    Lease, read again, say what a refusal means for the term.
+4. The API server knows the current term, some milliseconds late: whoever is of another pod is refused (`hearing`).
 
 What is wrong with one object, such as its annotations, its deletion or its values, concerns that object alone (I10).
 Only the Lease, a stamp in `status.fencing`, which only operators write, or the clock ends a term.
@@ -82,7 +83,7 @@ class Fence:
             return (yield request)
         target = parse_path(request.path)
         if target is not None and self._is_exempt(target):
-            return (yield request)
+            return (yield from passing(request, target, None if only_reads or elsewhere else grant, now))
         if only_reads:
             raise NoTerm(
                 f"{request.method} {target or request.path}: the calling code runs on every replica and in no term, as"
@@ -93,7 +94,7 @@ class Fence:
             return (yield request)
         if elsewhere:
             gate = Gate(request, target or request.path, grant, now) if grant is not None else None
-            return (yield request) if gate is None else (yield from gate.send(request))
+            return (yield request) if gate is None else (yield from gate.once(request))
         if self.mode == "rv":
             return (yield from optimistic(request, target))
         if target is None:
@@ -112,3 +113,20 @@ class Fence:
 
     def _is_exempt(self, target: Target) -> bool:
         return target.group in EXEMPT_GROUPS or not self.exempt.isdisjoint({target.kind, target.full_kind})
+
+
+def passing(request: Request, target: Target, grant: Grant | None, now: Callable[[], float]) -> Flow:
+    """Send what needs no fence. Line 4 judges it all the same, so an API server may not have heard of the term (I9).
+
+    Raises:
+        TermEnded, Denied: it was refused because of another term; see `Gate.send`.
+    """
+    answer = yield request
+    if answer.status != 403 or grant is None or grant.remaining(now()) <= 0:
+        return answer
+    gate = Gate(request, target, grant, now)
+    try:
+        return (yield from gate.heard(request, answer))
+    except Refused as error:
+        error.sent, error.answer = gate.sent or request, gate.answer or answer
+        raise

@@ -1,4 +1,7 @@
-"""Line 1 of the fence: no request leaves without a valid grant (I3, I8)."""
+"""Line 1 of the fence: no request leaves without a valid grant (I3, I8).
+
+Each write of the fence's passes here, so what line 4 refuses is dealt with here, too (`hearing`).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from kopf_ha.core.grant import Grant
-from kopf_ha.core.target import Target
+from kopf_ha.core.hearing import Hearing
+from kopf_ha.core.target import Target, api_root
 from kopf_ha.core.wire import WRITES, Flow, Request, Response
 from kopf_ha.errors import GateClosed
 
@@ -29,6 +33,7 @@ class Gate:
         self._target = target
         self._now = now
         self._until = None if request.timeout is None else now() + request.timeout
+        self._hearing = Hearing(f"{request.method} {target}", grant.stamp, now, self._until)
 
     def check(self) -> float:
         """Return the seconds that are left to write.
@@ -45,7 +50,29 @@ class Gate:
         return left
 
     def send(self, request: Request) -> Flow:
-        """Send a request with a time limit that ends with the grant at the latest, or when the client waits no longer.
+        """Send a request. A write that an API server refuses since it has not heard of this term goes again (I9).
+
+        Raises:
+            GateClosed: no time is left to write.
+            TermEnded: the API server refused the write because of another term, which is true.
+            Denied: it still does so, although this term is the current one.
+        """
+        answer = yield from self.once(request)
+        return (yield from self.heard(request, answer)) if request.method in WRITES else answer
+
+    def heard(self, request: Request, answer: Response) -> Flow:
+        """Return the answer to a write that was sent, or to the same one, sent again once the API server has heard.
+
+        Raises:
+            TermEnded, Denied: see `send`.
+        """
+        while (other := self._hearing.refused(answer)) is not None:
+            yield from self._hearing.wait(self.once, api_root(request.path), other, answer)
+            answer = yield from self.once(request)
+        return answer
+
+    def once(self, request: Request) -> Flow:
+        """Send a request once, with a time limit that ends with the grant at the latest, or when the client waits no longer.
 
         Raises:
             GateClosed: no time is left to write.

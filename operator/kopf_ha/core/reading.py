@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from kopf_ha.core.gate import Gate
 from kopf_ha.core.known import Known, Revision, revision_of
-from kopf_ha.core.lease import lease_path
+from kopf_ha.core.hearing import leads
 from kopf_ha.core.notes import EARLIER, note_name, section_of
 from kopf_ha.core.target import Target
 from kopf_ha.core.token import MalformedStamp, Verdict, judge
@@ -149,12 +149,7 @@ class Reader:
 
         It is read before a term is declared stale. An edited or recreated Lease may have lost its count.
         """
-        namespace, name = self.mine.lease.split("/", 1)
-        answer = yield from self.gate.send(Request("GET", self.root + lease_path(namespace, name)))
-        spec = answer.json.get("spec") if answer.ok and isinstance(answer.json, dict) else None
-        if not isinstance(spec, dict):
-            return False if answer.status == 404 else None
-        return (spec.get("holderIdentity"), spec.get("leaseTransitions")) == (self.mine.holder, self.mine.token)
+        return (yield from leads(self.gate.send, self.root, self.mine))
 
     def overtaken(self, what: str, token: int, leads: bool | None) -> TermEnded:
         """Return the error for a token in `status.fencing` that is not below this term's."""

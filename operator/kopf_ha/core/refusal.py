@@ -34,6 +34,9 @@ PREFIX = "kopf-ha"
 _POLICY = re.compile(
     r"ValidatingAdmissionPolicy '([a-z0-9.-]+)' with binding '([a-z0-9.-]+)' denied request: (.*)", re.DOTALL
 )
+#: What follows `about_term` in the message of the policy about the Term.
+_LEADER = re.compile(r"token (\d+) leads, in pod (\S+), and this write is of pod (\S*)")
+_GIVEN = re.compile(r"fencing: Term \S+ has token (\d+); a new holder must raise leaseTransitions above it")
 _FIELD = re.compile(r"status\.fencing(\.\w+)?")
 
 
@@ -130,6 +133,41 @@ def by_policy(answer: Response, name: str = "") -> bool:
     """Return whether a rule of one of our policies said no: of the policy `name`, or of any. RBAC answers 403, too."""
     denial = denial_of(answer)
     return answer.status == 403 and denial is not None and denial.is_ours and name in ("", denial.policy)
+
+
+def given_before(answer: Response) -> int:
+    """Return the token that the Term has, if an acquisition of the Lease was refused because of it; otherwise 0.
+
+    Args:
+        answer: of the API server to the acquisition.
+    """
+    denial = denial_of(answer)
+    if answer.status != 403 or denial is None or not denial.is_ours or not denial.policy.endswith("-lease-term"):
+        return 0
+    found = _GIVEN.fullmatch(denial.message)
+    return int(found[1]) if found else 0
+
+
+class Leader(NamedTuple):
+    """Who leads, as far as the API server knows that refused a write: its token and its pod's uid."""
+
+    token: int
+    pod_uid: str
+
+
+def leader_in(answer: Response, lease: str) -> Leader | None:
+    """Return who leads for the API server that refused a write of another pod; None if nothing of ours did.
+
+    Args:
+        answer: of the API server.
+        lease: ``namespace/name`` of the writer's Lease.
+    """
+    denial = denial_of(answer)
+    if answer.status != 403 or denial is None or not denial.is_ours or not denial.policy.endswith("-term"):
+        return None
+    about = about_term(lease)
+    found = _LEADER.fullmatch(denial.message.removeprefix(about)) if denial.message.startswith(about) else None
+    return Leader(int(found[1]), found[2]) if found else None
 
 
 def sentence_of(answer: Response) -> str:

@@ -28,6 +28,7 @@ class Request:
         timeout: seconds that it may take at most. Of a client's: with all that the fence sends for it; None if it sets
             no such limit. Of the fence's: none are left if it is not above 0, and the adapter raises what the client
             does after its timeout.
+        after: seconds to wait before it is sent. The fence asks so only for reads: no write may wait behind the gate.
     """
 
     method: str
@@ -36,6 +37,7 @@ class Request:
     content_type: str = ""
     body: bytes = b""
     timeout: float | None = None
+    after: float = 0.0
 
     @property
     def json(self) -> Any:

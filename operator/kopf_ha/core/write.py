@@ -13,6 +13,7 @@ from kopf_ha.core import change, clearing, trial
 from kopf_ha.core.asked import Asked, delete_options
 from kopf_ha.core.definition import is_definition, keep_stamp
 from kopf_ha.core.gate import Gate
+from kopf_ha.core.hearing import TERMS
 from kopf_ha.core.known import Known, Revision
 from kopf_ha.core.notes import as_metadata, section_of
 from kopf_ha.core.reading import Found, Gone, Reader
@@ -88,6 +89,8 @@ def check_fenceable(asked: Asked, lease: str) -> None:
         )
     if (target.kind, f"{target.namespace}/{asked.name}") == ("leases.coordination.k8s.io", lease):
         raise Unfenced(f"Lease {lease} is written by the election alone")
+    if target.kind == TERMS:
+        raise Unfenced(f"{asked}: a Term is written by kopf-ha alone")
     if asked.is_dry_run:
         return
     if method == "POST" and target.name and asked.part not in (Part.EVICTION, Part.BINDING):

@@ -80,7 +80,7 @@ class Driver:
         """Take in one event. Answers to the requests that it leads to go in before anything else."""
         todo: deque[Event] = deque([event])
         if self.state.phase in (Phase.FOLLOWING, Phase.LOST):
-            floor = self._floor()
+            floor = max(self._floor(), client.floor)
             if floor > self.state.floor:
                 todo.appendleft(events.RaiseFloor(floor))
         while todo:

@@ -10,6 +10,8 @@ from kopf_ha._context import boottime
 from kopf_ha.api import Api, single_attempts
 from kopf_ha.core.election import events
 from kopf_ha.core.lease import OPERATOR, LeaseRecord, lease_path
+from kopf_ha.core.refusal import given_before
+from kopf_ha.core.wire import Response
 from kopf_ha.errors import ApiError, ApiRefused, MalformedLease
 from kopf_ha.settings import Settings
 
@@ -37,6 +39,8 @@ class LeaseClient:
         self._collection = lease_path(settings.lease_namespace)
         self._path = lease_path(settings.lease_namespace, settings.lease_name)
         self._earlier = settings.earlier_lease  #: has to be looked at before the first write; empty for none
+        #: the highest token that was given before, as a refusal said; 0 if none did
+        self.floor = 0
         self._hidden: float | None = None  #: when it was forbidden first to look at it, on the clock
 
     def read(self, timeout: float) -> events.LeaseSeen | events.LeaseUnusable | events.ReadFailed:
@@ -85,6 +89,9 @@ class LeaseClient:
             # A PUT answers 404 when the Lease is gone.
             if error.status == 409 or (error.status == 404 and record.resource_version):
                 return events.Conflict()
+            if isinstance(error, ApiRefused):
+                said = given_before(Response(error.status, error.body))
+                self.floor = max(self.floor, said)
             return events.NotWritten(str(error)) if error.definite else events.Failed(str(error))
 
     def _earlier_is_used(self, timeout: float, *, first: bool) -> str:

@@ -28,6 +28,7 @@ from kopf_ha.run.preparation import Preparation
 from kopf_ha.run.runner import Runner
 from kopf_ha.run.selftest import SelfTest
 from kopf_ha.run.term import Term
+from kopf_ha.run.termobject import TermObject
 from kopf_ha.settings import Settings
 
 
@@ -64,12 +65,14 @@ def build(
         observer=journal.metrics,
     )
     journal.watch(elector)
+    term = TermObject(Api(_client(fenced=False)), settings)
     enforcement = Enforcement(
         SelfTest(Api(_client(fenced=False)), settings, namespaces),
         fence,
         journal,
         token=lambda: elector.observed_token,
         required=settings.require_policies,
+        term=term,
     )
     pods = PodWatcher(
         settings,
@@ -92,6 +95,7 @@ def build(
         journal=journal,
         enforcement=enforcement,
         policies_first=settings.require_policies,
+        term=term,
         namespaces=namespaces,
     )
 

@@ -15,7 +15,9 @@ from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.errors import ApiError, ConfigurationError, MalformedLease
 from kopf_ha.run.journal import Journal
+from kopf_ha.run.level import level_of
 from kopf_ha.run.selftest import SelfTest
+from kopf_ha.run.termobject import TermObject
 from kopf_ha.run.threads import later as call_later
 
 logger = logging.getLogger("kopf_ha.run")
@@ -48,6 +50,7 @@ class Enforcement:
         journal: of this replica.
         token: gives the highest token that the Lease was seen with.
         required: whether a replica may lead only where the fence is enforced.
+        term: the Term of this replica's terms.
         later: calls a function after so many seconds, in a thread.
         clock: the machine's boot-time clock, in seconds.
     """
@@ -60,6 +63,7 @@ class Enforcement:
         *,
         token: Callable[[], int],
         required: bool,
+        term: TermObject,
         later: Callable[[float, Callable[[], None]], None] = call_later,
         clock: Callable[[], float] = boottime,
     ) -> None:
@@ -68,6 +72,7 @@ class Enforcement:
         self._journal = journal
         self._token = token
         self._required = required
+        self._term = term
         self._later = later
         self._clock = clock
         self._asked = -math.inf  #: when everything was asked last
@@ -146,6 +151,7 @@ class Enforcement:
             return
         with entered(grant):
             try:
+                self._term.look(grant)
                 self._look(grant)
             except _UNKNOWN as error:
                 _warn(error)
@@ -155,9 +161,12 @@ class Enforcement:
     def _look(self, grant: Grant, *, whole: bool = True) -> list[str]:
         """Ask, and tell while the term lasts."""
         missing = self._ask(grant.stamp.token, whole=whole)
+        if self._selftest.described is not None:  # otherwise no policies at all are named already
+            missing += self._term.missing()
         if not grant.closed:
             self._fence.known.unfit = dict(self._selftest.unfit)
             self._journal.not_enforced(missing)
+            self._journal.enforced(level_of(self._selftest.described, self._selftest.lacking, self._term))
         return missing
 
     def _ask(self, token: int, *, whole: bool = True) -> list[str]:

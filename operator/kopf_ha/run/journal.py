@@ -11,6 +11,7 @@ from kopf_ha.api import Api
 from kopf_ha.core.grant import Grant
 from kopf_ha.election import Elector
 from kopf_ha.run.events import About, Events, own_pod
+from kopf_ha.run.level import LEVELS
 from kopf_ha.run.metrics import Metrics
 from kopf_ha.run.never import Never, is_never
 from kopf_ha.run.report import Report, log_refusal
@@ -100,6 +101,14 @@ class Journal:
             logger.warning("not enforced by the API server: %s", sentence)
         if missing:
             self._post("NotEnforced", "NotEnforced", "; ".join(missing), warning=True)
+
+    def enforced(self, level: str) -> None:
+        """Report at which level the API server enforces the fence in the present term, when that is known or changed."""
+        self.metrics.enforces(level)
+        if level != self.report.level:
+            self.report.level = level
+            token = self.report.grant.stamp.token if self.report.grant else 0
+            logger.info("term %d: the API server enforces level %s: %s", token, level, LEVELS[level])
 
     def wrote(self, outcome: Outcome) -> None:
         """Report how one attempt to write ended. Called in the writer's thread."""

@@ -18,6 +18,9 @@ from kopf_ha.run.namespaces import Namespaces
 #: Objects that one look for an example sees.
 PAGE = 50
 
+#: Tells the policy about the Term that it need not judge a dry run, so that a follower learns of the others.
+BY_SELFTEST = "&fieldManager=kopf-ha-ask%3Akind"
+
 #: The uid of a pod that does not exist.
 NOBODY = "00000000-0000-0000-0000-000000000000"
 
@@ -145,7 +148,7 @@ def wrong_stamps(api: Api, kind: str, path: str, body: dict[str, Any], mine: Sta
     Raises:
         ApiRefused: an answer is neither yes nor no.
     """
-    path += "/status" + DRY_RUN
+    path += "/status" + DRY_RUN + BY_SELFTEST
     token, name = recorded_token(body), str(body["metadata"]["name"])
     above = min(max(token, mine.token) + 1, TOKEN_MAX)
     foreign = api.request("PATCH", path, _status(Stamp(above, "selftest", mine.lease, NOBODY)), MERGE_PATCH)

@@ -16,13 +16,14 @@ from kopf_ha.core.target import parse_path
 from kopf_ha.core.wire import WRITES
 from kopf_ha.election.signs import Observer
 from kopf_ha.errors import NoTerm, Refused, TermEnded, Unfenced
+from kopf_ha.run.level import LEVELS
 from kopf_ha.run.serving import Server
 from kopf_ha.settings import Settings
 
 #: Buckets: from an answer of a near API server to a takeover that waited for a lease to expire and for a barrier.
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0)
 #: The lines of the fence, in the words of docs/promises.md.
-LINES = ("gate", "precondition", "server")
+LINES = ("gate", "precondition", "server", "term")
 #: How many kinds get their own label. Code that builds paths from its data must not fill Prometheus.
 KINDS = 200
 OTHER = "other"
@@ -100,6 +101,13 @@ class Metrics(Observer):
         self.missing = Gauge(
             "kopf_ha_not_enforced", "Protections that the API server lacks, as of the last answer.", registry=registry
         )
+        level = Gauge(
+            "kopf_ha_enforced_level",
+            "1 for the level at which the API server enforces the fence, as of the last answer in a term; 0 for others.",
+            ["level"],
+            registry=registry,
+        )
+        self._levels = {name: level.labels(name) for name in LEVELS}
         self._aside = Gauge(
             "kopf_ha_set_aside",
             "Deciding objects that could not be stamped in the present term. Nothing is decided from them.",
@@ -158,6 +166,11 @@ class Metrics(Observer):
     def took_over(self, seconds: float) -> None:
         """Note how long the Lease was free before it was acquired."""
         self._takeover.observe(max(0.0, seconds))
+
+    def enforces(self, level: str) -> None:
+        """Note at which level the API server enforces the fence."""
+        for name, gauge in self._levels.items():
+            gauge.set(1.0 if name == level else 0.0)
 
     def barrier_took(self, seconds: float) -> None:
         """Note how long a barrier took."""

@@ -1,5 +1,7 @@
 """Prepares a term before any handler runs: raises the barrier, while it asks whether the fence is enforced.
 
+First of all the Term is written, and handlers wait until the API server has heard of it.
+
 Where the policies are required, it asks first, so that nothing is written under a token that the API server ignores.
 They are always required for deciding kinds without `status.fencing` (I4): only a policy keeps users from their stamps.
 """
@@ -20,6 +22,7 @@ from kopf_ha.run.enforcement import Enforcement
 from kopf_ha.run.journal import Journal
 from kopf_ha.run.namespaces import Namespaces
 from kopf_ha.run.sweep import Sweep
+from kopf_ha.run.termobject import TermObject
 
 logger = logging.getLogger("kopf_ha.run")
 
@@ -34,6 +37,7 @@ class Preparation:
         journal: is told of the barrier.
         enforcement: asks whether the API server enforces the fence.
         policies_first: whether the barrier waits for the answer.
+        term: the Term, by which the API server knows who leads.
         namespaces: where the operator looks.
     """
 
@@ -42,6 +46,7 @@ class Preparation:
     journal: Journal
     enforcement: Enforcement
     policies_first: bool
+    term: TermObject
     namespaces: Namespaces = field(default_factory=Namespaces)
 
     def before_kopf(self, grant: Grant) -> None:
@@ -49,20 +54,25 @@ class Preparation:
 
         Raises:
             ConfigurationError: a deciding kind cannot be stamped, or policies are required and missing or unknown.
-            FloorLost: an object records a token at or above mine.
+            FloorLost: an object or the Term records a token at or above mine.
             ApiError, MalformedLease: an answer of the API server is needed and missing.
             TermEnded: the term ended meanwhile.
         """
         if self.fence.mode != "full":
             return
+        self.term.write(grant)
         if self.policies_first:
-            self.enforcement.begin(grant)
+            self._ask(grant)
             self._raise_barrier(grant, None)
             return
-        asking = threading.Thread(target=self.enforcement.begin, args=(grant,), name="kopf-ha-selftest", daemon=True)
+        asking = threading.Thread(target=self._ask, args=(grant,), name="kopf-ha-selftest", daemon=True)
         asking.start()
         self._raise_barrier(grant, asking)
         asking.join()
+
+    def _ask(self, grant: Grant) -> None:
+        self.term.hear(grant)
+        self.enforcement.begin(grant)
 
     def _raise_barrier(self, grant: Grant, asking: threading.Thread | None) -> None:
         began = boottime()

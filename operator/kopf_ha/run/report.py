@@ -28,6 +28,7 @@ class Report:
         self.grant = grant
         self.began = began
         self.barrier: tuple[float, int] | None = None  #: seconds it took, objects it stamped
+        self.level = ""  #: at which the API server enforces the fence; empty while that is unknown
         self._lock = threading.Lock()
         self.counts: Counter[tuple[str, str]] = Counter()  #: by client, and status class or line that refused
         self.never: Counter[str] = Counter()  #: by error: those that are refused in every term
@@ -53,6 +54,8 @@ class Report:
         if self.barrier is not None:
             seconds, objects = self.barrier
             found |= {"barrier_seconds": round(seconds, 3), "barrier_objects": objects}
+        if self.level:
+            found["level"] = self.level
         writes: dict[str, dict[str, int]] = {}
         refused: dict[str, int] = {}
         for (client, result), number in counts:

@@ -15,6 +15,7 @@ from typing import Any
 from kopf_ha.api import Api
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Response
+from kopf_ha.manifests.description import Description
 from kopf_ha.run.kindtest import KindTest
 from kopf_ha.run.leasetest import LeaseTest, missing_namespaces, missing_of_lease, missing_policies
 from kopf_ha.run.namespaces import Namespaces
@@ -42,6 +43,10 @@ class SelfTest:
         self.clean = False
         #: Kinds whose stamps in the metadata a policy protected when it was asked last.
         self.protected: frozenset[str] = frozenset()
+        #: What the policies were written from, as far as they answered when they were asked last; None if they did not.
+        self.described: Description | None = None
+        #: The names of those that lacked something then.
+        self.lacking: frozenset[str] = frozenset()
         #: Kinds that must not be written because of one of their served versions (I1), and why; as of the same time.
         self.unfit: dict[str, str] = {}
 
@@ -62,7 +67,7 @@ class SelfTest:
             ApiRefused: the answer to a question is neither yes nor no.
             Unreached: no answer.
         """
-        self.protected = frozenset()
+        self.protected, self.described = frozenset(), None
         if whole:
             self.clean = False
         mine = Stamp(token, self._settings.identity, self._settings.lease, self._settings.pod_uid)
@@ -87,6 +92,7 @@ class SelfTest:
                 tried |= {k: pool.submit(self._kinds.missing, api, k, mine) for k in sorted(known - tried.keys())}
                 unfit = {k: pool.submit(self._kinds.unfit, api, k) for k in sorted(known)}
                 self.unfit = {k: why for k, f in unfit.items() if (why := f.result())}
+            self.described, self.lacking = described, frozenset(policies)
             found = list(missing_of_lease(lowered.result(), described, policies, self._settings))
             found += missing_namespaces(described, self._namespaces, self._settings)
             found += [sentence for many in policies.values() for sentence in many]

@@ -1,0 +1,33 @@
+"""At which level the API server enforces the fence, from what the self-test found out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from kopf_ha.manifests.description import FULL, Description
+from kopf_ha.manifests.term import term_policies
+from kopf_ha.run.termobject import TermObject
+
+#: The levels, and what each means.
+LEVELS = {
+    "full": "it knows who leads, and compares the stamps of objects",
+    "term": "it knows who leads, and compares no stamps",
+    "stamps": "it compares the stamps of objects, and does not know who leads",
+    "none": "it refuses a stale leader nothing",
+}
+
+
+def level_of(described: Description | None, lacking: Collection[str], term: TermObject) -> str:
+    """Return the level: one of `LEVELS`. What is missing of it is reported by itself.
+
+    Args:
+        described: what the policies were written from; None if none answered.
+        lacking: the names of policies that are not whole.
+        term: the Term, as it was found last.
+    """
+    if described is None:
+        return "none"
+    line4 = {policy.name for policy in term_policies(described)}
+    knows = f"{described.prefix}-term" not in lacking and not term.trouble and not term.deaf
+    compares = described.level == FULL and not set(lacking) - line4
+    return {(True, True): "full", (True, False): "term", (False, True): "stamps", (False, False): "none"}[knows, compares]
