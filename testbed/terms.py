@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 from devcluster import Cluster
 from devcluster.waiting import until
+from kopf_ha.manifests import Description, policies, render
+from testbed.deployment import ROOT
 
 MERGE = "application/merge-patch+json"
 
@@ -56,97 +58,9 @@ class Pod:
         return Raw(self.cluster.servers[server], self.cluster.ca_file, self.token)
 
 
-CRD = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {"name": "terms.kopf-ha.dev"},
-    "spec": {
-        "group": "kopf-ha.dev",
-        "scope": "Namespaced",
-        "names": {"kind": "Term", "plural": "terms", "singular": "term"},
-        "versions": [
-            {
-                "name": "v1",
-                "served": True,
-                "storage": True,
-                "schema": {
-                    "openAPIV3Schema": {
-                        "type": "object",
-                        "properties": {
-                            "spec": {
-                                "type": "object",
-                                "properties": {
-                                    "token": {"type": "integer"},
-                                    "holder": {"type": "string"},
-                                    "podUID": {"type": "string"},
-                                },
-                            }
-                        },
-                    }
-                },
-            }
-        ],
-    },
-}
-
-
-def _policy(account: str, namespace: str, name: str) -> list[dict[str, Any]]:
-    judged = [
-        {
-            "apiGroups": ["*"],
-            "apiVersions": ["*"],
-            "operations": ["CREATE", "UPDATE", "DELETE", "CONNECT"],
-            "resources": ["*/*"],
-            "scope": "*",
-        }
-    ]
-    pod = "request.userInfo.?extra[?'authentication.kubernetes.io/pod-uid'].orValue([''])[0]"
-    api = "admissionregistration.k8s.io/v1"
-    spec = {
-        "failurePolicy": "Ignore",
-        "paramKind": {"apiVersion": "kopf-ha.dev/v1", "kind": "Term"},
-        "matchConstraints": {
-            "resourceRules": judged,
-            "excludeResourceRules": [
-                {
-                    "apiGroups": ["", "events.k8s.io"],
-                    "apiVersions": ["*"],
-                    "operations": ["*"],
-                    "resources": ["events"],
-                },
-                {"apiGroups": ["authorization.k8s.io"], "apiVersions": ["*"], "operations": ["*"], "resources": ["*"]},
-            ],
-        },
-        "matchConditions": [
-            {"name": "operator", "expression": f"request.userInfo.username == '{account}'"},
-            {
-                "name": "not-the-term",
-                "expression": "!(request.resource.group == 'kopf-ha.dev' && request.resource.resource == 'terms')",
-            },
-        ],
-        "validations": [
-            {
-                "expression": f"{pod} == params.spec.podUID",
-                "reason": "Forbidden",
-                "messageExpression": "'fencing: the term ' + string(params.spec.token) + ' is of another pod'",
-            }
-        ],
-    }
-    binding = {
-        "policyName": f"{namespace}-term",
-        "paramRef": {"name": name, "namespace": namespace, "parameterNotFoundAction": "Allow"},
-        "validationActions": ["Deny"],
-    }
-    meta = {"name": f"{namespace}-term"}
-    return [
-        {"apiVersion": api, "kind": "ValidatingAdmissionPolicy", "metadata": meta, "spec": spec},
-        {"apiVersion": api, "kind": "ValidatingAdmissionPolicyBinding", "metadata": meta, "spec": binding},
-    ]
-
-
 def install_kind(cluster: Cluster) -> None:
     """Make the Term's kind."""
-    cluster.kubectl("apply", "-f", "-", input=json.dumps(CRD))
+    cluster.kubectl("apply", "-f", str(ROOT / "crds" / "terms.yaml"))
     cluster.wait_established()
     until("terms to be served", lambda: cluster.kubectl("get", "terms", "-A", check=False).returncode == 0)
 
@@ -171,7 +85,11 @@ class Terms:
 
     def __init__(self, cluster: Cluster, namespace: str) -> None:
         self.cluster, self.namespace, self.name = cluster, namespace, "op"
-        self.account = f"system:serviceaccount:{namespace}:{self.name}"
+        named = f"{namespace}/{self.name}"
+        self.description = Description(
+            group="", kinds=(), level="term", lease=named, service_account=named, prefix=f"kopf-ha-{namespace}"
+        )
+        self._policies = policies(self.description)
         self.path = f"/apis/kopf-ha.dev/v1/namespaces/{namespace}/terms"
         self._tokens = itertools.count(1)
         self._lock = threading.Lock()
@@ -184,8 +102,7 @@ class Terms:
         who = f"--serviceaccount={self.namespace}:{self.name}"
         kubectl("create", "clusterrolebinding", self.namespace, "--clusterrole=cluster-admin", who)
         install_kind(self.cluster)
-        items = _policy(self.account, self.namespace, self.name)
-        kubectl("apply", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
+        kubectl("apply", "-f", "-", input=render(self._policies))
 
     def pod(self, name: str) -> Pod:
         """Make a pod of the account."""
@@ -208,9 +125,7 @@ class Terms:
 
     def remove(self) -> None:
         """Remove what is not in the namespace, and let that go."""
-        names = [item["metadata"]["name"] for item in _policy(self.account, self.namespace, self.name)][:1]
-        for kind in ("validatingadmissionpolicybinding", "validatingadmissionpolicy"):
-            self.cluster.kubectl("delete", kind, *names, "--ignore-not-found")
+        self.cluster.kubectl("delete", "-f", "-", input=render(self._policies))
         self.cluster.kubectl("delete", "clusterrolebinding", self.namespace)
         self.cluster.kubectl("delete", "namespace", self.namespace, "--wait=false")
 
@@ -222,7 +137,7 @@ class Terms:
 
     def is_refusal(self, code: int, message: str) -> bool:
         """Whether this is the answer of the Term's policy."""
-        return code == 403 and f"ValidatingAdmissionPolicy '{self.namespace}-term'" in message
+        return code == 403 and f"ValidatingAdmissionPolicy '{self.description.prefix}-term'" in message
 
     def is_heard(self, pod: Pod, server: int) -> bool:
         """Whether an API server takes this pod for the leader's, asked by a dry run."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from devcluster import Binaries, ControlPlane
 from testbed.terms import Terms
+from tests.fourth_line.site import Site, deploy
 from tests.kit.ipam import install_crds
 
 
@@ -19,6 +21,24 @@ def cluster(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Ite
     with ControlPlane(folder, apiservers=2, lagging=True, binaries=binaries) as plane:
         install_crds(plane)
         yield plane
+
+
+@pytest.fixture(scope="session")
+def operator(cluster: ControlPlane) -> ControlPlane:
+    """The same, with everything in deploy/."""
+    deploy(cluster)
+    return cluster
+
+
+@pytest.fixture
+def site(operator: ControlPlane, namespace: str, tmp_path: Path) -> Iterator[Site]:
+    """The reference operator's, without pools and claims; nobody holds its Lease."""
+    made = Site(operator, namespace, tmp_path)
+    try:
+        made.begin()
+        yield made
+    finally:
+        made.clear()
 
 
 @pytest.fixture

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
 from devcluster import ControlPlane
 from devcluster.waiting import until
+from kopf_ha.manifests.term import KNOWN_TERM
 from testbed.deployment import NAME, ROOT
 from testbed.replica import IPAM, KOPF_HA, PATIENCE, Replica, as_pod
+from testbed.terms import MERGE, Raw
 from tests.kit.ipam import Ipam
 from tests.kit.world import LEASES
 
@@ -75,5 +78,13 @@ class Site(Ipam):
         until("each API server to judge by it", lambda: all(map(self.is_on, (0, 1))), PATIENCE)
 
     def is_on(self, server: int) -> bool:
-        """Whether an API server refuses a write of a pod that does not lead."""
-        raise NotImplementedError
+        """Whether an API server judges by it, asked as a replica asks."""
+        status, body = self._asker(server)("PATCH", f"{TERM}?dryRun=All&fieldManager=kopf-ha-ask%3Aterm", {}, MERGE)
+        return status == 403 and KNOWN_TERM in str(body.get("message"))
+
+    @functools.cache  # noqa: B019  a site lives for one test
+    def _asker(self, server: int) -> Raw:
+        name = f"asker-{self.namespace}-{server}"
+        pod = self.plane.pod_identity(NAME, NAME, name, LABELS)
+        self.pods.append(name)
+        return Raw(self.plane.servers[server], self.plane.ca_file, pod.token)

@@ -1,13 +1,13 @@
 """Runs the reference operator without the two mends that keep late writes harmless; for tests only.
 
-What its code does against them is tests/ipam/test_ipam_paused.py. Here the pool frees an address when its claim is being
-deleted, not when it is gone, and a pool becomes active without a stamp on the claims that an earlier term could still
-write. Faults at a certain write as in faulty.py.
+With them, tests/ipam/test_ipam_paused.py tells the same stories. Here a pool frees an address when its claim is being
+deleted, not when it is gone, and becomes active without a stamp on the claims that an earlier term could still write.
+Faults at a certain write are as in faulty.py.
 """
 
 from __future__ import annotations
 
-import faulty  # noqa: F401  it sees to the faults
+import faulty  # type: ignore[import-not-found]  # noqa: F401  it sees to the faults
 
 from kopf_ha.cli import entry
 from kopf_ha_ipam import activation, claims
