@@ -165,8 +165,9 @@ class ForeignStamp(Refused):
 class Denied(Refused):
     """The API server refused this write by a rule of ours (line 3 or 4), and the term goes on (I10).
 
-    Of line 4: the API server has not heard of this term for too long. Of line 3: either the rule is not about tokens: the object is being deleted, or a child lacks its label. Or it is about tokens,
-    while the object, read again, and the Lease both show that the term is current.
+    Line 4: the API server has not heard of this term for too long. Line 3: the rule is not about tokens (the object is
+    being deleted, or a child lacks its label), or it is, while the object, read again, and the Lease both show that the
+    term is current.
     """
 
     line = "server"

@@ -237,6 +237,12 @@ class Settings:
         "Do not lead while the API server would accept a stale leader's writes. When off, the log names what is"
         " missing.",
     )
+    level: Literal["full", "term"] = option(
+        "full",
+        _choice("full", "term"),
+        "The level of the manifests that were applied, by which the replica knows what has to be in force. `term`: the"
+        " API server only knows who leads. `full`: it also compares the stamps of objects.",
+    )
     fast_failover: bool = option(
         True,
         _SWITCH,

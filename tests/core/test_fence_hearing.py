@@ -96,7 +96,7 @@ def test_a_leader_that_the_lease_names_no_more_is_stale(api: FakeApi, me: Proces
     api.put("/api/v1/namespaces/a/pods/x", {"spec": {}})
     deaf = Deaf(me, 99, lambda: api.elect(stamp(8)), token=8)
     api.intercept = deaf
-    with pytest.raises(StaleLeader, match="refused .*: policy kopf-ha-ns.op-term: fencing term of Lease") as refused:
+    with pytest.raises(StaleLeader, match=r"refused .*: policy kopf-ha-ns\.op-term: fencing term of Lease") as refused:
         me.send(asked)
     assert refused.value.line == "term"
     assert refused.value.sent.method == deaf.refused[0].method

@@ -35,9 +35,9 @@ def outcome(path: str = f"{THINGS}/a", refused: Refused | None = None, method: s
     return Outcome("kopf", Request(method, path), None, refused, 0 if refused else 200)
 
 
-def by_server() -> StaleLeader:
+def by_server(line: str = "server") -> StaleLeader:
     error = StaleLeader("the API server said so")
-    error.line = "server"
+    error.line = line
     return error
 
 
@@ -76,7 +76,7 @@ def test_between_terms_nothing_is_set_aside() -> None:
 
 def test_refused_stale_writes_count_on_their_line() -> None:
     metrics = Metrics(SETTINGS)
-    for error in (GateClosed("x"), StaleLeader("x"), FloorLost("x", 9), by_server(), by_server()):
+    for error in (GateClosed("x"), StaleLeader("x"), FloorLost("x", 9), by_server(), by_server(), by_server("term")):
         metrics.count(outcome(refused=error))
     # Mistakes of the code that writes, in any term.
     for mistake in (NoTerm("x"), Unfenced("x"), ForeignStamp("x")):
@@ -84,9 +84,7 @@ def test_refused_stale_writes_count_on_their_line() -> None:
     metrics.count(outcome())
     metrics.count(outcome(method="WATCH", refused=FloorLost("x", 9)))  # no write
     value = metrics.registry.get_sample_value
-    counts = {
-        line: value("kopf_ha_refused_writes_total", {"line": line}) for line in ("gate", "precondition", "server", "term")
-    }
+    counts = {line: value("kopf_ha_refused_writes_total", {"line": line}) for line in LINES}
     assert counts == {"gate": 1, "precondition": 2, "server": 2, "term": 1}
     writes = {"client": "kopf", "kind": f"things.{GROUP}"}
     assert value("kopf_ha_writes_total", writes | {"outcome": "2xx"}) == 1

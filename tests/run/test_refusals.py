@@ -16,6 +16,7 @@ from kopf_ha.core.notes import ANNOTATION_TOKEN, as_metadata, notes_of
 from kopf_ha.core.refusal import RULE_MESSAGE, about_tokens
 from kopf_ha.core.token import Stamp
 from kopf_ha.errors import Denied, TermEnded, Unfenced
+from kopf_ha.run.metrics import LINES
 from tests.run.support import GROUP, LONG, Marks, Policy, Running, World, caught, registry
 
 Run = Callable[..., Running]
@@ -23,7 +24,7 @@ Run = Callable[..., Running]
 
 def refused(running: Running) -> dict[str, float | None]:
     value = running.runner.journal.metrics.registry.get_sample_value
-    return {line: value("kopf_ha_refused_writes_total", {"line": line}) for line in ("gate", "precondition", "server", "term")}
+    return {line: value("kopf_ha_refused_writes_total", {"line": line}) for line in LINES}
 
 
 def write_by(client: str, world: World, name: str) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,9 +17,12 @@ from kopf_ha.core.wire import Response
 from kopf_ha.errors import ApiRefused
 from kopf_ha.manifests import Child, Description, Kind
 from kopf_ha.manifests.cel import QUESTION
+from kopf_ha.manifests.description import TERM
 from kopf_ha.manifests.policies import all_policies
+from kopf_ha.manifests.term import KNOWN
 from kopf_ha.run.credentials import make_client
 from kopf_ha.run.kindtest import PAGE, KindTest, Missing, wrong_stamps
+from kopf_ha.run.level import level_of, missing_level
 from kopf_ha.run.namespaces import Namespaces
 from kopf_ha.run.selftest import PARALLEL, SelfTest
 from kopf_ha.settings import Settings
@@ -27,6 +31,7 @@ LEASE = "/apis/coordination.k8s.io/v1/namespaces/n/leases/l"
 DESCRIPTION = Description(
     group="a.b", kinds=(Kind("xs", maps=("m",)),), children=(Child("pods"),), lease="n/l", service_account="n/s"
 )
+LOW = Description(group="", kinds=(), level=TERM, lease="n/l", service_account="n/s")
 MINE = Stamp(7, "p_u_1", "n/l", "u")
 
 
@@ -86,12 +91,13 @@ def ask(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Any:
     return asking
 
 
-RULES = [(p.name, r.name) for p in all_policies(DESCRIPTION) for r in p.rules]
+#: All but the question which term an API server knows, which the leader asks alone (`run/termobject.py`).
+RULES = [(p.name, r.name) for p in all_policies(DESCRIPTION) for r in p.rules if r.question != KNOWN]
 
 
 def test_each_rule_that_the_manifests_write_is_asked_about(ask: Any) -> None:
     assert ask({}) == []
-    wanted = {r.asked(p.name) for p in all_policies(DESCRIPTION) for r in p.rules}
+    wanted = {r.asked(p.name) for p in all_policies(DESCRIPTION) for r in p.rules if r.question != KNOWN}
     assert wanted == {q for q in ask.asked if q}
     assert len(wanted) == len(RULES)
 
@@ -310,7 +316,7 @@ class Kinds(Api):
                 raise ApiRefused("no permission", 403)
             items = [{"metadata": {"name": name, "namespace": namespace}} for name in self.objects[namespace]]
             return Response(200, json.dumps({"items": items}).encode())
-        assert path == "/apis/a.b/v1/namespaces/test/xs/one/status?dryRun=All"
+        assert path == "/apis/a.b/v1/namespaces/test/xs/one/status?dryRun=All&fieldManager=kopf-ha-ask%3Akind"
         return denied("kopf-ha-n.s-stamped", "fencing: no")
 
 
@@ -356,3 +362,32 @@ def test_as_many_connections_are_kept_as_are_used_at_once(tmp_path: Path, monkey
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     client = make_client("test", fenced=False)
     assert client.rest_client.pool_manager.connection_pool_kw["maxsize"] >= 2 * PARALLEL
+
+
+def test_policies_of_a_lower_level_than_is_expected(settings: Settings) -> None:
+    """Somebody applied `--level term`, and the operator counts on stamps."""
+    (found,) = missing_level(LOW, settings)
+    assert found.startswith("the policies of Lease n/l are of level term, and this replica expects level full; apply")
+    for described, expected in ((LOW, "term"), (DESCRIPTION, "full"), (DESCRIPTION, "term"), (None, "full")):
+        assert list(missing_level(described, settings.changed(level=expected))) == []
+
+
+@pytest.mark.parametrize(
+    ("described", "lacking", "trouble", "deaf", "level"),
+    [
+        (DESCRIPTION, (), "", "", "full"),
+        (DESCRIPTION, ("kopf-ha-n.s-stamped",), "", "", "term"),
+        (DESCRIPTION, ("kopf-ha-n.s-term", "kopf-ha-n.s-term-kept"), "", "", "stamps"),
+        (DESCRIPTION, (), "not written", "", "stamps"),
+        (DESCRIPTION, (), "", "deaf", "stamps"),
+        (DESCRIPTION, ("kopf-ha-n.s-term", "kopf-ha-n.s-lease"), "", "", "none"),
+        (LOW, (), "", "", "term"),
+        (LOW, ("kopf-ha-n.s-term",), "", "", "none"),
+        (None, (), "", "", "none"),
+    ],
+)
+def test_the_level_is_what_is_in_force(
+    described: Description | None, lacking: tuple[str, ...], trouble: str, deaf: str, level: str
+) -> None:
+    term = SimpleNamespace(trouble=trouble, deaf=deaf)
+    assert level_of(described, lacking, term) == level  # type: ignore[arg-type]

@@ -134,7 +134,7 @@ def test_a_term_that_is_not_below_mine_is_a_lost_floor(make: Make, grant: Grant,
         ([NO_RIGHT], "the API server does not allow it (403); apply the roles and policies"),
         (
             [denied("kopf-ha-n.s-term-written", "fencing: a replica names only its own pod")],
-            "does not allow it (403, policy kopf-ha-n.s-term-written: fencing: a replica names only its own pod); apply",
+            "allow it (403, policy kopf-ha-n.s-term-written: fencing: a replica names only its own pod); apply",
         ),
         (
             [STALE, term({"token": "many", "holder": "x" * 200})],
@@ -163,7 +163,7 @@ def test_where_it_cannot_be_written_one_line_says_why(
 
 @pytest.mark.parametrize("final", [answer(500), answer(429), Unreached("no answer")])
 def test_a_server_that_does_not_say_ends_the_term(make: Make, grant: Grant, final: Any) -> None:
-    server, mine = make(answer(429), final)
+    _, mine = make(answer(429), final)
     with pytest.raises((ApiRefused, Unreached)):
         mine.write(grant)
     assert mine.missing() != []

@@ -72,7 +72,7 @@ class Gate:
         return answer
 
     def once(self, request: Request) -> Flow:
-        """Send a request once, with a time limit that ends with the grant at the latest, or when the client waits no longer.
+        """Send a request once. Its time limit ends with the grant at the latest, or when the client waits no longer.
 
         Raises:
             GateClosed: no time is left to write.

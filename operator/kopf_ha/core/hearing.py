@@ -1,8 +1,8 @@
 """Line 4: the API server knows the current term by a Term object, and refuses the writes of other pods (`-term`).
 
 Each API server learns of a Term from a watch, some milliseconds late, and a fault can keep the news from it. So line 4
-proves nothing. It refuses the new leader for a moment, too, where nothing in a write shows its token: a creation, a kind
-without stamps. Such a write did not happen and nothing is decided from it, so it waits and goes again (I9), until
+proves nothing. For a moment it refuses the new leader, too, where a write shows no token: a creation, a kind without
+stamps. Such a write did not happen and nothing is decided from it, so it waits and goes again (I9), until
 
 - the API server has heard;
 - the Lease says that the term is over, or the Term that its token was given before;

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from kopf_ha.core.gate import Gate
-from kopf_ha.core.known import Known, Revision, revision_of
 from kopf_ha.core.hearing import leads
+from kopf_ha.core.known import Known, Revision, revision_of
 from kopf_ha.core.notes import EARLIER, note_name, section_of
 from kopf_ha.core.target import Target
 from kopf_ha.core.token import MalformedStamp, Verdict, judge

@@ -103,7 +103,7 @@ class Journal:
             self._post("NotEnforced", "NotEnforced", "; ".join(missing), warning=True)
 
     def enforced(self, level: str) -> None:
-        """Report at which level the API server enforces the fence in the present term, when that is known or changed."""
+        """Report at which level the API server enforces the fence; in the log when it is known, or has changed."""
         self.metrics.enforces(level)
         if level != self.report.level:
             self.report.level = level

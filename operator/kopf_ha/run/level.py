@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from kopf_ha.manifests.description import FULL, Description
 from kopf_ha.manifests.term import term_policies
+from kopf_ha.run.leasetest import HELP
 from kopf_ha.run.termobject import TermObject
+from kopf_ha.settings import Settings
 
 #: The levels, and what each means.
 LEVELS = {
@@ -30,4 +32,20 @@ def level_of(described: Description | None, lacking: Collection[str], term: Term
     line4 = {policy.name for policy in term_policies(described)}
     knows = f"{described.prefix}-term" not in lacking and not term.trouble and not term.deaf
     compares = described.level == FULL and not set(lacking) - line4
-    return {(True, True): "full", (True, False): "term", (False, True): "stamps", (False, False): "none"}[knows, compares]
+    if knows:
+        return "full" if compares else "term"
+    return "stamps" if compares else "none"
+
+
+def missing_level(described: Description | None, settings: Settings) -> Iterator[str]:
+    """Yield a sentence if the policies are of a lower level than this replica expects.
+
+    Args:
+        described: what the policies were written from; None if none answered.
+        settings: name the level.
+    """
+    if described is not None and settings.level == FULL != described.level:
+        yield (
+            f"the policies of Lease {settings.lease} are of level {described.level}, and this replica expects level"
+            f" {settings.level}; {HELP}, or run it with --level={described.level}"
+        )

@@ -103,7 +103,7 @@ class Metrics(Observer):
         )
         level = Gauge(
             "kopf_ha_enforced_level",
-            "1 for the level at which the API server enforces the fence, as of the last answer in a term; 0 for others.",
+            "1 for the level at which the API server enforces the fence, as of this replica's last term; 0 for others.",
             ["level"],
             registry=registry,
         )

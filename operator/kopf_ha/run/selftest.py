@@ -18,6 +18,7 @@ from kopf_ha.core.wire import Response
 from kopf_ha.manifests.description import Description
 from kopf_ha.run.kindtest import KindTest
 from kopf_ha.run.leasetest import LeaseTest, missing_namespaces, missing_of_lease, missing_policies
+from kopf_ha.run.level import missing_level
 from kopf_ha.run.namespaces import Namespaces
 from kopf_ha.settings import Settings
 
@@ -95,6 +96,7 @@ class SelfTest:
             self.described, self.lacking = described, frozenset(policies)
             found = list(missing_of_lease(lowered.result(), described, policies, self._settings))
             found += missing_namespaces(described, self._namespaces, self._settings)
+            found += missing_level(described, self._settings)
             found += [sentence for many in policies.values() for sentence in many]
             stamped = described is not None and f"{described.prefix}-stamped" in policies
             if described is not None:

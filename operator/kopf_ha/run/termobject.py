@@ -29,8 +29,8 @@ logger = logging.getLogger("kopf_ha.run")
 
 #: Seconds until an API server that has not heard of the term is taken for one that does not hear.
 HEARD = 2.0
-#: Seconds in which an API server hears of the very first Term. Until it does, its answer is as if there were no policy.
-FIRST = 1.0
+#: Seconds in which an API server usually hears of the very first Term. Before, it answers as if there were no policy.
+FIRST = 0.1
 #: Seconds between two questions: the shortest and the longest.
 PAUSES = (0.002, 0.1)
 #: The query of the question which Term an API server knows. Nothing is changed by it.
@@ -195,5 +195,3 @@ def _shown(spec: object) -> str:
     if not isinstance(spec, dict):
         return "not readable"
     return ", ".join(f"{name}: {spec.get(name)!r}"[:80] for name in ("token", "holder", "podUID"))
-
-
