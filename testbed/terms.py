@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from devcluster import Cluster
+from devcluster import Cluster, PodIdentity
 from devcluster.waiting import until
 from kopf_ha.manifests import Description, policies, render
 from testbed.deployment import ROOT
@@ -92,7 +92,7 @@ class Terms:
         self._policies = policies(self.description)
         self.path = f"/apis/kopf-ha.dev/v1/namespaces/{namespace}/terms"
         self._tokens = itertools.count(1)
-        self._lock = threading.Lock()
+        self._lock, self._given = threading.Lock(), 0
 
     def install(self) -> None:
         """Make all of it, and wait until each API server judges by it."""
@@ -109,10 +109,15 @@ class Terms:
         made = self.cluster.pod_identity(self.namespace, self.name, name)
         return Pod(self.cluster, name, made.uid, made.token)
 
+    def identity(self, pod: Pod) -> PodIdentity:
+        """Give what `as_pod` takes."""
+        return PodIdentity(pod.name, pod.uid, pod.token)
+
     def take(self, pod: Pod, raw: Raw) -> float:
         """Write the Term as a new leader does; give when the answer came, by the monotonic clock."""
         with self._lock:
-            spec = {"token": next(self._tokens), "holder": f"{pod.name}_{pod.uid}_1", "podUID": pod.uid}
+            self._given = next(self._tokens)
+            spec = self.spec(pod)
             status, body = raw("PATCH", f"{self.path}/{self.name}", {"spec": spec}, MERGE)
             if status == 404:
                 meta = {"name": self.name}
@@ -122,6 +127,10 @@ class Terms:
             if status >= 300:
                 raise RuntimeError(f"the Term was not written: {status} {body.get('message')}")
             return at
+
+    def spec(self, pod: Pod) -> dict[str, Any]:
+        """Give the Term's spec for a pod that took it last; each time another process of the pod."""
+        return {"token": self._given, "holder": f"{pod.name}_{pod.uid}_{self._given}", "podUID": pod.uid}
 
     def remove(self) -> None:
         """Remove what is not in the namespace, and let that go."""
@@ -133,7 +142,8 @@ class Terms:
         """Whether an event of the audit log is the write of the Term by the pod with this uid."""
         uids = (event["user"].get("extra") or {}).get("authentication.kubernetes.io/pod-uid") or [""]
         ref, code = event.get("objectRef") or {}, (event.get("responseStatus") or {}).get("code") or 0
-        return ref.get("resource") == "terms" and uids[0] == uid and code in (200, 201)
+        real = "dryRun" not in event["requestURI"] and event["verb"] in ("create", "patch", "update")
+        return ref.get("resource") == "terms" and uids[0] == uid and code in (200, 201) and real
 
     def is_refusal(self, code: int, message: str) -> bool:
         """Whether this is the answer of the Term's policy."""

@@ -6,6 +6,8 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from devcluster import ControlPlane
 from devcluster.waiting import until
 from kopf_ha.manifests.term import KNOWN_TERM
@@ -52,6 +54,17 @@ class Site(Ipam):
             self.expendable.add(made)
         made.start()
         return made
+
+    def kill_and_restart(self, replica: Replica) -> None:
+        """Have the container of a pod end and start again, as a kubelet does."""
+        replica.kill()
+        self.vacate_lease()
+        replica.start()
+
+    def raw_of(self, replica: Replica) -> Raw:
+        """Give a client with the credentials of a replica's pod, and no fence."""
+        config = yaml.safe_load(Path((replica.env or {})["KUBECONFIG"]).read_text())
+        return Raw(self.plane.servers[0], self.plane.ca_file, config["users"][0]["user"]["token"])
 
     def begin(self) -> None:
         """Have nobody hold the Lease."""
