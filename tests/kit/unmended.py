@@ -7,12 +7,17 @@ Faults at a certain write are as in faulty.py.
 
 from __future__ import annotations
 
-import faulty  # type: ignore[import-not-found]  # noqa: F401  it sees to the faults
+import importlib
+import sys
+from pathlib import Path
 
 from kopf_ha.cli import entry
 from kopf_ha_ipam import activation, claims
 from kopf_ha_ipam.allocator import Allocator
 from kopf_ha_ipam.model import Claim
+
+sys.path.append(str(Path(__file__).parents[2]))
+importlib.import_module("tests.kit.faulty")
 
 take_back = claims.take_back
 
