@@ -114,6 +114,8 @@ def cluster(
         return
     binaries: Binaries = request.getfixturevalue("binaries")
     with ControlPlane(tmp_path_factory.mktemp("cluster") / "state", binaries=binaries) as plane:
+        # Early: an API server looks for new kinds of parameters every 30 s.
+        plane.kubectl("apply", "-f", str(Path(__file__).parents[1] / "crds" / "terms.yaml"))
         yield plane
 
 

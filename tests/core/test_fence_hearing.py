@@ -66,7 +66,7 @@ def test_a_write_of_the_current_leader_goes_again_until_the_server_has_heard(
     api: FakeApi, me: Process, asked: Request
 ) -> None:
     """I9: the answer is the one that it gets where the server has heard at once."""
-    pod = {"spec": {}}
+    pod: dict[str, Any] = {"spec": {}}
     other = FakeApi()
     for one in (api, other):
         one.put("/api/v1/namespaces/a/pods/x", pod)
@@ -217,3 +217,6 @@ def test_nothing_else_is_taken_for_it(answer: Response) -> None:
 
 def test_it_is_recognised() -> None:
     assert leader_in(by_term(8, "a-b"), LEASE) == Leader(8, "a-b")
+    # A token of the account that is bound to no pod.
+    unbound = f"{about_term(LEASE)}token 8 leads, in pod a-b, and this write is of no pod"
+    assert leader_in(denied("kopf-ha-ns.op-term", unbound), LEASE) == Leader(8, "a-b")

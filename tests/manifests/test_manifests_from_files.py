@@ -156,7 +156,7 @@ def test_two_operators_may_have_one_file(files: Files, tmp_path: Path) -> None:
     both = files.made() + "---\n" + text
     made = files.run("--deployment=play/toys", stdin=both)
     assert made.exit_code == 0, made.output
-    assert sorted(map(str, load(made.stdout))) == sorted(map(str, load(both)))
+    assert sorted(map(str, load(made.stdout))) == sorted({*map(str, load(both))})  # one definition of the Term
     again = files.run("--deployment=boxes", "--child=pods", "--child=secrets", stdin=both).stdout
     new = policy_names(again) - policy_names(both)
     assert {name.rpartition("boxes-")[2] for name in new} == {"child-secrets", "annotations-secrets"}
@@ -196,7 +196,8 @@ def test_the_reference_operators_crds_have_all_of_it_already(files: Files) -> No
     rules = rule("ipam.kopf-ha.dev", "addressclaims", "get", "patch"), rule("ipam.kopf-ha.dev", "addresspools", "get")
     files.write(rbac=roles(*rules), crds=(ROOT / "crds" / "addressclaims.yaml").read_text())
     files.write(pools=(ROOT / "crds" / "addresspools.yaml").read_text())
-    assert "CustomResourceDefinition" not in files.run("--diff").stdout
+    changed = [line for line in files.run("--diff").stdout.splitlines() if "CustomResourceDefinition" in line]
+    assert changed == ["new: CustomResourceDefinition terms.kopf-ha.dev"]
 
 
 def test_a_status_of_unknown_fields_is_not_pruned_by_the_stamp(files: Files) -> None:
@@ -625,3 +626,41 @@ def test_the_shop_of_the_page_by_hand() -> None:
         lease="shop/shop-operator",
         service_account="shop/shop-operator",
     )
+
+
+# --- level term
+
+
+def test_level_term_changes_the_deployment_alone(files: Files) -> None:
+    """Neither CRDs nor roles nor, in the Deployment, more than at level full."""
+    full, text = files.made(), files.made("--level=term")
+    given = [crd(), *load(roles())]
+    assert [d for d in load(text) if d in given] == given
+    assert [d for d in load(full) if d in given] != given
+    env = {e["name"]: e.get("value") for e in container(text)["env"]}
+    assert env.pop("KOPF_HA_LEVEL") == "term"
+    assert env == {e["name"]: e.get("value") for e in container(full)["env"]}
+    names = {"lease": "play/toys", "service_account": "play/toys"}
+    assert described(text) == Description(group="", kinds=(), level="term", **names)
+    assert policy_names(text) < policy_names(full)
+    assert "noted: level term: objects have no stamp" in " ".join(text.replace("#", "").split())
+
+
+def test_a_level_is_remembered_and_changed(files: Files) -> None:
+    full, text = files.made(), files.made("--level=term")
+    assert files.run(stdin=text).stdout == text
+    assert files.run("--diff", stdin=text).stdout.startswith("nothing changes\n")
+    up = files.run("--level=full", stdin=text)
+    assert described(up.stdout) == described(full)
+    assert "KOPF_HA_LEVEL" not in up.stdout
+    down = files.run("--level=term", stdin=full)
+    assert described(down.stdout) == described(text)
+    gone = policy_names(full) - policy_names(text)
+    (task,) = (line for line in down.stderr.splitlines() if "delete what is not written any more" in line)
+    assert all(f"validatingadmissionpolicy/{name}" in task for name in gone)
+    assert "terms.kopf-ha.dev" not in task
+
+
+@pytest.mark.parametrize("option", ["--group=a.b", "--kind=toys", "--child=pods", "--deciding=toys.a.b"])
+def test_options_about_stamps_are_refused_at_level_term(files: Files, option: str) -> None:
+    assert f"so leave out {option.partition('=')[0]}" in files.refused("--level=term", option)

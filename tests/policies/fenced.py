@@ -22,7 +22,7 @@ from kopf_ha.core.grant import Grant
 from kopf_ha.core.notes import as_metadata, notes_of
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Request, Response
-from kopf_ha.manifests import Child, Description, Kind, policies, render
+from kopf_ha.manifests import Child, Description, Kind, policies, render, term_crd
 from testbed.deployment import ROOT
 from tests.kit.client import MERGE, Answer, Client, administrator
 
@@ -66,7 +66,7 @@ class Fenced:
         self.cluster.kubectl("create", "serviceaccount", "operator", "-n", self.namespace)
         who = f"--serviceaccount={self.namespace}:operator"
         self.cluster.kubectl("create", "clusterrolebinding", self._binding, "--clusterrole=cluster-admin", who)
-        self.cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(crds()))
+        self.cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump_all([*crds(), term_crd.definition()]))
         self.cluster.wait_established()
         self.old, self.new, self.third = (self.pod(name) for name in ("old", "new", "third"))
         self.bare = Client(

@@ -30,6 +30,8 @@ REFERENCE = [
 ]
 NAMES: dict[str, Any] = {"lease": "n/l", "service_account": "n/s"}
 TERM_CRD = ROOT / "crds" / "terms.yaml"
+#: Policies of every operator, at each level.
+ALWAYS = ("lease", "lease-kept", "term", "term-written", "term-kept", "lease-term")
 COMPONENT = ROOT / "deploy" / "components" / "policies" / "policies.yaml"
 
 
@@ -164,8 +166,13 @@ def test_every_policy_is_bound_and_refuses_with_403() -> None:
     for policy in found:
         name = policy["metadata"]["name"]
         assert name.startswith("kopf-ha-ipam-")
-        assert bound[name] == {"policyName": name, "validationActions": ["Deny"]}
-        assert policy["spec"]["failurePolicy"] == "Fail"
+        ref: dict[str, Any] = {"name": "kopf-ha-ipam", "namespace": "kopf-ha-ipam", "parameterNotFoundAction": "Allow"}
+        by_term = name in ("kopf-ha-ipam-term", "kopf-ha-ipam-lease-term")
+        more = {"paramRef": ref} if by_term else {}
+        assert bound[name] == {"policyName": name, "validationActions": ["Deny"]} | more
+        # Whoever fails to find a parameter fails before the conditions, for everybody's writes.
+        assert policy["spec"]["failurePolicy"] == ("Ignore" if by_term else "Fail")
+        assert ("paramKind" in policy["spec"]) == by_term
         assert policy["spec"]["matchConditions"], "it would cost every request something"
         for rule in policy["spec"]["validations"]:
             assert rule["reason"] == "Forbidden"
@@ -199,10 +206,11 @@ def test_only_the_rules_about_tokens_can_end_a_term() -> None:
 
 def test_names_and_parts() -> None:
     kinds = [d["kind"] for d in documents()]
-    assert kinds[:5] == ["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "FlowSchema"]
+    assert kinds[:4] == ["CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding", "Role"]
+    assert kinds[4:6] == ["RoleBinding", "FlowSchema"]
     result = run("--group=a.b", "--kind=xs", "--lease=n/l", "--service-account=n/mine", "--only=policies")
     names = {d["metadata"]["name"] for d in yaml.safe_load_all(result.output)}
-    assert names == {f"kopf-ha-n.mine-{n}" for n in ("stamped", "stamp", "schema", "lease", "lease-kept")}
+    assert names == {f"kopf-ha-n.mine-{n}" for n in ("stamped", "stamp", "schema", *ALWAYS)}
     assert result.output.startswith(
         "# Written by kopf-ha manifests, for kopf-ha run --lease-namespace n --lease-name l\n"
     )
@@ -220,7 +228,7 @@ def test_a_kind_without_status_fencing_has_the_policies_of_children() -> None:
         many = of_kind("ValidatingAdmissionPolicy", list(yaml.safe_load_all(run(*args, *kinds).output)))
         names = [p["metadata"]["name"].removeprefix("kopf-ha-n.s-") for p in many]
         noted = [] if stamped else ["terminating-xs", "child-xs.a.b", "annotations-xs.a.b"]
-        assert names == [*stamped, *noted, "lease", "lease-kept"]
+        assert names == [*stamped, *noted, *ALWAYS]
     (terminating,) = (
         p
         for p in of_kind(
@@ -248,6 +256,7 @@ def test_names_of_two_accounts_never_collide() -> None:
     for account in accounts:
         args = [*SERVED[:-1], f"--service-account={account}", "--lease=prod/l"]
         both = written(*args) + written(*args, "-n", "prod", "-n", "staging")
+        both = [d for d in both if d["kind"] != "CustomResourceDefinition"]  # of the Term, which is the same for all
         found += {(d["kind"], d["metadata"].get("namespace", ""), d["metadata"]["name"]) for d in both}
     assert len(found) == len(set(found))
 
@@ -260,7 +269,12 @@ def test_roles_in_the_namespaces_that_are_served() -> None:
     assert inside == [["xs"], ["xs/status"], ["configmaps"], ["events"]]
     assert roles["Role", "prod"] == roles["Role", "test"]
     assert [r["resources"] for r in roles["ClusterRole", None]] == [["ys"], ["ys/status"]]
-    assert [r["resources"] for r in roles["Role", "ops"]] == [["leases"], ["leases"], ["pods"], ["events"]]
+    assert [r["resources"] for r in roles["Role", "ops"]] == [
+        *([["leases"]] * 2),
+        *([["terms"]] * 2),
+        ["pods"],
+        ["events"],
+    ]
     bound = {(d["kind"], d["metadata"].get("namespace")) for d in many if "subjects" in d}
     assert bound == {(f"{kind}Binding", namespace) for kind, namespace in roles}
     only = written(*[a for a in SERVED if "cluster" not in a], "--lease=ops/l", "-n", "prod", "--only=rbac")
@@ -286,9 +300,9 @@ def test_rules_for_everybody_hold_in_the_namespaces_that_are_served(lease: str) 
             assert "in ['', 'prod', 'test'] || (request.resource.resource == 'leases'" in conditions["inside"]
     namespaces = sorted({"prod", "test", lease})
     everywhere: dict[str, list[str]] = {
-        n: [] for n in ("stamped", "schema", "child-configmaps", "annotations-configmaps")
+        n: [] for n in ("stamped", "schema", "child-configmaps", "annotations-configmaps", "term")
     }
-    narrow = {"stamp": namespaces, "terminating-xs": namespaces, "lease": [lease], "lease-kept": [lease]}
+    narrow = {"stamp": namespaces, "terminating-xs": namespaces} | {n: [lease] for n in ALWAYS if n != "term"}
     assert found == everywhere | narrow
 
 
@@ -418,3 +432,48 @@ def test_a_legacy_lock_is_checked() -> None:
     result = run(*REFERENCE, "--legacy-lock=old")
     assert result.exit_code == 2
     assert "the legacy lock must be written RESOURCE/NAME" in " ".join(result.output.split())
+
+
+# --- level term
+
+
+def test_level_term_is_the_term_alone() -> None:
+    """No stamp, no kind, no CRD of the operator's; a Role is enough."""
+    many = written("--level=term", "--lease=n/l", "--service-account=n/s")
+    assert [d["kind"] for d in many if not d["kind"].startswith("Validating")] == [
+        *("CustomResourceDefinition", "Role", "RoleBinding", "FlowSchema")
+    ]
+    names = [p["metadata"]["name"] for p in of_kind("ValidatingAdmissionPolicy", many)]
+    assert names == [f"kopf-ha-n.s-{n}" for n in ALWAYS]
+    (role,) = of_kind("Role", many)
+    assert [(r["resources"], r.get("resourceNames"), r["verbs"]) for r in role["rules"]] == [
+        (["leases"], ["l"], ["get", "list", "watch", "update"]),
+        (["leases"], None, ["create"]),
+        (["terms"], ["l"], ["get", "list", "watch", "update", "patch"]),
+        (["terms"], None, ["create"]),
+        (["pods"], None, ["get", "list", "watch"]),
+        (["events"], None, ["create"]),
+    ]
+    (leading,) = (p for p in of_kind("ValidatingAdmissionPolicy", many) if p["metadata"]["name"] == "kopf-ha-n.s-term")
+    assert {"name": "carried", "expression": "0"} in leading["spec"]["variables"]
+    first = run("--level=term", "--lease=n/l", "--service-account=n/s").output.splitlines()[0]
+    assert first.endswith("kopf-ha run --lease-namespace n --lease-name l --level term")
+
+
+def test_level_full_is_the_default_and_has_the_term_too() -> None:
+    assert run(*REFERENCE).output == run(*REFERENCE, "--level=full").output
+    assert of_kind("CustomResourceDefinition", documents()) == [term_crd.definition()]
+
+
+@pytest.mark.parametrize("arg", ["--group=a.b", "--kind=xs", "--child=secrets"])
+def test_what_is_about_stamps_has_no_meaning_at_level_term(arg: str) -> None:
+    result = run("--level=term", "--lease=n/l", "--service-account=n/s", arg)
+    assert result.exit_code == 2
+    assert "at level term nothing has a stamp" in " ".join(result.output.split())
+
+
+def test_a_description_of_level_term_is_read_as_it_was_written() -> None:
+    """Of level full it is as before: replicas of an earlier release read it during a rolling update."""
+    made = Description(group="", kinds=(), level="term", **NAMES)
+    assert Description.from_json(made.as_json()) == made
+    assert "level" not in Description(group="a.b", kinds=(Kind("xs"),), **NAMES).as_json()

@@ -51,8 +51,14 @@ class Site:
         cluster.kubectl("create", "clusterrolebinding", self.namespace, "--clusterrole=cluster-admin", who)
         cluster.kubectl("apply", "-f", "-", input=render([definition()]))
         cluster.wait_established()
-        names = {"lease": f"{self.namespace}/op", "service_account": f"{self.namespace}/{account}"}
-        self.description = Description(group="", kinds=(), level=TERM, prefix=f"kopf-ha-{self.namespace}", **names)
+        self.description = Description(
+            group="",
+            kinds=(),
+            level=TERM,
+            prefix=f"kopf-ha-{self.namespace}",
+            lease=f"{self.namespace}/op",
+            service_account=f"{self.namespace}/{account}",
+        )
         self.one, self.two = self.pod("one"), self.pod("two")
 
     def apply(self, change: Callable[[dict[str, Any]], Any] = lambda document: None) -> None:
@@ -80,8 +86,13 @@ class Site:
         return Api(single_attempts(kubernetes.client.ApiClient(configuration)))
 
     def settings(self, by: Client) -> Settings:
-        names = {"lease_name": "op", "lease_namespace": self.namespace}
-        return Settings(**names, identity=by.stamp(1, "").holder, pod_uid=by.uid)
+        return Settings(
+            lease_name="op",
+            lease_namespace=self.namespace,
+            identity=by.stamp(1, "").holder,
+            pod_uid=by.uid,
+            level="term",
+        )
 
     def elect(self, by: Client, token: int, term: bool = True) -> tuple[Grant, TermObject]:
         """Make a pod the leader, as a replica does, but for the Lease, which an administrator's record replaces."""
@@ -93,7 +104,7 @@ class Site:
         else:
             by.must("PUT", f"{path}/op", found.body | {"spec": spec})
         grant = Grant(by.stamp(token, self.description.lease), 1e9)
-        made = TermObject(self.api(by), self.settings(by))
+        made = TermObject(self.api(by), self.settings(by), lambda: self.api(by))
         if term:
             made.write(grant)
             made.hear(grant)
@@ -175,7 +186,7 @@ def test_a_token_that_was_given_before_is_raised(site: Site) -> None:
     token = site.token
     site.elect(site.two, token)
     settings = site.settings(site.one)
-    lost = TermObject(site.api(site.one), settings)
+    lost = TermObject(site.api(site.one), settings, lambda: site.api(site.one))
     with pytest.raises(FloorLost) as floor:
         lost.write(Grant(site.one.stamp(token, site.description.lease), 1e9))
     assert floor.value.floor == token
@@ -198,7 +209,7 @@ def test_who_may_not_write_it_says_so(site: Site) -> None:
     site.cluster.kubectl("create", "serviceaccount", "plain", "-n", site.namespace)
     token = site.cluster.kubectl("create", "token", "plain", "-n", site.namespace).stdout.strip()
     plain = Client(site.cluster.servers[0], site.cluster.ca_file, token)
-    term = TermObject(site.api(plain), site.settings(site.one))
+    term = TermObject(site.api(plain), site.settings(site.one), lambda: site.api(plain))
     term.write(Grant(site.one.stamp(99, site.description.lease), 1e9))
     assert term.trouble.startswith("the API server does not allow it (403 Forbidden)"), term.trouble
 
@@ -206,7 +217,7 @@ def test_who_may_not_write_it_says_so(site: Site) -> None:
 def test_where_the_kind_is_not_installed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """As before an update has come so far."""
     monkeypatch.setattr(termobject, "term_path", lambda *of: hearing.term_path(*of).replace("terms", "terns"))
-    term = TermObject(site.api(site.one), site.settings(site.one))
+    term = TermObject(site.api(site.one), site.settings(site.one), lambda: site.api(site.one))
     term.write(Grant(site.one.stamp(99, site.description.lease), 1e9))
     assert term.trouble.startswith("the kind terms.kopf-ha.dev is not installed"), term.trouble
 
@@ -312,26 +323,25 @@ def test_an_operator_at_level_term(site: Site, tmp_path: Path) -> None:
         made.start()
         return made
 
-    old = start(site.one)
-    new = None
+    old, new = start(site.one), None
     try:
         until("it to lead", lambda: old.said("the API server enforces level term"), LONG, watched=[old])
-        new = start(site.two)
-        until("the other one to follow", lambda: new.said("new leader: one_"), LONG, watched=[new])
-        for leader, name in ((old, "x"), (new, "y")):
+        new = follower = start(site.two)
+        until("the other one to follow", lambda: follower.said("new leader: one_"), LONG, watched=[follower])
+        for leader, name in ((old, "x"), (follower, "y")):
             body = {"apiVersion": f"{GROUP}/v1", "kind": "Thing", "metadata": {"name": name}}
             site.admin.must("POST", path, body)
-            made = f"/api/v1/namespaces/{site.namespace}/configmaps/of-{name}"
-            until("its ConfigMap", lambda made=made: site.admin("GET", made).ok, LONG, watched=[leader])
+            child = f"/api/v1/namespaces/{site.namespace}/configmaps/of-{name}"
+            until("its ConfigMap", lambda at=child: site.admin("GET", at).ok, LONG, watched=[leader])  # type: ignore[misc]
             if leader is old:
                 old.stop()
-                until("the other one to lead", lambda: new.said("the API server enforces level term"), LONG)
-        for one in (old, new):
+                until("the other one to lead", lambda: follower.said("the API server enforces level term"), LONG)
+        for one in (old, follower):
             assert not one.said("refused by|not enforced: |is not written"), one.log
     finally:
-        for one in (old, new):
-            if one is not None:
-                one.kill()
+        old.kill()
+        if new is not None:
+            new.kill()
         for item in site.admin("GET", path).body.get("items") or ():
             name = item["metadata"]["name"]
             site.admin("PATCH", f"{path}/{name}", {"metadata": {"finalizers": None}}, "application/merge-patch+json")

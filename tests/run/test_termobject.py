@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock, patch
 
 import pytest
 
@@ -17,6 +18,7 @@ from kopf_ha.core.refusal import about_term
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Response
 from kopf_ha.errors import ApiRefused, FloorLost, GateClosed, Unreached
+from kopf_ha.run.preparation import Preparation
 from kopf_ha.run.termobject import FIRST, HEARD, QUESTION, TermObject
 from kopf_ha.settings import Settings
 
@@ -54,10 +56,11 @@ class Server(Api):
     """Gives these answers, one after another."""
 
     def __init__(self, *answers: Response | Exception) -> None:
-        super().__init__(SimpleNamespace(configuration=SimpleNamespace(host="https://one")))  # type: ignore[arg-type]
+        super().__init__(SimpleNamespace(configuration=SimpleNamespace(host="https://one")))
         self.answers = deque(answers)
         self.sent: list[tuple[str, Any]] = []
         self.now = 100.0
+        self.closed = 0
 
     def request(
         self, method: str, path: str, body: Any = None, content_type: str = "", timeout: float = TIMEOUT
@@ -72,6 +75,9 @@ class Server(Api):
     @property
     def asked(self) -> list[str]:
         return [what for what, _ in self.sent]
+
+    def close(self) -> None:
+        self.closed += 1
 
     def pause(self, seconds: float) -> None:
         self.now += seconds
@@ -94,7 +100,7 @@ Make = Callable[..., tuple[Server, TermObject]]
 def make(settings: Settings) -> Make:
     def made(*answers: Response | Exception) -> tuple[Server, TermObject]:
         server = Server(*answers)
-        return server, TermObject(server, settings, lambda: server.now, server.pause)
+        return server, TermObject(server, settings, lambda: server, lambda: server.now, server.pause)
 
     return made
 
@@ -228,6 +234,7 @@ def test_a_server_that_never_hears_is_named(make: Make, grant: Grant, caplog: py
     server.answers = deque([knows(7)])
     mine.look(grant)
     assert mine.missing() == []
+    assert server.closed == 2, "each look has a connection of its own"
 
 
 def test_a_later_term_is_no_fault_of_the_server(make: Make, grant: Grant) -> None:
@@ -263,3 +270,25 @@ def test_nothing_else_is_taken_for_a_term_that_is_known(make: Make, grant: Grant
     mine.hear(grant)
     assert mine.missing() == []
     assert server.asked == [WRITE, ASK]
+
+
+# --- in a term
+
+
+def test_the_term_is_written_before_the_barrier_and_heard_of_before_the_self_test(grant: Grant) -> None:
+    """No handler runs before all of it is done."""
+    for first in (False, True):
+        told = MagicMock()
+        told.fence.mode = "full"
+        given = {"api": told.api, "fence": told.fence, "journal": told.journal, "enforcement": told.enforcement}
+        prepare = Preparation(**given, policies_first=first, term=told.term)
+        with patch.object(Preparation, "_raise_barrier", told.barrier):
+            prepare.before_kopf(grant)
+        names = [name for name, _, _ in told.mock_calls if name in ORDER]
+        assert names[0] == "term.write"
+        assert names.index("term.hear") < names.index("enforcement.begin")
+        assert set(names) == ORDER
+        assert not first or names[-1] == "barrier"
+
+
+ORDER = {"term.write", "term.hear", "enforcement.begin", "barrier"}

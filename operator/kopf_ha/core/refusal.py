@@ -35,7 +35,7 @@ _POLICY = re.compile(
     r"ValidatingAdmissionPolicy '([a-z0-9.-]+)' with binding '([a-z0-9.-]+)' denied request: (.*)", re.DOTALL
 )
 #: What follows `about_term` in the message of the policy about the Term.
-_LEADER = re.compile(r"token (\d+) leads, in pod (\S+), and this write is of pod (\S*)")
+_LEADER = re.compile(r"token (\d+) leads, in pod (\S+), and this write is of (?:no pod|pod \S+)")
 _GIVEN = re.compile(r"fencing: Term \S+ has token (\d+); a new holder must raise leaseTransitions above it")
 _FIELD = re.compile(r"status\.fencing(\.\w+)?")
 

@@ -211,7 +211,8 @@ def _annotation(document: Document, name: str) -> str:
 
 
 def _check_twice(documents: Sequence[Document]) -> None:
-    counted = Counter((d.group, d.kind, d.namespace, d.name) for d in documents)
+    # Each bundle has the Term's definition.
+    counted = Counter((d.group, d.kind, d.namespace, d.name) for d in documents if not is_definition(d.data))
     for document in documents:
         if counted[document.group, document.kind, document.namespace, document.name] > 1:
             where = [d.source for d in documents if (d.kind, d.name) == (document.kind, document.name)]

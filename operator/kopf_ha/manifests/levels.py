@@ -46,6 +46,8 @@ def with_stamps(
     Raises:
         ConfigurationError: something is missing, or has more than one meaning.
     """
+    if earlier and earlier.level == TERM:
+        earlier = None  # it says nothing of kinds
     namespace, _, account = names["service_account"].partition("/")
     all_kinds = [d for d in documents if d.kind == "CustomResourceDefinition" and group_of(d) not in _PEERING]
     for definition in all_kinds:

@@ -58,7 +58,7 @@ def leading(description: Description) -> Policy:
                 "variables.writer == params.spec.podUID || variables.carried >= params.spec.token",
                 f"{stale}another pod leads",
                 f"{text(f'{stale}token ')} + string(params.spec.token) + ' leads, in pod ' + params.spec.podUID"
-                " + ', and this write is of pod ' + variables.writer",
+                " + ', and this write is of ' + (variables.writer == '' ? 'no pod' : 'pod ' + variables.writer)",
             ),
             Rule(
                 KNOWN,
@@ -218,10 +218,11 @@ def _stamped(description: Description) -> list[tuple[str, str]]:
     own = (
         f"variables.fencing.?lease.orValue('') == {text(description.lease)}"
         " && variables.fencing.?podUID.orValue('') == variables.writer"
+        " && type(variables.fencing.?token.orValue('')) == int"
     )
     return [
         ("fencing", f"variables.body != null && {found} ? {fencing} : dyn({{}})"),
-        ("stamped", f"{own} ? variables.fencing.?token.orValue(0) : 0"),
+        ("stamped", f"{own} ? variables.fencing.token : 0"),
     ]
 
 

@@ -65,7 +65,7 @@ def build(
         observer=journal.metrics,
     )
     journal.watch(elector)
-    term = TermObject(Api(_client(fenced=False)), settings)
+    term = TermObject(Api(_client(fenced=False)), settings, lambda: Api(_client(fenced=False)))
     enforcement = Enforcement(
         SelfTest(Api(_client(fenced=False)), settings, namespaces),
         fence,

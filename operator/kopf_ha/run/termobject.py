@@ -47,6 +47,7 @@ class TermObject:
     Args:
         api: of an unfenced client: the fence lets nobody write a Term.
         settings: name the Lease.
+        fresh: makes another such client, with connections of its own.
         clock: the machine's boot-time clock, in seconds.
         pause: waits for so many seconds.
 
@@ -59,10 +60,12 @@ class TermObject:
         self,
         api: Api,
         settings: Settings,
+        fresh: Callable[[], Api],
         clock: Callable[[], float] = boottime,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._api = api
+        self._fresh = fresh
         self._lease = settings.lease
         self._namespace, self._name = settings.lease_namespace, settings.lease_name
         self._path = term_path(self._namespace, self._name)
@@ -95,7 +98,7 @@ class TermObject:
             return
         wait = PAUSES[0]
         while not grant.closed:
-            known = self._known()
+            known = self._known(self._api)
             self._note(grant, known)
             waited = self._clock() - self._since
             if not self.deaf and (known is not None or not self._created or waited >= FIRST):
@@ -107,9 +110,14 @@ class TermObject:
             wait = min(2 * wait, PAUSES[1])
 
     def look(self, grant: Grant) -> None:
-        """Ask once more, while the term lasts."""
-        if not self.trouble:
-            self._note(grant, self._known())
+        """Ask once more, while the term lasts: by a new connection, which may reach another API server."""
+        if self.trouble:
+            return
+        api = self._fresh()
+        try:
+            self._note(grant, self._known(api))
+        finally:
+            api.close()
 
     def missing(self) -> list[str]:
         """Return sentences about what was found last."""
@@ -164,10 +172,10 @@ class TermObject:
 
     # --- asking
 
-    def _known(self) -> Leader | None:
+    def _known(self, api: Api) -> Leader | None:
         """Return which Term the API server knows, by its policy; None if no policy answers."""
         try:
-            answer = self._api.request("PATCH", self._path + QUESTION, {}, MERGE_PATCH, HEARD)
+            answer = api.request("PATCH", self._path + QUESTION, {}, MERGE_PATCH, HEARD)
             if not answer.ok and answer.status not in (403, 404):
                 raise refusal(f"cannot find out which Term of Lease {self._lease} is known", answer)
         except ApiError as error:
