@@ -1,6 +1,6 @@
 """Terms of one pod, whose container was restarted: to the policy about the Term they are the same. What protects then.
 
-tests/policies/unrefused.py shows what stamps add, tests/run/test_restart.py how two processes of one pod are kept apart.
+tests/policies/unrefused.py shows what stamps add, and tests/run/test_restart.py how two processes of a pod keep apart.
 """
 
 from __future__ import annotations
