@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -107,3 +109,33 @@ def test_a_name_that_was_given_is_used(name: str, monkeypatch: pytest.MonkeyPatc
     api = Api(UNMARKED)
     assert isinstance(client(api, monkeypatch, lease_name=name).write(MINE, 1.0), events.Written)
     assert api.sent == [f"POST {LEASES}"]
+
+
+def refused_by(policy: str, message: str) -> ApiRefused:
+    said = f"ValidatingAdmissionPolicy '{policy}' with binding '{policy}' denied request: {message}"
+    body = {"kind": "Status", "details": {"causes": [{"message": said}]}}
+    return ApiRefused("refused", 403, body=json.dumps(body).encode())
+
+
+GIVEN = "fencing: Term ns/l has token 57; a new holder must raise leaseTransitions above it"
+
+
+@pytest.mark.parametrize(
+    ("policy", "message", "floor"),
+    [
+        ("kopf-ha-ns.op-lease-term", GIVEN, 57),
+        ("kopf-ha-ns.op-lease", GIVEN, 0),
+        ("somebody-elses-lease-term", GIVEN, 0),
+        ("kopf-ha-ns.op-lease-term", f"he said: {GIVEN}", 0),
+        ("kopf-ha-ns.op-lease-term", "fencing: Term ns/l has a token of its own; a new holder must raise", 0),
+    ],
+)
+def test_the_api_server_says_that_a_token_was_given_before(
+    monkeypatch: pytest.MonkeyPatch, policy: str, message: str, floor: int
+) -> None:
+    """I2: the Lease lost its count, and the Term has kept it. The next attempt counts on above it."""
+    api = Api({})
+    monkeypatch.setattr(api, "call", MagicMock(side_effect=refused_by(policy, message)))
+    mine = client(api, monkeypatch, lease_name="l")
+    assert isinstance(mine.write(MINE, 1.0), events.NotWritten)
+    assert mine.floor == floor
