@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from click.testing import CliRunner
 
 from devcluster import Cluster, ControlPlane
 from devcluster.waiting import until
+from kopf_ha.manifests.command import manifests
 from testbed.deployment import ACCOUNT, NAME, ROOT, container_of
 from tests.kit.crd import LOOSE, crd
 from tests.manifests.support import NAMESPACE, OVERLAYS, DeployedReplica, get, one
@@ -19,11 +22,14 @@ from tests.manifests.support import NAMESPACE, OVERLAYS, DeployedReplica, get, o
 Documents = list[dict[str, Any]]
 
 LEASE = f"leases.coordination.k8s.io/{NAME}"
+TERM = f"terms.kopf-ha.dev/{NAME}"
 
 #: (verb, resource, --namespace), as `kubectl auth can-i` takes them.
 NEEDED = [
     *((verb, LEASE, NAMESPACE) for verb in ("get", "list", "watch", "update")),
     ("create", "leases.coordination.k8s.io", NAMESPACE),
+    *((verb, TERM, NAMESPACE) for verb in ("get", "list", "watch", "update", "patch")),
+    ("create", "terms.kopf-ha.dev", NAMESPACE),
     *((verb, f"{kind}.ipam.kopf-ha.dev", "default") for kind in ("addresspools", "addressclaims")
       for verb in ("get", "list", "watch", "patch")),
     ("patch", "addresspools.ipam.kopf-ha.dev/status", "default"),
@@ -39,6 +45,9 @@ DANGEROUS = [
     *((verb, LEASE, NAMESPACE) for verb in ("delete", "deletecollection", "patch")),
     *((verb, "leases.coordination.k8s.io/other", NAMESPACE) for verb in ("get", "list", "watch", "update", "delete")),
     *((verb, "leases.coordination.k8s.io", NAMESPACE) for verb in ("list", "watch", "deletecollection")),
+    *((verb, TERM, NAMESPACE) for verb in ("delete", "deletecollection")),
+    *((verb, TERM, "kube-system") for verb in ("get", "create", "update", "patch")),
+    ("patch", "terms.kopf-ha.dev/other", NAMESPACE),
     *((verb, LEASE, "kube-system") for verb in ("get", "update")),
     ("create", "leases.coordination.k8s.io", "kube-system"),
     *((verb, "customresourcedefinitions.apiextensions.k8s.io", "") for verb in ("create", "update", "patch", "delete")),
@@ -93,9 +102,26 @@ def test_applying_again_changes_nothing(cluster: Cluster, deployed: Documents, f
 def test_the_server_takes_each_document_without_a_warning(cluster: Cluster, deployed: Documents, folder: str) -> None:
     # a PUT of each, strict: unlike an apply it is sent even when nothing changed
     done = cluster.kubectl("replace", "-k", str(ROOT / folder), "--dry-run=server", "--validate=strict")
-    count = len(deployed) if folder == "deploy" else len(list((ROOT / "crds").glob("address*.yaml")))
+    count = (
+        len(deployed)
+        if folder == "deploy"
+        else len([p for p in (ROOT / "crds").iterdir() if p.stem != "kustomization"])
+    )
     assert len(done.stdout.splitlines()) == count
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("level", ["term", "full"])
+def test_the_server_takes_each_level_without_a_warning(cluster: Cluster, deployed: Documents, level: str) -> None:
+    kinds = ["--group=a.example", "--kind=as", "--child=secrets"] if level == "full" else []
+    names = f"--lease={NAMESPACE}/other", f"--service-account={NAMESPACE}/other"
+    made = CliRunner().invoke(manifests, [f"--level={level}", *names, *kinds])
+    assert made.exit_code == 0, made.output
+    done = cluster.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", input=made.stdout)
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(list(yaml.safe_load_all(made.stdout)))
+    assert any(line.startswith("customresourcedefinition.apiextensions.k8s.io/terms.kopf-ha.dev") for line in lines)
 
 
 @pytest.fixture

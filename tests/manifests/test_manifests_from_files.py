@@ -640,8 +640,9 @@ def test_level_term_changes_the_deployment_alone(files: Files) -> None:
     env = {e["name"]: e.get("value") for e in container(text)["env"]}
     assert env.pop("KOPF_HA_LEVEL") == "term"
     assert env == {e["name"]: e.get("value") for e in container(full)["env"]}
-    names = {"lease": "play/toys", "service_account": "play/toys"}
-    assert described(text) == Description(group="", kinds=(), level="term", **names)
+    made = described(text)
+    assert (made.level, made.lease, made.service_account) == ("term", "play/toys", "play/toys")
+    assert (made.group, made.kinds, made.children) == ("", (), ())
     assert policy_names(text) < policy_names(full)
     assert "noted: level term: objects have no stamp" in " ".join(text.replace("#", "").split())
 
