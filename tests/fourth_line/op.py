@@ -20,8 +20,14 @@ from tests.fourth_line.support import GROUP
 SEEN = os.environ["SEEN"]
 
 
+CONFIGURATION = kubernetes.client.Configuration()
+kubernetes.config.load_kube_config(os.environ["KUBECONFIG"], client_configuration=CONFIGURATION)
+
+
 @kopf.on.startup()
-async def configure(settings, **_):
+async def configure(settings, memo, **_):
+    memo.api = kr8s.asyncio.Api(bypass_factory=True, kubeconfig=os.environ["KUBECONFIG"])
+    await memo.api.auth
     settings.persistence.finalizer = f"{GROUP}/finalizer"
     settings.posting.enabled = False
     settings.scanning.disabled = True
@@ -35,9 +41,7 @@ def tell(name, **what):
 
 
 def config_map(name, namespace):
-    configuration = kubernetes.client.Configuration()
-    kubernetes.config.load_kube_config(os.environ["KUBECONFIG"], client_configuration=configuration)
-    with kubernetes.client.ApiClient(configuration) as api:  # a connection of its own, to whichever API server
+    with kubernetes.client.ApiClient(CONFIGURATION) as api:  # a connection of its own, to whichever API server
         core = kubernetes.client.CoreV1Api(api)
         try:
             return core.create_namespaced_config_map_with_http_info(namespace, {"metadata": {"name": name}})[1]
@@ -45,28 +49,22 @@ def config_map(name, namespace):
             return error.status
 
 
-async def secret(name, namespace):
-    api = kr8s.asyncio.Api(bypass_factory=True, kubeconfig=os.environ["KUBECONFIG"])
-    await api.auth
+async def secret(api, name, namespace):
     body = json.dumps({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}})
     headers = {"Content-Type": "application/json"}
-    call = api.call_api(
+    async with api.call_api(
         "POST", version="v1", namespace=namespace, url="secrets", raise_for_status=False, content=body, headers=headers
-    )
-    try:
-        async with call as got:
-            return got.status_code
-    finally:
-        await api._session.aclose()  # type: ignore[union-attr]  # it has no method for that
+    ) as got:
+        return got.status_code
 
 
 @kopf.on.create(GROUP, "v1", "widgets")
-async def made(name, namespace, patch, **_):
+async def made(name, namespace, patch, memo, **_):
     tell(name, ran=True)
     for what in ("config map", "secret"):
         try:
             if what == "secret":
-                status = await secret(name, namespace)
+                status = await secret(memo.api, name, namespace)
             else:
                 status = await asyncio.to_thread(config_map, name, namespace)
         except asyncio.CancelledError:

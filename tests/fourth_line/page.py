@@ -18,7 +18,7 @@ INTRO = """
 the test checks it, but for the last column.
 
 Nothing has a stamp here, nothing fences the process, and the account may do everything: only
-[line 4](fencing.md) is there. A pod writes all the time, while another pod takes the Term. The last
+[line 4](fencing.md#line-4-the-term) is there. A pod writes all the time, while another pod takes the Term. The last
 column is the most that the last accepted write was late, in ms: from the API server's answer to the write of the Term
 until that write arrived, both by its audit log. A dash means that none was accepted after that answer. In namespaces
 the objects are really created. Other creations are dry runs.

@@ -40,7 +40,7 @@ KEYS = "/registry/kopf-ha.dev/terms/"
 #: Replicas at a time. One that was the leader is replaced by a new one, which need not wait after a short term.
 REPLICAS = 3
 #: Seconds between two new widgets, and how many of them live.
-PACE, LIVING = 0.1, 40
+PACE, LIVING = 0.25, 20
 #: What a handler sees when its own term ends.
 ENDED = ("GateClosed", "StaleLeader", "CancelledError")
 
@@ -81,7 +81,6 @@ class World(kit.World):
     def replace(self) -> None:
         """Start a replica in place of the one that led before the present one."""
         if self.leaving is not None:
-            self.living.remove(self.leaving)
             self.leaving.kill()
             self.cluster.kubectl(
                 "delete", "pod", self.leaving.name, "-n", self.namespace, "--force", "--grace-period=0"
@@ -119,6 +118,7 @@ class World(kit.World):
         if self.lease()["holderIdentity"].split("_")[1] == before:
             return False
         self.leaving = self.replicas[before]
+        self.living.remove(self.leaving)
         return True
 
     def load(self, ended: threading.Event) -> None:
