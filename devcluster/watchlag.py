@@ -54,7 +54,7 @@ class WatchLag:
         self._to_etcd.load_cert_chain(pki.etcd_client.cert, pki.etcd_client.key)
         for context in (self._to_clients, self._to_etcd):
             context.set_alpn_protocols(["h2"])
-        self._delays: dict[str, float] = {}
+        self._delays = {EVERYTHING: 0.0}
         self._connections: set[_Connection] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="devcluster-watchlag", daemon=True)
@@ -98,7 +98,7 @@ class WatchLag:
         self.delay(math.inf, keys)
 
     def _delay_of(self, key: str) -> float:
-        return self._delays[max((k for k in self._delays if key.startswith(k)), key=len)] if self._delays else 0.0
+        return self._delays[max((k for k in self._delays if key.startswith(k)), key=len)]
 
     def _changed(self) -> None:
         for connection in self._connections:
@@ -261,7 +261,7 @@ def watched_key(payload: bytes) -> str | None:
         key = _field_1(inner)
     except (IndexError, ValueError):
         return None
-    return key.decode(errors="replace") if key.startswith(b"/") else None
+    return key.decode(errors="replace") if key.startswith(EVERYTHING.encode()) else None
 
 
 def _field_1(message: bytes) -> bytes:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import pytest
 
 from devcluster import DevclusterError
@@ -45,8 +48,17 @@ def test_what_is_no_watch(content: bytes) -> None:
     assert watched_key(message(content)) is None
 
 
-def test_a_delay_that_is_none(tmp_path: object) -> None:
-    lag = WatchLag("127.0.0.1", 0, 0, make(tmp_path / "pki"))  # type: ignore[operator]
+def test_a_delay_that_is_none(tmp_path: Path) -> None:
+    lag = WatchLag("127.0.0.1", 0, 0, make(tmp_path / "pki"))
     for seconds in (-1.0, float("nan")):
         with pytest.raises(DevclusterError):
             lag.delay(seconds)
+
+
+def test_the_longest_prefix_that_fits_counts(tmp_path: Path) -> None:
+    lag = WatchLag("127.0.0.1", 0, 0, make(tmp_path / "pki"))
+    lag.delay(3.0, KEY.decode())
+    assert [lag._delay_of(key) for key in (KEY.decode(), "/registry/pods/")] == [3.0, 0.0]
+    lag.delay(1.0)
+    lag.freeze("/registry/pods/")
+    assert [lag._delay_of(f"/registry/{k}/") for k in ("kopf-ha.dev/terms", "pods", "nodes")] == [3.0, math.inf, 1.0]
