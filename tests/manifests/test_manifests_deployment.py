@@ -62,11 +62,13 @@ def test_options_are_those_of_the_command(deployment: dict[str, Any], where: str
     cli.run.make_context("run", list(args))  # raises on what it does not know
 
 
-def test_the_role_is_pinned_to_the_lease(settings: Settings) -> None:
+def test_the_role_is_pinned_to_the_lease_and_its_term(settings: Settings) -> None:
     (role,) = (d for d in load("rbac.yaml") if d["kind"] == "Role")
-    pinned, create, pods = role["rules"]
-    assert pinned["resourceNames"] == [settings.lease_name]
-    assert create["verbs"] == ["create"]
+    *counting, pods = role["rules"]
+    assert [r["resources"] for r in counting] == [["leases"], ["leases"], ["terms"], ["terms"]]
+    for pinned, create in (counting[:2], counting[2:]):
+        assert pinned["resourceNames"] == [settings.lease_name]
+        assert create["verbs"] == ["create"]
     assert (pods["resources"], pods["verbs"]) == (["pods"], ["get", "list", "watch"])
 
 
