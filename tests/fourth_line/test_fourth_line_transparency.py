@@ -1,7 +1,7 @@
 """I9 at level ``term``: the leader notices nothing of line 4, while the Term passes on again and again under load.
 
-Two API servers are behind a load balancer, and one of them learns of Terms a second late. So the leader meets one that
-has not heard of its term, in writes that show no token. ``KOPF_HA_TAKEOVERS=100`` runs it for longer.
+Two API servers are behind a load balancer. One of them learns of a Term a second late, and not before it has refused a
+write of the new leader, which shows no token. ``KOPF_HA_TAKEOVERS=100`` runs it for longer.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import collections
 import itertools
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -32,11 +33,8 @@ from tests.kit.balancer import balanced
 from tests.kit.world import apply_kinds
 
 TAKEOVERS = int(os.environ.get("KOPF_HA_TAKEOVERS", "3"))
-#: Seconds by which the second API server learns late of Terms. If it learns late of all other objects, too
-#: (``KOPF_HA_LATE_KEYS=/registry/``), Kopf starts later than that, since its first lists wait there, and no write of
-#: the leader is refused.
-LATE, TERMS = 1.0, "/registry/kopf-ha.dev/terms/"
-KEYS = os.environ.get("KOPF_HA_LATE_KEYS", TERMS)
+#: Seconds by which the second API server learns late of Terms, and longer where the leader has not met it by then.
+LATE, KEYS = 1.0, "/registry/kopf-ha.dev/terms/"
 #: Replicas at a time. One that was the leader is replaced by a new one, which need not wait after a short term.
 REPLICAS = 3
 #: Seconds between two new widgets, and how many of them live.
@@ -58,6 +56,8 @@ class World(kit.World):
         self.leaving: Replica | None = None
         self._numbers = itertools.count()
         self.vacated: dict[int, float] = {}  #: when a term was ended, by its token
+        self.waited = 0  #: writes of leaders that went again
+        self._late = Audit(plane, 1)
         self.made: list[str] = []
 
     def start(self) -> None:
@@ -112,14 +112,30 @@ class World(kit.World):
         until(f"term {token} to serve", served, PATIENCE, 0.05, watched=self.living)
         self.replace()
         before = self.lease()["holderIdentity"].split("_")[1]
+        self.plane.watch_lag.freeze(KEYS)
         self.vacated[token] = time.time()
         self.edit_lease(holderIdentity="")
         until("the next term", lambda: self.token() > token, PATIENCE, 0.02)
-        if self.lease()["holderIdentity"].split("_")[1] == before:
-            return False
-        self.leaving = self.replicas[before]
-        self.living.remove(self.leaving)
-        return True
+        again = self.lease()["holderIdentity"].split("_")[1] == before
+        if not again:
+            waited = self.waited
+            until(
+                "its leader to be refused", lambda: self._refused(token) > waited, PATIENCE, 0.02, watched=self.living
+            )
+            self.leaving = self.replicas[before]
+            self.living.remove(self.leaving)
+        self.plane.watch_lag.delay(LATE, KEYS)
+        return not again
+
+    def _refused(self, token: int) -> int:
+        """Count the writes of the leader after this term that the late API server refused, as far as is known."""
+        leader = self.lease()["holderIdentity"].split("_")[1]
+        for event in self._late.new():
+            answer = told(event)
+            if writer(event) == leader and self.terms.is_refusal(answer.code, answer.message):
+                known = re.search(r"token (\d+) leads", answer.message)
+                self.waited += known is not None and int(known[1]) <= token and "dryRun" not in event["requestURI"]
+        return self.waited
 
     def load(self, ended: threading.Event) -> None:
         """Make and delete widgets."""
@@ -152,7 +168,6 @@ def world(cluster: ControlPlane, terms: Terms, tmp_path: Path) -> Iterator[World
 
 @pytest.mark.timeout(60 + 30 * TAKEOVERS)
 def test_the_current_leader_notices_nothing(cluster: ControlPlane, world: World) -> None:
-    audits = [Audit(cluster, server) for server in (0, 1)]
     cluster.watch_lag.delay(LATE, KEYS)
     ended = threading.Event()
     try:
@@ -174,9 +189,7 @@ def test_the_current_leader_notices_nothing(cluster: ControlPlane, world: World)
         cluster.watch_lag.delay(0.0, KEYS)
     assert last - first == len(world.vacated), "a term ended that nobody had ended"
     check_handlers(world)
-    waited = refusals(world, audits)
-    assert waited or KEYS != TERMS, "each API server had heard: this run shows nothing"
-    print(f"{passed} takeovers, {len(world.made)} widgets, {waited} writes of the leader went again")
+    print(f"{passed} takeovers, {len(world.made)} widgets, {world.waited} writes of leaders went again")
 
 
 def check_handlers(world: World) -> None:
@@ -190,17 +203,3 @@ def check_handlers(world: World) -> None:
         if "wrote" in one:
             again = runs.total() > 1 and sum(n for (name, _), n in runs.items() if name == one["name"]) > 1
             assert one["status"] in ((201, 409) if again else (201,)), one
-
-
-def refusals(world: World, audits: list[Audit]) -> int:
-    """Count the writes of a pod in its own term that an API server refused, as it had not heard of it."""
-    events = [event for audit in audits for event in audit.new()]
-    takes = sorted((told(e).answered, uid) for e in events for uid in world.replicas if world.terms.is_take(e, uid))
-    count = 0
-    for event in events:
-        answer = told(event)
-        if "dryRun" in event["requestURI"] or not world.terms.is_refusal(answer.code, answer.message):
-            continue
-        before = [uid for at, uid in takes if at <= answer.arrived]
-        count += bool(before) and before[-1] == writer(event)
-    return count
