@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from devcluster import certs, cgroup, components, kubeconfig
 from devcluster.binaries import Binaries, programs
@@ -24,6 +25,7 @@ from devcluster.process import Process
 from devcluster.servers import Builder, Probes, Server
 from devcluster.state import StateDir
 from devcluster.waiting import until
+from devcluster.watchlag import WatchLag
 
 T = TypeVar("T")
 
@@ -47,6 +49,7 @@ class ControlPlane(Cluster):
         server_names: further names in the API servers' certificates.
         keep_state: keep a given `state_dir` at the end. It is also kept if the start fails. The next start empties it.
         nodes: how many nodes, each in a zone named after it. They need root, and come with a scheduler.
+        lagging: put a `WatchLag` between etcd and the last API server, which `watch_lag` then gives. Not with nodes.
     """
 
     def __init__(
@@ -60,9 +63,12 @@ class ControlPlane(Cluster):
         server_names: Sequence[str] = (),
         keep_state: bool = True,
         nodes: int = 0,
+        lagging: bool = False,
     ) -> None:
         if etcd not in (1, 3) or apiservers < 1:
             raise DevclusterError("a control plane has 1 or 3 etcd members and at least 1 API server")
+        if nodes and lagging:
+            raise DevclusterError("an API server in the network of nodes cannot lag")
         self._temporary = state_dir is None
         self._keep_state = keep_state and not self._temporary
         self._state = StateDir(state_dir or Path(tempfile.gettempdir(), f"devcluster-{secrets.token_hex(8)}"))
@@ -72,6 +78,8 @@ class ControlPlane(Cluster):
         self._controller_manager_args = list(controller_manager_args)
         self._server_names = list(server_names)
         self._wanted_nodes = nodes
+        self._lagging = lagging
+        self._watch_lag: WatchLag | None = None
         self._place: Place = Loopback()
         self._nodes: list[Node] = []
         self._scheduler: Server | None = None
@@ -114,7 +122,7 @@ class ControlPlane(Cluster):
             self._etcd = builder.etcd(self._counts[0])
             for_nodes = components.for_nodes(self._place.host, self._pki) if self._wanted_nodes else []
             flags = [*for_nodes, *self._apiserver_args]
-            self._apiservers = builder.apiservers(self.etcd_endpoints, self.audit_logs, flags)
+            self._apiservers = builder.apiservers(self._endpoints_by_server(), self.audit_logs, flags)
             kubeconfig.write(self.kubeconfig, self.cluster_entry(0), kubeconfig.certificate_user(self._pki.admin))
             for server in [*self._etcd, *self._apiservers]:
                 server.start()
@@ -138,6 +146,9 @@ class ControlPlane(Cluster):
         # whatever was answered is in the audit log, and in etcd's log on disk.
         for process in reversed(self.processes):
             process.kill()
+        if self._watch_lag is not None:
+            self._watch_lag.stop()
+            self._watch_lag = None
         self._place.close()
         cgroup.remove(f"/{self._state.tag}")
         self._etcd, self._apiservers, self._controller_manager = [], [], None
@@ -221,6 +232,11 @@ class ControlPlane(Cluster):
         return self._etcd[number]
 
     @property
+    def watch_lag(self) -> WatchLag:
+        """What can delay the last API server's news. Raises DevclusterError if there is none."""
+        return _started(self._watch_lag)
+
+    @property
     def controller_manager(self) -> Server:
         """The controller manager."""
         return _started(self._controller_manager)
@@ -246,6 +262,16 @@ class ControlPlane(Cluster):
 
     def _log(self, name: str) -> Path:
         return self.folder / "logs" / name
+
+    def _endpoints_by_server(self) -> list[list[str]]:
+        """Start the `WatchLag`, if one is wanted; give the URLs of etcd for each API server."""
+        by_server = [self.etcd_endpoints] * self._counts[1]
+        if self._lagging:
+            port = urlsplit(self.etcd_endpoints[0]).port
+            self._watch_lag = WatchLag(self._place.host, self._place.port(), port or 0, self._certs)
+            self._watch_lag.start()
+            by_server[-1] = [self._watch_lag.url]
+        return by_server
 
     def _start_nodes(self, builder: Builder) -> None:
         """Start the scheduler and the nodes, if any are wanted."""

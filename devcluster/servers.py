@@ -109,18 +109,18 @@ class Builder:
             made.append(self._server(name, argv, url, partial(self._probes.etcd_healthy, url)))
         return made
 
-    def apiservers(self, etcd_urls: Sequence[str], audit_logs: Sequence[Path], extra: Sequence[str]) -> list[Server]:
-        """Build one API server for each audit log."""
+    def apiservers(
+        self, etcd_urls: Sequence[Sequence[str]], audit_logs: Sequence[Path], extra: Sequence[str]
+    ) -> list[Server]:
+        """Build one API server for each audit log, and for as many lists of URLs of etcd."""
         policy = self._folder / "audit-policy.json"
         policy.write_text(json.dumps(POLICY, indent=2))
         made = []
-        for number, audit_log in enumerate(audit_logs):
+        for number, (urls, audit_log) in enumerate(zip(etcd_urls, audit_logs, strict=True)):
             name, port = f"kube-apiserver-{number}", self._place.port()
             url = components.https(self._place.host, port)
             program = self._binaries["kube-apiserver"]
-            argv = components.apiserver(
-                program, self._folder / name, port, self._pki, etcd_urls, policy, audit_log, extra
-            )
+            argv = components.apiserver(program, self._folder / name, port, self._pki, urls, policy, audit_log, extra)
             made.append(self._server(name, argv, url, partial(self._probes.answers, f"{url}/readyz")))
         return made
 
