@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import dataclasses
 import getpass
 import json
 import logging
@@ -480,7 +481,7 @@ class Backwards:
     def __init__(self, kind: _kopf.Kind) -> None:
         self.kind = kind
 
-    async def ordered(self, source: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async def ordered(self, source: AsyncIterator[Any], early: Any) -> AsyncIterator[Any]:
         listed: list[Any] = []
         async for event in source:
             if isinstance(event, dict) and event["type"] is None:
@@ -613,11 +614,12 @@ def test_an_object_with_a_finalizer_that_a_filter_may_not_want_is_not_done(
         made = logging_in(api)
         kopf.on.create("things", registry=made, id="creation")(lambda **_: None)
         kopf.on.delete("things", registry=made, id="deletion", **filters)(lambda **_: None)
-        return _kopf.Kind(kind.resource, made, kind.settings).is_done(held)
+        return again(kind, made).is_done(held)
 
     assert is_done()
     assert not is_done(labels={"a": "b"})
-    assert not is_done(when=lambda **_: True)
+    assert is_done(when=lambda **_: True), "Kopf's own choice, filters included"
+    assert not is_done(when=lambda **_: False)
 
 
 @pytest.mark.parametrize("decorator", ["resume", "event", "timer", "daemon", "delete"])
@@ -630,9 +632,38 @@ def test_an_object_is_not_done_if_a_handler_runs_for_all_or_it_lacks_a_finalizer
     assert kind.is_done(body)
     options = {"interval": 60} if decorator == "timer" else {}
     getattr(kopf.on, decorator)("things", registry=registry, id="more", **options)(lambda **_: None)
-    later = _kopf.Kind(kind.resource, registry, kind.settings)
+    later = again(kind, registry)
     assert not later.is_done(body)
     assert not later.is_urgent(body)
+
+
+@pytest.mark.parametrize("decorator", ["resume", "event", "timer", "daemon"])
+def test_an_object_is_done_if_filters_keep_all_handlers_from_it(
+    api: KopfApi, registry: kopf.OperatorRegistry, decorator: str
+) -> None:
+    """Else each object that exists costs a whole cycle, also where a filter could tell that it needs nothing."""
+    kopf.on.create("things", registry=registry, id="creation")(lambda **_: None)
+    kind, body = handled(api, registry)
+    asked: list[dict[str, Any]] = []
+
+    def wanted(**given: Any) -> bool:
+        asked.append(given)
+        return bool(given["body"]["metadata"].get("labels"))
+
+    options = {"interval": 60} if decorator == "timer" else {}
+    getattr(kopf.on, decorator)("things", registry=registry, id="more", when=wanted, **options)(lambda **_: None)
+    later = again(kind, registry)
+    assert later.is_done(body)
+    assert {"memo", "name", "namespace", "body", "spec", "status", "patch", "logger"} <= asked[-1].keys()
+    assert not later.is_done(changed(body, metadata={"labels": {"a": "b"}}))
+    assert not dataclasses.replace(later, is_indexed=lambda: False).is_done(body), "it may ask an index"
+    assert not dataclasses.replace(later, parts=kind.parts).is_done(body), "Kopf has a memo for it, which it may ask"
+
+
+def again(kind: _kopf.Kind, registry: kopf.OperatorRegistry) -> _kopf.Kind:
+    """Give the kind as it is in a next term, with other handlers."""
+    parts = {**kind.parts, "memories": type(kind.parts["memories"])()}
+    return _kopf.Kind(kind.resource, registry, kind.settings, parts)
 
 
 # --- the log

@@ -10,15 +10,17 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 
 from kopf_ha_ipam.agenda import Agenda
 from kopf_ha_ipam.model import Body, Claim, ClaimRef, Pool, newer, uid_of
 from kopf_ha_ipam.planning import Wait, given_twice, unrecorded
 from kopf_ha_ipam.pools import PoolKeeper
-from kopf_ha_ipam.writes import Api, Gone
+from kopf_ha_ipam.writes import ENDED, PAGE, Api, Gone
 
 log = logging.getLogger(__name__)
+#: Seconds before a list that failed is begun anew, at least.
+PAUSE = 0.5
 
 
 class Allocator:
@@ -57,7 +59,12 @@ class Allocator:
         self.suspicious = True  #: whether `twice` may have changed since the last look
         self.context: contextvars.Context | None = None  #: any handler's, for events about other objects
         self.activation = asyncio.Lock()  #: one pool becomes active at a time
-        self._gone: set[str] = set()  #: uids of deleted pools
+        self.complete = True  #: whether all claims are known that existed when the term began
+        self._gone: set[str] = set()  #: uids of deleted pools, and of claims that went before all were known
+        self._met: set[str] = set()  #: uids of claims that need nothing, once a handler's filter has found that
+        self._decisive = asyncio.Event()  #: set when all is known that decisions about addresses are made from
+        self._decisive.set()
+        self._rest: AsyncIterator[Sequence[Body]] | None = None  #: the claims that are still to be listed
         self._locks: dict[str, asyncio.Lock] = {}
         self._quarantine = quarantine
         self._set_aside = set_aside
@@ -66,9 +73,68 @@ class Allocator:
         """List all pools and claims. Pools come first: so a recorded claim that the later list lacks is gone."""
         for body in await self.api.pools():
             self._keep(Pool.parse(body), mine=True)
-        for body in await self.api.claims():
-            claim = Claim.parse(body)
-            self.claims[claim.ref.uid] = claim
+        self._rest = self.api.claim_pages()
+        if not await self._take_page():
+            self.complete = False
+            self._decisive.clear()
+            log.info("loaded %d pools; there are more claims than a page has, so the others follow", len(self.keepers))
+            return
+        self._loaded()
+
+    async def load_rest(self) -> None:
+        """List the claims that `load` left out, without hurry: nobody waits for those that are right.
+
+        A decision about an address needs to know first which addresses claims show. That is asked for in one request.
+        """
+        if self.complete:
+            return
+        try:
+            shown = await self.api.addresses()
+            held = {uid_of(o): a for k in self.keepers.values() for a, o in k.owners.items()}
+            self.shown = {a: uid for a, uid in shown if held.get(uid) != a}
+            self._decisive.set()
+            self.agenda.changed()
+        except ENDED:
+            raise
+        except Exception as error:  # noqa: BLE001  then the whole list says it
+            log.warning("no claim gets an address before all claims are listed: %s: %s", type(error).__name__, error)
+        while True:
+            began = self.clock()
+            try:
+                if await self._take_page():
+                    break
+            except ENDED:
+                raise
+            except Exception as error:  # noqa: BLE001  without the list nothing would ever be complete (I7)
+                log.warning("the list of claims failed and begins anew: %s: %s", type(error).__name__, error)
+                self._rest = self.api.claim_pages()
+                await asyncio.sleep(PAUSE)
+            if self._decisive.is_set():
+                await asyncio.sleep(2 * (self.clock() - began))
+        self._loaded()
+        self.suspicious = True
+        self.agenda.changed()
+
+    async def until_decisive(self) -> None:
+        """Wait until all is known that a decision about an address is made from (I5)."""
+        await self._decisive.wait()
+
+    async def _take_page(self) -> bool:
+        """Take in a page of claims, and return whether it was the last one."""
+        assert self._rest is not None  # noqa: S101  `load` has begun
+        full = False
+        async for page in self._rest:
+            for body in page:
+                if body["metadata"]["uid"] not in self._gone:
+                    self.claim_seen(body)
+            full = len(page) >= PAGE
+            break
+        return not full
+
+    def _loaded(self) -> None:
+        """Find what can only be found when all claims are known."""
+        self.complete = True
+        self._rest = None
         for keeper in self.keepers.values():
             try:
                 refs = [ClaimRef.parse(owner) for owner in keeper.owners.values()]
@@ -78,6 +144,7 @@ class Allocator:
                 continue
             self.agenda.leaving.update((ref.uid, ref) for ref in refs if self._left(ref.uid))
         self.compare()
+        self._decisive.set()
         log.info("loaded %d pools and %d claims", len(self.keepers), len(self.claims))
 
     def _left(self, uid: str) -> bool:
@@ -86,7 +153,12 @@ class Allocator:
         return claim is None or (claim.terminating and not claim.held)
 
     def compare(self) -> None:
-        """Find what contradicts: addresses that no pool records, and addresses that two claims have."""
+        """Find what contradicts: addresses that no pool records, and addresses that two claims have.
+
+        This is made from all claims. Until these are known, it changes nothing.
+        """
+        if not self.complete:
+            return
         held = {uid_of(o): a for k in self.keepers.values() for a, o in k.owners.items()}
         self.shown = unrecorded(self.claims.values(), held)
         found = given_twice(self.claims.values(), [k.owners for k in self.keepers.values()])
@@ -141,7 +213,10 @@ class Allocator:
 
     def claim_seen(self, body: Body) -> Claim:
         """Take in a claim from a watch or an answer, and return the newest version that is known."""
-        claim = Claim.parse(body)
+        return self.claim_taken(Claim.parse(body))
+
+    def claim_taken(self, claim: Claim) -> Claim:
+        """Take in a claim, and return the newest version that is known."""
         known = self.claims.get(claim.ref.uid)
         if known is None or newer(claim.resource_version, known.resource_version):
             self.claims[claim.ref.uid] = known = claim
@@ -152,6 +227,13 @@ class Allocator:
     def _recorded(self, claim: Claim) -> bool:
         keeper = self.keepers.get(claim.pool_name)
         return keeper is not None and keeper.holds(claim.ref.uid) == claim.address
+
+    def claim_met(self, claim: Claim) -> None:
+        """Note a claim that has all that it should have. Its ConfigMap is checked once, if an earlier term made it."""
+        if claim.ref.uid not in self._met:
+            self._met.add(claim.ref.uid)
+            if not claim.stamped_by(self.stamp):
+                self.agenda.verify_later(claim)
 
     def claim_noticed(self, claim: Claim, *, handled: bool) -> None:
         """Handle a claim that Kopf calls no handler for.
@@ -171,6 +253,9 @@ class Allocator:
         """Forget a claim. Its address is freed once a read confirms that the claim is gone."""
         ref = Claim.parse(body).ref
         self.claims.pop(ref.uid, None)
+        self._met.discard(ref.uid)
+        if not self.complete:
+            self._gone.add(ref.uid)
         self.promised.pop(ref.uid, None)
         self.agenda.done(ref.uid)
         self._locks.pop(ref.uid, None)
@@ -227,6 +312,8 @@ class Allocator:
 
     def queue(self, pool: str) -> Iterable[Claim]:
         """Return the claims of a pool that may wait for an address: those with our finalizer, not being deleted."""
+        if not self._decisive.is_set():
+            return []
         return [c for c in self.claims.values() if c.pool_name == pool and c.held and not c.terminating]
 
     def _keep(self, pool: Pool, *, mine: bool) -> None:

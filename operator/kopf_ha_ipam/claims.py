@@ -44,6 +44,7 @@ async def settle(memory: Allocator, claim: Claim) -> str | None:
         answer: Give | Wait = memory.no_pool(claim)
         if keeper is not None:
             try:
+                await memory.until_decisive()
                 answer = await keeper.ask(claim)
             except Gone:
                 pass  # the pool was deleted a moment ago; its event will come
@@ -54,6 +55,18 @@ async def settle(memory: Allocator, claim: Claim) -> str | None:
                 await _tell_wait(memory, claim, answer)
             return None
         return await _bind(memory, claim, answer.address, answer.spec)
+
+
+def settled(memory: Allocator, claim: Claim) -> bool:
+    """Return whether a claim has all that it should have, so that `settle` would do nothing for it.
+
+    Nothing is decided then, so this need not wait until all claims are known.
+    """
+    keeper = memory.keepers.get(claim.pool_name)
+    if keeper is None or keeper.set_aside or claim.terminating or not claim.held:
+        return False
+    address = keeper.holds(claim.ref.uid)
+    return claim.noted == address and _has_all(claim, address, keeper.pool.spec)
 
 
 async def take_back(memory: Allocator, claim: Claim) -> None:
@@ -116,9 +129,9 @@ async def verify(memory: Allocator, claim: Claim) -> None:
 async def _bind(memory: Allocator, claim: Claim, address: str, spec: PoolSpec) -> str | None:
     """Write the address that the pool records into the claim, then into its ConfigMap. Then set the claim Ready."""
     uid = claim.ref.uid
-    details = {"address": address, "prefixLength": spec.prefix_length, "gateway": spec.gateway}
+    details = _details(address, spec)
     same = all(claim.status.get(k) == v for k, v in details.items())
-    if same and ready_reason(claim.status) == "Bound":
+    if _has_all(claim, address, spec):
         # An earlier term has done all of this. Whether somebody damaged the ConfigMap is checked when there is time.
         memory.agenda.done(uid)
         memory.agenda.verify_later(claim)
@@ -145,6 +158,16 @@ async def _bind(memory: Allocator, claim: Claim, address: str, spec: PoolSpec) -
     else:
         fresh = False
     return address if await _publish(memory, claim, address, spec, fresh=fresh) else None
+
+
+def _details(address: str | None, spec: PoolSpec) -> dict[str, Any]:
+    return {"address": address, "prefixLength": spec.prefix_length, "gateway": spec.gateway}
+
+
+def _has_all(claim: Claim, address: str | None, spec: PoolSpec) -> bool:
+    """Return whether an earlier term has given the claim this address and finished that."""
+    same = all(claim.status.get(k) == v for k, v in _details(address, spec).items())
+    return same and address is not None and ready_reason(claim.status) == "Bound"
 
 
 async def _publish(memory: Allocator, claim: Claim, address: str, spec: PoolSpec, *, fresh: bool) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import itertools
 import logging
 from collections.abc import Coroutine, Hashable
 from typing import Any, TypeVar
@@ -24,6 +25,8 @@ T = TypeVar("T")
 FAILED = object()
 #: How many ConfigMaps are checked at the same time.
 VERIFIED = 4
+#: How many times as long as a check took there is none, so that nobody notices them; and how few need no rest.
+REST, FEW = 9, 100
 #: Seconds between two searches for claims whose deletion the watch missed.
 SWEEP = 600.0
 
@@ -76,6 +79,7 @@ class Retries:
     def __init__(self, memory: Allocator) -> None:
         self._memory = memory
         self._agenda = memory.agenda
+        self._rest = 0.0  #: until when no ConfigMaps are checked
 
     async def run(self) -> None:
         """Run until the term ends.
@@ -166,6 +170,8 @@ class Retries:
         memory = self._memory
         if not memory.suspicious or memory.context is None or not self._due("conflicts"):
             return
+        if not memory.complete:
+            return  # it is made from all claims
         memory.suspicious = False
         shown = await self._try(
             "conflicts", "showing addresses that were given twice", conflicts.show(memory), memory.context
@@ -178,7 +184,12 @@ class Retries:
     async def _verify(self) -> None:
         """Check a few ConfigMaps. The others come in the next round, after everything that is more urgent."""
         memory = self._memory
-        some = [(u, c) for u, c in self._agenda.unverified.items() if self._due((u, "verify"))][:VERIFIED]
+        began = memory.clock()
+        if began < self._rest and len(self._agenda.unverified) > FEW:
+            self._agenda.wake_at(self._rest)
+            return
+        ripe = ((u, c) for u, c in self._agenda.unverified.items() if self._due((u, "verify")))
+        some = list(itertools.islice(ripe, VERIFIED))
 
         async def one(uid: str, claim: Claim) -> None:
             verified = claims.verify(memory, memory.claims.get(uid, claim))
@@ -189,6 +200,8 @@ class Retries:
 
         await asyncio.gather(*(one(uid, claim) for uid, claim in some))
         if some:
+            now = memory.clock()
+            self._rest = now + REST * (now - began)
             self._agenda.changed()
 
     def _due(self, key: Hashable) -> bool:
