@@ -25,8 +25,10 @@ T = TypeVar("T")
 FAILED = object()
 #: How many ConfigMaps are checked at the same time.
 VERIFIED = 4
-#: How many times as long as a check took there is none, so that nobody notices them; and how few need no rest.
-REST, FEW = 9, 100
+#: How many times as long as a check took there is none, so that nobody notices them.
+REST = 9
+#: Seconds from the beginning of a term until ConfigMaps are checked: whoever waits is served first.
+BEFORE = 1.0
 #: Seconds between two searches for claims whose deletion the watch missed.
 SWEEP = 600.0
 
@@ -79,7 +81,7 @@ class Retries:
     def __init__(self, memory: Allocator) -> None:
         self._memory = memory
         self._agenda = memory.agenda
-        self._rest = 0.0  #: until when no ConfigMaps are checked
+        self._rest = memory.clock() + BEFORE  #: until when no ConfigMaps are checked
 
     async def run(self) -> None:
         """Run until the term ends.
@@ -185,8 +187,9 @@ class Retries:
         """Check a few ConfigMaps. The others come in the next round, after everything that is more urgent."""
         memory = self._memory
         began = memory.clock()
-        if began < self._rest and len(self._agenda.unverified) > FEW:
-            self._agenda.wake_at(self._rest)
+        if began < self._rest:
+            if self._agenda.unverified:
+                self._agenda.wake_at(self._rest)
             return
         ripe = ((u, c) for u, c in self._agenda.unverified.items() if self._due((u, "verify")))
         some = list(itertools.islice(ripe, VERIFIED))
@@ -202,7 +205,7 @@ class Retries:
         if some:
             now = memory.clock()
             self._rest = now + REST * (now - began)
-            self._agenda.changed()
+            self._agenda.wake_at(self._rest)
 
     def _due(self, key: Hashable) -> bool:
         """Return whether its time has come. If not, wake up then: an alarm set for an earlier time has rung by now."""

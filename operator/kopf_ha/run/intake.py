@@ -183,10 +183,10 @@ class Intake:
         self._listed.add(uid)
         if not uid:
             self._ready.append(event)
-        elif self._looks.is_urgent(event["object"]):
-            self._pass(event) if not self._lists else self._ready.append(event)
         elif self._looks.is_done(event["object"]):
             await self._left_out(event["object"])
+        elif self._looks.is_urgent(event["object"]):
+            self._pass(event) if not self._lists else self._ready.append(event)
         else:
             self._behind[uid], self._uids[name] = event, uid
 
