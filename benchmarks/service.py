@@ -39,7 +39,6 @@ MORE, EVERY = 100, 0.05
 #: A replica is quiet if it takes less CPU than this part of a core for so many seconds.
 QUIET, LOOK = 0.03, 2.0
 API = "ipam.kopf-ha.dev/v1"
-MB = 1024 * 1024
 #: What is measured at each takeover.
 WHATS = ("creation", "update", "deletion")
 
@@ -92,7 +91,7 @@ def followed(event: dict[str, Any], replica: str, name: str, generation: int) ->
     """Whether the event says that a pool's spec of this generation was taken in."""
     body = event.get("requestObject")
     done = _did(event, replica, "patch", "addresspools", name) and isinstance(body, dict)
-    return done and (body.get("status") or {}).get("observedGeneration") == generation
+    return done and ((body or {}).get("status") or {}).get("observedGeneration") == generation
 
 
 def _did(event: dict[str, Any], replica: str, verb: str, resource: str, name: str = "") -> bool:
@@ -151,7 +150,8 @@ class Bench:
 
     @property
     def leading(self) -> Replica:
-        assert self.leader is not None
+        if self.leader is None:
+            raise AssertionError("nobody leads")
         return self.leader
 
     def make(self, name: str) -> None:
@@ -274,8 +274,8 @@ def cpu(replica: Replica) -> float:
 def memory(replica: Replica) -> tuple[float, float]:
     """Give the MB that a process has resident, and the most that it had."""
     lines = Path(f"/proc/{replica.pid}/status").read_text().splitlines()
-    found = {key: float(text.split()[0]) / 1024 for key, _, text in (line.partition(":") for line in lines) if "Vm" in key}
-    return found["VmRSS"], found["VmHWM"]
+    found = {key: text for key, _, text in (line.partition(":") for line in lines)}
+    return float(found["VmRSS"].split()[0]) / 1024, float(found["VmHWM"].split()[0]) / 1024
 
 
 def measure(bench: Bench, sizes: list[int], rounds: int) -> list[Size]:
@@ -304,7 +304,7 @@ def rows(sizes: list[Size]) -> list[dict[str, Any]]:
             )  # fmt: skip
 
         for what in WHATS:
-            row(f"first {what} served after the Lease", "s", size.took[what], few.took[what], "median <= 1", "most <= 2")
+            row(f"first {what} served", "s", size.took[what], few.took[what], "median <= 1", "most <= 2")
         row("claims made while the leader catches up", "s", size.caught_up, few.caught_up, "p99 <= 1")
         each = [(used - statistics.median(few.cpu)) * 1000 / (size.claims - few.claims or 1) for used in size.cpu]
         made.append(

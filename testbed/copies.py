@@ -49,7 +49,7 @@ class Copies:
     def write(self, first: int, last: int) -> None:
         """Write the claims of these numbers, without the last, and the pools that record them."""
         pools: dict[int, dict[str, str]] = {}
-        puts = []
+        puts: list[tuple[str, dict[str, Any]]] = []
         for number in range(first, last):
             pool, place = divmod(number, POOL)
             address = str(ipaddress.ip_address(f"10.{100 + pool}.0.10") + place)
@@ -64,14 +64,19 @@ class Copies:
             body["status"] |= {"allocated": used, "free": capacity - used, "capacity": capacity}
             puts.append((key, body))
         for some in _batches(puts):
-            self._ask("kv/txn", {"success": [{"request_put": {"key": _64(k), "value": _64(_text(b))}} for k, b in some]})
+            wanted = [{"request_put": {"key": _64(key), "value": _64(_text(body))}} for key, body in some]
+            self._ask("kv/txn", {"success": wanted})
 
     def _claim_puts(self, name: str, uid: str, pool: str, address: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        old, was = self._claim, self._claim["metadata"]
-        swaps = ((was["uid"], uid), (f'"{was["name"]}"', f'"{name}"'), (old["status"]["address"], address))
-        swaps = (*swaps, (f'"{old["spec"]["poolName"]}"', f'"{pool}"'), (f'pool {old["spec"]["poolName"]}.', f"pool {pool}."))
-        # Kopf's annotation is a text in the text.
-        swaps = (*swaps, (f'\\"{old["spec"]["poolName"]}\\"', f'\\"{pool}\\"'))
+        old, was, had = self._claim, self._claim["metadata"], self._claim["spec"]["poolName"]
+        swaps: tuple[tuple[str, str], ...] = (
+            (was["uid"], uid),
+            (f'"{was["name"]}"', f'"{name}"'),
+            (old["status"]["address"], address),
+            (f'"{had}"', f'"{pool}"'),
+            (f"pool {had}.", f"pool {pool}."),
+            (f'\\"{had}\\"', f'\\"{pool}\\"'),  # Kopf's annotation is a text in the text
+        )
         child = f"{name}-{uid[:8]}"
         yield f"{CLAIMS}{self._namespace}/{name}", _swapped(old, swaps)
         own = self._map["metadata"]

@@ -198,7 +198,8 @@ def test_a_claim_is_settled_only_if_it_has_all_that_it_should_have(damage: Calla
         term = memory(server)
         await term.load()
         given: Any = {"memo": kopf.Memo(memory=term)}
-        right, wrong = server.found_claims[0], copy.deepcopy(server.found_claims[0])
+        right: Any = server.found_claims[0]
+        wrong = copy.deepcopy(right)
         assert not handlers.is_unsettled(body=right, **given)
         assert not handlers.is_news(type=None, body=right, **given)
         assert handlers.is_news(type="DELETED", body=right, **given)
@@ -218,11 +219,12 @@ def test_the_configmap_of_a_claim_that_needs_nothing_is_checked_once() -> None:
         server.found_claims[1]["status"]["fencing"] = {"token": 7, "holder": "me"}
         term = memory(server)
         await term.load()
-        for one in server.found_claims[:2]:
+        some: list[Any] = server.found_claims[:2]
+        for one in some:
             assert not handlers.is_unsettled(body=one, memo=kopf.Memo(memory=term))
         assert list(term.agenda.unverified) == ["uid-c1"], "this term bound the other one itself"
         term.agenda.done("uid-c1")
-        assert not handlers.is_unsettled(body=server.found_claims[0], memo=kopf.Memo(memory=term))
+        assert not handlers.is_unsettled(body=some[0], memo=kopf.Memo(memory=term))
         assert not term.agenda.unverified
 
     asyncio.run(scenario())

@@ -198,7 +198,8 @@ async def test_what_changes_while_a_long_list_is_read_is_seen_at_once(monkeypatc
     watched.feed(new("new", "MODIFIED", version=6), new("new", "MODIFIED", version=7), new("calm", urgent=False))
     await watched.until(lambda: "calm" in watched.uids())
     assert versions(watched) == [
-        (None, "new", "5"), ("MODIFIED", "new", "6"), (None, "z", "1"), ("MODIFIED", "new", "7"), ("ADDED", "calm", "2"),
+        (None, "new", "5"), ("MODIFIED", "new", "6"), (None, "z", "1"),
+        ("MODIFIED", "new", "7"), ("ADDED", "calm", "2"),
     ]  # fmt: skip
     watched.task.cancel()
 

@@ -28,8 +28,8 @@ PATIENCE = 0.02
 SLICE = 0.005
 #: Seconds after which a list that is still read counts as long, so that an early watch begins.
 LONG = 0.1
-#: Seconds without a further event after which an early watch's events are looked at, and seconds that they wait at most.
-#: Of several events of one object, which come at once, only the last one says what it is like.
+#: Seconds without a further event after which an early watch's events are looked at, and seconds that they wait at
+#: most. Of several events of one object, which come at once, only the last one says what it is like.
 LULL, HOLD = 0.05, 0.3
 
 Event = Any  #: a watch event, as Kopf has it: `{"type": None | "ADDED" | …, "object": …}`; or a bookmark of Kopf's
