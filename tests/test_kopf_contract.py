@@ -30,7 +30,8 @@ from kopf._core.reactor import running as kopf_running
 import kopf_ha
 from devcluster.waiting import until
 from kopf_ha import _kopf
-from tests.kopf_api import GROUP, LIST, KopfApi
+from kopf_ha.run.term import list_in_pages
+from tests.kopf_api import GROUP, IN_NS, LIST, KopfApi
 
 T = TypeVar("T")
 LONG = 30.0
@@ -536,6 +537,49 @@ def test_a_kind_with_an_index_is_left_in_kopfs_order(three: KopfApi) -> None:
     kopf.index("things", registry=registry)(lambda name, **_: {name: 1})
     assert sorted(seen_by(three, registry, made)) == ["a", "b", "c"]
     assert made == []
+
+
+class Early(Backwards):
+    """A flow that reads the watch beside the list only, while the list is held."""
+
+    async def ordered(self, source: AsyncIterator[Any], early: Any) -> AsyncIterator[Any]:
+        async for event in early():
+            yield {**event, "type": None}
+
+
+def test_a_watch_beside_the_list_begins_before_now(three: KopfApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what was made while a long list is read waits for the end of the list. A 410 makes it begin now."""
+    names: list[str] = []
+    registry, since = logging_in(three), list[int]()
+    kopf.on.event("things", registry=registry)(lambda name, **_: names.append(name))
+    watch = _kopf.first_list.watching.watch_objs
+
+    async def watched(**given: Any) -> AsyncIterator[Any]:
+        since.append(int(given["since"]))
+        if len(since) == 1:
+            yield {"type": "ERROR", "object": {"code": 410}}
+        async for event in watch(**given):
+            yield event
+
+    for _ in range(3):
+        three._patch(f"{IN_NS}/b", {"spec": {"a": 1}})
+    monkeypatch.setattr(_kopf.first_list, "BACK", 2)
+    monkeypatch.setattr(_kopf.first_list.watching, "watch_objs", watched)
+    with Kopf(registry, make_flow=Early):
+        until("the watch", lambda: len(since) == 2, LONG)
+        three._patch(f"{IN_NS}/c", {"spec": {"a": 1}})
+        until("the event", lambda: names == ["c"], LONG)
+    assert since == [2, 4]
+
+
+def test_lists_come_in_pages_where_kopf_can() -> None:
+    """Else thousands of objects are in memory at once."""
+    settings = kopf.OperatorSettings()
+    list_in_pages(settings)
+    assert getattr(settings.watching, "chunk_size", 500) == 500
+    settings.watching.chunk_size = 7
+    list_in_pages(settings)
+    assert settings.watching.chunk_size == 7, "the operator's own choice"
 
 
 def handled(api: KopfApi, registry: kopf.OperatorRegistry) -> tuple[_kopf.Kind, Any]:
