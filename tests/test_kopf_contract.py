@@ -23,7 +23,7 @@ import kopf
 import pytest
 from click.testing import CliRunner
 from kopf import cli
-from kopf._cogs.clients import auth
+from kopf._cogs.clients import auth, watching
 from kopf._cogs.structs import credentials
 from kopf._core.reactor import running as kopf_running
 
@@ -552,7 +552,7 @@ def test_a_watch_beside_the_list_begins_before_now(three: KopfApi, monkeypatch: 
     names: list[str] = []
     registry, since = logging_in(three), list[int]()
     kopf.on.event("things", registry=registry)(lambda name, **_: names.append(name))
-    watch = _kopf.first_list.watching.watch_objs
+    watch = watching.watch_objs
 
     async def watched(**given: Any) -> AsyncIterator[Any]:
         since.append(int(given["since"]))
@@ -564,7 +564,7 @@ def test_a_watch_beside_the_list_begins_before_now(three: KopfApi, monkeypatch: 
     for _ in range(3):
         three._patch(f"{IN_NS}/b", {"spec": {"a": 1}})
     monkeypatch.setattr(_kopf.first_list, "BACK", 2)
-    monkeypatch.setattr(_kopf.first_list.watching, "watch_objs", watched)
+    monkeypatch.setattr(watching, "watch_objs", watched)
     with Kopf(registry, make_flow=Early):
         until("the watch", lambda: len(since) == 2, LONG)
         three._patch(f"{IN_NS}/c", {"spec": {"a": 1}})
