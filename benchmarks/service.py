@@ -135,7 +135,7 @@ class Bench:
         for name, cidr in (("fresh", "10.90.0.0/20"), ("edited", "10.91.0.0/24")):
             self._post(f"/apis/{API}/addresspools", _object("AddressPool", name, {"cidr": cidr}))
         self.make("original")
-        until("the original", lambda: self._is_ready("original"))
+        until("the original", lambda: self._is_ready("original"), timeout=180)
         self._stop()
         self._copies = Copies(plane, "default", "original")
 
@@ -161,10 +161,10 @@ class Bench:
     def takeover(self, size: Size, *, further: int = 0) -> None:
         """Measure one takeover."""
         follower, old = self.world.start(), f"new-{self.made}"
-        until("the other one to follow", lambda: follower.said("new leader: "), watched=[follower])
+        until("the other one to follow", lambda: follower.said("new leader: "), timeout=180, watched=[follower])
         if not self.made:
             self.make(old)
-        until("the claim to delete", lambda: self._is_ready(old))
+        until("the claim to delete", lambda: self._is_ready(old), timeout=180)
         self.quiet(follower)
         self.made += 1
         new, leader = f"new-{self.made}", self.leading
@@ -236,7 +236,7 @@ class Bench:
                 yield f"{(since - began) * 1000:8.1f} {(at(event) - since) * 1000:6.1f} ms {code} {what}"
 
     def _lead(self, replica: Replica) -> None:
-        until("one to lead", lambda: replica.said("barrier: "), watched=[replica])
+        until("one to lead", lambda: replica.said("barrier: "), timeout=180, watched=[replica])
         self.leader = replica
 
     def _stop(self) -> None:
