@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import dataclasses
 import getpass
 import json
 import logging
@@ -22,14 +23,15 @@ import kopf
 import pytest
 from click.testing import CliRunner
 from kopf import cli
-from kopf._cogs.clients import auth
+from kopf._cogs.clients import auth, watching
 from kopf._cogs.structs import credentials
 from kopf._core.reactor import running as kopf_running
 
 import kopf_ha
 from devcluster.waiting import until
 from kopf_ha import _kopf
-from tests.kopf_api import GROUP, LIST, KopfApi
+from kopf_ha.run.term import list_in_pages
+from tests.kopf_api import GROUP, IN_NS, LIST, KopfApi
 
 T = TypeVar("T")
 LONG = 30.0
@@ -484,7 +486,7 @@ class Backwards:
     def is_hidden(self, event: Any) -> bool:
         return event["object"]["metadata"]["name"] in self.hidden
 
-    async def ordered(self, source: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async def ordered(self, source: AsyncIterator[Any], early: Any) -> AsyncIterator[Any]:
         listed: list[Any] = []
         async for event in source:
             if isinstance(event, dict) and event["type"] is None:
@@ -549,6 +551,49 @@ def test_a_kind_with_an_index_is_left_in_kopfs_order(three: KopfApi) -> None:
     kopf.index("things", registry=registry)(lambda name, **_: {name: 1})
     assert sorted(seen_by(three, registry, made)) == ["a", "b", "c"]
     assert made == []
+
+
+class Early(Backwards):
+    """A flow that reads the watch beside the list only, while the list is held."""
+
+    async def ordered(self, source: AsyncIterator[Any], early: Any) -> AsyncIterator[Any]:
+        async for event in early():
+            yield {**event, "type": None}
+
+
+def test_a_watch_beside_the_list_begins_before_now(three: KopfApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what was made while a long list is read waits for the end of the list. A 410 makes it begin now."""
+    names: list[str] = []
+    registry, since = logging_in(three), list[int]()
+    kopf.on.event("things", registry=registry)(lambda name, **_: names.append(name))
+    watch = watching.watch_objs
+
+    async def watched(**given: Any) -> AsyncIterator[Any]:
+        since.append(int(given["since"]))
+        if len(since) == 1:
+            yield {"type": "ERROR", "object": {"code": 410}}
+        async for event in watch(**given):
+            yield event
+
+    for _ in range(3):
+        three._patch(f"{IN_NS}/b", {"spec": {"a": 1}})
+    monkeypatch.setattr(_kopf.first_list, "BACK", 2)
+    monkeypatch.setattr(watching, "watch_objs", watched)
+    with Kopf(registry, make_flow=Early):
+        until("the watch", lambda: len(since) == 2, LONG)
+        three._patch(f"{IN_NS}/c", {"spec": {"a": 1}})
+        until("the event", lambda: names == ["c"], LONG)
+    assert since == [2, 4]
+
+
+def test_lists_come_in_pages_where_kopf_can() -> None:
+    """Else thousands of objects are in memory at once."""
+    settings = kopf.OperatorSettings()
+    list_in_pages(settings)
+    assert getattr(settings.watching, "chunk_size", 500) == 500
+    settings.watching.chunk_size = 7
+    list_in_pages(settings)
+    assert settings.watching.chunk_size == 7, "the operator's own choice"
 
 
 def handled(api: KopfApi, registry: kopf.OperatorRegistry) -> tuple[_kopf.Kind, Any]:
@@ -627,11 +672,12 @@ def test_an_object_with_a_finalizer_that_a_filter_may_not_want_is_not_done(
         made = logging_in(api)
         kopf.on.create("things", registry=made, id="creation")(lambda **_: None)
         kopf.on.delete("things", registry=made, id="deletion", **filters)(lambda **_: None)
-        return _kopf.Kind(kind.resource, made, kind.settings).is_done(held)
+        return again(kind, made).is_done(held)
 
     assert is_done()
     assert not is_done(labels={"a": "b"})
-    assert not is_done(when=lambda **_: True)
+    assert is_done(when=lambda **_: True), "Kopf's own choice, filters included"
+    assert not is_done(when=lambda **_: False)
 
 
 @pytest.mark.parametrize("decorator", ["resume", "event", "timer", "daemon", "delete"])
@@ -644,9 +690,38 @@ def test_an_object_is_not_done_if_a_handler_runs_for_all_or_it_lacks_a_finalizer
     assert kind.is_done(body)
     options = {"interval": 60} if decorator == "timer" else {}
     getattr(kopf.on, decorator)("things", registry=registry, id="more", **options)(lambda **_: None)
-    later = _kopf.Kind(kind.resource, registry, kind.settings)
+    later = again(kind, registry)
     assert not later.is_done(body)
     assert not later.is_urgent(body)
+
+
+@pytest.mark.parametrize("decorator", ["resume", "event", "timer", "daemon"])
+def test_an_object_is_done_if_filters_keep_all_handlers_from_it(
+    api: KopfApi, registry: kopf.OperatorRegistry, decorator: str
+) -> None:
+    """Else each object that exists costs a whole cycle, also where a filter could tell that it needs nothing."""
+    kopf.on.create("things", registry=registry, id="creation")(lambda **_: None)
+    kind, body = handled(api, registry)
+    asked: list[dict[str, Any]] = []
+
+    def wanted(**given: Any) -> bool:
+        asked.append(given)
+        return bool(given["body"]["metadata"].get("labels"))
+
+    options = {"interval": 60} if decorator == "timer" else {}
+    getattr(kopf.on, decorator)("things", registry=registry, id="more", when=wanted, **options)(lambda **_: None)
+    later = again(kind, registry)
+    assert later.is_done(body)
+    assert {"memo", "name", "namespace", "body", "spec", "status", "patch", "logger"} <= asked[-1].keys()
+    assert not later.is_done(changed(body, metadata={"labels": {"a": "b"}}))
+    assert not dataclasses.replace(later, is_indexed=lambda: False).is_done(body), "it may ask an index"
+    assert not dataclasses.replace(later, parts=kind.parts).is_done(body), "Kopf has a memo for it, which it may ask"
+
+
+def again(kind: _kopf.Kind, registry: kopf.OperatorRegistry) -> _kopf.Kind:
+    """Give the kind as it is in a next term, with other handlers."""
+    parts = {**kind.parts, "memories": type(kind.parts["memories"])()}
+    return _kopf.Kind(kind.resource, registry, kind.settings, parts)
 
 
 # --- the log

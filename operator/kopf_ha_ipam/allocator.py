@@ -10,16 +10,18 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 
 from kopf_ha_ipam.agenda import Agenda
 from kopf_ha_ipam.model import Body, Claim, ClaimRef, Pool, newer, uid_of
 from kopf_ha_ipam.planning import Wait, given_twice, unrecorded
 from kopf_ha_ipam.pools import PoolKeeper
 from kopf_ha_ipam.waiting import Claims, Queue
-from kopf_ha_ipam.writes import Api, Gone
+from kopf_ha_ipam.writes import ENDED, PAGE, Api, Gone
 
 log = logging.getLogger(__name__)
+#: Seconds before a list that failed is begun anew, at least.
+PAUSE = 0.5
 
 
 class Allocator:
@@ -61,7 +63,12 @@ class Allocator:
         self.suspicious = True  #: whether `twice` may have changed since the last look
         self.context: contextvars.Context | None = None  #: any handler's, for events about other objects
         self.activation = asyncio.Lock()  #: one pool becomes active at a time
-        self._gone: set[str] = set()  #: uids of deleted pools
+        self.complete = True  #: whether all claims are known that existed when the term began
+        self._gone: set[str] = set()  #: uids of deleted pools, and of claims that went before all were known
+        self._met: set[str] = set()  #: uids of claims that need nothing, once a handler's filter has found that
+        self._decisive = asyncio.Event()  #: set when all is known that decisions about addresses are made from
+        self._decisive.set()
+        self._rest: AsyncIterator[Sequence[Body]] | None = None  #: the claims that are still to be listed
         self._locks: dict[str, asyncio.Lock] = {}
         self._quarantine = quarantine
         self._set_aside = set_aside
@@ -76,12 +83,72 @@ class Allocator:
         """
         for body in await self.api.pools():
             self._keep(Pool.parse(body), first=True)
-        for body in await self.api.claims():
-            claim = Claim.parse(body)
-            self.claims[claim.ref.uid] = claim
+        self._rest = self.api.claim_pages()
+        if not await self._take_page():
+            self.complete = False
+            self._decisive.clear()
+            log.info("loaded %d pools; there are more claims than a page has, so the others follow", len(self.keepers))
+            return
+        self._loaded()
+
+    async def load_rest(self) -> None:
+        """List the claims that `load` left out, without hurry: nobody waits for those that are right.
+
+        A decision about an address needs to know first which addresses claims show. That is asked for in one request.
+        """
+        if self.complete:
+            return
+        try:
+            shown = await self.api.addresses()
+            held = {uid_of(o): a for k in self.keepers.values() for a, o in k.owners.items()}
+            self.shown = {a: uid for a, uid in shown if held.get(uid) != a}
+            self._decisive.set()
+            self.agenda.changed()
+        except ENDED:
+            raise
+        except Exception as error:  # noqa: BLE001  then the whole list says it
+            log.warning("no claim gets an address before all claims are listed: %s: %s", type(error).__name__, error)
+        while True:
+            began = self.clock()
+            try:
+                if await self._take_page():
+                    break
+            except ENDED:
+                raise
+            except Exception as error:  # noqa: BLE001  without the list nothing would ever be complete (I7)
+                log.warning("the list of claims failed and begins anew: %s: %s", type(error).__name__, error)
+                self._rest = self.api.claim_pages()
+                await asyncio.sleep(PAUSE)
+            if self._decisive.is_set():
+                await asyncio.sleep(2 * (self.clock() - began))
+        self._loaded()
+        self.suspicious = True
+        self.agenda.changed()
+
+    async def until_decisive(self) -> None:
+        """Wait until all is known that a decision about an address is made from (I5)."""
+        await self._decisive.wait()
+
+    async def _take_page(self) -> bool:
+        """Take in a page of claims, and return whether it was the last one."""
+        assert self._rest is not None  # noqa: S101  `load` has begun
+        full = False
+        async for page in self._rest:
+            for body in page:
+                if body["metadata"]["uid"] not in self._gone:
+                    self.claim_seen(body)
+            full = len(page) >= PAGE
+            break
+        return not full
+
+    def _loaded(self) -> None:
+        """Find what can only be found when all claims are known."""
+        self.complete = True
+        self._rest = None
         for keeper in self.keepers.values():
             self._find_left(keeper)
         self.compare()
+        self._decisive.set()
         log.info("loaded %d pools and %d claims", len(self.keepers), len(self.claims))
 
     def _find_left(self, keeper: PoolKeeper) -> None:
@@ -100,7 +167,12 @@ class Allocator:
         return claim is None or (claim.terminating and not claim.held)
 
     def compare(self) -> None:
-        """Find what contradicts: addresses that no pool records, and addresses that two claims have."""
+        """Find what contradicts: addresses that no pool records, and addresses that two claims have.
+
+        This is made from all claims. Until these are known, it changes nothing.
+        """
+        if not self.complete:
+            return
         held = {uid_of(o): a for k in self.keepers.values() for a, o in k.owners.items()}
         self.shown = unrecorded(self.claims.values(), held)
         found = given_twice(self.claims.values(), [k.owners for k in self.keepers.values()])
@@ -157,7 +229,10 @@ class Allocator:
 
     def claim_seen(self, body: Body) -> Claim:
         """Take in a claim from a watch or an answer, and return the newest version that is known."""
-        claim = Claim.parse(body)
+        return self.claim_taken(Claim.parse(body))
+
+    def claim_taken(self, claim: Claim) -> Claim:
+        """Take in a claim, and return the newest version that is known."""
         known = self.claims.get(claim.ref.uid)
         if known is None or newer(claim.resource_version, known.resource_version):
             self.claims[claim.ref.uid] = known = claim
@@ -168,6 +243,13 @@ class Allocator:
     def _recorded(self, claim: Claim) -> bool:
         keeper = self.keepers.get(claim.pool_name)
         return keeper is not None and keeper.holds(claim.ref.uid) == claim.address
+
+    def claim_met(self, claim: Claim) -> None:
+        """Note a claim that has all that it should have. Its ConfigMap is checked once, if an earlier term made it."""
+        if claim.ref.uid not in self._met:
+            self._met.add(claim.ref.uid)
+            if not claim.stamped_by(self.stamp):
+                self.agenda.verify_later(claim)
 
     def claim_noticed(self, claim: Claim, *, handled: bool) -> None:
         """Handle a claim that Kopf calls no handler for.
@@ -187,6 +269,9 @@ class Allocator:
         """Forget a claim. Its address is freed once a read confirms that the claim is gone."""
         ref = Claim.parse(body).ref
         self.claims.pop(ref.uid, None)
+        self._met.discard(ref.uid)
+        if not self.complete:
+            self._gone.add(ref.uid)
         self.promised.pop(ref.uid, None)
         self.agenda.done(ref.uid)
         self._locks.pop(ref.uid, None)
@@ -211,9 +296,13 @@ class Allocator:
             self.agenda.changed()
 
     def given(self, uids: Collection[str]) -> None:
-        """Note that claims got an address by a write that was made for other claims."""
-        if waiting := self.agenda.waiting.keys() & uids:
-            self.agenda.look |= waiting
+        """Note that claims got an address by a write that was made for other claims.
+
+        After a takeover, Kopf may not have come to some of them. They are not kept waiting for that.
+        """
+        for uid in uids:
+            (self.context or contextvars.copy_context()).copy().run(self.agenda.look_again, uid)
+        if uids:
             self.agenda.changed()
 
     def _look_again(self, keeper: PoolKeeper) -> None:
@@ -243,8 +332,8 @@ class Allocator:
         return uid in self._set_aside()
 
     def queue(self, pool: str) -> Queue | None:
-        """Return the claims of a pool that may wait for an address, or None if there are none."""
-        return self.claims.queues.get(pool)
+        """Return the claims of a pool that may wait for an address, or None if there are none, or none is decisive."""
+        return self.claims.queues.get(pool) if self._decisive.is_set() else None
 
     async def stamped(self, body: Body) -> Body | None:
         """Return a pool as it is once this term has stamped it; None if it is gone.
@@ -259,7 +348,8 @@ class Allocator:
         log.info("pool %s records other addresses than it did; its claims are looked at again", keeper.pool.name)
         for uid in uids & self.claims.keys():
             self.agenda.look_again(uid)
-        self._find_left(keeper)
+        if self.complete:
+            self._find_left(keeper)
         self.suspicious = True
         self.agenda.changed()
 

@@ -49,6 +49,7 @@ async def settle(memory: Allocator, claim: Claim) -> str | None:
                 memory.agenda.verify_later(claim)
                 return None
             try:
+                await memory.until_decisive()
                 answer = await keeper.ask(claim)
             except Gone:
                 pass  # the pool was deleted a moment ago; its event will come
@@ -59,6 +60,18 @@ async def settle(memory: Allocator, claim: Claim) -> str | None:
                 await _tell_wait(memory, claim, answer)
             return None
         return await _bind(memory, claim, answer.address, answer.spec)
+
+
+def settled(memory: Allocator, claim: Claim) -> bool:
+    """Return whether a claim has all that it should have, so that `settle` would do nothing for it.
+
+    Nothing is decided then, so this need not wait until all claims are known.
+    """
+    keeper = memory.keepers.get(claim.pool_name)
+    if keeper is None or keeper.set_aside or claim.terminating or not claim.held:
+        return False
+    address = keeper.holds(claim.ref.uid)
+    return claim.noted == address and _has_all(claim, address, keeper.pool.spec)
 
 
 async def take_back(memory: Allocator, claim: Claim) -> None:

@@ -21,7 +21,7 @@ from kopf_ha_ipam import claims, conflicts, retries
 from kopf_ha_ipam.allocator import Allocator
 from kopf_ha_ipam.backoff import delay
 from kopf_ha_ipam.conditions import ready_message, ready_reason
-from kopf_ha_ipam.model import ADDRESS_NOTE, FINALIZER, GROUP, VERSION
+from kopf_ha_ipam.model import ADDRESS_NOTE, FINALIZER, GROUP, VERSION, Claim
 from kopf_ha_ipam.retries import Retries
 from kopf_ha_ipam.writes import ENDED, Api, Rejected, Unavailable, event
 
@@ -67,22 +67,25 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> N
     except (Unavailable, Rejected) as error:
         raise kopf.TemporaryError(str(error), delay=2) from error
     memo.memory = memory
-    # `stop` cancels the task when the term ends.
-    task = asyncio.create_task(Retries(memory).run(), name="ipam-retries")
-    task.add_done_callback(_ended)
-    memo.retries = task
+    # `stop` cancels the tasks when the term ends.
+    memo.retries = asyncio.create_task(Retries(memory).run(), name="ipam-retries")
+    memo.rest = asyncio.create_task(memory.load_rest(), name="ipam-rest")
+    for task in (memo.retries, memo.rest):
+        task.add_done_callback(_ended)
     memory.agenda.changed()
 
 
 def _ended(task: asyncio.Task[None]) -> None:
-    if not task.cancelled():
-        log.warning("the retries ended with the term: %s", task.exception())
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.warning("%s ended with the term: %s", task.get_name(), error)
 
 
 @kopf.on.cleanup()
 async def stop(memo: kopf.Memo, **_: Any) -> None:
     """End a term: wait for writes of pools under way, as Kopf waits for handlers, and start nothing new."""
     conflicts.GIVEN_TWICE.set(0)
+    if "rest" in memo:
+        memo.rest.cancel()
     if "retries" in memo:
         memory: Allocator = memo.memory
         await asyncio.gather(*(keeper.rest() for keeper in memory.keepers.values()))
@@ -129,7 +132,26 @@ async def pool_deleted(name: str, uid: str, body: kopf.Body, memo: kopf.Memo, **
             log.warning("pool %s could not be read and is read again later: %s", name, error)
 
 
-@kopf.on.event(*CLAIMS)
+def is_unsettled(body: kopf.Body, memo: kopf.Memo, **_: Any) -> bool:
+    """Take a claim into the memory, and return whether handlers have something to do for it.
+
+    As a filter of handlers it spares Kopf the whole cycle for claims that need nothing: of thousands, all that exist
+    when a term begins. It depends on the claim and its pool's record alone, and so says the same for all handlers.
+    """
+    memory: Allocator = memo.memory
+    claim = Claim.parse(_raw(body))
+    if not claims.settled(memory, claim):
+        return True
+    memory.claim_met(memory.claim_taken(claim))
+    return False
+
+
+def is_news(type: str | None, body: kopf.Body, memo: kopf.Memo, **more: Any) -> bool:
+    """Return whether an event needs a handler: the claim does, or it is gone."""
+    return type == "DELETED" or is_unsettled(body=body, memo=memo)
+
+
+@kopf.on.event(*CLAIMS, when=is_news)
 async def claim_event(type: str | None, body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
     """Take every claim into the memory."""
     memory: Allocator = memo.memory
@@ -138,12 +160,14 @@ async def claim_event(type: str | None, body: kopf.Body, memo: kopf.Memo, **_: A
         memory.claim_gone(_raw(body))
     else:
         claim = memory.claim_seen(_raw(body))
+        if claim.terminating and not claim.held:
+            memory.leaves(claim.ref, gone=False)  # somebody else's finalizer keeps it
         # Kopf calls no handler for an object whose annotation says that it was handled. A backup keeps that annotation,
         # but not the status.
         memory.claim_noticed(claim, handled=HANDLED in body.metadata.annotations)
 
 
-@kopf.on.resume(*CLAIMS)
+@kopf.on.resume(*CLAIMS, when=is_unsettled)
 @kopf.on.create(*CLAIMS)
 async def claim_created(body: kopf.Body, patch: kopf.Patch, memo: kopf.Memo, **_: Any) -> None:
     """Give the claim an address, or check that everything it has is right."""

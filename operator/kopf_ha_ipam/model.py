@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -190,8 +191,15 @@ class Claim:
     wanted: str | None
     noted: str | None  #: the address in its annotation
     address: str | None  #: from its status
-    status: Body = field(repr=False, compare=False)
-    body: Body = field(repr=False, compare=False)
+    stamp: tuple[Any, Any] = field(repr=False, compare=False)  #: token and holder identity in its stamp
+    status: Body = field(repr=False, compare=False)  #: without the stamp
+
+    @property
+    def body(self) -> Body:
+        """The parts of the object that an event needs."""
+        ref = self.ref
+        meta = {"namespace": ref.namespace, "name": ref.name, "uid": ref.uid, "resourceVersion": self.resource_version}
+        return {"apiVersion": f"{GROUP}/{VERSION}", "kind": "AddressClaim", "metadata": meta}
 
     @property
     def order(self) -> tuple[str, ClaimRef]:
@@ -200,8 +208,9 @@ class Claim:
 
     @classmethod
     def parse(cls, body: Body) -> Claim:
-        """Parse an object as the API server returned it."""
+        """Parse an object as the API server returned it. Nothing else of it is kept: a leader knows all claims."""
         meta, spec, status = body["metadata"], body["spec"], body.get("status") or {}
+        fencing = status.get("fencing") or {}
         return cls(
             ref=ClaimRef(meta["namespace"], meta["name"], meta["uid"]),
             resource_version=meta["resourceVersion"],
@@ -209,17 +218,23 @@ class Claim:
             created=meta.get("creationTimestamp") or "",
             terminating=bool(meta.get("deletionTimestamp")),
             held=FINALIZER in (meta.get("finalizers") or ()),
-            pool_name=spec["poolName"],
+            pool_name=sys.intern(spec["poolName"]),
             wanted=spec.get("address"),
             noted=(meta.get("annotations") or {}).get(ADDRESS_NOTE),
             address=status.get("address"),
-            status=status,
-            body=_about(body),
+            stamp=_one_stamp(fencing.get("token"), fencing.get("holder")),
+            status={k: v for k, v in status.items() if k != "fencing"},
         )
 
     def stamped_by(self, stamp: tuple[int, str]) -> bool:
         """Return whether the claim has the stamp of the term with this token and holder identity."""
-        return stamped_by(self.status, stamp)
+        return self.stamp == stamp
+
+
+@functools.lru_cache(maxsize=256)
+def _one_stamp(token: Any, holder: Any) -> tuple[Any, Any]:
+    """Return the same tuple for the same stamp: thousands of claims have it."""
+    return token, holder
 
 
 def newer(a: str, b: str) -> bool:

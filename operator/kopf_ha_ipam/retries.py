@@ -26,6 +26,10 @@ T = TypeVar("T")
 FAILED = object()
 #: How many ConfigMaps are checked at the same time.
 VERIFIED = 4
+#: How many times as long as a check took there is none, so that nobody notices them.
+REST = 9
+#: Seconds from the beginning of a term until ConfigMaps are checked: whoever waits is served first.
+BEFORE = 1.0
 #: Seconds between two searches for claims whose deletion the watch missed.
 SWEEP = 600.0
 
@@ -79,6 +83,7 @@ class Retries:
         self._memory = memory
         self._agenda = memory.agenda
         self._outlooks: dict[str, Hashable] = {}  #: by name, of the pools that claims wait for
+        self._rest = memory.clock() + BEFORE  #: until when no ConfigMaps are checked
 
     async def run(self) -> None:
         """Run until the term ends.
@@ -202,8 +207,8 @@ class Retries:
         memory = self._memory
         if not memory.suspicious or memory.context is None or not self._due("conflicts"):
             return
-        if memory.unsure:
-            return  # it is made from all pools, and waits until all have this term's stamp
+        if memory.unsure or not memory.complete:
+            return  # it is made from all claims and all pools, and waits until all have this term's stamp
         memory.suspicious = False
         shown = await self._try(
             "conflicts", "showing addresses that were given twice", conflicts.show(memory), memory.context
@@ -219,6 +224,11 @@ class Retries:
         That is no reason to hurry a pool's stamp: those of its claims come once it has it.
         """
         memory = self._memory
+        began = memory.clock()
+        if began < self._rest:
+            if self._agenda.unverified:
+                self._agenda.wake_at(self._rest)
+            return
         unsure = {name for name, keeper in memory.keepers.items() if keeper.unsure}
         ready = ((u, c) for u, c in self._agenda.unverified.items() if c.pool_name not in unsure)
         some = list(itertools.islice(((u, c) for u, c in ready if self._due((u, "verify"))), VERIFIED))
@@ -232,7 +242,9 @@ class Retries:
 
         await asyncio.gather(*(one(uid, claim) for uid, claim in some))
         if some:
-            self._agenda.changed()
+            now = memory.clock()
+            self._rest = now + REST * (now - began)
+            self._agenda.wake_at(self._rest)
 
     def _due(self, key: Hashable) -> bool:
         """Return whether its time has come. If not, wake up then: an alarm set for an earlier time has rung by now."""

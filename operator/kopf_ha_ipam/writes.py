@@ -8,7 +8,7 @@ repeats it (I8). The calls block, so they run in threads. These inherit the term
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, cast
 
 import kopf
@@ -79,6 +79,28 @@ class Api:
         """List all claims of all namespaces."""
         return await self._list("addressclaims", API_VERSION)
 
+    async def claim_pages(self) -> AsyncIterator[Sequence[Body]]:
+        """List all claims of all namespaces, a page at a time, as they were when the first page was asked for."""
+        async for page in self._pages("addressclaims", API_VERSION):
+            yield page
+
+    async def addresses(self) -> Sequence[tuple[str, str]]:
+        """Return the address and the uid of each claim that shows one.
+
+        These are two columns of the table that `kubectl get` prints. It costs the API server and the operator a tenth
+        of the objects.
+
+        Raises:
+            Rejected: the table lacks a column; the CRD is an older one.
+        """
+        headers = {"Accept": "application/json;as=Table;g=meta.k8s.io;v=v1"}
+        table = await self._call("get", "addressclaims", API_VERSION, params={"includeObject": "None"}, headers=headers)
+        columns = [column.get("name") for column in table.get("columnDefinitions") or ()]
+        if not {"Address", "UID"} <= set(columns):
+            raise Rejected(f"GET addressclaims as a table: it has the columns {columns}")
+        at, by = columns.index("Address"), columns.index("UID")
+        return [(row["cells"][at], row["cells"][by]) for row in table.get("rows") or () if row["cells"][at]]
+
     async def pool(self, name: str) -> Body:
         """Read a pool."""
         return await self._call("get", f"addresspools/{name}", API_VERSION)
@@ -139,14 +161,16 @@ class Api:
 
     async def _list(self, plural: str, version: str) -> Sequence[Body]:
         """List page by page, since users can create any number of objects."""
-        found: list[Body] = []
+        return [body async for page in self._pages(plural, version) for body in page]
+
+    async def _pages(self, plural: str, version: str) -> AsyncIterator[Sequence[Body]]:
         params: dict[str, str] = {"limit": str(PAGE)}
         while True:
             answer = await self._call("get", plural, version, params=params)
-            found += answer.get("items") or ()
+            yield answer.get("items") or ()
             more = (answer.get("metadata") or {}).get("continue")
             if not more:
-                return found
+                return
             params["continue"] = more
 
     async def _call(

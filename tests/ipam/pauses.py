@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import itertools
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, cast
 
 import kopf_ha
@@ -140,6 +140,9 @@ class View:
 
     async def claims(self) -> list[Body]:
         return self._all("claim")
+
+    async def claim_pages(self) -> AsyncIterator[list[Body]]:
+        yield await self.claims()
 
     async def pool(self, name: str) -> Body:
         return await self._read("pool", name)

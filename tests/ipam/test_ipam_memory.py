@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, cast
 
 import pytest
@@ -58,6 +58,9 @@ class Server:
 
     async def claims(self) -> list[dict[str, Any]]:
         return self.found_claims
+
+    async def claim_pages(self) -> AsyncIterator[list[dict[str, Any]]]:
+        yield await self.claims()
 
 
 def memory(server: Server, aside: set[str] | None = None, **more: Any) -> Allocator:

@@ -54,6 +54,8 @@ class Watched:
         self.passed: list[Any] = []
         self.left_out: list[str] = []
         self.flow = Intake(Looks(), self._leave_out)
+        self.early: asyncio.Queue[Any] = asyncio.Queue()  #: of the watch beside the list
+        self.began_early = False
         self.closed = False
         self.task = asyncio.create_task(self._run())
 
@@ -69,8 +71,20 @@ class Watched:
         finally:
             self.closed = True
 
+    async def _early(self) -> AsyncIterator[Any]:
+        self.began_early = True
+        while True:
+            given = await self.early.get()
+            if isinstance(given, Exception):
+                raise given
+            yield given
+
+    def feed_early(self, *events: Any) -> None:
+        for one in events:
+            self.early.put_nowait(one)
+
     async def _run(self) -> None:
-        async for given in self.flow.ordered(self._events()):
+        async for given in self.flow.ordered(self._events(), self._early):
             self.passed.append(given)
 
     def feed(self, *events: Any) -> None:
@@ -127,7 +141,7 @@ async def test_what_needs_nothing_is_left_out_and_the_fence_sees_it() -> None:
 @in_loop
 async def test_an_event_of_a_waiting_object_takes_it_along(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     watched = never_quiet(monkeypatch)
-    watched.feed(listed("a", done=True), event("a", kind, version=7), event("a", version=8))
+    watched.feed(listed("a"), event("a", kind, version=7), event("a", version=8))
     await watched.until(lambda: len(watched.passed) == 3)
     assert [(one["type"], one["object"]["metadata"]["resourceVersion"]) for one in watched.passed] == [
         (None, "1"), (kind, "7"), ("MODIFIED", "8"),
@@ -156,6 +170,77 @@ async def test_a_busy_loop_gets_waiting_objects_all_the_same(monkeypatch: pytest
     watched = Watched()
     watched.feed(*(listed(f"calm-{n}") for n in range(5)))
     await watched.until(lambda: len(watched.uids()) == 5)
+    watched.task.cancel()
+
+
+def new(name: str, kind: str = "ADDED", version: int = 2, *, urgent: bool = True) -> dict[str, Any]:
+    """Give an event of a watch."""
+    return {**listed(name, urgent=urgent, version=version), "type": kind}
+
+
+def versions(watched: Watched) -> list[tuple[Any, str, str]]:
+    """Give type, uid and resourceVersion of what was passed on."""
+    found = [one for one in watched.passed if isinstance(one, dict)]
+    return [(o["type"], o["object"]["metadata"]["uid"], o["object"]["metadata"]["resourceVersion"]) for o in found]
+
+
+@in_loop
+async def test_what_changes_while_a_long_list_is_read_is_seen_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And once only, although the list and the watch after it show it again; and as the list would have shown it."""
+    monkeypatch.setattr(intake, "LONG", 0.0)
+    watched = never_quiet(monkeypatch)
+    watched.feed(listed("a", done=True))
+    watched.feed_early(new("new", version=5), new("calm", urgent=False))
+    await watched.until(lambda: watched.uids() == ["new"])
+    watched.feed_early(new("new", "MODIFIED", version=6))
+    await watched.until(lambda: len(watched.passed) == 2)
+    watched.feed(listed("new", urgent=True, version=5), listed("z", urgent=True), intake_end())
+    watched.feed(new("new", "MODIFIED", version=6), new("new", "MODIFIED", version=7), new("calm", urgent=False))
+    await watched.until(lambda: "calm" in watched.uids())
+    assert versions(watched) == [
+        (None, "new", "5"), ("MODIFIED", "new", "6"), (None, "z", "1"),
+        ("MODIFIED", "new", "7"), ("ADDED", "calm", "2"),
+    ]  # fmt: skip
+    watched.task.cancel()
+
+
+@in_loop
+async def test_of_changes_before_only_the_last_one_of_an_object_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else handlers run for an object as it was, before the last leader had handled it, or after it was gone."""
+    monkeypatch.setattr(intake, "LONG", 0.0)
+    watched = never_quiet(monkeypatch)
+    watched.feed(listed("a", done=True))
+    watched.feed_early(new("bound", version=3), new("bound", "MODIFIED", version=4, urgent=False))
+    watched.feed_early(new("gone", version=5), new("gone", "DELETED", version=6), new("last", version=7))
+    await watched.until(lambda: "last" in watched.uids())
+    assert watched.uids() == ["last"]
+    watched.task.cancel()
+
+
+@in_loop
+async def test_an_early_watch_that_fails_is_no_loss_and_a_short_list_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "LONG", 0.0)
+    failing = Watched()
+    failing.feed_early(ValueError("410"))
+    await failing.until(lambda: failing.early.empty() and failing.began_early)
+    failing.feed(listed("a", urgent=True), intake_end(), event("b"))
+    await failing.until(lambda: failing.uids() == ["a", "b"])
+    failing.task.cancel()
+    short = Watched()
+    short.feed(listed("a", urgent=True), intake_end())
+    monkeypatch.setattr(intake, "LONG", 0.05)
+    await short.until(lambda: len(short.passed) == 2)
+    await asyncio.sleep(0.2)
+    assert not short.began_early
+    short.task.cancel()
+
+
+@in_loop
+async def test_a_further_list_shows_everything_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = never_quiet(monkeypatch)
+    for _ in range(2):
+        watched.feed(listed("a", urgent=True), intake_end())
+    await watched.until(lambda: watched.uids() == ["a", "a"])
     watched.task.cancel()
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
+import copy
 import dataclasses
 import functools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Protocol
 
 import kopf
-from kopf._cogs.clients import watching
-from kopf._cogs.structs import bodies, diffs, finalizers, references
-from kopf._core.intents import handlers
+from kopf._cogs.clients import api, watching
+from kopf._cogs.structs import bodies, diffs, finalizers, patches, references
+from kopf._core.actions import loggers
+from kopf._core.intents import causes, handlers
 from kopf._core.reactor import processing, queueing
 
 from kopf_ha._kopf.registries import added_first
@@ -20,8 +23,13 @@ from kopf_ha._kopf.registries import added_first
 class Flow(Protocol):
     """Decides in which order Kopf gets one kind's events."""
 
-    def ordered(self, source: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        """Yield the events of Kopf's list and watch, in another order."""
+    def ordered(self, source: AsyncIterator[Any], early: Callable[[], AsyncIterator[Any]]) -> AsyncIterator[Any]:
+        """Yield the events of Kopf's list and watch, in another order.
+
+        Args:
+            source: Kopf's list and watch.
+            early: begins a watch beside the list. Its events are those of the API server, from a moment ago on.
+        """
 
     def is_hidden(self, event: Any) -> bool:
         """Return whether no handler needs to see an event whose turn it is."""
@@ -35,30 +43,15 @@ class Kind:
         resource: the kind.
         registry: the operator's handlers.
         settings: the operator's settings.
+        parts: what Kopf handles objects with, by the names of its arguments; filters of handlers are asked with these.
+        is_indexed: returns whether all indices are filled, which filters may ask.
     """
 
     resource: references.Resource
     registry: kopf.OperatorRegistry
     settings: kopf.OperatorSettings
-
-    @functools.cached_property
-    def _changing(self) -> list[handlers.ChangingHandler]:
-        return list(self.registry._changing.get_resource_handlers(resource=self.resource))
-
-    @functools.cached_property
-    def _runs_for_all(self) -> bool:
-        """Whether handlers run for each object that exists: events, timers, daemons, resumption."""
-        spies = (h for h in self.registry._watching.get_all_handlers() if h.id not in added_first)
-        return (
-            any(h.selector is None or h.selector.check(self.resource) for h in spies)
-            or self.registry._spawning.has_handlers(resource=self.resource)
-            or any(h.initial for h in self._changing)
-        )
-
-    @functools.cached_property
-    def _extra_fields(self) -> set[Any]:
-        parts = (self.registry._watching, self.registry._changing, self.registry._spawning)
-        return set().union(*(part.get_extra_fields(resource=self.resource) for part in parts))
+    parts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    is_indexed: Callable[[], bool] = lambda: True
 
     def is_urgent(self, raw: Any) -> bool:
         """Return whether the object is being deleted, was never handled or has a changed spec. Quick, not exact.
@@ -72,11 +65,35 @@ class Kind:
             return True
 
     def is_done(self, raw: Any) -> bool:
-        """Return whether Kopf would run no handler for the object and write nothing. Exact: Kopf's own comparison."""
+        """Return whether Kopf would run no handler for the object and write nothing.
+
+        Exact: it is Kopf's own comparison, and Kopf's own choice of handlers, with their filters.
+        """
         try:
             return self._needs_nothing(raw)
-        except Exception:  # noqa: BLE001  as above
+        except Exception:  # noqa: BLE001  as above; filters are the operator's own
             return False
+
+    @functools.cached_property
+    def _changing(self) -> list[handlers.ChangingHandler]:
+        return list(self.registry._changing.get_resource_handlers(resource=self.resource))
+
+    @functools.cached_property
+    def _for_all(self) -> list[handlers.ResourceHandler]:
+        """Handlers that run for each object that exists: for events, timers and daemons, resumption."""
+        parts = (self.registry._watching, self.registry._spawning)
+        some = [h for part in parts for h in part.get_all_handlers() if h.id not in added_first]
+        some = [h for h in some if h.selector is None or h.selector.check(self.resource)]
+        return [*some, *(h for h in self._changing if h.initial)]
+
+    @functools.cached_property
+    def _runs_for_all(self) -> bool:
+        return not all(map(_has_filters, self._for_all))
+
+    @functools.cached_property
+    def _extra_fields(self) -> set[Any]:
+        parts = (self.registry._watching, self.registry._changing, self.registry._spawning)
+        return set().union(*(part.get_extra_fields(resource=self.resource) for part in parts))
 
     def _looks_urgent(self, raw: Any) -> bool:
         if raw["metadata"].get("deletionTimestamp"):
@@ -92,24 +109,66 @@ class Kind:
     def _needs_nothing(self, raw: Any) -> bool:
         if self._runs_for_all or raw["metadata"].get("deletionTimestamp"):
             return False
-        body = bodies.Body(raw)
-        keep = self.settings.persistence
-        is_blocked = finalizers.is_deletion_blocked(body=body, finalizer=keep.finalizer)
+        body, keep = bodies.Body(raw), self.settings.persistence
+        asked = self._asked(raw, body) if any(map(_has_filters, [*self._for_all, *self._changing])) else None
+        if asked is not None and not self.is_indexed():
+            return False
+        if asked is not None and self._runs_by_itself(raw, asked):
+            return False
         deleting = [h for h in self._changing if h.requires_finalizer]
-        if is_blocked != bool(deleting) or any(_has_filters(h) for h in deleting):
-            return False  # only Kopf knows whether the finalizer belongs there
         if not self._changing:
-            return True
+            return not finalizers.is_deletion_blocked(body=body, finalizer=keep.finalizer)
         if any(keep.progress_storage.fetch(key=h.id, body=body) is not None for h in self._changing):
             return False  # a handler has to be tried again
         old = keep.diffbase_storage.fetch(body=body)
         if old is None:
             return False
-        new = keep.diffbase_storage.build(body=body, extra_fields=self._extra_fields)
-        return not diffs.diff(keep.progress_storage.clear(essence=old), keep.progress_storage.clear(essence=new))
+        new = keep.diffbase_storage.build(body=self._without_managed_fields(raw), extra_fields=self._extra_fields)
+        old, new = keep.progress_storage.clear(essence=old), keep.progress_storage.clear(essence=new)
+        if diffs.diff(old, new):
+            return False
+        must_block = bool(deleting)
+        if asked is not None:
+            cause = causes.ChangingCause(
+                initial=True, reason=causes.Reason.RESUME, diff=diffs.EMPTY, old=old, new=new, **asked
+            )
+            if self.registry._changing.get_handlers(cause):
+                return False
+            must_block = self.registry._changing.requires_finalizer(cause)
+        return finalizers.is_deletion_blocked(body=body, finalizer=keep.finalizer) == must_block
+
+    def _asked(self, raw: Any, body: bodies.Body) -> dict[str, Any]:
+        """Return what filters are asked with, the same as in Kopf's cycle."""
+        memories, memo = self.parts["memories"], self.parts["memobase"]
+        if memories._build_key(raw) in memories._items:
+            raise LookupError("Kopf has met it, and knows its own memo")
+        return {
+            "logger": loggers.LocalObjectLogger(body=body, settings=self.settings),
+            "indices": self.parts["indexers"].indices,
+            "memo": memo if memo is None else copy.copy(memo),
+            "resource": self.resource,
+            "patch": patches.Patch(),
+            "body": body,
+        }
+
+    def _runs_by_itself(self, raw: Any, asked: Mapping[str, Any]) -> bool:
+        """Return whether an event handler, a timer or a daemon would run."""
+        seen = causes.WatchingCause(type=None, event={"type": None, "object": raw}, **asked)
+        if any(h.id not in added_first for h in self.registry._watching.iter_handlers(cause=seen)):
+            return True
+        return self.registry._spawning.has_handlers(resource=self.resource) and bool(
+            self.registry._spawning.get_handlers(cause=causes.SpawningCause(reset=False, **asked))
+        )
+
+    def _without_managed_fields(self, raw: Any) -> bodies.Body:
+        """Return the body for Kopf's comparison, which copies all of it and then drops these, a third of all."""
+        if self._extra_fields:
+            return bodies.Body(raw)
+        less: Any = {**raw, "metadata": {k: v for k, v in raw["metadata"].items() if k != "managedFields"}}
+        return bodies.Body(less)
 
 
-def _has_filters(handler: handlers.ChangingHandler) -> bool:
+def _has_filters(handler: handlers.ResourceHandler) -> bool:
     return bool(handler.labels or handler.annotations or handler.when or handler.field)
 
 
@@ -118,6 +177,8 @@ MakeFlow = Callable[[Kind], Flow]
 _make_flow: contextvars.ContextVar[tuple[kopf.OperatorSettings, MakeFlow] | None]
 _make_flow = contextvars.ContextVar("kopf_ha.make_flow", default=None)
 _flow: contextvars.ContextVar[Flow | None] = contextvars.ContextVar("kopf_ha.flow", default=None)
+#: Revisions of the whole cluster: so many writes, whichever objects they were for.
+BACK = 1000
 _watcher, _infinite_watch = queueing.watcher, watching.infinite_watch
 
 
@@ -129,7 +190,9 @@ async def _ordered_watcher(*, settings: kopf.OperatorSettings, processor: Any, *
     if made is None or not is_ours or not handles or more.get("resource_indexed") is not None:
         _flow.set(None)
         return await _watcher(settings=settings, processor=processor, **more)
-    flow = made[1](Kind(given["resource"], given["registry"], settings))
+    indexed = more.get("operator_indexed")
+    is_indexed = indexed.is_on if indexed is not None else lambda: True
+    flow = made[1](Kind(given["resource"], given["registry"], settings, given, is_indexed))
     _flow.set(flow)
 
     async def process(*, raw_event: Any, **more: Any) -> Any:
@@ -140,7 +203,32 @@ async def _ordered_watcher(*, settings: kopf.OperatorSettings, processor: Any, *
 
 def _ordered_watch(**given: Any) -> AsyncIterator[Any]:
     source, flow = _infinite_watch(**given), _flow.get()
-    return source if flow is None else flow.ordered(source)
+    return source if flow is None else flow.ordered(source, lambda: _watch_from_a_moment_ago(**given))
+
+
+async def _watch_from_a_moment_ago(
+    *, settings: kopf.OperatorSettings, resource: references.Resource, namespace: Any, **_: Any
+) -> AsyncIterator[Any]:
+    """Watch a kind as Kopf does, but from `BACK` revisions before now on, if the API server still knows these.
+
+    Only how soon something is seen depends on that, since Kopf's list shows all of it.
+    """
+    newest = await api.get(
+        url=resource.get_url(namespace=namespace, params={"limit": "1"}), logger=watching.logger, settings=settings
+    )
+    version = str(newest["metadata"]["resourceVersion"])
+    for since in (str(max(1, int(version) - BACK)), version):
+        stream = watching.watch_objs(
+            settings=settings,
+            resource=resource,
+            namespace=namespace,
+            since=since,
+            operator_pause_waiter=asyncio.get_running_loop().create_future(),
+        )
+        async for event in stream:
+            if event["type"] == "ERROR":
+                break  # it does not know them any more
+            yield event
 
 
 def use_flows(settings: kopf.OperatorSettings, make_flow: MakeFlow | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import hashlib
 import re
 from collections.abc import Mapping
@@ -96,7 +97,13 @@ def checked(token: Any, holder: Any, lease: Any, pod: Any) -> Stamp:
     if not (holder and lease and all(map(_is_name, (holder, lease, pod)))):
         holder, lease, pod = map(shortened, (holder, lease, pod))
         raise MalformedStamp(f"the stamp of token {token} names holder {holder}, Lease {lease}, pod {pod}")
-    return Stamp(token=token, holder=str(holder), lease=str(lease), pod_uid=str(pod))
+    return _one(token, str(holder), str(lease), str(pod))
+
+
+@functools.lru_cache(maxsize=256)
+def _one(token: int, holder: str, lease: str, pod: str) -> Stamp:
+    """Return the same stamp for the same fields: thousands of objects have it, and what is known of them is kept."""
+    return Stamp(token=token, holder=holder, lease=lease, pod_uid=pod)
 
 
 def _is_name(value: Any) -> bool:

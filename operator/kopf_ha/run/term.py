@@ -22,6 +22,8 @@ from kopf_ha.run.threads import in_thread
 
 #: Seconds that Kopf gives a daemon to end before it looks again a minute later. Startup handlers may choose others.
 INSTANT = 0.5
+#: Objects of a page of Kopf's lists, as in client-go. Startup handlers may choose otherwise.
+PAGE = 500
 
 _BY_ITSELF = "Kopf stopped by itself; its log lines before this one say why"
 
@@ -107,6 +109,7 @@ class Term:
         observe_all(self.options.registry)
         self._settings = self.options.make_settings()
         let_daemons_end(self._settings)
+        list_in_pages(self._settings)
         self.kopf_ran = True
         operator = await self.thread.spawn(
             self.options,
@@ -143,6 +146,12 @@ def _flow(kind: _kopf.Kind) -> Intake:
         lambda body: observe(resource=kind.resource, body=body, type=None),
         lambda event: is_our_stamp(kind.resource, event),
     )
+
+
+def list_in_pages(settings: kopf.OperatorSettings) -> None:
+    """Have Kopf list a page at a time, where it can (from 1.45 on): thousands of objects at once take much memory."""
+    if getattr(settings.watching, "chunk_size", 0) is None:
+        settings.watching.chunk_size = PAGE
 
 
 def let_daemons_end(settings: kopf.OperatorSettings) -> None:

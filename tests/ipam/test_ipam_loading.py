@@ -1,0 +1,230 @@
+"""What a new leader has to know before it decides, and which claims it has nothing to do for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import copy
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import kopf
+import pytest
+
+from kopf_ha_ipam import allocator, claims, handlers, retries
+from kopf_ha_ipam.allocator import Allocator
+from kopf_ha_ipam.model import ADDRESS_NOTE, Claim
+from kopf_ha_ipam.writes import Unavailable
+from tests.ipam.test_ipam_memory import Server, body, claim, memory
+
+READY = {"type": "Ready", "status": "True", "reason": "Bound"}
+
+
+def bound(name: str, address: str, **more: Any) -> dict[str, Any]:
+    """Give a claim of pool `p` that an earlier term bound."""
+    status = {"address": address, "prefixLength": 29, "conditions": [READY], "fencing": {"token": 6, "holder": "was"}}
+    return {**body(name, annotations={ADDRESS_NOTE: address}), "status": status, **more}
+
+
+class Paged(Server):
+    """Shows its claims in pages of two; the later pages come when the test lets them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.more = asyncio.Event()
+        self.table: Exception | None = None
+        self.failures: list[Exception] = []
+
+    async def claim_pages(self) -> AsyncIterator[list[dict[str, Any]]]:
+        for begin in range(0, len(self.found_claims), 2):
+            if begin:
+                await self.more.wait()
+                if self.failures:
+                    raise self.failures.pop()
+            yield self.found_claims[begin : begin + 2]
+
+    async def addresses(self) -> list[tuple[str, str]]:
+        if self.table is not None:
+            raise self.table
+        return [(one["status"]["address"], one["metadata"]["uid"]) for one in self.found_claims if "status" in one]
+
+
+@pytest.fixture(autouse=True)
+def pages_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allocator, "PAGE", 2)
+    monkeypatch.setattr(allocator, "PAUSE", 0.0)
+
+
+def five() -> Paged:
+    """Give a server with a pool of four addresses and five claims, of which the last shows one that nobody recorded."""
+    server = Paged()
+    server.put("p", "10.0.0.0/29", allocations={f"10.0.0.{n}": f"ns/c{n}/uid-c{n}" for n in (1, 2, 3)})
+    server.found_claims = [bound(f"c{n}", f"10.0.0.{n}") for n in (1, 2, 3)]
+    server.found_claims += [body("d"), bound("e", "10.0.0.4")]
+    return server
+
+
+async def address_of(term: Allocator, name: str) -> str | None:
+    answer = await term.keepers["p"].ask(claim(name))
+    return getattr(answer, "address", None)
+
+
+def test_a_decision_waits_for_all_addresses_and_not_for_all_claims() -> None:
+    """I5: a claim may show an address that no pool records; it stands on the last page."""
+
+    async def scenario() -> None:
+        server = five()
+        term = memory(server)
+        await term.load()
+        decisive = asyncio.create_task(term.until_decisive())
+        await asyncio.sleep(0)
+        assert not decisive.done()
+        assert list(term.queue("p")) == [], "a write for something else gives nothing either"
+        rest = asyncio.create_task(term.load_rest())
+        await decisive
+        assert not term.complete
+        assert await address_of(term, "new") == "10.0.0.5"
+        server.more.set()
+        await rest
+        assert term.complete
+        assert set(term.claims) == {"uid-c1", "uid-c2", "uid-c3", "uid-d", "uid-e"}
+
+    asyncio.run(scenario())
+
+
+def test_without_the_table_a_decision_waits_for_all_claims() -> None:
+    """As with a CRD from before it had the columns."""
+
+    async def scenario() -> None:
+        server = five()
+        server.table = Unavailable("406")
+        server.failures = [Unavailable("410: the list is too old"), Unavailable("500")]
+        term = memory(server)
+        await term.load()
+        decisive = asyncio.create_task(term.until_decisive())
+        rest = asyncio.create_task(term.load_rest())
+        await asyncio.sleep(0.01)
+        assert not decisive.done()
+        server.more.set()
+        await rest
+        await decisive
+        assert await address_of(term, "new") == "10.0.0.6", "claim d waits longer, and e shows 10.0.0.4"
+
+    asyncio.run(scenario())
+
+
+def test_a_claim_that_went_while_the_others_are_listed_does_not_come_back() -> None:
+    async def scenario() -> None:
+        server = five()
+        term = memory(server)
+        await term.load()
+        rest = asyncio.create_task(term.load_rest())
+        await term.until_decisive()
+        term.claim_gone(server.found_claims[2])
+        server.more.set()
+        await rest
+        assert "uid-c3" not in term.claims
+        assert "uid-c3" in term.agenda.leaving, "its address is freed"
+
+    asyncio.run(scenario())
+
+
+def test_claims_that_went_while_nobody_led_are_found_when_all_are_known() -> None:
+    async def scenario() -> None:
+        server = five()
+        del server.found_claims[1]
+        term = memory(server)
+        await term.load()
+        rest = asyncio.create_task(term.load_rest())
+        await term.until_decisive()
+        assert term.agenda.leaving == {}, "a claim that is not listed yet is not gone"
+        server.more.set()
+        await rest
+        assert list(term.agenda.leaving) == ["uid-c2"]
+
+    asyncio.run(scenario())
+
+
+def test_a_retry_compares_no_claims_before_all_are_known() -> None:
+    """It would remove the condition of claims whose partner is not listed yet, and set it again (I7)."""
+
+    async def scenario() -> None:
+        server = five()
+        term = memory(server)
+        await term.load()
+        term.compare()
+        term.context = contextvars.copy_context()
+        await retries.Retries(term)._show()
+        assert term.suspicious
+        assert term.twice == {}
+
+    asyncio.run(scenario())
+
+
+def changed(**more: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda one: one.update(more)
+
+
+def of_status(**more: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda one: one["status"].update(more)
+
+
+def of_metadata(**more: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda one: one["metadata"].update(more)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        of_status(address="10.0.0.2"),
+        of_status(prefixLength=23),
+        of_status(gateway="10.0.0.6"),
+        of_status(conditions=[]),
+        of_status(conditions=[READY | {"status": "False", "reason": "ConfigMapTaken"}]),
+        of_metadata(annotations={}),
+        of_metadata(annotations={ADDRESS_NOTE: "10.0.0.9"}),
+        of_metadata(finalizers=[]),
+        of_metadata(deletionTimestamp="2026-01-01T00:00:00Z"),
+        of_metadata(uid="uid-other"),
+        changed(spec={"poolName": "q"}),
+        lambda one: one.pop("status"),
+    ],
+)
+def test_a_claim_is_settled_only_if_it_has_all_that_it_should_have(damage: Callable[[dict[str, Any]], Any]) -> None:
+    """Else a leader does not repair what was edited, restored from a backup, or left half done (I7)."""
+
+    async def scenario() -> None:
+        server = five()
+        term = memory(server)
+        await term.load()
+        given: Any = {"memo": kopf.Memo(memory=term)}
+        right: Any = server.found_claims[0]
+        wrong = copy.deepcopy(right)
+        assert not handlers.is_unsettled(body=right, **given)
+        assert not handlers.is_news(type=None, body=right, **given)
+        assert handlers.is_news(type="DELETED", body=right, **given)
+        damage(wrong)
+        assert handlers.is_unsettled(body=wrong, **given)
+        assert handlers.is_news(type=None, body=wrong, **given)
+        aside = memory(server, {"uid-p"})
+        await aside.load()
+        assert not claims.settled(aside, Claim.parse(right)), "its pool has no stamp of this term"
+
+    asyncio.run(scenario())
+
+
+def test_the_configmap_of_a_claim_that_needs_nothing_is_checked_once() -> None:
+    async def scenario() -> None:
+        server = five()
+        server.found_claims[1]["status"]["fencing"] = {"token": 7, "holder": "me"}
+        term = memory(server)
+        await term.load()
+        some: list[Any] = server.found_claims[:2]
+        for one in some:
+            assert not handlers.is_unsettled(body=one, memo=kopf.Memo(memory=term))
+        assert list(term.agenda.unverified) == ["uid-c1"], "this term bound the other one itself"
+        term.agenda.done("uid-c1")
+        assert not handlers.is_unsettled(body=some[0], memo=kopf.Memo(memory=term))
+        assert not term.agenda.unverified
+
+    asyncio.run(scenario())
