@@ -54,7 +54,7 @@ class Writer:
         self.notes = self._notes()
 
     def _notes(self) -> dict[str, str]:
-        mine = Stamp(3, self.stamp["holder"], LEASE, self.stamp["podUID"])
+        mine = Stamp(3, str(self.stamp["holder"]), LEASE, str(self.stamp["podUID"]))
         return as_metadata(notes_of(mine, "configmaps"))["annotations"]
 
     def write(self, what: str) -> None:
@@ -109,7 +109,7 @@ class Writer:
 
     def _checks(self) -> dict[str, tuple[float, float]]:
         """Give sum and count of the times of all checks, by policy; conditions count as `conditions of POLICY`."""
-        found: dict[tuple[str, str], float] = collections.Counter()
+        found: collections.defaultdict[tuple[str, str], float] = collections.defaultdict(float)
         for line in self.admin.ask("GET", "/metrics").decode().splitlines():
             got = re.match(r"apiserver_(\w+)_(sum|count)\{(.*)\} (\S+)", line)
             if got is None:

@@ -43,7 +43,7 @@ async def settle(memory: Allocator, claim: Claim) -> str | None:
         keeper = memory.keepers.get(claim.pool_name)
         answer: Give | Wait = memory.no_pool(claim)
         if keeper is not None:
-            if keeper.unsure and claim.noted == claim.address and _has_all(claim, keeper.holds(uid), keeper.pool.spec):
+            if keeper.unsure and settled(memory, claim):
                 # Nothing is decided, so nothing needs to wait for the pool's stamp.
                 memory.agenda.done(uid)
                 memory.agenda.verify_later(claim)

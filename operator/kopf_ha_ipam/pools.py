@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from typing import Protocol
 
 from kopf_ha_ipam.conditions import ready_message, ready_reason, timestamp
-from kopf_ha_ipam.model import ACTIVE, CLAIMING, Body, Claim, ClaimRef, Pool, newer, stamped_by
+from kopf_ha_ipam.model import ACTIVE, CLAIMING, Body, Claim, ClaimRef, Pool, newer, stamped_by, uid_of
 from kopf_ha_ipam.planning import Give, Plan, Record, Tombstone, Wait, plan
 from kopf_ha_ipam.pool_status import status_patch
 from kopf_ha_ipam.waiting import Queue

@@ -291,7 +291,9 @@ class Leader:
             all of them first.
     """
 
-    def __init__(self, world: World, token: int, pause: int = 0, behind: int | None = None, quarantine: float = 60.0) -> None:
+    def __init__(
+        self, world: World, token: int, pause: int = 0, behind: int | None = None, quarantine: float = 60.0
+    ) -> None:
         self.world, self.behind = world, behind
         self.view = View(world, token, pause)
         self.memory = Allocator(

@@ -27,7 +27,7 @@ async def take_back_at_once(memory: Allocator, claim: Claim) -> None:
     keeper = memory.holder_of(claim.ref.uid)
     if keeper is not None:
         now = memory.claims.get(claim.ref.uid, claim)
-        await claims._write_status(memory, now, {"address": None}, living=False)
+        await memory.api.patch_claim_status(now.ref, now.resource_version, {"address": None})
         await keeper.free(claim.ref.uid)
         memory.agenda.changed()
 
