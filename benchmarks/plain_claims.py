@@ -22,7 +22,7 @@ def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: object) -> None
 
 
 @kopf.on.create(GROUP, "v1", "addressclaims")
-def bind(body: kopf.Body, name: str, namespace: str, patch: kopf.Patch, memo: kopf.Memo, **_: object) -> None:
+def bind(body: kopf.Body, name: str, namespace: str | None, patch: kopf.Patch, memo: kopf.Memo, **_: object) -> None:
     number = next(_numbers)
     address = f"10.{64 + number // 65536}.{number // 256 % 256}.{number % 256}"
     child = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{name}-address", "namespace": namespace}}

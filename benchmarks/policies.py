@@ -47,7 +47,12 @@ class Writer:
         until("the kind to be served", lambda: plane.kubectl(*served, check=False).returncode == 0, timeout=60)
         pod = plane.pod_identity(NAME, NAME, f"{NAME}-writer")
         self.admin, self.client = Client(plane), Client(plane, pod.token)
-        self.stamp = {"lease": LEASE, "token": 3, "holder": f"{pod.name}_{pod.uid}_x", "podUID": pod.uid}
+        self.stamp: dict[str, Any] = {
+            "lease": LEASE,
+            "token": 3,
+            "holder": f"{pod.name}_{pod.uid}_x",
+            "podUID": pod.uid,
+        }
         claim = {"apiVersion": "ipam.kopf-ha.dev/v1", "kind": "AddressClaim", "metadata": {"name": "claim"}}
         made = json.loads(self.admin.ask("POST", CLAIMS, claim | {"spec": {"poolName": "pool"}}))
         self.owner = made["metadata"]["uid"]
@@ -109,7 +114,7 @@ class Writer:
 
     def _checks(self) -> dict[str, tuple[float, float]]:
         """Give sum and count of the times of all checks, by policy; conditions count as `conditions of POLICY`."""
-        found: dict[tuple[str, str], float] = collections.Counter()
+        found: dict[tuple[str, str], float] = collections.defaultdict(float)
         for line in self.admin.ask("GET", "/metrics").decode().splitlines():
             got = re.match(r"apiserver_(\w+)_(sum|count)\{(.*)\} (\S+)", line)
             if got is None:
