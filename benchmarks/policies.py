@@ -1,9 +1,9 @@
 """What the policies cost the API server: `python -m benchmarks.policies [--writes 500]`.
 
 One client with the credentials of a pod writes as the reference operator does: a claim's status, a claim's annotation,
-a new ConfigMap, and its deletion. The CPU is the API server's for a write, without policies and with all of them, in turns; with
-`--rules`, also with each rule alone. The API server's metrics give the times of the conditions by which policies leave a
-request out. They give none for a check that accepts.
+a new ConfigMap, and its deletion. The CPU is the API server's for a write, without policies and with all of them, in
+turns; with `--rules`, also with each rule alone. The API server's metrics give the times of the conditions by which
+policies leave a request out. They give none for a check that accepts.
 """
 
 from __future__ import annotations
