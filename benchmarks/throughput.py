@@ -76,7 +76,7 @@ class Client:
             files = [plane.scratch / f"admin-{part}.pem" for part in ("client-certificate", "client-key")]
             for file in files:
                 file.write_bytes(base64.b64decode(user[f"{file.stem.removeprefix('admin-')}-data"]))
-            context.load_cert_chain(files[0], files[1])
+            context.load_cert_chain(str(files[0]), str(files[1]))
         where = urlsplit(plane.servers[0])
         self._http = http.client.HTTPSConnection(where.hostname or "", where.port, context=context, timeout=120)
 
@@ -236,7 +236,7 @@ class Bench:
 
     def _requests(self) -> dict[str, float]:
         """Give the API server's counters of requests, by verb and resource."""
-        found: collections.defaultdict[str, float] = collections.defaultdict(float)
+        found: dict[str, float] = collections.defaultdict(float)
         for line in self.client.ask("GET", "/metrics").decode().splitlines():
             if not line.startswith("apiserver_request_total{"):
                 continue
