@@ -141,7 +141,7 @@ class Kind:
         """Return what filters are asked with, the same as in Kopf's cycle."""
         memories, memo = self.parts["memories"], self.parts["memobase"]
         if memories._build_key(raw) in memories._items:
-            raise LookupError("Kopf has met it, and knows its own memo")
+            raise RuntimeError("Kopf has met it, and knows its own memo")
         return {
             "logger": loggers.LocalObjectLogger(body=body, settings=self.settings),
             "indices": self.parts["indexers"].indices,

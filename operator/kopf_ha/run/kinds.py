@@ -91,7 +91,8 @@ def locate(api: Api, kind: str) -> ServedKind:
     for version in sorted(versions, key=lambda v: v != preferred):
         for resource in (read(api, f"/apis/{group}/{version}") or {}).get("resources") or ():
             if resource["name"] == plural:
-                return ServedKind(group, version, plural, bool(resource["namespaced"]), kind=str(resource["kind"]))
+                named = str(resource.get("kind") or "")
+                return ServedKind(group, version, plural, bool(resource["namespaced"]), kind=named)
     raise ConfigurationError(f"deciding kind {kind} is not installed in the cluster; apply its CRD first")
 
 
