@@ -119,11 +119,10 @@ class World(kit.World):
         again = self.lease()["holderIdentity"].split("_")[1] == before
         if not again:
             waited = self.waited
-            until(
-                "its leader to be refused", lambda: self._refused(token) > waited, PATIENCE, 0.02, watched=self.living
-            )
             self.leaving = self.replicas[before]
             self.living.remove(self.leaving)
+            refused = lambda: self._refused(token) > waited  # noqa: E731
+            until("its leader to be refused", refused, PATIENCE, 0.02, watched=self.living)
         self.plane.watch_lag.delay(LATE, KEYS)
         return not again
 
@@ -166,6 +165,7 @@ def world(cluster: ControlPlane, terms: Terms, tmp_path: Path) -> Iterator[World
             made.clear("widgets")
 
 
+@pytest.mark.load_sensitive
 @pytest.mark.timeout(60 + 30 * TAKEOVERS)
 def test_the_current_leader_notices_nothing(cluster: ControlPlane, world: World) -> None:
     cluster.watch_lag.delay(LATE, KEYS)
