@@ -17,7 +17,7 @@ from kopf_ha_ipam.model import Body, Claim, ClaimRef, Pool, newer, uid_of
 from kopf_ha_ipam.planning import Wait, given_twice, unrecorded
 from kopf_ha_ipam.pools import PoolKeeper
 from kopf_ha_ipam.waiting import Claims, Queue
-from kopf_ha_ipam.writes import ENDED, PAGE, Api, Gone
+from kopf_ha_ipam.writes import ENDED, PAGE, Api, Gone, Rejected
 
 log = logging.getLogger(__name__)
 #: Seconds before a list that failed is begun anew, at least.
@@ -101,7 +101,7 @@ class Allocator:
         try:
             shown = await self.api.addresses()
             held = {uid_of(o): a for k in self.keepers.values() for a, o in k.owners.items()}
-            self.shown = {a: uid for a, uid in shown if held.get(uid) != a}
+            self.shown = {a: uid for a, uid in shown if a and held.get(uid) != a}
             self._decisive.set()
             self.agenda.changed()
         except ENDED:
@@ -179,9 +179,12 @@ class Allocator:
         self.twice = {a: frozenset(self.claims[u].ref for u in uids if u in self.claims) for a, uids in found.items()}
 
     async def sweep(self) -> None:
-        """Find claims whose deletion the watch missed: after a gap Kopf lists again, which shows no deletions."""
+        """Find claims whose deletion no watch showed: they went before Kopf's first list, or in a gap of its watch."""
         recorded = [ClaimRef.parse(o) for k in self.keepers.values() if not k.set_aside for o in k.owners.values()]
-        exist = {body["metadata"]["uid"] for body in await self.api.claims()}
+        try:
+            exist = {uid for _, uid in await self.api.addresses()}
+        except Rejected:
+            exist = {body["metadata"]["uid"] for body in await self.api.claims()}
         for ref in recorded:
             if ref.uid not in exist:
                 self.leaves(ref, gone=True)

@@ -32,6 +32,8 @@ REST = 9
 BEFORE = 1.0
 #: Seconds between two searches for claims whose deletion the watch missed.
 SWEEP = 600.0
+#: Seconds until the first search: a claim may have gone after it was loaded and before Kopf's first list.
+FIRST_SWEEP = 20.0
 
 
 async def settle(memory: Allocator, claim: Claim) -> str | None:
@@ -92,7 +94,7 @@ class Retries:
             kopf_ha.TermEnded: the term ended.
         """
         memory = self._memory
-        sweep = memory.clock() + SWEEP
+        sweep = memory.clock() + FIRST_SWEEP
         while True:
             self._agenda.wake_at(sweep)
             await self._agenda.until_changed()

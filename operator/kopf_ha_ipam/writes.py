@@ -85,7 +85,7 @@ class Api:
             yield page
 
     async def addresses(self) -> Sequence[tuple[str, str]]:
-        """Return the address and the uid of each claim that shows one.
+        """Return the address, empty without one, and the uid of each claim.
 
         These are two columns of the table that `kubectl get` prints. It costs the API server and the operator a tenth
         of the objects.
@@ -99,7 +99,7 @@ class Api:
         if not {"Address", "UID"} <= set(columns):
             raise Rejected(f"GET addressclaims as a table: it has the columns {columns}")
         at, by = columns.index("Address"), columns.index("UID")
-        return [(row["cells"][at], row["cells"][by]) for row in table.get("rows") or () if row["cells"][at]]
+        return [(row["cells"][at] or "", row["cells"][by]) for row in table.get("rows") or ()]
 
     async def pool(self, name: str) -> Body:
         """Read a pool."""

@@ -141,6 +141,9 @@ class View:
     async def claims(self) -> list[Body]:
         return self._all("claim")
 
+    async def addresses(self) -> list[tuple[str, str]]:
+        return [((c.get("status") or {}).get("address") or "", c["metadata"]["uid"]) for c in self._all("claim")]
+
     async def claim_pages(self) -> AsyncIterator[list[Body]]:
         yield await self.claims()
 
