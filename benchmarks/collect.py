@@ -64,6 +64,8 @@ BENCHMARKS = (
     Benchmark("start", 1.5, 60, "none"),
     Benchmark("failover", 3, 90, "nodes"),
     Benchmark("rollout", 3, 150, "nodes"),
+    Benchmark("term", 1, 60),
+    Benchmark("term_lag", 2, 120),
 )
 
 #: Seconds that the start of a cluster and the end of all that was started take, by kind.
