@@ -39,7 +39,7 @@ def leading(description: Description) -> Policy:
     Exempt are events, reviews, and what elects the leader: the Lease, the Term, the lock of earlier replicas.
     """
     stale = about_term(description.lease)
-    everything = {"apiVersions": ["*"], "operations": ["*"]}
+    everything = {"apiVersions": ["*"], "operations": ["*"], "scope": "*"}
     return Policy(
         name=f"{description.prefix}-term",
         description=description,
