@@ -106,6 +106,8 @@ def test_each_option_means_the_same_on_the_command_line_and_in_the_environment(
         "[full|rv|none]": "none",
         "[report|exit]": "exit",
         "[auto|start]": "start",
+        "[all|each]": "each",
+        "[full|term]": "term",
         "PLURAL.GROUP": "a.example.dev",
         "RESOURCE/NAME": "endpoints/shop/op",
         "PLURAL[.GROUP][/SUB]": "pods/eviction",
