@@ -38,8 +38,9 @@ def test_what_is_missing_is_named_in_the_log_an_event_and_a_metric(
     world.create("Root", "a")
     port = free_port()
     run(handlers_that_mark(marks), world.settings(deciding=DECIDING, metrics_port=port))
-    marks.wait("startup")  # it leads all the same
-    assert f"leaseTransitions of Lease {world.namespace}/op can be lowered" in caplog.text
+    marks.wait("startup")  # it leads all the same, and asks after that
+    lowered = f"leaseTransitions of Lease {world.namespace}/op can be lowered"
+    until("the answer", lambda: lowered in caplog.text, LONG)
     assert "roots" in caplog.text
     assert "is accepted without its writer's own stamp" in caplog.text
     until("the event", lambda: "can be lowered" in world.events().get("NotEnforced", ""), LONG)
