@@ -12,6 +12,7 @@ from typing import Any
 
 from devcluster import Cluster
 from devcluster.waiting import until
+from kopf_ha.core.hearing import term_path
 from tests.kit.client import MERGE, administrator
 
 NAMESPACES = "/api/v1/namespaces"
@@ -101,8 +102,15 @@ class World:
         self.ask("PATCH", self.lease_path, {"spec": spec}, MERGE)
 
     def drop_lease(self) -> None:
-        """Delete it."""
+        """Delete it, and the Term, which keeps its count: so the stamps alone remember."""
         self.ask("DELETE", self.lease_path)
+        self.drop_term()
+
+    def drop_term(self) -> None:
+        """Delete it, if there is one."""
+        namespace, _, name = self.lease_path.removeprefix(f"{LEASES}/").partition("/leases/")
+        term = self.api("DELETE", term_path(namespace, name))
+        assert term.ok or term.status == 404, term.message
 
     def take_lease(self, holder: str = "somebody", seconds: int = 1) -> int:
         """Make another process the holder, as an election of its own would; give its token."""

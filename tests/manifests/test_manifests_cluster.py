@@ -28,7 +28,7 @@ TERM = f"terms.kopf-ha.dev/{NAME}"
 NEEDED = [
     *((verb, LEASE, NAMESPACE) for verb in ("get", "list", "watch", "update")),
     ("create", "leases.coordination.k8s.io", NAMESPACE),
-    *((verb, TERM, NAMESPACE) for verb in ("get", "list", "watch", "update", "patch")),
+    *((verb, TERM, NAMESPACE) for verb in ("get", "patch")),
     ("create", "terms.kopf-ha.dev", NAMESPACE),
     *((verb, f"{kind}.ipam.kopf-ha.dev", "default") for kind in ("addresspools", "addressclaims")
       for verb in ("get", "list", "watch", "patch")),
@@ -289,8 +289,9 @@ def test_a_replica_does_all_its_work_with_what_is_granted_and_uses_all_of_it(
     assert not refused
     rules = [*one(deployed, "ClusterRole")["rules"], *one(deployed, "Role", f"{NAME}-election")["rules"]]
     unused = granted(rules) - used
-    # All three are read after a conflict, of which there need not be one.
+    # All of these are read after a conflict or a refusal, of which there need not be one.
     conflict = ("addresspools.ipam.kopf-ha.dev", "addressclaims.ipam.kopf-ha.dev", "leases.coordination.k8s.io")
+    conflict += ("terms.kopf-ha.dev",)
     assert unused <= {("get", resource) for resource in conflict}
 
 

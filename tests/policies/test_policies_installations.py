@@ -72,7 +72,7 @@ def test_two_installations_side_by_side(two: tuple[Installation, Installation]) 
     assert prod.stamp_of("pools", "pool")["token"] > 1
     assert set(prod.get("pools", "pool")["status"]["given"]) == {"one", "two"}
     assert staging.lease()["leaseTransitions"] == token
-    assert prod.ask("GET", prod.lease_path)["metadata"]["annotations"] == {OPERATOR: "op"}
+    assert prod.ask("GET", prod.lease_path)["metadata"]["annotations"][OPERATOR] == "op"
 
     # Each one's policies protect its own objects, and nobody else's are looked at.
     for one in two:

@@ -450,7 +450,7 @@ def test_level_term_is_the_term_alone() -> None:
     assert [(r["resources"], r.get("resourceNames"), r["verbs"]) for r in role["rules"]] == [
         (["leases"], ["l"], ["get", "list", "watch", "update"]),
         (["leases"], None, ["create"]),
-        (["terms"], ["l"], ["get", "list", "watch", "update", "patch"]),
+        (["terms"], ["l"], ["get", "patch"]),
         (["terms"], None, ["create"]),
         (["pods"], None, ["get", "list", "watch"]),
         (["events"], None, ["create"]),

@@ -159,6 +159,7 @@ def begin_again(site: Site, number: int) -> None:
         for child in site.children():
             notes = (f"{name}-" for name in child["metadata"]["annotations"] if name.startswith("kopf-ha.dev/"))
             site.kubectl("annotate", "configmap", child["metadata"]["name"], *notes)
+        site.drop_term()
         site.edit_lease(leaseTransitions=number)
 
 

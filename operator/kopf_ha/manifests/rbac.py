@@ -83,7 +83,7 @@ def _lease_rules(description: Description) -> list[Object]:
     # Events about the Lease and the replicas' Pods, which the other role allows only where it holds.
     narrow = description.namespaces or description.level == TERM
     events = [_rule("", ["events"], ["create"])] if narrow else []
-    term = _rule(TERM_API.partition("/")[0], [TERMS], ["get", "list", "watch", "update", "patch"])
+    term = _rule(TERM_API.partition("/")[0], [TERMS], ["get", "patch"])
     # RBAC cannot limit `create` to a name. There is no `delete`, because Lease and Term count the terms.
     return [
         pinned | {"resourceNames": [description.lease_parts[1]]},
