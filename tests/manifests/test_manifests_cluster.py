@@ -290,8 +290,8 @@ def test_a_replica_does_all_its_work_with_what_is_granted_and_uses_all_of_it(
     rules = [*one(deployed, "ClusterRole")["rules"], *one(deployed, "Role", f"{NAME}-election")["rules"]]
     unused = granted(rules) - used
     # All of these are read after a conflict or a refusal, of which there need not be one.
-    conflict = ("addresspools.ipam.kopf-ha.dev", "addressclaims.ipam.kopf-ha.dev", "leases.coordination.k8s.io")
-    conflict += ("terms.kopf-ha.dev",)
+    conflict = ["addresspools.ipam.kopf-ha.dev", "addressclaims.ipam.kopf-ha.dev", "leases.coordination.k8s.io"]
+    conflict += ["terms.kopf-ha.dev"]
     assert unused <= {("get", resource) for resource in conflict}
 
 
