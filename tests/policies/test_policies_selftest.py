@@ -133,9 +133,7 @@ def test_each_rule_that_is_taken_out_is_named(fenced: Fenced, api: Api, settings
     token, asking = lead(fenced, fenced.new), SelfTest(api, settings)
     many, told = all_policies(fenced.description), (DESCRIBE, KNOWN)  # what answers questions, and refuses nothing
     for number in range(max(len(p.rules) for p in many)):
-        lacking = {
-            p.name: p.rules[number] for p in many if number < len(p.rules) and p.rules[number].name not in answers
-        }
+        lacking = {p.name: p.rules[number] for p in many if number < len(p.rules) and p.rules[number].name not in told}
         documents = policies(fenced.description)
         for document in documents:
             name = document["metadata"]["name"]
