@@ -13,7 +13,7 @@ from judge.history import Key, Object
 GROUP = "ipam.kopf-ha.dev"
 POOLS, CLAIMS, CHILDREN, LEASES = "addresspools", "addressclaims", "configmaps", "leases"
 JUDGED = frozenset({POOLS, CLAIMS, CHILDREN, LEASES})
-EXEMPT = frozenset({LEASES, "events"})  # kinds that carry no stamp
+EXEMPT = frozenset({LEASES, "terms", "events"})  # kinds that carry no stamp
 ANNOTATION = "kopf-ha.dev/"
 NOTE = ANNOTATION + "stamp-"  # the stamp of one Lease
 
