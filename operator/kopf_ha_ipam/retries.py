@@ -227,9 +227,10 @@ class Retries:
         """
         memory = self._memory
         began = memory.clock()
+        if not self._agenda.unverified:
+            return
         if began < self._rest:
-            if self._agenda.unverified:
-                self._agenda.wake_at(self._rest)
+            self._agenda.wake_at(self._rest)
             return
         unsure = {name for name, keeper in memory.keepers.items() if keeper.unsure}
         ready = ((u, c) for u, c in self._agenda.unverified.items() if c.pool_name not in unsure)

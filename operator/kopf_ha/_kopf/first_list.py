@@ -91,6 +91,10 @@ class Kind:
         return not all(map(_has_filters, self._for_all))
 
     @functools.cached_property
+    def _has_filters(self) -> bool:
+        return any(map(_has_filters, [*self._for_all, *self._changing]))
+
+    @functools.cached_property
     def _extra_fields(self) -> set[Any]:
         parts = (self.registry._watching, self.registry._changing, self.registry._spawning)
         return set().union(*(part.get_extra_fields(resource=self.resource) for part in parts))
@@ -110,12 +114,9 @@ class Kind:
         if self._runs_for_all or raw["metadata"].get("deletionTimestamp"):
             return False
         body, keep = bodies.Body(raw), self.settings.persistence
-        asked = self._asked(raw, body) if any(map(_has_filters, [*self._for_all, *self._changing])) else None
-        if asked is not None and not self.is_indexed():
+        asked = self._asked(raw, body) if self._has_filters else None
+        if asked is not None and (not self.is_indexed() or self._runs_by_itself(raw, asked)):
             return False
-        if asked is not None and self._runs_by_itself(raw, asked):
-            return False
-        deleting = [h for h in self._changing if h.requires_finalizer]
         if not self._changing:
             return not finalizers.is_deletion_blocked(body=body, finalizer=keep.finalizer)
         if any(keep.progress_storage.fetch(key=h.id, body=body) is not None for h in self._changing):
@@ -127,7 +128,7 @@ class Kind:
         old, new = keep.progress_storage.clear(essence=old), keep.progress_storage.clear(essence=new)
         if diffs.diff(old, new):
             return False
-        must_block = bool(deleting)
+        must_block = any(h.requires_finalizer for h in self._changing)
         if asked is not None:
             cause = causes.ChangingCause(
                 initial=True, reason=causes.Reason.RESUME, diff=diffs.EMPTY, old=old, new=new, **asked
