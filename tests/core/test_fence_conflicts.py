@@ -625,36 +625,36 @@ def test_others_are_not_told_that_it_is_so_already(api: FakeApi, me: Process) ->
     assert me.patch(WIDGET, [test, op], JSON_PATCH).status == 422
 
 
-@pytest.mark.parametrize("recorded", [None, stamp(6)])
-def test_kopf_gets_its_answer_again_when_it_sees_the_stamp(api: FakeApi, recorded: Stamp | None) -> None:
-    """The stamp's own event shows no finalizer yet, so Kopf asks for it again. That costs no request."""
+ADDED = {"op": "add", "path": "/metadata/finalizers", "value": ["kopf"]}
+
+
+def behind_a_stamp(api: FakeApi, recorded: Stamp | None = None) -> tuple[Process, Response, str]:
+    """Have Kopf add its finalizer to a new object; give the process, its answer, and the revision of the stamp."""
     created = api.put(WIDGET, {"spec": {}}, recorded)["metadata"]["resourceVersion"]
     me = Process(api, MINE)
     me.watch(WIDGET)
-    op = {"op": "add", "path": "/metadata/finalizers", "value": ["kopf"]}
-    first = kopf_asks(me, api, op, at=created)
-    assert first.status == 200
+    first = kopf_asks(me, api, ADDED, at=created)
     stamped = api.accepted[-2].after
     assert stamped is not None
+    return me, first, stamped["metadata"]["resourceVersion"]
+
+
+@pytest.mark.parametrize("recorded", [None, stamp(6)])
+def test_kopf_gets_its_answer_again_when_it_sees_the_stamp(api: FakeApi, recorded: Stamp | None) -> None:
+    """The stamp's own event shows no finalizer yet, so Kopf asks for it again. That costs no request."""
+    me, first, stamped = behind_a_stamp(api, recorded)
+    assert first.status == 200
     before = len(api.log)
-    assert kopf_asks(me, api, op, at=stamped["metadata"]["resourceVersion"]) == first
+    assert kopf_asks(me, api, ADDED, at=stamped) == first
     assert len(api.log) == before
 
 
 def test_kopf_gets_no_answer_of_another_patch_or_revision(api: FakeApi) -> None:
-    created = api.put(WIDGET, {"spec": {}})["metadata"]["resourceVersion"]
-    me = Process(api, MINE)
-    me.watch(WIDGET)
-    kopf_asks(me, api, {"op": "add", "path": "/metadata/finalizers", "value": ["kopf"]}, at=created)
-    stamped = api.accepted[-2].after
-    assert stamped is not None
-    version = stamped["metadata"]["resourceVersion"]
-    assert (
-        kopf_asks(me, api, {"op": "add", "path": "/metadata/finalizers", "value": ["else"]}, at=version).status == 422
-    )
+    me, _, stamped = behind_a_stamp(api)
+    assert kopf_asks(me, api, ADDED | {"value": ["else"]}, at=stamped).status == 422
     finalizers(api)  # a user takes it away
     now = api.get(WIDGET)["metadata"]["resourceVersion"]
-    assert kopf_asks(me, api, {"op": "add", "path": "/metadata/finalizers", "value": ["kopf"]}, at=now).status == 200
+    assert kopf_asks(me, api, ADDED, at=now).status == 200
     assert api.get(WIDGET)["metadata"]["finalizers"] == ["kopf"]
 
 
@@ -668,22 +668,16 @@ def test_a_stamp_that_no_revision_follows_stays_visible(api: FakeApi) -> None:
         return json_of(200, api.get(WIDGET)) if request.path == WIDGET and request.body else None
 
     api.intercept = nothing_changes
-    kopf_asks(me, api, {"op": "add", "path": "/metadata/finalizers", "value": ["kopf"]}, at=created)
+    kopf_asks(me, api, ADDED, at=created)
     assert api.recorded(WIDGET) == MINE
     assert me.fence.known.told.get(api.target(WIDGET).key, version(api, WIDGET)) is None
 
 
 def test_a_later_term_is_not_told_what_an_earlier_one_was(api: FakeApi) -> None:
-    created = api.put(WIDGET, {"spec": {}})["metadata"]["resourceVersion"]
-    me = Process(api, MINE)
-    me.watch(WIDGET)
-    kopf_asks(me, api, {"op": "add", "path": "/metadata/finalizers", "value": ["kopf"]}, at=created)
-    stamped = api.accepted[-2].after
-    assert stamped is not None
+    me, _, stamped = behind_a_stamp(api)
     me.fence.known.new_term()
     before = len(api.log)
-    op = {"op": "add", "path": "/metadata/finalizers", "value": ["kopf"]}
-    kopf_asks(me, api, op, at=stamped["metadata"]["resourceVersion"])
+    kopf_asks(me, api, ADDED, at=stamped)
     assert len(api.log) > before
 
 
