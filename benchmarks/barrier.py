@@ -37,7 +37,9 @@ EACH, ALL = "--barrier=each", "--barrier=all"
 #: What tells that a leader has stamped all pools.
 DONE = {EACH: "deciding objects.* are stamped, ", ALL: "barrier: "}
 
-#: One row: `name`, `unit`, `values`, `peer` and `peer_values`.
+#: The number of pools that the goals are for, and the goals of the first claim.
+GOAL_FOR, GOALS = 1000, ["median <= 1"]
+#: One row: `what`, `unit`, `values`, `peer` and `peer_values`.
 Row = dict[str, Any]
 
 
@@ -144,7 +146,8 @@ def run(counts: Sequence[int] = (1, 100, 1000), rounds: int = 3) -> list[Row]:
                     served, stamped = place.takeover(mode)
                     first[mode].append(served)
                     last[mode].append(stamped)
-            rows.append(row(f"first claim bound, {count} pools, {EACH}", first[EACH], ALL, first[ALL]))
+            bound = row(f"first claim bound, {count} pools, {EACH}", first[EACH], ALL, first[ALL])
+            rows.append(bound | {"goals": GOALS} if count == GOAL_FOR else bound)
             rows.append(row(f"all {count} pools stamped, {EACH}", last[EACH], ALL, last[ALL]))
             rows.append(row(f"all {count} pools stamped, {ALL}", last[ALL], "one list of them", lists))
         if place.leader is not None:
@@ -152,9 +155,9 @@ def run(counts: Sequence[int] = (1, 100, 1000), rounds: int = 3) -> list[Row]:
     return rows
 
 
-def row(name: str, values: Iterable[float], peer: str, peer_values: Iterable[float]) -> Row:
+def row(what: str, values: Iterable[float], peer: str, peer_values: Iterable[float]) -> Row:
     """Give one row."""
-    return {"name": name, "unit": "s", "values": list(values), "peer": peer, "peer_values": list(peer_values)}
+    return {"what": what, "unit": "s", "values": list(values), "peer": peer, "peer_values": list(peer_values)}
 
 
 def main() -> None:
@@ -167,7 +170,7 @@ def main() -> None:
     for one in run(args.counts, args.rounds):
         median, peer = statistics.median(one["values"]), statistics.median(one["peer_values"])
         numbers = (f"{x:.2f}" for x in (median, min(one["values"]), max(one["values"])))
-        table.add_row(one["name"], *numbers, one["peer"], f"{peer:.2f}", f"{median / peer:.2f}")
+        table.add_row(one["what"], *numbers, one["peer"], f"{peer:.2f}", f"{median / peer:.2f}")
     console = Console(width=140)
     console.print(table)
     console.print(f"on {os.cpu_count()} cores; load {os.getloadavg()[0]:.1f}")

@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks.takeover import at, pod_of
 from devcluster import Binaries, ControlPlane, DevclusterError, Process
 from devcluster.waiting import until
+from testbed.peering import PEERINGS
 from testbed.replica import KOPF_HA, Replica, as_pod
 
 SPACE = "peers"
@@ -25,31 +26,6 @@ import kopf
 def made(**_):
     pass
 """
-PEERING = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {"name": "kopfpeerings.kopf.dev"},
-    "spec": {
-        "scope": "Namespaced",
-        "group": "kopf.dev",
-        "names": {"kind": "KopfPeering", "plural": "kopfpeerings", "singular": "kopfpeering"},
-        "versions": [
-            {
-                "name": "v1",
-                "served": True,
-                "storage": True,
-                "schema": {
-                    "openAPIV3Schema": {
-                        "type": "object",
-                        "properties": {
-                            "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
-                        },
-                    }
-                },
-            }
-        ],
-    },
-}
 
 
 class Audit:
@@ -191,7 +167,7 @@ class Field:
             {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "operator", "namespace": name}}
             for name in spaces
         ]
-        self.create([*items, PEERING])
+        self.create([*items, PEERINGS])
         accounts = [f"--serviceaccount={name}:operator" for name in spaces]
         plane.kubectl("create", "clusterrolebinding", SPACE, "--clusterrole=cluster-admin", *accounts)
         plane.wait_established()

@@ -42,13 +42,6 @@ OWN: Mapping[str, Callable[[float], dict[str, Any]]] = {
 }
 
 
-#: Goals of their rows, by the beginning or the end of what was measured.
-GOALS = {
-    "first claim bound, 1000 pools, --barrier=each": ["median <= 1"],
-    "until the next claim is Ready": ["ratio <= 1.25"],
-}
-
-
 def _within(wanted: float, least: int, most: int) -> int:
     return max(least, min(most, int(wanted)))
 
@@ -58,14 +51,7 @@ def run(name: str, cluster: Any, folder: Path, seconds: float) -> Any:
     module = importlib.import_module(f"benchmarks.{name}")
     if name not in OWN:
         return module.run(cluster, folder, seconds)
-    return [tidy(one) for one in module.run(**OWN[name](seconds)) if one["values"]]
-
-
-def tidy(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a row of a benchmark that makes its own clusters, which has a `name`, and a peer that may be empty."""
-    row = {"what": given["name"], **{key: value for key, value in given.items() if value and key != "name"}}
-    goals = [goals for part, goals in GOALS.items() if given["name"].startswith(part) or given["name"].endswith(part)]
-    return row | {"goals": goals[0]} if goals and "goals" not in row else row
+    return module.run(**OWN[name](seconds))
 
 
 @contextmanager

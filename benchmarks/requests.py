@@ -145,7 +145,7 @@ def run(minutes: float = 3.0, objects: int = 0) -> list[dict[str, Any]]:
             for name, many in sorts.items():
                 values, peers = [resident(p) for p in many], [before[name]]
                 told = f"memory of {name}" + (f" with {objects} claims more" if objects else "")
-                rows.append({"name": told, "unit": "MB", "values": values, "peer": "before", "peer_values": peers[0]})
+                rows.append({"what": told, "unit": "MB", "values": values, "peer": "before", "peer_values": peers[0]})
         finally:
             for process in started:
                 process.kill()
@@ -163,7 +163,7 @@ def _rows(sorts: dict[str, Sequence[Process]], found: dict[str, Counter[str]], m
             theirs = [_count(p, what) / minutes for p in peers]
             rows.append(
                 {
-                    "name": f"{name}: {what}",
+                    "what": f"{name}: {what}",
                     "unit": "requests/min",
                     "values": values,
                     "peer": f"client-go: {role}",
@@ -190,7 +190,7 @@ def main() -> None:
     table = Table("what", "unit", "of each replica", "client-go's, or before")
     for row in run(args.minutes, args.objects):
         shown = (" ".join(f"{x:.1f}" for x in row[key]) for key in ("values", "peer_values"))
-        table.add_row(row["name"], row["unit"], *shown)
+        table.add_row(row["what"], row["unit"], *shown)
     console = Console(width=140)
     console.print(table)
     console.print(f"on {os.cpu_count()} cores; load {os.getloadavg()[0]:.1f}")

@@ -12,33 +12,11 @@ import pytest
 from devcluster import Binaries, ControlPlane, Process
 from devcluster.waiting import until
 from testbed.deployment import ROOT
+from testbed.peering import PEERINGS
 from testbed.replica import KOPF_HA, PATIENCE, TIMES, Replica
 from tests.kit.world import World
 
 LOCKS = Path(__file__).parent / "locks"
-PEERINGS = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {"name": "kopfpeerings.kopf.dev"},
-    "spec": {
-        "group": "kopf.dev",
-        "scope": "Namespaced",
-        "names": {"kind": "KopfPeering", "plural": "kopfpeerings", "singular": "kopfpeering"},
-        "versions": [
-            {
-                "name": "v1",
-                "served": True,
-                "storage": True,
-                "schema": {
-                    "openAPIV3Schema": {
-                        "type": "object",
-                        "properties": {"status": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
-                    }
-                },
-            }
-        ],
-    },
-}  # as in Kopf's documentation
 
 
 class Migration:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from benchmarks import waiting
 from benchmarks.collect import BENCHMARKS, Benchmark, affordable, beside_go, collect, in_a_process, main, merged
-from benchmarks.one import OWN, tidy
+from benchmarks.one import OWN
 from benchmarks.report import Outcome
 from benchmarks.result import Row, rows_of
 from devcluster import ControlPlane
@@ -90,14 +91,16 @@ def test_a_process_that_fails_is_an_outcome() -> None:
     assert "no_such_benchmark" in outcome.reason
 
 
-def test_rows_with_a_name_and_an_empty_peer_are_rows() -> None:
-    """As benchmarks give them that make their own clusters."""
-    (row,) = rows_of(
-        [tidy({"name": "its release: stamped", "unit": "ms", "values": [1.0], "peer": "", "peer_values": []})]
-    )
+def test_rows_with_an_empty_peer_are_rows() -> None:
+    (row,) = rows_of([{"what": "its release: stamped", "unit": "ms", "values": [1.0], "peer": "", "peer_values": []}])
     assert (row.what, row.peer, row.values) == ("its release: stamped", "", [1.0])
-    many = {"name": "5000 wait: until the next claim is Ready", "unit": "ms", "values": [1.0]}
-    (row,) = rows_of([tidy(many | {"peer": "5 wait", "peer_values": [2.0]})])
+
+
+def test_a_full_pool_has_a_goal() -> None:
+    took = [{"served": seconds, "cpu": 0.0, "requests": 1.0} for seconds in (0.002, 0.001)]
+    taken = [{"busy": 1.0, "cpu": 1.0, "writes": 0.0}] * 2
+    row = rows_of(waiting.rows_of(5000, [[one] for one in took], taken))[0]
+    assert (row.what, row.peer) == ("5000 wait: until the next claim is Ready", "5 wait")
     assert (row.goals, row.ratio) == (["ratio <= 1.25"], 0.5)
 
 
