@@ -24,15 +24,20 @@ IPAM = (
     "run", "-A", "-m", "kopf_ha_ipam.handlers", "--deciding=addresspools.ipam.kopf-ha.dev", "--barrier=each",
     "--after-loss=follow",
 )  # fmt: skip
+#: What an interpreter tells at once, and when it crashes.
+_TOLD = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
 #: Ways to run the command; a path to a script takes the place of the last.
 KOPF_HA = ("-m", "kopf_ha")
 
 
 def environment(kubeconfig: Path | str, times: Mapping[str, float] | None = None) -> dict[str, str]:
-    """Give this process's environment with a cluster's credentials, and with no settings but these times."""
+    """Give this process's environment with a cluster's credentials, and with no settings but these times.
+
+    Should the interpreter itself crash, it writes to the log where its threads were.
+    """
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("KOPF_", "POD_", "KUBE"))}
     short = {f"KOPF_HA_{name.upper()}": f"{seconds:g}" for name, seconds in (times or {}).items()}
-    return kept | {"KUBECONFIG": str(kubeconfig), "PYTHONPATH": str(SOURCE), "PYTHONUNBUFFERED": "1"} | short
+    return kept | {"KUBECONFIG": str(kubeconfig), "PYTHONPATH": str(SOURCE)} | _TOLD | short
 
 
 def as_pod(pod: PodIdentity, namespace: str) -> dict[str, str]:

@@ -21,6 +21,7 @@ import kubernetes_asyncio.config
 import lightkube
 import pykube
 from lightkube.generic_resource import create_namespaced_resource
+from lightkube.models.meta_v1 import ObjectMeta, Status
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import ConfigMap
 from lightkube.types import PatchType
@@ -149,6 +150,9 @@ _RESOURCES: dict[str, Any] = {
     "configmaps": ConfigMap,
     "deployments": Deployment,
 }
+# msgspec 0.22, on which lightkube 1 is built, crashes the interpreter if several threads are the first to read a type.
+for _kind in (*_RESOURCES.values(), ObjectMeta, Status):
+    _kind.from_dict({"spec": {"selector": {}, "template": {}}} if _kind is Deployment else {})
 _PATCHES = {MERGE: PatchType.MERGE, JSON_PATCH: PatchType.JSON, STRATEGIC: PatchType.STRATEGIC, APPLY: PatchType.APPLY}
 
 
