@@ -53,7 +53,8 @@ docs: $(STAMP)
 units: $(STAMP)
 	@scripts/units $(UNITS_PYTHONS)
 
-test: lint docs binaries units
+test: lint docs binaries
+	@BUT=$(BIN)/python scripts/units
 	@BIN=$(BIN) WORKERS=$(WORKERS) scripts/tests $(PYTEST_ARGS)
 
 # One cluster with two nodes for all of it, one test after the other.

@@ -98,7 +98,7 @@ class ControlPlane(Cluster):
     ) -> None:
         self.stop()
 
-    def start(self, timeout: float = 60.0) -> None:
+    def start(self, timeout: float = 150.0) -> None:
         """Start everything and wait until it is ready.
 
         If this fails, nothing is left running.

@@ -23,7 +23,6 @@ def tell(fence: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.timeout(300)
 def test_with_the_fence_the_stale_leader_is_refused_and_every_promise_holds(binaries: Binaries) -> None:
     told = tell("full")
     assert told.returncode == 0, told.stdout + told.stderr
@@ -38,7 +37,6 @@ def test_with_the_fence_the_stale_leader_is_refused_and_every_promise_holds(bina
     assert "given twice:" not in told.stdout
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("fence", ["none", "rv"])
 def test_without_it_the_same_story_gives_addresses_twice(binaries: Binaries, fence: str) -> None:
     told = tell(fence)

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-import pytest
-
 from devcluster import ControlPlane
 from judge import Expectations, History, Key, judge, read_audit, read_history
 from judge.history import Object, replay
@@ -27,7 +25,6 @@ def token(obj: Object | None) -> int:
     return int((((obj or {}).get("status") or {}).get("fencing") or {}).get("token", 0))
 
 
-@pytest.mark.timeout(300)
 def test_a_run_that_became_quiet(ipam: Ipam, control_plane: ControlPlane) -> None:
     since = int(ipam.get("namespace", ipam.namespace)["metadata"]["resourceVersion"])
     first = ipam.operator("a")

@@ -30,7 +30,7 @@ from tests.parity.features import BUILT_IN, FEATURES, SIZES, Feature
 from tests.parity.shapes import GROUP
 from tests.parity.stage import Stage, alike
 
-pytestmark = [pytest.mark.load_sensitive, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.load_sensitive
 
 ALL: dict[str, Feature] = {
     **{f"{plural}/{name}": feature for plural in ("cells", "looses") for name, feature in FEATURES.items()},

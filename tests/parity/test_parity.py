@@ -13,7 +13,7 @@ import pytest
 from tests.parity.shapes import CELLS, CLIENTS, SHAPES, Cell
 from tests.parity.stage import Stage, alike
 
-pytestmark = [pytest.mark.load_sensitive, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.load_sensitive
 
 
 class Results(NamedTuple):

@@ -17,7 +17,7 @@ from testbed.replica import PATIENCE, Replica
 from tests.parity.shapes import CELLS, CLIENTS, SHAPES, Cell
 from tests.parity.stage import NOT_THE_WRITES, RIVAL, Stage, alike
 
-pytestmark = [pytest.mark.load_sensitive, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.load_sensitive
 
 LATER_TOKEN = 1_000_000
 LATER = Stamp(LATER_TOKEN, RIVAL, "", "u")

@@ -26,7 +26,7 @@ from tests.kit.world import NAMESPACES, World, fresh_namespace
 from tests.parity.shapes import GROUP
 from tests.parity.stage import alike
 
-pytestmark = [pytest.mark.load_sensitive, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.load_sensitive
 
 FILE = Path(__file__).with_name("op_ways.py")
 MODULE = "tests.parity.op_ways"
