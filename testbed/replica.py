@@ -14,6 +14,8 @@ from testbed.deployment import ROOT
 
 #: Where the packages under test are.
 SOURCE = ROOT / "operator"
+#: Hides a package that a checkout has and an operator's image has not.
+ABSENT = ROOT / "testbed" / "absent"
 #: Of a replica's Lease, in seconds, by the names that `Settings` has for them. Short, since tests wait for the end of
 #: Leases; and so long that a replica on a busy machine renews in time: a renewal may be late by five seconds.
 TIMES = {"lease_duration": 6.0, "renew_deadline": 5.0, "retry_period": 0.5}
@@ -37,7 +39,7 @@ def environment(kubeconfig: Path | str, times: Mapping[str, float] | None = None
     """
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("KOPF_", "POD_", "KUBE"))}
     short = {f"KOPF_HA_{name.upper()}": f"{seconds:g}" for name, seconds in (times or {}).items()}
-    return kept | {"KUBECONFIG": str(kubeconfig), "PYTHONPATH": str(SOURCE)} | _TOLD | short
+    return kept | {"KUBECONFIG": str(kubeconfig), "PYTHONPATH": f"{ABSENT}:{SOURCE}"} | _TOLD | short
 
 
 def as_pod(pod: PodIdentity, namespace: str) -> dict[str, str]:

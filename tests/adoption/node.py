@@ -16,7 +16,7 @@ import requests
 
 from devcluster import ControlPlane
 from testbed.deployment import variables
-from testbed.replica import SOURCE, Replica
+from testbed.replica import ABSENT, SOURCE, Replica
 from tests.kit.client import unfenced_session
 
 #: Pods have an address each, these processes share one.
@@ -152,8 +152,9 @@ class Node:
             return None  # the pod is gone meanwhile
         token = answer.json()["status"]["token"]
         (container,) = spec["containers"]
-        source = f"{self.older}{os.pathsep}{SOURCE}" if container["image"].endswith(":older") else str(SOURCE)
-        env = {"HOME": str(self.folder), "PYTHONPATH": source, "KOPF_HA_IPAM_QUARANTINE": "1"}
+        folders = [*([self.older] if container["image"].endswith(":older") else ()), ABSENT, SOURCE]
+        search = os.pathsep.join(map(str, folders))
+        env = {"HOME": str(self.folder), "PYTHONPATH": search, "KOPF_HA_IPAM_QUARANTINE": "1"}
         # an image without a command has kopf-ha as its entry point, as the Dockerfile says
         program, *args = container.get("command") or ["kopf-ha", *container.get("args", ())]
         args = [arg.replace("//0.0.0.0:", f"//{address(meta['uid'])}:") for arg in args]

@@ -13,7 +13,7 @@ from devcluster import Binaries, ControlPlane, Process
 from devcluster.waiting import until
 from testbed.deployment import ROOT
 from testbed.peering import PEERINGS
-from testbed.replica import KOPF_HA, PATIENCE, TIMES, Replica
+from testbed.replica import ABSENT, KOPF_HA, PATIENCE, SOURCE, TIMES, Replica
 from tests.kit.world import World
 
 LOCKS = Path(__file__).parent / "locks"
@@ -33,7 +33,7 @@ class Migration:
 
     def replica(self, who: str, *arguments: str, program: Any = KOPF_HA) -> Replica:
         env = {"WHO": who, "LINES": str(self.lines), "POD_NAMESPACE": self.namespace}
-        env |= {"PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}"}
+        env |= {"PYTHONPATH": f"{ABSENT}:{SOURCE}:{ROOT}"}
         made = Replica(
             who, self.plane.kubeconfig, arguments, self.folder / f"{who}.log", times=TIMES, env=env, program=program
         )

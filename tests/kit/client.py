@@ -34,6 +34,7 @@ class Answer:
 
     status: int
     body: dict[str, Any]
+    warning: str = ""
 
     @property
     def message(self) -> str:
@@ -94,7 +95,7 @@ class Client:
             if time.monotonic() > until:
                 return Answer(404, {"message": got.text})
             time.sleep(0.1)
-        return Answer(got.status_code, got.json())
+        return Answer(got.status_code, got.json(), got.headers.get("Warning", ""))
 
     def _send(self, method: str, path: str, body: Any, content_type: str) -> requests.Response:
         return self.session.request(

@@ -26,7 +26,7 @@ from kopf_ha.run import entry, loading
 from kopf_ha.run.ending import EXIT_LOST
 from kopf_ha.run.inbox import Load, Started, Stopped
 from kopf_ha.settings import Settings
-from testbed.replica import SOURCE
+from testbed.replica import ABSENT, SOURCE
 from tests.core.fake_api import CHILD, WIDGET
 from tests.fencing.clients import by_kubernetes, by_pykube
 from tests.fencing.http_fake import HttpFake
@@ -252,7 +252,7 @@ if os.environ.get("_KOPF_HA_LOADS_IN_TERM"):
 
 def test_asked_to_stop_while_it_starts_again(replica: Callable[..., Replica], world: World, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(WAITS.format(path=str(tmp_path / "go")))
-    one = replica(GLOBALS.format(namespace=world.namespace), env={"PYTHONPATH": f"{tmp_path}:{SOURCE}"})
+    one = replica(GLOBALS.format(namespace=world.namespace), env={"PYTHONPATH": f"{tmp_path}:{ABSENT}:{SOURCE}"})
     one.see("NEW")
     one.terminate()
     (tmp_path / "go").touch()
