@@ -1,8 +1,8 @@
 """Runs kopf-ha with a fault at a certain write; for tests only.
 
-`IPAM_KILL_AFTER=n` ends the process by SIGKILL right after its n-th write was answered, whichever client made
-it; the Lease and events do not count. `IPAM_STOP_BEFORE=text` freezes it (SIGSTOP) once, right before a PATCH
-or POST leaves whose URL and body contain all words of the text.
+`IPAM_KILL_AFTER=file` ends the process by SIGKILL right after its n-th write was answered, whichever client made it,
+from the moment when the file says `n`; the Lease and events do not count. `IPAM_STOP_BEFORE=text` freezes it (SIGSTOP)
+once, right before a PATCH or POST leaves whose URL and body contain all words of the text.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import re
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import urllib3.connectionpool
 
-KILL_AFTER = int(os.environ.get("IPAM_KILL_AFTER", "0"))
+KILL_AFTER = Path(os.environ.get("IPAM_KILL_AFTER", os.devnull))
 STOP_BEFORE = os.environ.get("IPAM_STOP_BEFORE", "").split()
 _lock = threading.Lock()
 _count = 0
@@ -28,9 +29,10 @@ def answered(method: str, path: str) -> None:
     if method not in ("POST", "PUT", "PATCH", "DELETE") or re.search("/leases|/events|/selfsubject", path):
         return
     with _lock:
-        _count += 1
+        wanted = int(KILL_AFTER.read_text() or "0") if KILL_AFTER.exists() else 0
+        _count += wanted > 0
         print(f"write {_count}: {method} {path}", file=sys.stderr, flush=True)
-        if _count == KILL_AFTER:
+        if wanted and _count == wanted:
             signal.pthread_kill(threading.get_ident(), signal.SIGKILL)
 
 
