@@ -15,7 +15,7 @@ exit $(printf %s "$STATUSES" | cut -d, -f"$(wc -l < "$STEPS")")
 
 
 #: What `make test` does before the tests, and is left out here.
-NOT_THESE = [part for name in ("lint", "docs", "binaries", "units") for part in ("-o", name)]
+NOT_THESE = [part for name in ("lint", "docs", "binaries", "other-units") for part in ("-o", name)]
 
 
 def make_test(folder: Path, *statuses: int, arguments: str = "") -> tuple[int, list[str]]:
