@@ -20,7 +20,7 @@ ABSENT = ROOT / "testbed" / "absent"
 #: Leases; and so long that a replica on a busy machine renews in time: a renewal may be late by five seconds.
 TIMES = {"lease_duration": 6.0, "renew_deadline": 5.0, "retry_period": 0.5}
 #: Seconds that are waited for what has to come, at most. It says nothing about how long that takes.
-PATIENCE = 90.0
+PATIENCE = 150.0
 #: Arguments that run the reference operator in all namespaces.
 IPAM = (
     "run", "-A", "-m", "kopf_ha_ipam.handlers", "--deciding=addresspools.ipam.kopf-ha.dev", "--barrier=each",

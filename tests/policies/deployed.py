@@ -14,7 +14,7 @@ from typing import Any
 from devcluster import Binaries, ControlPlane, PodIdentity
 from devcluster.waiting import until
 from testbed.deployment import NAME, ROOT
-from testbed.replica import IPAM, KOPF_HA, Replica, as_pod
+from testbed.replica import IPAM, KOPF_HA, PATIENCE, Replica, as_pod
 
 
 class World:
@@ -62,7 +62,7 @@ class World:
             bound = [c for c in claims if (c.get("status") or {}).get("address")]
             return len(claims) == len(bound) == len(children) == count
 
-        until(f"{count} claims to be bound", check, watched=self.running)
+        until(f"{count} claims to be bound", check, PATIENCE, watched=self.running)
 
     def check_nothing_was_refused(self) -> None:
         said = [line for replica in self.all for line in replica.log.splitlines() if "refused" in line]
