@@ -139,7 +139,7 @@ def is_unsettled(body: kopf.Body, memo: kopf.Memo, **_: Any) -> bool:
     when a term begins. It depends on the claim and its pool's record alone, and so says the same for all handlers.
     """
     memory: Allocator = memo.memory
-    claim = Claim.parse(_raw(body))
+    claim = memory.parsed(body)
     if not claims.settled(memory, claim):
         return True
     memory.claim_met(memory.claim_taken(claim))
