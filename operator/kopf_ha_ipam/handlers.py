@@ -21,7 +21,7 @@ from kopf_ha_ipam import claims, conflicts, retries
 from kopf_ha_ipam.allocator import Allocator
 from kopf_ha_ipam.backoff import delay
 from kopf_ha_ipam.conditions import ready_message, ready_reason
-from kopf_ha_ipam.model import ADDRESS_NOTE, FINALIZER, GROUP, VERSION, Claim
+from kopf_ha_ipam.model import ADDRESS_NOTE, FINALIZER, GROUP, VERSION
 from kopf_ha_ipam.retries import Retries
 from kopf_ha_ipam.writes import ENDED, Api, Rejected, Unavailable, event
 
