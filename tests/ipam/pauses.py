@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, cast
 
 import kopf_ha
-from kopf_ha_ipam import allocator, claims, retries
+from kopf_ha_ipam import claims, retries
 from kopf_ha_ipam.allocator import Allocator
 from kopf_ha_ipam.model import FINALIZER, Claim, ClaimRef, Pool
 from kopf_ha_ipam.retries import Retries
@@ -128,6 +128,8 @@ class View:
         pause: before which write to stand still, from 1 on; 0 for never.
     """
 
+    page = 500  #: claims of the first page of a list
+
     def __init__(self, world: World, token: int, pause: int) -> None:
         self.world, self.token, self.pause = world, token, pause
         self.count = 0
@@ -151,9 +153,9 @@ class View:
 
     async def claim_pages(self) -> AsyncIterator[list[Body]]:
         claims = await self.claims()
-        yield claims[: allocator.PAGE]
+        yield claims[: self.page]
         await self.more.wait()
-        yield claims[allocator.PAGE :]
+        yield claims[self.page :]
 
     async def pool(self, name: str) -> Body:
         return await self._read("pool", name)
@@ -392,4 +394,4 @@ class Leader:
             pass
 
 
-__all__ = ["HOLD", "GivenTwice", "Leader", "World"]
+__all__ = ["HOLD", "GivenTwice", "Leader", "View", "World"]

@@ -71,8 +71,8 @@ class Stored:
         if not self._takes_little:
             return bodies.Body(raw)
         taken = {k: raw["metadata"][k] for k in ("labels", "annotations", "ownerReferences") if k in raw["metadata"]}
-        less: Any = {k: v for k, v in raw.items() if k not in ("metadata", "status")}
-        return QuickBody({**less, "metadata": taken})
+        less: Any = {k: v for k, v in raw.items() if k != "status"} | {"metadata": taken}
+        return QuickBody(less)
 
 
 def _looks(storage: _Progress, ids: Collection[ids.HandlerId]) -> Iterator[Callable[[bodies.Body], bool]]:
