@@ -24,12 +24,13 @@ import pytest
 from click.testing import CliRunner
 from kopf import cli
 from kopf._cogs.clients import auth, watching
-from kopf._cogs.structs import credentials
+from kopf._cogs.structs import credentials, ids
 from kopf._core.reactor import running as kopf_running
 
 import kopf_ha
 from devcluster.waiting import until
 from kopf_ha import _kopf
+from kopf_ha.run.observe import ignore_stamps
 from kopf_ha.run.term import list_in_pages
 from tests.kopf_api import GROUP, IN_NS, LIST, KopfApi
 
@@ -716,6 +717,90 @@ def test_an_object_is_done_if_filters_keep_all_handlers_from_it(
     assert not later.is_done(changed(body, metadata={"labels": {"a": "b"}}))
     assert not dataclasses.replace(later, is_indexed=lambda: False).is_done(body), "it may ask an index"
     assert not dataclasses.replace(later, parts=kind.parts).is_done(body), "Kopf has a memo for it, which it may ask"
+
+
+def test_an_object_is_not_done_if_a_filter_writes_into_its_patch(api: KopfApi, registry: kopf.OperatorRegistry) -> None:
+    """Kopf writes that, whether or not a handler runs. The next object has a patch of its own."""
+    kopf.on.create("things", registry=registry, id="creation")(lambda **_: None)
+    kind, body = handled(api, registry)
+
+    def never(patch: kopf.Patch, body: kopf.Body, **_: Any) -> bool:
+        assert not patch
+        if "marked" in body["metadata"].get("annotations", {}):
+            patch.status["seen"] = True
+        return False
+
+    kopf.on.resume("things", registry=registry, id="more", when=never)(lambda **_: None)
+    later = again(kind, registry)
+    marked = changed(body, annotations={"kopf.zalando.org/other": "is no progress of a handler"})
+    marked["metadata"]["annotations"]["marked"] = ""
+    marked["metadata"]["annotations"]["kopf.zalando.org/last-handled-configuration"] = json.dumps(
+        {"spec": body["spec"], "metadata": {"annotations": {"marked": ""}}}
+    )
+    assert not later.is_done(marked)
+    assert later.is_done(body)
+
+
+PROGRESS = '{"started":"2026-11-29T00:00:00","retries":1}'
+
+
+class OwnStorage(kopf.AnnotationsDiffBaseStorage):
+    """An operator's own, for which a field of the status counts."""
+
+    def build(self, *, body: Any, extra_fields: Any = None) -> Any:
+        return {**super().build(body=body, extra_fields=extra_fields), "more": body.get("status", {}).get("phase")}
+
+
+@pytest.mark.parametrize("storage", [kopf.AnnotationsDiffBaseStorage(prefix=GROUP), kopf.StatusDiffBaseStorage(),
+                                     OwnStorage(prefix=GROUP)])  # fmt: skip
+@pytest.mark.parametrize("progress", [kopf.AnnotationsProgressStorage(prefix=GROUP), kopf.StatusProgressStorage(),
+                                      kopf.SmartProgressStorage(prefix=GROUP)])  # fmt: skip
+@pytest.mark.parametrize("fields", [set(), {("status", "phase")}])
+def test_what_kopf_keeps_is_read_as_kopf_reads_it(storage: Any, progress: Any, fields: set[Any]) -> None:
+    """The quick way and Kopf's own way say the same of each object."""
+    settings = kopf.OperatorSettings()
+    settings.persistence.diffbase_storage, settings.persistence.progress_storage = storage, progress
+    asyncio.run(ignore_stamps(settings))
+    keys = {ids.HandlerId("creation"), ids.HandlerId("a/field.of/it")}
+    stored = _kopf.stored.Stored(settings.persistence, keys, fields)
+    plain: Any = {
+        "apiVersion": "v1", "kind": "Thing", "spec": {"a": 1}, "data": {"b": [1, 2]}, "status": {"phase": "x"},
+        "metadata": {"name": "a", "uid": "u", "resourceVersion": "1", "labels": {"l": "1"}, "managedFields": [{}],
+                     "annotations": {"own": "1", "fencing.kopf-ha.dev/a.b": "{}"}},
+    }  # fmt: skip
+    patch = kopf.Patch()
+    storage.store(body=kopf.Body(plain), patch=patch, essence=storage.build(body=kopf.Body(plain), extra_fields=fields))
+    seen = merged(plain, patch)
+    tried = kopf.Patch()
+    progress.store(key="a/field.of/it", record=json.loads(PROGRESS), body=kopf.Body(seen), patch=tried)
+    looks = [
+        plain, seen, merged(seen, tried), merged(seen, {"kind": "ReplicaSet"}), merged(seen, {"spec": {"a": 2}}),
+        merged(seen, {"data": {"b": []}}), merged(seen, {"status": {"phase": "y"}}), merged(seen, {"more": 1}),
+        merged(seen, {"metadata": {"labels": {"l": "2"}}}), merged(seen, {"metadata": {"annotations": {"own": "2"}}}),
+        merged(seen, {"metadata": {"generation": 2}}), {**seen, "metadata": {"name": "a", "uid": "u"}},
+    ]  # fmt: skip
+    said = []
+    for raw in looks:
+        body, before = kopf.Body(raw), copy.deepcopy(raw)
+        old, new = storage.fetch(body=body), storage.build(body=body, extra_fields=fields)
+        old, new = (None if one is None else progress.clear(essence=one) for one in (old, new))
+        same = None if old is None or old != new else (old, new)
+        quick = _kopf.stored.QuickBody(raw)
+        assert stored.essences(raw, quick) == same
+        has = any(progress.fetch(key=one, body=body) is not None for one in keys)
+        assert stored.has_progress(quick) == has
+        assert raw == before
+        assert dict(quick) == raw
+        said.append((same is not None, has))
+    assert {(True, False), (False, False), (True, True)} <= set(said)
+
+
+def merged(body: Any, patch: Any) -> Any:
+    """Apply a merge patch."""
+    made = copy.deepcopy(body)
+    for key, value in patch.items():
+        made[key] = merged(made.get(key) or {}, value) if isinstance(value, dict) else value
+    return made
 
 
 def again(kind: _kopf.Kind, registry: kopf.OperatorRegistry) -> _kopf.Kind:

@@ -16,6 +16,7 @@ from kopf_ha_ipam.agenda import Agenda
 from kopf_ha_ipam.model import Body, Claim, ClaimRef, Pool, newer, uid_of
 from kopf_ha_ipam.planning import Wait, given_twice, unrecorded
 from kopf_ha_ipam.pools import PoolKeeper
+from kopf_ha_ipam.shown import Shown
 from kopf_ha_ipam.waiting import Claims, Queue
 from kopf_ha_ipam.writes import ENDED, PAGE, Api, Gone, Rejected
 
@@ -57,7 +58,7 @@ class Allocator:
         self.promised: dict[
             str, str
         ] = {}  #: addresses that are being written into claims' statuses, by the claim's uid
-        self.shown: Mapping[str, str] = {}  #: addresses that claims show and no pool records, with the claim's uid
+        self.shown = Shown(api, self._held)  #: addresses that claims show and no pool records
         self.twice: dict[str, frozenset[ClaimRef]] = {}  #: addresses that more than one claim has
         self.said_twice: frozenset[str] = frozenset()  #: those of them that this term has logged already
         self.suspicious = True  #: whether `twice` may have changed since the last look
@@ -66,8 +67,7 @@ class Allocator:
         self.complete = True  #: whether all claims are known that existed when the term began
         self._gone: set[str] = set()  #: uids of deleted pools, and of claims that went before all were known
         self._met: set[str] = set()  #: uids of claims that need nothing, once a handler's filter has found that
-        self._decisive = asyncio.Event()  #: set when all is known that decisions about addresses are made from
-        self._decisive.set()
+        self._parsed: tuple[Body, Claim] | None = None  #: metadata of the body that was parsed last, and what it says
         self._rest: AsyncIterator[Sequence[Body]] | None = None  #: the claims that are still to be listed
         self._locks: dict[str, asyncio.Lock] = {}
         self._quarantine = quarantine
@@ -86,7 +86,7 @@ class Allocator:
         self._rest = self.api.claim_pages()
         if not await self._take_page():
             self.complete = False
-            self._decisive.clear()
+            self.shown.begin()
             log.info("loaded %d pools; there are more claims than a page has, so the others follow", len(self.keepers))
             return
         self._loaded()
@@ -94,15 +94,12 @@ class Allocator:
     async def load_rest(self) -> None:
         """List the claims that `load` left out, without hurry: nobody waits for those that are right.
 
-        A decision about an address needs to know first which addresses claims show. That is asked for in one request.
+        A decision about an address needs to know only whether a claim shows that address (`Shown`).
         """
         if self.complete:
             return
         try:
-            shown = await self.api.addresses()
-            held = {uid_of(o): a for k in self.keepers.values() for a, o in k.owners.items()}
-            self.shown = {a: uid for a, uid in shown if a and held.get(uid) != a}
-            self._decisive.set()
+            await self.shown.prepare()
             self.agenda.changed()
         except ENDED:
             raise
@@ -119,15 +116,11 @@ class Allocator:
                 log.warning("the list of claims failed and begins anew: %s: %s", type(error).__name__, error)
                 self._rest = self.api.claim_pages()
                 await asyncio.sleep(PAUSE)
-            if self._decisive.is_set():
+            if self.shown.ready:
                 await asyncio.sleep(2 * (self.clock() - began))
         self._loaded()
         self.suspicious = True
         self.agenda.changed()
-
-    async def until_decisive(self) -> None:
-        """Wait until all is known that a decision about an address is made from (I5)."""
-        await self._decisive.wait()
 
     async def _take_page(self) -> bool:
         """Take in a page of claims, and return whether it was the last one."""
@@ -148,7 +141,6 @@ class Allocator:
         for keeper in self.keepers.values():
             self._find_left(keeper)
         self.compare()
-        self._decisive.set()
         log.info("loaded %d pools and %d claims", len(self.keepers), len(self.claims))
 
     def _find_left(self, keeper: PoolKeeper) -> None:
@@ -173,10 +165,13 @@ class Allocator:
         """
         if not self.complete:
             return
-        held = {uid_of(o): a for k in self.keepers.values() for a, o in k.owners.items()}
-        self.shown = unrecorded(self.claims.values(), held)
+        self.shown.know(unrecorded(self.claims.values(), self._held()))
         found = given_twice(self.claims.values(), [k.owners for k in self.keepers.values()])
         self.twice = {a: frozenset(self.claims[u].ref for u in uids if u in self.claims) for a, uids in found.items()}
+
+    def _held(self) -> Mapping[str, str]:
+        """Return the address that a pool records for each claim, by the claim's uid."""
+        return {uid_of(o): a for k in self.keepers.values() for a, o in k.owners.items()}
 
     async def sweep(self) -> None:
         """Find claims whose deletion no watch showed: they went before Kopf's first list, or in a gap of its watch."""
@@ -233,6 +228,13 @@ class Allocator:
     def claim_seen(self, body: Body) -> Claim:
         """Take in a claim from a watch or an answer, and return the newest version that is known."""
         return self.claim_taken(Claim.parse(body))
+
+    def parsed(self, body: Body) -> Claim:
+        """Parse a claim, but the same revision only once: several filters are asked about it, one after the other."""
+        metadata = body["metadata"]
+        if self._parsed is None or self._parsed[0] is not metadata:
+            self._parsed = metadata, Claim.parse(body)
+        return self._parsed[1]
 
     def claim_taken(self, claim: Claim) -> Claim:
         """Take in a claim, and return the newest version that is known."""
@@ -335,8 +337,8 @@ class Allocator:
         return uid in self._set_aside()
 
     def queue(self, pool: str) -> Queue | None:
-        """Return the claims of a pool that may wait for an address, or None if there are none, or none is decisive."""
-        return self.claims.queues.get(pool) if self._decisive.is_set() else None
+        """Return the claims of a pool that may wait for an address; None if there are none, or not all are known."""
+        return self.claims.queues.get(pool) if self.shown.whole else None
 
     async def stamped(self, body: Body) -> Body | None:
         """Return a pool as it is once this term has stamped it; None if it is gone.

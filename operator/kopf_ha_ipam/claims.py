@@ -49,7 +49,7 @@ async def settle(memory: Allocator, claim: Claim) -> str | None:
                 memory.agenda.verify_later(claim)
                 return None
             try:
-                await memory.until_decisive()
+                await memory.shown.until_ready()
                 answer = await keeper.ask(claim)
             except Gone:
                 pass  # the pool was deleted a moment ago; its event will come

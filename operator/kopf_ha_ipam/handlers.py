@@ -21,7 +21,7 @@ from kopf_ha_ipam import claims, conflicts, retries
 from kopf_ha_ipam.allocator import Allocator
 from kopf_ha_ipam.backoff import delay
 from kopf_ha_ipam.conditions import ready_message, ready_reason
-from kopf_ha_ipam.model import ADDRESS_NOTE, FINALIZER, GROUP, VERSION, Claim
+from kopf_ha_ipam.model import ADDRESS_NOTE, FINALIZER, GROUP, VERSION
 from kopf_ha_ipam.retries import Retries
 from kopf_ha_ipam.writes import ENDED, Api, Rejected, Unavailable, event
 
@@ -139,7 +139,7 @@ def is_unsettled(body: kopf.Body, memo: kopf.Memo, **_: Any) -> bool:
     when a term begins. It depends on the claim and its pool's record alone, and so says the same for all handlers.
     """
     memory: Allocator = memo.memory
-    claim = Claim.parse(_raw(body))
+    claim = memory.parsed(body)
     if not claims.settled(memory, claim):
         return True
     memory.claim_met(memory.claim_taken(claim))

@@ -18,6 +18,7 @@ from kopf_ha_ipam.conditions import ready_message, ready_reason, timestamp
 from kopf_ha_ipam.model import ACTIVE, CLAIMING, Body, Claim, ClaimRef, Pool, newer, stamped_by, uid_of
 from kopf_ha_ipam.planning import Give, Plan, Record, Tombstone, Wait, plan
 from kopf_ha_ipam.pool_status import status_patch
+from kopf_ha_ipam.shown import Shown
 from kopf_ha_ipam.waiting import Queue
 from kopf_ha_ipam.writes import TRIES, Api, Conflict, Gone, Unavailable
 
@@ -34,8 +35,8 @@ class Memory(Protocol):
         """Token and holder identity of the term."""
 
     @property
-    def shown(self) -> Mapping[str, str]:
-        """Addresses that claims show and no pool records for them, with the claims' uids."""
+    def shown(self) -> Shown:
+        """Addresses that claims show and no pool records for them."""
 
     @property
     def twice(self) -> Mapping[str, Collection[ClaimRef]]:
@@ -311,6 +312,9 @@ class PoolKeeper:
         for _ in range(TRIES):
             asking, freeing = dict(self._asking), set(self._freeing)
             planned = self._plan(asking.values(), freeing)
+            while await self._memory.shown.look(planned.record.allocations.keys() - self._record.allocations.keys()):
+                # The pool may have changed. The last plan is judged on the body whose resourceVersion is sent.
+                planned = self._plan(asking.values(), freeing)
             status = self._status(planned.record, self.pool.state if state is None else state)
             if status or touch:
                 try:
@@ -344,7 +348,7 @@ class PoolKeeper:
             closed=self._closed(),
             now=self._clock(),
             quarantine=self._quarantine,
-            shown=self._memory.shown,
+            shown=self._memory.shown.found,
             queue=self._memory.queue(self.pool.name),
         )
 

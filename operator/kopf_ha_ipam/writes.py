@@ -101,6 +101,20 @@ class Api:
         at, by = columns.index("Address"), columns.index("UID")
         return [(row["cells"][at] or "", row["cells"][by]) for row in table.get("rows") or ()]
 
+    async def showing(self, address: str) -> Sequence[str]:
+        """Return the uids of the claims whose status shows an address.
+
+        The API server answers that from its cache, once that has caught up with etcd. With a `limit` it would read all
+        claims from etcd.
+
+        Raises:
+            Rejected: the CRD is an older one, or Kubernetes is older than 1.31: the address is no selectable field.
+        """
+        headers = {"Accept": "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"}
+        params = {"fieldSelector": f"status.address={address}"}
+        answer = await self._call("get", "addressclaims", API_VERSION, params=params, headers=headers)
+        return [one["metadata"]["uid"] for one in answer.get("items") or ()]
+
     async def pool(self, name: str) -> Body:
         """Read a pool."""
         return await self._call("get", f"addresspools/{name}", API_VERSION)

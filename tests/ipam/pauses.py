@@ -128,11 +128,14 @@ class View:
         pause: before which write to stand still, from 1 on; 0 for never.
     """
 
+    page = 500  #: claims of the first page of a list
+
     def __init__(self, world: World, token: int, pause: int) -> None:
         self.world, self.token, self.pause = world, token, pause
         self.count = 0
         self.frozen, self.go = asyncio.Event(), asyncio.Event()
         self.gate_open = True
+        self.more = asyncio.Event()  #: lets the list of claims go on after its first page
         self.unread: set[str] = set()  #: uids of pools that the fence lets nobody write (`--barrier each`)
 
     async def pools(self) -> list[Body]:
@@ -144,8 +147,15 @@ class View:
     async def addresses(self) -> list[tuple[str, str]]:
         return [((c.get("status") or {}).get("address") or "", c["metadata"]["uid"]) for c in self._all("claim")]
 
+    async def showing(self, address: str) -> list[str]:
+        await asyncio.sleep(0)
+        return [uid for shows, uid in await self.addresses() if shows == address]
+
     async def claim_pages(self) -> AsyncIterator[list[Body]]:
-        yield await self.claims()
+        claims = await self.claims()
+        yield claims[: self.page]
+        await self.more.wait()
+        yield claims[self.page :]
 
     async def pool(self, name: str) -> Body:
         return await self._read("pool", name)
@@ -318,7 +328,12 @@ class Leader:
         else:
             self.view.unread = {body["metadata"]["uid"] for body in there}
         await self.memory.load()
+        rest = asyncio.create_task(self.memory.load_rest())
+        await self.memory.shown.until_ready()
         for number in range(3):
+            if number == 2:
+                self.view.more.set()
+                await rest
             if number == self.behind:
                 await self.stamp([body for body in there if body["metadata"]["uid"] in self.view.unread])
             await self.turn()
@@ -379,4 +394,4 @@ class Leader:
             pass
 
 
-__all__ = ["HOLD", "GivenTwice", "Leader", "World"]
+__all__ = ["HOLD", "GivenTwice", "Leader", "View", "World"]

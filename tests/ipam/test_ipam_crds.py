@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 
 from devcluster import Cluster
+from kopf_ha_ipam.shown import NO_ADDRESS
+from kopf_ha_ipam.writes import API_VERSION, Api, Rejected
 from tests.kit.ipam import Ipam
 from tests.kit.world import fresh_namespace
 
@@ -145,6 +148,23 @@ def test_the_stamp_never_goes_down_nor_away(ipam: Ipam, kind: str) -> None:
     if kind == "addresspool":
         accepted(ipam.apply(ipam.pool("s", cidr="10.0.0.0/24", gateway="10.0.0.1"), check=False))
     assert ipam.get(kind, "s")["status"]["fencing"]["token"] == 2_000_000_000
+
+
+def test_the_claim_that_shows_an_address_is_found_at_once(
+    ipam: Ipam, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I5: a new leader asks for it before it gives the address. A field that cannot be selected is an error."""
+    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+    api = Api()
+    ipam.apply(*(ipam.claim(name, "p") for name in ("four", "six", "none")))
+    for name, address in (("four", "10.0.0.4"), ("six", "fd00::1:4")):
+        assert asyncio.run(api.showing(address)) == []
+        patch = json.dumps({"status": {"address": address}})
+        accepted(ipam.kubectl("patch", "addressclaim", name, "--subresource=status", "--type=merge", "-p", patch))
+        assert asyncio.run(api.showing(address)) == [ipam.get("addressclaims", name)["metadata"]["uid"]]
+    assert asyncio.run(api.showing(NO_ADDRESS)) == []
+    with pytest.raises(Rejected, match="field label not supported"):
+        asyncio.run(api._call("get", "addresspools", API_VERSION, params={"fieldSelector": "status.address=10.0.0.4"}))
 
 
 def test_a_full_pool_of_the_longest_names_fits(ipam: Ipam) -> None:

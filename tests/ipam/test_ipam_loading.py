@@ -11,10 +11,10 @@ from typing import Any
 import kopf
 import pytest
 
-from kopf_ha_ipam import allocator, claims, handlers, retries
+from kopf_ha_ipam import allocator, claims, handlers, retries, shown
 from kopf_ha_ipam.allocator import Allocator
 from kopf_ha_ipam.model import ADDRESS_NOTE, Claim
-from kopf_ha_ipam.writes import Unavailable
+from kopf_ha_ipam.writes import Rejected, Unavailable
 from tests.ipam.test_ipam_memory import Server, body, claim, memory
 
 READY = {"type": "Ready", "status": "True", "reason": "Bound"}
@@ -32,6 +32,9 @@ class Paged(Server):
     def __init__(self) -> None:
         super().__init__()
         self.more = asyncio.Event()
+        self.asked: list[str] = []  #: addresses, and "table"
+        self.asking: Callable[[], None] = lambda: None  #: what happens while an address is asked for
+        self.question: Exception | None = None
         self.table: Exception | None = None
         self.failures: list[Exception] = []
 
@@ -44,9 +47,19 @@ class Paged(Server):
             yield self.found_claims[begin : begin + 2]
 
     async def addresses(self) -> list[tuple[str, str]]:
+        self.asked.append("table")
         if self.table is not None:
             raise self.table
         return [(one["status"]["address"], one["metadata"]["uid"]) for one in self.found_claims if "status" in one]
+
+    async def showing(self, address: str) -> list[str]:
+        self.asked.append(address)
+        await asyncio.sleep(0)
+        if self.question is not None:
+            raise self.question
+        self.asking()
+        all_claims = [(one.get("status", {}).get("address"), one["metadata"]["uid"]) for one in self.found_claims]
+        return [uid for shows, uid in all_claims if shows == address]
 
 
 @pytest.fixture(autouse=True)
@@ -69,27 +82,124 @@ async def address_of(term: Allocator, name: str) -> str | None:
     return getattr(answer, "address", None)
 
 
-def test_a_decision_waits_for_all_addresses_and_not_for_all_claims() -> None:
+async def begun(server: Paged) -> tuple[Allocator, asyncio.Task[None]]:
+    """Give a term that knows the first page, and the task that lists the others."""
+    term = memory(server)
+    await term.load()
+    assert not term.shown.ready
+    rest = asyncio.create_task(term.load_rest())
+    await term.shown.until_ready()
+    return term, rest
+
+
+def test_a_decision_asks_for_the_addresses_that_it_gives_and_waits_for_no_list() -> None:
     """I5: a claim may show an address that no pool records; it stands on the last page."""
 
     async def scenario() -> None:
         server = five()
-        term = memory(server)
-        await term.load()
-        decisive = asyncio.create_task(term.until_decisive())
-        await asyncio.sleep(0)
-        assert not decisive.done()
-        assert term.queue("p") is None, "a write for something else gives nothing either"
-        rest = asyncio.create_task(term.load_rest())
-        await decisive
-        assert not term.complete
+        term, rest = await begun(server)
         assert await address_of(term, "new") == "10.0.0.5"
+        assert server.asked == [shown.NO_ADDRESS, "10.0.0.4", "10.0.0.5"]
+        assert not term.complete
+        assert term.queue("p") is None, "claims that wait are not all known, so nothing goes to one of them by the way"
         server.more.set()
         await rest
         assert term.complete
         assert set(term.claims) == {"uid-c1", "uid-c2", "uid-c3", "uid-d", "uid-e"}
+        assert await address_of(term, "z") is None, "claim d waits longer for 10.0.0.6"
+        assert server.asked == [shown.NO_ADDRESS, "10.0.0.4", "10.0.0.5"], "from then on, nothing is asked"
 
     asyncio.run(scenario())
+
+
+def test_claims_that_ask_together_are_asked_for_together() -> None:
+    async def scenario() -> None:
+        server = five()
+        term, rest = await begun(server)
+        assert set(await asyncio.gather(*(address_of(term, name) for name in "xyz"))) == {"10.0.0.5", "10.0.0.6", None}
+        assert sorted(server.asked[1:]) == ["10.0.0.4", "10.0.0.5", "10.0.0.6"], "each one once"
+        assert len(server.writes) == 1
+        rest.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_a_claim_gets_the_address_that_it_shows_itself() -> None:
+    async def scenario() -> None:
+        server = five()
+        term, rest = await begun(server)
+        answer = await term.keepers["p"].ask(Claim.parse(server.found_claims[4]))
+        assert getattr(answer, "address", None) == "10.0.0.4"
+        rest.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_a_pool_that_is_deleted_while_an_address_is_asked_for_gives_none() -> None:
+    """A decision is judged on the body whose resourceVersion is sent: removing the last finalizer compares nothing."""
+
+    async def scenario() -> None:
+        server = five()
+        term, rest = await begun(server)
+
+        def delete() -> None:
+            server.objects["p"]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+            term.pool_seen(server.edit("p"))
+
+        server.asking = delete
+        assert await address_of(term, "new") is None
+        assert server.asked == [shown.NO_ADDRESS, "10.0.0.4"]
+        assert len(server.objects["p"]["status"]["allocations"]) == 3
+        rest.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_for_many_addresses_a_table_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shown, "MANY", 1)
+
+    async def scenario() -> None:
+        server = five()
+        term, rest = await begun(server)
+        assert set(await asyncio.gather(*(address_of(term, name) for name in "xyz"))) == {"10.0.0.5", "10.0.0.6", None}
+        assert server.asked == [shown.NO_ADDRESS, "table"]
+        assert not term.complete
+        rest.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_a_failed_question_gives_nothing_and_is_asked_again() -> None:
+    async def scenario() -> None:
+        server = five()
+        term, rest = await begun(server)
+        server.question = Unavailable("500")
+        with pytest.raises(Unavailable):
+            await address_of(term, "new")
+        assert server.writes == []
+        server.question = None
+        assert await address_of(term, "new") == "10.0.0.5"
+        rest.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_without_a_selectable_field_a_decision_waits_for_the_table(caplog: pytest.LogCaptureFixture) -> None:
+    """As with a CRD from before it had one, or Kubernetes before 1.31."""
+    caplog.set_level("INFO", logger="kopf_ha_ipam")
+
+    async def scenario() -> None:
+        server = five()
+        server.question = Rejected('400 field label not supported: "status.address"')
+        term, rest = await begun(server)
+        assert not term.complete
+        assert term.shown.found == {"10.0.0.4": "uid-e"}
+        assert await address_of(term, "new") == "10.0.0.5"
+        assert server.asked == [shown.NO_ADDRESS, "table"]
+        rest.cancel()
+
+    asyncio.run(scenario())
+    assert [r.message for r in caplog.records if "field label" in r.message and "apply the CRDs" in r.message]
 
 
 def test_without_the_table_a_decision_waits_for_all_claims() -> None:
@@ -97,17 +207,17 @@ def test_without_the_table_a_decision_waits_for_all_claims() -> None:
 
     async def scenario() -> None:
         server = five()
-        server.table = Unavailable("406")
+        server.question = server.table = Rejected("406")
         server.failures = [Unavailable("410: the list is too old"), Unavailable("500")]
         term = memory(server)
         await term.load()
-        decisive = asyncio.create_task(term.until_decisive())
+        ready = asyncio.create_task(term.shown.until_ready())
         rest = asyncio.create_task(term.load_rest())
         await asyncio.sleep(0.01)
-        assert not decisive.done()
+        assert not ready.done()
         server.more.set()
         await rest
-        await decisive
+        await ready
         assert await address_of(term, "new") == "10.0.0.6", "claim d waits longer, and e shows 10.0.0.4"
 
     asyncio.run(scenario())
@@ -116,10 +226,7 @@ def test_without_the_table_a_decision_waits_for_all_claims() -> None:
 def test_a_claim_that_went_while_the_others_are_listed_does_not_come_back() -> None:
     async def scenario() -> None:
         server = five()
-        term = memory(server)
-        await term.load()
-        rest = asyncio.create_task(term.load_rest())
-        await term.until_decisive()
+        term, rest = await begun(server)
         term.claim_gone(server.found_claims[2])
         server.more.set()
         await rest
@@ -133,10 +240,7 @@ def test_claims_that_went_while_nobody_led_are_found_when_all_are_known() -> Non
     async def scenario() -> None:
         server = five()
         del server.found_claims[1]
-        term = memory(server)
-        await term.load()
-        rest = asyncio.create_task(term.load_rest())
-        await term.until_decisive()
+        term, rest = await begun(server)
         assert term.agenda.leaving == {}, "a claim that is not listed yet is not gone"
         server.more.set()
         await rest

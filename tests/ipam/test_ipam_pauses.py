@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from kopf_ha_ipam import activation, claims, conflicts
-from tests.ipam.pauses import HOLD, GivenTwice, Leader, World
+from kopf_ha_ipam import activation, allocator, claims, conflicts
+from tests.ipam.pauses import HOLD, GivenTwice, Leader, View, World
 
 
 @pytest.fixture(autouse=True)
@@ -121,6 +121,13 @@ def test_every_pair_of_pauses_when_decisions_wait_for_their_own_stamps(
 ) -> None:
     """I4, with `--barrier each`: the first one wakes between the list and the stamp of any pool, and writes it."""
     every_pair(user, finalizers, gate=True, behind=behind)
+
+
+def test_every_pair_of_pauses_when_decisions_do_not_wait_for_all_claims(monkeypatch: pytest.MonkeyPatch) -> None:
+    """I5: a leader that knows the first claims only asks for each address before it gives it."""
+    monkeypatch.setattr(allocator, "PAGE", 4)
+    monkeypatch.setattr(View, "page", 4)
+    every_pair(the_pool_anew, (), gate=True, behind=0)
 
 
 def every_pair(

@@ -18,6 +18,7 @@ from kopf._core.intents import causes, handlers
 from kopf._core.reactor import processing, queueing
 
 from kopf_ha._kopf.registries import added_first
+from kopf_ha._kopf.stored import QuickBody, Stored
 
 
 class Flow(Protocol):
@@ -52,6 +53,7 @@ class Kind:
     settings: kopf.OperatorSettings
     parts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     is_indexed: Callable[[], bool] = lambda: True
+    _patches: list[patches.Patch] = dataclasses.field(default_factory=list, init=False, repr=False)
 
     def is_urgent(self, raw: Any) -> bool:
         """Return whether the object is being deleted, was never handled or has a changed spec. Quick, not exact.
@@ -95,9 +97,14 @@ class Kind:
         return any(map(_has_filters, [*self._for_all, *self._changing]))
 
     @functools.cached_property
-    def _extra_fields(self) -> set[Any]:
+    def _stored(self) -> Stored:
         parts = (self.registry._watching, self.registry._changing, self.registry._spawning)
-        return set().union(*(part.get_extra_fields(resource=self.resource) for part in parts))
+        fields: set[Any] = set().union(*(part.get_extra_fields(resource=self.resource) for part in parts))
+        return Stored(self.settings.persistence, {h.id for h in self._changing}, fields)
+
+    @functools.cached_property
+    def _requires_finalizer(self) -> bool:
+        return any(h.requires_finalizer for h in self._changing)
 
     def _looks_urgent(self, raw: Any) -> bool:
         if raw["metadata"].get("deletionTimestamp"):
@@ -113,30 +120,29 @@ class Kind:
     def _needs_nothing(self, raw: Any) -> bool:
         if self._runs_for_all or raw["metadata"].get("deletionTimestamp"):
             return False
-        body, keep = bodies.Body(raw), self.settings.persistence
+        body, finalizer = QuickBody(raw), self.settings.persistence.finalizer
         asked = self._asked(raw, body) if self._has_filters else None
         if asked is not None and (not self.is_indexed() or self._runs_by_itself(raw, asked)):
             return False
         if not self._changing:
-            return not finalizers.is_deletion_blocked(body=body, finalizer=keep.finalizer)
-        if any(keep.progress_storage.fetch(key=h.id, body=body) is not None for h in self._changing):
-            return False  # a handler has to be tried again
-        old = keep.diffbase_storage.fetch(body=body)
-        if old is None:
+            return not finalizers.is_deletion_blocked(body=body, finalizer=finalizer)
+        if self._stored.has_progress(body):
             return False
-        new = keep.diffbase_storage.build(body=self._without_managed_fields(raw), extra_fields=self._extra_fields)
-        old, new = keep.progress_storage.clear(essence=old), keep.progress_storage.clear(essence=new)
-        if diffs.diff(old, new):
+        essences = self._stored.essences(raw, body)
+        if essences is None:
             return False
-        must_block = any(h.requires_finalizer for h in self._changing)
+        must_block = self._requires_finalizer
         if asked is not None:
+            old, new = essences
             cause = causes.ChangingCause(
                 initial=True, reason=causes.Reason.RESUME, diff=diffs.EMPTY, old=old, new=new, **asked
             )
             if self.registry._changing.get_handlers(cause):
                 return False
             must_block = self.registry._changing.requires_finalizer(cause)
-        return finalizers.is_deletion_blocked(body=body, finalizer=keep.finalizer) == must_block
+            if asked["patch"]:
+                return False  # a filter wants something to be written
+        return finalizers.is_deletion_blocked(body=body, finalizer=finalizer) == must_block
 
     def _asked(self, raw: Any, body: bodies.Body) -> dict[str, Any]:
         """Return what filters are asked with, the same as in Kopf's cycle."""
@@ -148,9 +154,15 @@ class Kind:
             "indices": self.parts["indexers"].indices,
             "memo": memo if memo is None else copy.copy(memo),
             "resource": self.resource,
-            "patch": patches.Patch(),
+            "patch": self._unused_patch(),
             "body": body,
         }
+
+    def _unused_patch(self) -> patches.Patch:
+        """Return an empty patch, the last one if no filter has written into it: a new one has parts of its own."""
+        if not self._patches or self._patches[-1]:
+            self._patches[:] = [patches.Patch()]
+        return self._patches[-1]
 
     def _runs_by_itself(self, raw: Any, asked: Mapping[str, Any]) -> bool:
         """Return whether an event handler, a timer or a daemon would run."""
@@ -160,13 +172,6 @@ class Kind:
         return self.registry._spawning.has_handlers(resource=self.resource) and bool(
             self.registry._spawning.get_handlers(cause=causes.SpawningCause(reset=False, **asked))
         )
-
-    def _without_managed_fields(self, raw: Any) -> bodies.Body:
-        """Return the body for Kopf's comparison, which copies all of it and then drops these, a third of all."""
-        if self._extra_fields:
-            return bodies.Body(raw)
-        less: Any = {**raw, "metadata": {k: v for k, v in raw["metadata"].items() if k != "managedFields"}}
-        return bodies.Body(less)
 
 
 def _has_filters(handler: handlers.ResourceHandler) -> bool:
