@@ -84,7 +84,7 @@ class Cases:
         yield Case(
             "The stale leader’s write to an object that no newer term has stamped",
             self._label(f.old, path),
-            "The barrier: the new leader stamps all objects of the deciding kinds before it decides anything. It"
+            "The barrier: the new leader stamps an object of a deciding kind before it decides anything from it. It"
             " stamps other objects with its first write to them, before it relies on them.",
         )
         child = f.child(f.old, 7)

@@ -204,7 +204,7 @@ class Elector:
             self._events.put(events.StepDown(cause))
 
     def raise_floor(self, floor: int) -> None:
-        """Say that an object records token `floor` (I1). Any later term gets a token above it.
+        """Say that an object, or the Term, records token `floor` (I1). Any later term gets a token above it.
 
         If the present token is not above it, the Lease has lost its count, though this process holds it. Then the grant
         is closed before this returns, and after `resume` a new term begins in the same Lease.
