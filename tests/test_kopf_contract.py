@@ -509,8 +509,11 @@ def recorded(made: list[Backwards]) -> _kopf.MakeFlow:
 def seen_by(api: KopfApi, registry: kopf.OperatorRegistry, made: list[Backwards]) -> list[str]:
     """Run Kopf with such flows; give the objects in the order of its event handler."""
     names: list[str] = []
-    kopf.on.event("things", registry=registry)(lambda name, **_: names.append(name))
 
+    async def handler(name: str, **_: Any) -> None:  # in threads, they would overtake one another
+        names.append(name)
+
+    kopf.on.event("things", registry=registry)(handler)
     with Kopf(registry, make_flow=recorded(made)):
         until("all objects", lambda: len(names) == 3, LONG)
     return names
