@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from array import array
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -91,18 +92,29 @@ def explore(
     """
     search = _Search(model, only)
     began = time.process_time()
-    while search.at < len(search.order) <= limit and search.found.broken is None:
-        search.go_on()
-        if search.at % 100_000 == 0:
-            took = time.process_time() - began
-            say(f"{search.at:,} of {len(search.order):,} states, {search.found.depth} moves away, {took:.0f} s")
-    found = search.found
-    found.whole = search.at == len(search.order)
+    # Millions of tuples without a cycle: looking for cycles among them would take most of the time.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        found = _run(search, limit, say, began)
+    finally:
+        if collects:
+            gc.enable()
     if found.broken is None and found.whole and (not only or "served" in only):
         search.find_stuck()
     found.states, found.moves = len(search.order), len(search.edges)
     found.seconds = time.process_time() - began
     return found
+
+
+def _run(search: _Search, limit: int, say: Callable[[str], None], began: float) -> Explored:
+    while search.at < len(search.order) <= limit and search.found.broken is None:
+        search.go_on()
+        if search.at % 100_000 == 0:
+            took = time.process_time() - began
+            say(f"{search.at:,} of {len(search.order):,} states, {search.found.depth} moves away, {took:.0f} s")
+    search.found.whole = search.at == len(search.order)
+    return search.found
 
 
 class _Search:

@@ -31,7 +31,7 @@ TWO = Bounds(terms=2)
 CASES = [
     # Each of lines 2 and 3 is enough to keep a token from going down: the revision, and the rules in the API server.
     Case(("version", "rules"), "I1", 12, TWO),
-    Case(("version", "rules"), "I5", 21, TWO),
+    Case(("version", "rules"), "I5", 17, TWO),
     # A token for each object is not enough where one object is decided from another.
     Case(("barrier",), "I4", 4, TWO),
     Case(("barrier",), "I5", 13, TWO),
