@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, default=Plan.limit, metavar="N", help="the most states")
     args = parser.parse_args(argv)
     given = {name: getattr(args, name) for name in vars(Bounds()) if isinstance(getattr(args, name, None), int)}
-    plans = QUICK if args.quick else FULL
+    plans: Sequence[Plan] = QUICK if args.quick else FULL
     if given or args.off or args.only or args.clocks or args.line4:
         bounds = replace(Bounds(term=args.line4, off=frozenset(args.off)), **given)
         plans = (Plan(bounds, clocks=args.clocks, limit=args.limit, only=tuple(args.only)),)

@@ -23,6 +23,9 @@ DEFENCES = {
 }
 
 
+_ONE = {"faults": "fault", "edits": "edit", "deletions": "deletion", "losses": "loss"}
+
+
 @dataclass(frozen=True)
 class Bounds:
     """The bounds of one exploration, all of which it prints.
@@ -36,7 +39,6 @@ class Bounds:
         deletions: how many claims are deleted.
         losses: how often the Lease is deleted.
         term: whether line 4 is there, and the leader writes the Term.
-        renewals: whether the leader renews. With clocks apart that changes nothing but the Lease's revision.
         off: names of `DEFENCES` that are switched off.
     """
 
@@ -47,15 +49,14 @@ class Bounds:
     deletions: int = 0
     losses: int = 0
     term: bool = False
-    renewals: bool = False
     off: frozenset[str] = field(default_factory=frozenset)
 
     def __str__(self) -> str:
-        many = [f"{self.replicas} replicas", "2 deciding objects", "2 children", f"{self.terms} terms"]
+        count = [f"{n} {name}{'s' if n > 1 else ''}" for name, n in (("replica", self.replicas), ("term", self.terms))]
+        many = [count[0], "2 deciding objects", "2 children", count[1]]
         for name in ("faults", "edits", "deletions", "losses"):
             if n := getattr(self, name):
-                many.append(f"{n} {name if n > 1 else name[:-1]}")
+                many.append(f"{n} {name if n > 1 else _ONE[name]}")
         many += ["line 4"] if self.term else []
-        many += ["renewals"] if self.renewals else []
         many += [f"without {', '.join(sorted(self.off))}"] if self.off else []
         return ", ".join(many)

@@ -12,11 +12,12 @@ from typing import Any
 
 from kopf_ha.core.election import Phase
 from kopf_ha.core.election import events as el
-from model import electing
+from model import scene as scenes
 from model.bounds import Bounds
-from model.electing import OPEN, Electing, Scene
+from model.electing import Electing
 from model.explorer import Move
 from model.promises import Broken
+from model.scene import OPEN, Scene
 
 #: A scene, and how many faults and stops there were.
 State = tuple[int, int, int]
@@ -38,10 +39,10 @@ class Clocks:
 
     def begin(self) -> State:
         """Return the beginning: there is no Lease."""
-        return self._number(electing.canonical(self.electing.begin())), 0, 0
+        return self._number(scenes.canonical(self.electing.begin())), 0, 0
 
     def _number(self, scene: Scene) -> int:
-        key = electing.key_of(scene)
+        key = scenes.key_of(scene)
         number = self._numbers.get(key)
         if number is None:
             number = self._numbers[key] = len(self._scenes)
@@ -58,7 +59,7 @@ class Clocks:
         for r, me in enumerate(scene.electors):
             if stops < self.stops and me.state.phase is Phase.LEADING:
                 after = self.electing.tell(scene, r, el.Release())
-                yield self._move(f"{electing.NAMES[r]} stops by choice", scene, after, (faults, stops + 1))
+                yield self._move(f"{scenes.NAMES[r]} stops by choice", scene, after, (faults, stops + 1))
 
     def _move(self, label: str, before: Scene, after: Scene, spent: tuple[int, int]) -> Move:
         for r, me in enumerate(after.electors):
@@ -66,7 +67,9 @@ class Clocks:
             if me.state.phase is Phase.LOST and me.pending is None and "resume" not in self.bounds.off:
                 after = self.electing.tell(after, r, el.Resume())
         begun = any(
-            new.grant is not None and new.grant.gate == OPEN and (old.grant is None or old.grant.token != new.grant.token)
+            new.grant is not None
+            and new.grant.gate == OPEN
+            and (old.grant is None or old.grant.token != new.grant.token)
             for old, new in zip(before.electors, after.electors, strict=True)
         )
         return Move(label, (self._number(after), *spent), None, begun)
@@ -74,7 +77,7 @@ class Clocks:
     def judge(self, state: State) -> Broken | None:
         """Return whether two grants are open and unexpired at the same time."""
         electors = self._scenes[state[0]].electors
-        many = [electing.NAMES[r] for r, me in enumerate(electors) if me.grant is not None and me.grant.gate == OPEN]
+        many = [scenes.NAMES[r] for r, me in enumerate(electors) if me.grant is not None and me.grant.gate == OPEN]
         return Broken("line 1", f"{' and '.join(many)} may write at the same time") if len(many) > 1 else None
 
     def has_a_term_left(self, state: State) -> bool:
@@ -82,7 +85,7 @@ class Clocks:
         scene = self._scenes[state[0]]
         if all(me.state.phase is Phase.STOPPED for me in scene.electors):
             return False
-        return electing.highest(scene) < self.bounds.terms
+        return scenes.highest(scene) < self.bounds.terms
 
     def parts(self, state: State) -> tuple[Any, ...]:
         """Return a state as parts."""
@@ -94,5 +97,4 @@ class Clocks:
 
     def changes(self, before: State, after: State) -> list[str]:
         """Return what a move changed, in sentences."""
-        return electing.changes(self._scenes[before[0]], self._scenes[after[0]])
-
+        return scenes.changes(self._scenes[before[0]], self._scenes[after[0]])

@@ -14,49 +14,16 @@ from typing import Any, NamedTuple
 
 from kopf_ha.core.election import Phase
 from kopf_ha.core.election import events as el
-from model import electing
+from model import scene as scenes
 from model.bounds import Bounds
-from model.electing import CLOSED, OPEN, Electing, Scene
+from model.electing import Electing
 from model.explorer import Move
-from model.flows import Flow, Flows, Known, Step
+from model.flows import Flow, Flows
 from model.promises import Broken, Write, ended, i4_stamped_before_decided, i5_one_claim_for_an_address, outcome, stored
+from model.scene import CLOSED, OPEN, Scene
 from model.server import Objects, Rules, World, is_there, mark_in, serve, version_of
 from model.wire import NAMES, Answer, Mark, Wire, described
-
-#: The stages of a term before it serves.
-TERM, LIST, STAMP_1, STAMP_2, LOAD, CLAIMS, SERVE = range(7)
-#: What a term knows of a claim: it is gone; leaving; there; its child is removed; its finalizer, too.
-GONE, LEAVING, THERE, BARE, FREED = range(5)
-#: What a term knows of a child: nothing, since it has just given the address; that it is right; that it has to look.
-FRESH, RIGHT, LOOK = range(3)
-
-Pair = tuple[Any, Any]
-
-
-class Work(NamedTuple):
-    """The writer of one term.
-
-    Args:
-        mark: the term's token and its replica.
-        stage: how far it has come.
-        known: what the fence knows of each object.
-        memory: of each pool: its revision and whether it gives its address, as this term remembers.
-        claims: what it knows of each claim.
-        children: what it knows of each child.
-        flow: the operation that is under way.
-        held: the answer to its request, if the API server has given it and the network still has it.
-        floor: the highest token that the fence saw.
-    """
-
-    mark: Mark
-    stage: int
-    known: tuple[Known, ...] = (None,) * 6
-    memory: tuple[Any, ...] = ((0, False), (0, False))
-    claims: tuple[int, int] = (THERE, THERE)
-    children: tuple[int, int] = (LOOK, LOOK)
-    flow: Flow | None = None
-    held: Answer | None = None
-    floor: int = 0
+from model.work import FREED, LEAVING, LIST, LOAD, TERM, THERE, Work, after_operation, begun, choices, put
 
 
 class State(NamedTuple):
@@ -81,7 +48,7 @@ class Cluster:
             bounds.replicas,
             bounds.terms,
             shared=False,
-            renewals=bounds.renewals,
+            renewals=False,
             asleep=bounds.losses > 0,
             off=bounds.off,
         )
@@ -107,7 +74,7 @@ class Cluster:
         """Return whether the bound still allows a new term."""
         marks = [mark_in(name, one) for name, one in zip(NAMES, state.objects, strict=True)]
         tokens = [mark[0] for mark in marks if mark is not None]
-        return max([electing.highest(self._scenes[state.scene]), *tokens]) < self.bounds.terms
+        return max([scenes.highest(self._scenes[state.scene]), *tokens]) < self.bounds.terms
 
     def parts(self, state: State) -> tuple[Any, ...]:
         """Return a state as parts; of each kind there are few different ones."""
@@ -123,7 +90,7 @@ class Cluster:
         return self._scenes[number]
 
     def _number(self, scene: Scene) -> int:
-        key = electing.key_of(scene)
+        key = scenes.key_of(scene)
         number = self._numbers.get(key)
         if number is None:
             number = self._numbers[key] = len(self._scenes)
@@ -132,7 +99,7 @@ class Cluster:
 
     def changes(self, before: State, after: State) -> list[str]:
         """Return what a move changed, in sentences."""
-        said = electing.changes(self._scenes[before.scene], self._scenes[after.scene])
+        said = scenes.changes(self._scenes[before.scene], self._scenes[after.scene])
         for name, old, new in zip(NAMES, before.objects, after.objects, strict=True):
             if old != new:
                 said.append(_shown(name, new))
@@ -171,25 +138,30 @@ class Cluster:
             if number is None or state.spent[0] + cost > self.bounds.faults:
                 continue
             broken = ended(self._scenes[state.scene], self._scenes[number], state.objects)
-            after = state._replace(scene=number, spent=_spent(state, 0, cost))
-            yield Move(label, self.settled(after), broken)
+            there = state._replace(scene=number, spent=_spent(state, 0, cost))
+            yield Move(label, self.settled(there), broken)
 
     def settled(self, state: State) -> State:
         """Begin terms whose grants are open, and end those that are drained. Nobody else can notice when."""
         for r in range(self.bounds.replicas):
             me = self._scenes[state.scene].electors[r]
             work = state.works[r]
-            if "resume" not in self.bounds.off and me.state.phase is Phase.LOST and (work is None or work.flow is None) and me.pending is None:
+            if (
+                "resume" not in self.bounds.off
+                and me.state.phase is Phase.LOST
+                and (work is None or work.flow is None)
+                and me.pending is None
+            ):
                 events: tuple[el.Event, ...] = (el.Resume(),)
                 if work is not None and work.floor > me.state.floor:
                     events = (el.RaiseFloor(work.floor), el.Resume())
-                state = state._replace(scene=self._tell(state.scene, r, *events), works=_put(state.works, r, None))
+                state = state._replace(scene=self._tell(state.scene, r, *events), works=put(state.works, r, None))
             elif me.grant is not None and me.grant.gate == OPEN and (work is None or work.mark[0] != me.grant.token):
                 first = TERM if self.bounds.term else LIST
                 if "barrier" in self.bounds.off:
                     first = LOAD
-                work = self._next(Work((me.grant.token, r), first), OPEN)
-                state = state._replace(works=_put(state.works, r, work))
+                work = begun(Work((me.grant.token, r), first), OPEN)
+                state = state._replace(works=put(state.works, r, work))
         return state
 
     def _tell(self, scene: int, r: int, *events: el.Event) -> int:
@@ -204,49 +176,22 @@ class Cluster:
 
     # --- a writer
 
-    def _next(self, work: Work, gate: int) -> Work:
-        """Begin what a term does next, as long as there is only one such thing."""
-        if gate != OPEN or work.stage == SERVE:
-            return work._replace(flow=None)
-        op = {TERM: ("term",), LIST: ("list",), STAMP_1: ("stamp", 0), STAMP_2: ("stamp", 1), LOAD: ("load",)}.get(
-            work.stage, ("claims",)
-        )
-        return work._replace(flow=Flow(op, work.mark, work.known))
-
     def _choices(self, state: State, r: int, work: Work) -> Iterator[Move]:
         """Yield what the operator can do next; which comes first is open."""
-        for i in range(2):
-            version, gives = work.memory[i]
-            claim, who = work.claims[i], f"{electing.NAMES[r]} decides"
-            ops: list[tuple[str, tuple[Any, ...]]] = []
-            if claim == THERE and (gives is None or not any(given is not False for _, given in work.memory)):
-                ops.append((f"that claim{i + 1} gets the address", ("give", i, version, True)))
-            if claim == THERE and gives and work.children[i] != RIGHT:
-                ops.append((f"to publish child{i + 1}", ("publish", i, work.children[i] == FRESH)))
-            if claim == LEAVING:
-                ops.append((f"to remove child{i + 1}", ("remove", i)))
-            if claim == BARE:
-                ops.append((f"to let claim{i + 1} go", ("release", i)))
-            if claim == FREED:
-                ops.append((f"to ask whether claim{i + 1} is gone", ("ask", i)))
-            if gives is not False and (claim == GONE or ("order" in self.bounds.off and claim == BARE)):
-                ops.append((f"to free the address of claim{i + 1}", ("give", i, version, False)))
-            for what, op in ops:
-                flow = Flow(op, work.mark, work.known)
-                step = self.flows.run(flow)
-                broken = i4_stamped_before_decided(work.mark, state.objects) if op[0] == "give" else None
-                if step.wire is None:
-                    raise AssertionError(f"{op} ended without a request: {step}")
-                yield Move(f"{who} {what}", _with(state, r, work._replace(flow=flow)), broken)
+        for what, op in choices(work, early="order" in self.bounds.off):
+            flow = Flow(op, work.mark, work.known)
+            broken = i4_stamped_before_decided(work.mark, state.objects) if op[0] == "give" else None
+            yield Move(f"{scenes.NAMES[r]} decides {what}", _with(state, r, work._replace(flow=flow)), broken)
+        for i, claim in enumerate(work.claims):
             there = state.objects[2 + i]
             if self.bounds.deletions and claim == THERE and (not is_there(there) or there[2]):
                 knows = LEAVING if is_there(there) else FREED
-                after = work._replace(claims=_put(work.claims, i, knows))
-                yield Move(f"{electing.NAMES[r]} hears that claim{i + 1} is deleted", _with(state, r, after))
+                after = work._replace(claims=put(work.claims, i, knows))
+                yield Move(f"{scenes.NAMES[r]} hears that claim{i + 1} is deleted", _with(state, r, after))
 
     def _answers(self, state: State, r: int, work: Work, flow: Flow, gate: int) -> Iterator[Move]:
         """Yield what can become of the request that is under way."""
-        name, wire = electing.NAMES[r], self.flows.run(flow).wire
+        name, wire = scenes.NAMES[r], self.flows.run(flow).wire
         assert wire is not None  # noqa: S101  a flow that has ended is not kept
         if work.held is not None:
             if gate != OPEN:
@@ -258,7 +203,9 @@ class Cluster:
         yield self._deliver(after, r, work, answer, f"{which} is answered", broken)
         if gate != OPEN:
             late = state if reads else self._late(state, work.mark, wire)
-            yield self._deliver(late, r, work, None, f"{name} gives up its {described(wire)}, and the network has it", None)
+            yield self._deliver(
+                late, r, work, None, f"{name} gives up its {described(wire)}, and the network has it", None
+            )
         elif may_fail:
             late = state if reads else self._late(state, work.mark, wire)
             late = late._replace(spent=_spent(state, 0, 1))
@@ -277,7 +224,11 @@ class Cluster:
             return state, answer, None
         broken = stored(Write(mark, wire, state.objects, objects))
         after = state._replace(objects=objects, term=world.term)
-        return after._replace(network=tuple(one for one in state.network if not _is_dead(one[1], after))), answer, broken
+        return (
+            after._replace(network=tuple(one for one in state.network if not _is_dead(one[1], after))),
+            answer,
+            broken,
+        )
 
     def _late(self, state: State, mark: Mark, wire: Wire) -> State:
         if _is_dead(wire, state):
@@ -300,11 +251,11 @@ class Cluster:
         broken = broken or outcome(flow, step, scene, state.objects, r)
         served = False
         if step.refused is None:
-            work, served = _after(work, flow.op, step)
+            work, served = after_operation(work, flow.op, step)
         elif step.ends_term and step.refused[0] != "GateClosed" and gate == OPEN:
             event = el.RaiseFloor(step.floor) if step.floor else el.StepDown("over")
             state = state._replace(scene=self._tell(state.scene, r, event))
-        work = self._next(work, self.gate(state, r))
+        work = begun(work, self.gate(state, r))
         served = served and scene.lease is not None and (scene.lease.token, scene.lease.holder) == work.mark
         return Move(label, self.settled(_with(state, r, work)), broken, served)
 
@@ -314,7 +265,7 @@ class Cluster:
         for i, (mark, wire) in enumerate(state.network):
             rest = state._replace(network=(*state.network[:i], *state.network[i + 1 :]))
             after, _, broken = self._serve(rest, mark, wire)
-            label = f"the network delivers {electing.NAMES[mark[1]]}'s late {described(wire)}"
+            label = f"the network delivers {scenes.NAMES[mark[1]]}'s late {described(wire)}"
             yield Move(label, after, broken)
         if state.term != state.heard:
             yield Move("the API server hears of the Term", state._replace(heard=state.term))
@@ -340,45 +291,6 @@ class Cluster:
                 yield Move(f"a user deletes {name}", gone._replace(spent=_spent(state, 2, 1)))
 
 
-def _after(work: Work, op: tuple[Any, ...], step: Step) -> tuple[Work, bool]:
-    """Return what a term knows after an operation, and whether a claim is served now."""
-    result, what = step.result, op[0]
-    if result == "unanswered":
-        if what == "publish":
-            return work._replace(children=_put(work.children, op[1], LOOK)), False
-        if what == "give":
-            # It may have been stored, or may be yet. Until a later write of the pool is answered, it counts as given.
-            return work._replace(memory=_put(work.memory, op[1], (op[2], None))), False
-        return work, False
-    match what:
-        case "term" | "list":
-            return work._replace(stage=work.stage + 1), False
-        case "stamp":
-            return work._replace(stage=work.stage + (result in (200, 404))), False
-        case "load":
-            return work._replace(stage=CLAIMS, memory=result), False
-        case "claims":
-            return work._replace(stage=SERVE, claims=result), False
-        case "give":
-            i, gives = op[1], op[3]
-            said, number = result
-            if said == "failed":
-                return work, False
-            kept = gives if said == "done" else work.memory[i][1]
-            work = work._replace(memory=_put(work.memory, i, (number, kept)))
-            return work._replace(children=_put(work.children, i, FRESH if said == "done" else LOOK)), False
-        case "publish":
-            right = result == "done"
-            return work._replace(children=_put(work.children, op[1], RIGHT if right else LOOK)), right
-        case "remove":
-            return work._replace(claims=_put(work.claims, op[1], BARE if result == "done" else LEAVING)), False
-        case "release":
-            return work._replace(claims=_put(work.claims, op[1], FREED if result == "done" else BARE)), False
-        case "ask":
-            return work._replace(claims=_put(work.claims, op[1], GONE if result else BARE)), False
-    raise AssertionError(op)
-
-
 def _is_dead(wire: Wire, state: State) -> bool:
     """Whether a request can change nothing any more, whenever it arrives: revisions and stamps do not come back."""
     if wire[0] == "TERM":
@@ -400,21 +312,17 @@ def _shown(name: str, one: Any) -> str:
         return f"{name} is gone"
     mark, value = mark_in(name, one), one[3] if name.startswith("child") else one[2]
     words = {"pool": "gives its address", "chil": "publishes the address", "clai": "is leaving"}
-    stamp = f"has token {mark[0]} of {electing.NAMES[mark[1]]}" if mark is not None else "has no stamp"
+    stamp = f"has token {mark[0]} of {scenes.NAMES[mark[1]]}" if mark is not None else "has no stamp"
     return f"{name} {stamp}" + (f" and {words[name[:4]]}" if value else "")
 
 
-def _put(given: tuple[Any, ...], i: int, value: Any) -> Any:
-    return (*given[:i], value, *given[i + 1 :])
-
-
 def _with(state: State, r: int, work: Work) -> State:
-    return state._replace(works=_put(state.works, r, work))
+    return state._replace(works=put(state.works, r, work))
 
 
 def _object(state: State, i: int, one: Any) -> State:
-    return state._replace(objects=_put(state.objects, i, one))
+    return state._replace(objects=put(state.objects, i, one))
 
 
 def _spent(state: State, which: int, cost: int) -> tuple[int, int, int, int]:
-    return _put(state.spent, which, state.spent[which] + cost) if cost else state.spent
+    return put(state.spent, which, state.spent[which] + cost) if cost else state.spent

@@ -1,8 +1,8 @@
 """Runs operations on the core, and remembers each local step.
 
 A generator cannot be copied. So a running operation is kept as what went in: what the fence knew of its object, and the
-answers so far. To go on, a new one is fed with the same. The core has no I/O and no clock, so the same comes out, and it
-comes out once: `Flows.run` remembers it. States of the model stay plain data.
+answers so far. To go on, a new one is fed with the same. The core has no I/O and no clock, so the same comes out, once:
+`Flows.run` remembers it. States of the model stay plain data.
 """
 
 from __future__ import annotations
@@ -15,13 +15,26 @@ from kopf_ha.core import reading
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.known import Revision
+from kopf_ha.core.notes import notes_of
 from kopf_ha.core.target import parse_path
 from kopf_ha.core.token import Stamp, Verdict, judge
-from kopf_ha.core.notes import notes_of
 from kopf_ha.core.wire import Request
 from kopf_ha.errors import FloorLost, Refused, TermEnded
 from model.operations import SCHEMAS, Op, Writer, begin
-from model.wire import CHILDREN, LEASE, NAMES, PATHS, POOLS, Answer, Mark, Wire, mark_of, replica_of, response, stamp_of, wire_of
+from model.wire import (
+    CHILDREN,
+    LEASE,
+    NAMES,
+    PATHS,
+    POOLS,
+    Answer,
+    Mark,
+    Wire,
+    replica_of,
+    response,
+    stamp_of,
+    wire_of,
+)
 
 #: What the fence knows of one object: uid, version, stamp; None for nothing.
 Known = tuple[int, int, Mark | None] | None

@@ -1,9 +1,9 @@
 """What the model's operator does with the API server: each operation on the core that ships.
 
-An operation is a generator like the fence's: it yields requests and takes their answers. The fence's own requests come
-from `Fence.flow`, so that stamps, preconditions, repetitions and errors are those of `kopf_ha.core`. The operator around
-it is small and follows the reference operator's order of writes (`kopf_ha_ipam.claims`): pool, then child; back: child,
-then the claim's finalizer, then the pool once a quorum read says that the claim is gone.
+An operation is a generator like the fence's: it yields requests and takes their answers. Writes go through
+`Fence.flow`, so stamps, preconditions, repetitions and errors are those of `kopf_ha.core`. The operator around it is
+small and follows the reference operator's order of writes (`kopf_ha_ipam.claims`): pool, then child; back: child, then
+the claim's finalizer, then the pool once a quorum read says that the claim is gone.
 
 Two claims want one address, and each has a pool that offers it. Each decision reads both pools: that is why they are
 deciding objects, and why a term has to stamp both before it decides (I4).

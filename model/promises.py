@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kopf_ha.core.election import Phase
-from model.electing import OPEN, Scene
 from model.flows import Flow, Step
+from model.scene import OPEN, Scene
 from model.server import Objects, is_there, mark_in
 from model.wire import NAMES, Mark, Wire, described
 
@@ -124,11 +124,11 @@ def i10_exactly(step: Step, mark: Mark, objects: Objects) -> Broken | None:
 def ended(before: Scene, after: Scene, objects: Objects) -> Broken | None:
     """I10: whatever users do, the election ends a term only if the Lease is not its own, or its time is over."""
     lease = before.lease
-    for old, new in zip(before.electors, after.electors, strict=True):
+    for r, (old, new) in enumerate(zip(before.electors, after.electors, strict=True)):
         if old.grant is None or old.grant.closed or old.grant.gate != OPEN:
             continue
         closed = new.grant is None or new.grant.closed
-        leads = lease is not None and lease.token == old.grant.token and lease.holder == before.electors.index(old)
+        leads = lease is not None and lease.token == old.grant.token and lease.holder == r
         if closed and leads and old.state.phase is Phase.LEADING:
             return Broken("I10", f"term {old.grant.token} ended although the Lease names it")
     return None

@@ -7,13 +7,13 @@ derived: the model has to be wrong in another way than what ships.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from kopf_ha.core.refusal import about_term, about_tokens
 from model.wire import CHILDREN, LEASE, NAMES, Answer, Mark, Wire, pod_uid
 
 #: An object as `wire` describes it. Where there is none, the number of revisions so far: none of them comes back.
-Object = tuple[Any, ...] | int
+Object: TypeAlias = Any
 #: All objects, in the order of `wire.NAMES`.
 Objects = tuple[Object, ...]
 

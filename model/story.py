@@ -51,8 +51,9 @@ def replay(moves: Sequence[str], bounds: Bounds, *, clocks: bool = False, only: 
     for i, label in enumerate(moves):
         possible: dict[str, Move] = {move.label: move for move in model.moves(state)}
         if broken is not None or label not in possible:
-            many = "\n  ".join(possible)
-            raise Impossible(f"move {i + 1}, {label!r}, cannot happen{' after ' + str(broken) if broken else ''}; possible:\n  {many}")
+            why = f" after {broken}" if broken is not None else ""
+            many = "".join(f"\n  {other}" for other in possible)
+            raise Impossible(f"move {i + 1}, {label!r}, cannot happen{why}; possible:{many}")
         move = possible[label]
         told.append(_sentence(label, model.changes(state, move.state)))
         found = move.broken or model.judge(move.state)
@@ -95,7 +96,9 @@ def as_test(found: Explored, *, clocks: bool = False, only: Sequence[str] = ()) 
 
 def _as_code(bounds: Bounds) -> str:
     usual = Bounds(replicas=0, terms=0)
-    given = [f"{name}={getattr(bounds, name)!r}" for name in vars(usual) if getattr(bounds, name) != getattr(usual, name)]
+    given = [
+        f"{name}={getattr(bounds, name)!r}" for name in vars(usual) if getattr(bounds, name) != getattr(usual, name)
+    ]
     return f"Bounds({', '.join(given)})"
 
 

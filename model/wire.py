@@ -17,8 +17,8 @@ from functools import cache
 from typing import Any
 
 from kopf_ha.core.asked import VERSION_PATH
-from kopf_ha.core.lease import lease_path
 from kopf_ha.core.hearing import term_path
+from kopf_ha.core.lease import lease_path
 from kopf_ha.core.notes import ANNOTATION_HOLDER, ANNOTATION_TOKEN, as_metadata, notes_of
 from kopf_ha.core.refusal import RULE_MESSAGE
 from kopf_ha.core.token import Stamp
