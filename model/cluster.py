@@ -137,7 +137,7 @@ class Cluster:
         for label, cost, number in found:
             if number is None or state.spent[0] + cost > self.bounds.faults:
                 continue
-            broken = ended(self._scenes[state.scene], self._scenes[number], state.objects)
+            broken = ended(self._scenes[state.scene], self._scenes[number])
             there = state._replace(scene=number, spent=_spent(state, 0, cost))
             yield Move(label, self.settled(there), broken)
 

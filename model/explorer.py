@@ -151,12 +151,12 @@ class _Search:
             self._level = len(self.order)
         serves = 0
         for move in self.model.moves(self._unpacked(self.at)):
-            broken = move.broken or self.model.judge(move.state)
+            key = self._packed(move.state)
+            index = self._seen.get(key)
+            broken = move.broken or (self.model.judge(move.state) if index is None else None)
             if broken is not None and (not self.only or broken.promise in self.only):
                 self.found.broken, self.found.trace = broken, [*self._trace(self.at), move.label]
                 return
-            key = self._packed(move.state)
-            index = self._seen.get(key)
             if index is None:
                 index = self._seen[key] = len(self.order)
                 self.order.append(key)

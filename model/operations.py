@@ -116,7 +116,7 @@ def publish(writer: Writer, number: int, fresh: bool) -> Steps:
             if found.json["data"] == {"ADDRESS": ADDRESS}:
                 return "done"
             answer = yield from writer.write(patch(name, {"data": {"ADDRESS": ADDRESS}}))
-            return "done" if answer.ok else "again"
+            return "done" if answer.ok else "gone" if answer.status == 404 else "again"
     wish = body_of(name, (0, 0, None, True))
     del wish["metadata"]["uid"], wish["metadata"]["resourceVersion"]
     collection = PATHS[name].rpartition("/")[0]

@@ -96,17 +96,17 @@ def outcome(flow: Flow, step: Step, scene: Scene, objects: Objects, r: int) -> B
         and grant.token == flow.mark[0]
         and grant.gate == OPEN
     )
-    return (i9_transparent(flow, step, objects) or i10_exactly(step, flow.mark, objects)) if current else None
+    return (i9_transparent(flow, step) or i10_exactly(step, flow.mark, objects)) if current else None
 
 
-def i9_transparent(flow: Flow, step: Step, objects: Objects) -> Broken | None:
+def i9_transparent(flow: Flow, step: Step) -> Broken | None:
     """I9: while its term is current, a write has the outcome that it would have had without the fence.
 
     The operator's own preconditions may fail, and only they: a pool's revision, or the name of a child that exists.
     """
     if step.refused is not None and not step.floor:
         return Broken("I9", f"the current leader's {flow.op[0]} was refused: {step.refused[0]} ({step.refused[1]})")
-    if flow.op[0] in ("stamp", "remove", "release") and step.result in (409, 422, 403, "again"):
+    if flow.op[0] in ("stamp", "publish", "remove", "release") and step.result in (409, 422, 403, "again"):
         return Broken("I9", f"the current leader's {flow.op[0]} met a conflict that is not its own")
     if flow.op[0] == "give" and step.result[0] == "failed" and step.result[1] != 404:
         return Broken("I9", f"the current leader's write of a pool got {step.result[1]}")
@@ -121,7 +121,7 @@ def i10_exactly(step: Step, mark: Mark, objects: Objects) -> Broken | None:
     return None
 
 
-def ended(before: Scene, after: Scene, objects: Objects) -> Broken | None:
+def ended(before: Scene, after: Scene) -> Broken | None:
     """I10: whatever users do, the election ends a term only if the Lease is not its own, or its time is over."""
     lease = before.lease
     for r, (old, new) in enumerate(zip(before.electors, after.electors, strict=True)):

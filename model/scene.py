@@ -99,6 +99,7 @@ def with_elector(scene: Scene, r: int, me: Elector) -> Scene:
     return scene._replace(electors=(*electors[:r], me, *electors[r + 1 :]))
 
 
+@cache
 def record(lease: Lease) -> LeaseRecord:
     """Return a revision of the Lease as the core has it."""
     return LeaseRecord(
@@ -112,6 +113,7 @@ def record(lease: Lease) -> LeaseRecord:
     )
 
 
+@cache
 def lease_of(record: LeaseRecord) -> Lease:
     """Return a revision of the Lease as the model has it."""
     return Lease(
@@ -209,6 +211,12 @@ def canonical(scene: Scene) -> Scene:
     uids = {uid: i for i, uid in enumerate(sorted({lease.uid for lease in found} | {0}))}
     times = {time: i for i, time in enumerate(sorted({t for lease in found for t in (lease.acquired, lease.renewed)}))}
 
+    current = scene.lease.version if scene.lease is not None else 0
+    if all(number == i for of in (order, uids, times) for number, i in of.items()) and all(
+        lease.version >= current for _, lease in scene.waiting
+    ):
+        return scene
+
     def one(lease: Lease) -> Lease:
         moved = lease._replace(version=order[lease.version], uid=uids[lease.uid])
         return moved._replace(acquired=times[lease.acquired], renewed=times[lease.renewed])
@@ -231,7 +239,6 @@ def canonical(scene: Scene) -> Scene:
             pending = pending._replace(answer=el.Written(kept(pending.answer.record)))  # type: ignore[arg-type]
         return me._replace(state=state, pending=pending)
 
-    current = scene.lease.version if scene.lease is not None else 0
     # What asks for an earlier revision of the Lease can never be stored.
     waiting = tuple(sorted((r, one(lease)) for r, lease in scene.waiting if lease.version >= current))
     lease = one(scene.lease) if scene.lease is not None else None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from unittest import mock
 
 import pytest
 
+from kopf_ha.core import write
 from model import Bounds, Clocks, Cluster, explore, replay, story
 
 
@@ -94,3 +96,17 @@ def test_a_late_creation_publishes_what_was_freed_too_early() -> None:
     run = replay(LATE_CREATION, Bounds(terms=2, deletions=1, off=frozenset({"order"})), only=["I5"])
     assert run.broken is not None
     assert run.broken.promise == "I5"
+
+
+def test_what_the_core_does_is_what_is_explored() -> None:
+    bounds = Bounds(replicas=1, terms=1, edits=1, deletions=1)
+    assert explore(Cluster(bounds)).broken is None
+    with mock.patch.object(write, "may_repeat", return_value=False):
+        found = explore(Cluster(bounds))
+    assert found.broken is not None
+    assert found.broken.why == "the current leader's remove met a conflict that is not its own"
+    assert found.trace[-3:] == [
+        "a user edits child1",
+        "A's deletion of child1 is answered",
+        "A's read of child1 is answered",
+    ]
