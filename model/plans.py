@@ -36,14 +36,15 @@ QUICK = (
     Plan(Bounds(terms=1), clocks=True),
 )
 FULL = (
+    Plan(Bounds(terms=2, deletions=1)),  # the longest come first, so that two processes end at about the same time
     Plan(Bounds(terms=3)),
     Plan(Bounds(terms=3, off=frozenset({"rules"}))),
-    Plan(Bounds(terms=2, faults=1)),
-    Plan(Bounds(terms=2, edits=1)),
-    Plan(Bounds(terms=2, deletions=1)),
-    Plan(Bounds(terms=2, term=True)),
     Plan(Bounds(terms=2, losses=1)),
-    Plan(Bounds(replicas=3, terms=3), limit=1_000_000),
-    Plan(Bounds(terms=2), clocks=True),
+    Plan(Bounds(terms=2), clocks=True, limit=100_000),
+    Plan(Bounds(replicas=3, terms=3), limit=200_000),
+    Plan(Bounds(terms=2, edits=1)),
+    Plan(Bounds(terms=2, faults=1)),
+    Plan(Bounds(replicas=3, terms=2)),
+    Plan(Bounds(terms=2, term=True)),
     Plan(Bounds(terms=1, faults=1), clocks=True),
 )
