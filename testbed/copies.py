@@ -19,6 +19,9 @@ from devcluster import ControlPlane
 
 #: Keys that one transaction of etcd may write.
 BATCH = 120
+#: Writes of something else after that. A leader's early watch begins a thousand revisions before it leads, and in a
+#: real cluster not all objects are as new as that.
+LATER = 1100
 #: Addresses of one pool, at most.
 POOL = 1000
 CLAIMS = "/registry/ipam.kopf-ha.dev/addressclaims/"
@@ -66,6 +69,8 @@ class Copies:
         for some in _batches(puts):
             wanted = [{"request_put": {"key": _64(key), "value": _64(_text(body))}} for key, body in some]
             self._ask("kv/txn", {"success": wanted})
+        for number in range(LATER):
+            self._ask("kv/put", {"key": _64("/copies"), "value": _64(str(number))})
 
     def _claim_puts(self, name: str, uid: str, pool: str, address: str) -> Iterator[tuple[str, dict[str, Any]]]:
         old, was, had = self._claim, self._claim["metadata"], self._claim["spec"]["poolName"]
@@ -75,6 +80,7 @@ class Copies:
             (old["status"]["address"], address),
             (f'"{had}"', f'"{pool}"'),
             (f"pool {had}.", f"pool {pool}."),
+            (self._pool["spec"]["cidr"], _cidr(int(pool.removeprefix("copies-")))),
             (f'\\"{had}\\"', f'\\"{pool}\\"'),  # Kopf's annotation is a text in the text
         )
         child = f"{name}-{uid[:8]}"
@@ -85,7 +91,7 @@ class Copies:
 
     def _new_pool(self, number: int) -> dict[str, Any]:
         was = self._pool["metadata"]
-        cidr = f"10.{100 + number}.0.0/20"
+        cidr = _cidr(number)
         body = _swapped(
             self._pool, ((was["uid"], str(uuid.uuid4())), (f'"{was["name"]}"', f'"copies-{number}"'),
                          (self._pool["spec"]["cidr"], cidr), (f'\\"{self._pool["spec"]["cidr"]}\\"', f'\\"{cidr}\\"'))
@@ -105,6 +111,10 @@ class Copies:
         answer = self._session.post(f"{self._url}/v3/{what}", json=body, timeout=60)
         answer.raise_for_status()
         return dict(answer.json())
+
+
+def _cidr(number: int) -> str:
+    return f"10.{100 + number}.0.0/20"
 
 
 def _swapped(body: dict[str, Any], swaps: tuple[tuple[str, str], ...]) -> dict[str, Any]:

@@ -16,14 +16,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from kopf_ha.api import Api
 from kopf_ha.core.fence import Fence
-from kopf_ha.core.grant import Grant
-from kopf_ha.core.token import MalformedStamp
-from kopf_ha.errors import FloorLost
-from kopf_ha.run.deciding import UNANSWERED, DecidingObject, recorded_of, stamp_all
+from kopf_ha.core.floor import check_listed
+from kopf_ha.run.deciding import UNANSWERED, DecidingObject, stamp_all
 from kopf_ha.run.kinds import ServedKind, find_kind, read
 from kopf_ha.run.sweep import Sweep
 
@@ -70,7 +67,7 @@ def raise_barrier(sweep: Sweep, pause: Callable[[float], None] = time.sleep, *, 
     grant = sweep.grant
     listed = sweep.run()
     for kind, bodies in listed:
-        check_floor(bodies, grant, kind)
+        check_listed(bodies, kind.name, grant.stamp, stamped=kind.stamped is not False)
     objects = sweep.learn(listed)
     behind = [one for one in objects if one.kind.stamped is not None] if each else []
     objects = [one for one in objects if one.kind.stamped is None] if each else objects
@@ -107,24 +104,3 @@ def stamp_patiently(
         pause(seconds)
         left = stamp_all(sweep.api, sweep.fence, sweep.grant, left)
     return left
-
-
-def check_floor(objects: list[dict[str, Any]], grant: Grant, kind: ServedKind) -> None:
-    """Check that the term's token is above every one that objects of a kind record.
-
-    Raises:
-        FloorLost: it is not: the Lease was edited or recreated, or an identity is used twice (I2).
-    """
-    highest = 0
-    for body in objects:
-        try:
-            recorded = recorded_of(body, kind, grant.stamp.lease)
-        except MalformedStamp:
-            continue  # stamping it will say so and set it aside
-        # This term wrote nothing yet. So a stamp with its own token and holder comes from another process, too.
-        if recorded is not None and recorded.lease == grant.stamp.lease and recorded.token >= grant.stamp.token:
-            highest = max(highest, recorded.token)
-    if highest:
-        raise FloorLost(
-            f"an object records token {highest}, mine is {grant.stamp.token}: the Lease lost its count", highest
-        )

@@ -11,11 +11,11 @@ from kopf_ha._context import CurrentTerm
 from kopf_ha.api import Api
 from kopf_ha.core.asked import ONLY_NOTE, ONLY_STAMP
 from kopf_ha.core.fence import Fence
+from kopf_ha.core.floor import recorded_of
 from kopf_ha.core.grant import Grant
-from kopf_ha.core.notes import noted, stamp_in
 from kopf_ha.core.refusal import outline
 from kopf_ha.core.target import Target
-from kopf_ha.core.token import MalformedStamp, Stamp, Verdict, judge, stamp_of
+from kopf_ha.core.token import MalformedStamp, Stamp, Verdict, judge
 from kopf_ha.core.wire import MERGE_PATCH, Response, is_gone
 from kopf_ha.errors import ConfigurationError, Refused, TermEnded, Unreached
 from kopf_ha.run.kinds import NO_STAMP, ServedKind
@@ -55,17 +55,6 @@ class DecidingObject:
 
     def __str__(self) -> str:
         return f"{self.target}" + (f" ({' '.join(self.trouble.split())[:SHOWN]})" if self.trouble else "")
-
-
-def recorded_of(body: Mapping[str, Any], kind: ServedKind, lease: str) -> Stamp | None:
-    """Return what an object records: `status.fencing` or, in its metadata, the stamp of a Lease.
-
-    Raises:
-        MalformedStamp: that is incomplete or invalid.
-    """
-    if kind.stamped is not False:
-        return stamp_of(body)
-    return stamp_in(noted(body, kind.name), lease, kind.name)
 
 
 def stamp_all(api: Api, fence: Fence, grant: Grant, objects: list[DecidingObject]) -> list[DecidingObject]:
@@ -132,7 +121,8 @@ def try_stamp(api: Api, fence: Fence, one: DecidingObject, mine: Stamp) -> Decid
 def _records_the_same(answer: Response, kind: ServedKind, mine: Stamp) -> bool:
     """Whether the object still records what the fence refuses: another Lease's or a later stamp, or a malformed one."""
     try:
-        recorded = recorded_of(answer.json, kind, mine.lease) if answer.ok else None
+        stamped = kind.stamped is not False
+        recorded = recorded_of(answer.json, kind.name, mine.lease, stamped=stamped) if answer.ok else None
     except MalformedStamp:
         return True
     return judge(recorded, mine) in (Verdict.FOREIGN, Verdict.STALE)

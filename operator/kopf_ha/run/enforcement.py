@@ -192,8 +192,13 @@ class Enforcement:
                 self._look(grant, at_once=1)
             except _UNKNOWN as error:
                 _warn(error)
+            except RuntimeError:
+                if not grant.closed:
+                    raise
+                # The process ends, and the interpreter starts no thread any more.
             finally:
-                self._later(ASK_AGAIN, lambda: self._again(grant))
+                if not grant.closed:
+                    self._later(ASK_AGAIN, lambda: self._again(grant))
 
     def _look(self, grant: Grant, at_once: int = PARALLEL) -> list[str]:
         """Ask, and tell while the term lasts."""

@@ -1,0 +1,62 @@
+"""What one exploration covers: how many of everything there are, and which defences are switched off."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+#: Every line of defence that can be switched off, and what is left without it.
+DEFENCES = {
+    "gate": "line 1: writes leave without a valid grant",
+    "version": "line 2: what the fence sends names no revision",
+    "stamps": "line 2: status writes and changes of children carry no stamp",
+    "rules": "line 3: neither the CRD's rule nor the policies about stamps",
+    "one-sided": "line 4 refuses whatever another pod sends, also with a newer token than it has heard of",
+    "barrier": "a term decides before it has stamped the deciding objects",
+    "floor": "the barrier does not compare the listed tokens with its own",
+    "rising": "who acquires the Lease does not raise its number",
+    "owner": "an equal token of another holder counts as one's own",
+    "drain": "the Lease is given back before the handlers have ended, with the gate open",
+    "moment": "the gate is still open at the very moment of its deadline",
+    "sending": "a grant counts from the answer, not from when the request was sent",
+    "resume": "the election is never told that a lost term is drained",
+    "order": "an address is freed before its claim is gone",
+}
+
+
+_ONE = {"faults": "fault", "edits": "edit", "deletions": "deletion", "losses": "loss"}
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The bounds of one exploration, all of which it prints.
+
+    Args:
+        replicas: how many.
+        terms: the highest token; nobody asks for a higher one.
+        faults: how many requests get no answer although their term goes on: lost, answered late, or late themselves. A
+            request whose term has ended waits in the network in any case, at no cost.
+        edits: how many changes users make: to pools and children.
+        deletions: how many claims are deleted.
+        losses: how often the Lease is deleted.
+        term: whether line 4 is there, and the leader writes the Term.
+        off: names of `DEFENCES` that are switched off.
+    """
+
+    replicas: int = 2
+    terms: int = 3
+    faults: int = 0
+    edits: int = 0
+    deletions: int = 0
+    losses: int = 0
+    term: bool = False
+    off: frozenset[str] = field(default_factory=frozenset)
+
+    def __str__(self) -> str:
+        count = [f"{n} {name}{'s' if n > 1 else ''}" for name, n in (("replica", self.replicas), ("term", self.terms))]
+        many = [count[0], "2 deciding objects", "2 children", count[1]]
+        for name in ("faults", "edits", "deletions", "losses"):
+            if n := getattr(self, name):
+                many.append(f"{n} {name if n > 1 else _ONE[name]}")
+        many += ["line 4"] if self.term else []
+        many += [f"without {', '.join(sorted(self.off))}"] if self.off else []
+        return ", ".join(many)
