@@ -79,7 +79,8 @@ class Fenced:
         self.apply_policies()
 
     def apply_policies(self) -> None:
-        self.cluster.kubectl("apply", "-f", "-", input=render(policies(self.description)))
+        # The API server takes them in one after the other, and `in_force` asks for the first ones: they go last.
+        self.cluster.kubectl("apply", "-f", "-", input=render(policies(self.description)[::-1]))
         until("the policies to be in force", self.in_force)
 
     def in_force(self) -> bool:

@@ -10,7 +10,9 @@ def test_a_namespace_goes_with_its_lease(fenced: Fenced) -> None:
     fenced.acquire(fenced.new)
     fenced.child(fenced.new, 1)
     fenced.stamp(fenced.new, fenced.claim(), 1)
-    answer = fenced.admin("DELETE", f"{fenced.leases}/leader")
+    lease = f"{fenced.leases}/leader"
+    until("the policy to be in force", lambda: fenced.admin("DELETE", f"{lease}?dryRun=All").status == 403)
+    answer = fenced.admin("DELETE", lease)
     assert answer.status == 403
     assert "it is deleted only with its namespace" in answer.message
     fenced.cluster.kubectl("delete", "namespace", fenced.namespace, "--wait=false")
