@@ -34,20 +34,11 @@ class Clocks:
     def __init__(self, bounds: Bounds, stops: int = 1) -> None:
         self.bounds, self.stops = bounds, stops
         self.electing = Electing(bounds.replicas, bounds.terms, shared=True, renewals=True, off=bounds.off)
-        self._scenes: list[Scene] = []
-        self._numbers: dict[Any, int] = {}
+        self._scenes = scenes.Numbered()
 
     def begin(self) -> State:
         """Return the beginning: there is no Lease."""
-        return self._number(scenes.canonical(self.electing.begin())), 0, 0
-
-    def _number(self, scene: Scene) -> int:
-        key = scenes.key_of(scene)
-        number = self._numbers.get(key)
-        if number is None:
-            number = self._numbers[key] = len(self._scenes)
-            self._scenes.append(scene)
-        return number
+        return self._scenes.number(scenes.canonical(self.electing.begin())), 0, 0
 
     def moves(self, state: State) -> Iterator[Move]:
         """Yield what can happen."""
@@ -72,7 +63,7 @@ class Clocks:
             and (old.grant is None or old.grant.token != new.grant.token)
             for old, new in zip(before.electors, after.electors, strict=True)
         )
-        return Move(label, (self._number(after), *spent), None, begun)
+        return Move(label, (self._scenes.number(after), *spent), None, begun)
 
     def judge(self, state: State) -> Broken | None:
         """Return whether two grants are open and unexpired at the same time."""

@@ -54,15 +54,14 @@ class Cluster:
         )
         rules = "rules" not in bounds.off
         self.rules = Rules(rules, rules, bounds.term, "one-sided" not in bounds.off)
-        self._scenes: list[Scene] = []
-        self._numbers: dict[Any, int] = {}
+        self._scenes = scenes.Numbered()
         self._moves: dict[int, list[tuple[str, int, int | None]]] = {}
         self._told: dict[tuple[int, int, tuple[el.Event, ...]], int] = {}
 
     def begin(self) -> State:
         """Return the beginning: two pools, two claims, no child, no leader."""
         pool, claim = (1, None, False), (1, None, False)
-        scene = self._number(self.electing.quiet(self.electing.begin()))
+        scene = self._scenes.number(self.electing.quiet(self.electing.begin()))
         works = (None,) * self.bounds.replicas
         return State(scene, works, (pool, pool, claim, claim, 0, 0), None, None, (), (0, 0, 0, 0))
 
@@ -88,14 +87,6 @@ class Cluster:
     def scene(self, number: int) -> Scene:
         """Return the election of a state."""
         return self._scenes[number]
-
-    def _number(self, scene: Scene) -> int:
-        key = scenes.key_of(scene)
-        number = self._numbers.get(key)
-        if number is None:
-            number = self._numbers[key] = len(self._scenes)
-            self._scenes.append(scene)
-        return number
 
     def changes(self, before: State, after: State) -> list[str]:
         """Return what a move changed, in sentences."""
@@ -132,7 +123,7 @@ class Cluster:
         if found is None:
             found = []
             for label, cost, after in self.electing.moves(self._scenes[state.scene]):
-                found.append((label, cost, None if after is None else self._number(after)))
+                found.append((label, cost, None if after is None else self._scenes.number(after)))
             self._moves[state.scene] = found
         for label, cost, number in found:
             if number is None or state.spent[0] + cost > self.bounds.faults:
@@ -171,7 +162,7 @@ class Cluster:
             after = self._scenes[scene]
             for event in events:
                 after = self.electing.tell(after, r, event)
-            number = self._told[key] = self._number(after)
+            number = self._told[key] = self._scenes.number(after)
         return number
 
     # --- a writer
@@ -274,7 +265,7 @@ class Cluster:
         _, edits, deletions, losses = state.spent
         scene = self._scenes[state.scene]
         if losses < self.bounds.losses and scene.lease is not None:
-            lost = self._number(self.electing.quiet(scene._replace(lease=None)))
+            lost = self._scenes.number(self.electing.quiet(scene._replace(lease=None)))
             yield Move("the Lease is deleted", self.settled(state._replace(scene=lost, spent=_spent(state, 3, 1))))
         for i, name in enumerate(NAMES):
             one = state.objects[i]

@@ -21,6 +21,7 @@ from kopf_ha.core.token import Stamp, Verdict, judge
 from kopf_ha.core.wire import Request
 from kopf_ha.errors import FloorLost, Refused, TermEnded
 from model.operations import SCHEMAS, Op, Writer, begin
+from model.scene import CLOSED, EXPIRED
 from model.wire import (
     CHILDREN,
     LEASE,
@@ -38,8 +39,6 @@ from model.wire import (
 
 #: What the fence knows of one object: uid, version, stamp; None for nothing.
 Known = tuple[int, int, Mark | None] | None
-#: How the gate is when a step of the writer begins.
-OPEN, EXPIRED, CLOSED = 0, 1, 2
 #: One answer that went in, and how the gate was then. An answer of None means that there was none.
 Entry = tuple[Answer | None, int]
 #: Seconds until the grant's deadline. A grant that has run out did so at this very moment.
@@ -66,7 +65,7 @@ class Step(NamedTuple):
         refused: the class of the error by which the fence ended it, and its line; None if none did.
         floor: the floor that it says was lost; 0 for none.
         known: what the fence knows of each object now.
-        sent: whether anything was sent.
+        ends_term: whether that error ends the term.
     """
 
     wire: Wire | None

@@ -250,6 +250,26 @@ def key_of(scene: Scene) -> Any:
     return scene.lease, tuple((_state_key(me.state), *me[1:]) for me in scene.electors), scene.waiting
 
 
+class Numbered:
+    """Scenes by number, so that a state that has one is small. The same scene has the same number."""
+
+    def __init__(self) -> None:
+        self._scenes: list[Scene] = []
+        self._numbers: dict[Any, int] = {}
+
+    def __getitem__(self, number: int) -> Scene:
+        return self._scenes[number]
+
+    def number(self, scene: Scene) -> int:
+        """Return a scene's number, a new one if it has none."""
+        key = key_of(scene)
+        number = self._numbers.get(key)
+        if number is None:
+            number = self._numbers[key] = len(self._scenes)
+            self._scenes.append(scene)
+        return number
+
+
 def _state_key(state: State) -> Any:
     attempt = state.attempt and (lease_of(state.attempt.record), state.attempt.started)
     seen = lease_of(state.seen) if state.seen is not None else None

@@ -58,7 +58,7 @@ class Copies:
             address = str(ipaddress.ip_address(f"10.{100 + pool}.0.10") + place)
             uid, name = str(uuid.uuid4()), f"claim-{number:05}"
             pools.setdefault(pool, {})[address] = f"{self._namespace}/{name}/{uid}"
-            puts += self._claim_puts(name, uid, f"copies-{pool}", address)
+            puts += self._claim_puts(name, uid, pool, address)
         for pool, more in pools.items():
             key = f"{POOLS}copies-{pool}"
             body = self._read(key, needed=False) or self._new_pool(pool)
@@ -72,15 +72,16 @@ class Copies:
         for number in range(LATER):
             self._ask("kv/put", {"key": _64("/copies"), "value": _64(str(number))})
 
-    def _claim_puts(self, name: str, uid: str, pool: str, address: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _claim_puts(self, name: str, uid: str, number: int, address: str) -> Iterator[tuple[str, dict[str, Any]]]:
         old, was, had = self._claim, self._claim["metadata"], self._claim["spec"]["poolName"]
+        pool = f"copies-{number}"
         swaps: tuple[tuple[str, str], ...] = (
             (was["uid"], uid),
             (f'"{was["name"]}"', f'"{name}"'),
             (old["status"]["address"], address),
             (f'"{had}"', f'"{pool}"'),
             (f"pool {had}.", f"pool {pool}."),
-            (self._pool["spec"]["cidr"], _cidr(int(pool.removeprefix("copies-")))),
+            (self._pool["spec"]["cidr"], _cidr(number)),
             (f'\\"{had}\\"', f'\\"{pool}\\"'),  # Kopf's annotation is a text in the text
         )
         child = f"{name}-{uid[:8]}"
