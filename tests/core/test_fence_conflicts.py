@@ -497,7 +497,8 @@ def test_a_delete_of_a_certain_uid_spares_another_and_does_not_stamp_it(
         asked = write("DELETE", path, query=f"uid={uid}")
     assert me.send(asked).status == 409
     assert api.accepted == []
-    assert len(api.sent("DELETE")) == 1
+    assert {request.method for request in api.sent()} <= {"GET", "DELETE"}
+    assert {request.json["preconditions"]["uid"] for request in api.sent("DELETE")} == {uid}
 
 
 @pytest.mark.parametrize("path", [WIDGET, CHILD])
@@ -506,6 +507,16 @@ def test_a_patch_that_names_another_uid_does_not_stamp(api: FakeApi, path: str) 
     me = Process(api, MINE)
     assert me.patch(path, {"metadata": {"uid": "u0"}, "spec": {"mine": 1}}).status == 409
     assert api.accepted == []
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+def test_what_names_another_uid_fails_in_the_api_servers_words(api: FakeApi, me: Process, path: str) -> None:
+    """I9: the fence's own precondition must not hide them, however often somebody else writes in between."""
+    meddle_once(api, path, user_edits)
+    answer = me.patch(path, {"metadata": {"uid": "u0"}, "spec": {"mine": 1}})
+    assert (answer.status, answer.json["message"]) == (409, "Operation cannot be fulfilled: uid mismatch")
+    assert api.accepted == []
+    assert len(api.sent("PATCH")) == 2
 
 
 @pytest.mark.parametrize("path", [WIDGET, CHILD])

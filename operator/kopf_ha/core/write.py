@@ -162,9 +162,10 @@ def update(asked: Asked, reader: Reader, saw: bool) -> Flow:
         if isinstance(found, Found):
             if current := is_already_so(asked, found, saw):
                 return current
-            if asked.uid not in (None, found.revision.uid) or (saw and found.revision.uid != first):
-                break  # it was meant for another object; Kopf's handlers decided about the one that they saw
-            if tried.at and (found.revision.uid, found.revision.version) == (tried.at.uid, tried.at.version):
+            if saw and found.revision.uid != first:
+                break  # Kopf's handlers decided about the object that they saw
+            # Revisions are never given twice, and `at` has the uid that the caller named, which may be another object's.
+            if tried.at and found.revision.version == tried.at.version:
                 break  # our precondition held, so the conflict is the caller's
             if not may_repeat(asked, deciding):
                 if asked.version is not None and not tried.own:
