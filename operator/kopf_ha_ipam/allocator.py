@@ -18,11 +18,13 @@ from kopf_ha_ipam.planning import Wait, given_twice, unrecorded
 from kopf_ha_ipam.pools import PoolKeeper
 from kopf_ha_ipam.shown import Shown
 from kopf_ha_ipam.waiting import Claims, Queue
-from kopf_ha_ipam.writes import ENDED, PAGE, Api, Gone, Rejected
+from kopf_ha_ipam.writes import ENDED, FIRST, Api, Gone, Rejected
 
 log = logging.getLogger(__name__)
 #: Seconds before a list that failed is begun anew, at least.
 PAUSE = 0.5
+#: Seconds without a new claim after which Kopf's own list seems to be over, and how often that is waited for.
+LULL, LOOKS = 1.0, 30
 
 
 class Allocator:
@@ -105,11 +107,49 @@ class Allocator:
             raise
         except Exception as error:  # noqa: BLE001  then the whole list says it
             log.warning("no claim gets an address before all claims are listed: %s: %s", type(error).__name__, error)
+        if not (self.shown.ready and await self._are_all_met()):
+            await self._list_rest()
+        self._loaded()
+        self.suspicious = True
+        self.agenda.changed()
+
+    async def _are_all_met(self) -> bool:
+        """Wait until Kopf's own list is over, and return whether it has shown all claims.
+
+        It shows each claim to a handler or to a filter, so a list of this memory's own would parse everything twice.
+        """
+        known = -1
+        for _ in range(LOOKS):
+            await asyncio.sleep(LULL)
+            if len(self.claims) != known:
+                known = len(self.claims)
+                continue
+            try:
+                if await self._are_as_known():
+                    return True
+            except ENDED:
+                raise
+            except Exception as error:  # noqa: BLE001  the list says it, too
+                log.info("the claims are listed, since no table of them can be read: %s", error)
+                return False
+        return False
+
+    async def _are_as_known(self) -> bool:
+        """Return whether a consistent read finds no claim, and no address of one, that is unknown."""
+        known, gone = dict(self.claims), set(self._gone)
+        for address, uid in await self.api.addresses():
+            claim = known.get(uid)
+            if uid not in gone and (claim is None or (claim.address or "") != address):
+                return False
+        return True
+
+    async def _list_rest(self) -> None:
+        """List the claims, page by page."""
         while True:
             began = self.clock()
             try:
                 if await self._take_page():
-                    break
+                    return
             except ENDED:
                 raise
             except Exception as error:  # noqa: BLE001  without the list nothing would ever be complete (I7)
@@ -118,9 +158,6 @@ class Allocator:
                 await asyncio.sleep(PAUSE)
             if self.shown.ready:
                 await asyncio.sleep(2 * (self.clock() - began))
-        self._loaded()
-        self.suspicious = True
-        self.agenda.changed()
 
     async def _take_page(self) -> bool:
         """Take in a page of claims, and return whether it was the last one."""
@@ -130,7 +167,7 @@ class Allocator:
             for body in page:
                 if body["metadata"]["uid"] not in self._gone:
                     self.claim_seen(body)
-            full = len(page) >= PAGE
+            full = len(page) >= FIRST  # after the last page comes none, if that was as long
             break
         return not full
 

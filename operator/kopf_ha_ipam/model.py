@@ -114,11 +114,16 @@ def _usable(spec: PoolSpec) -> Mapping[str, None]:
         gateway = int(ipaddress.ip_address(spec.gateway))
         never.append((gateway, gateway))
     never += [r for text in spec.excluded for r in _span(text, net.version)]
-    make = type(net.network_address)
+    # Thousands of addresses are written out when a term begins, so it is done at once for those of IPv4.
+    text = _ipv4 if net.version == 4 else lambda n: str(ipaddress.IPv6Address(n))
     taken: set[int] = set()
     for low, high in never:
         taken.update(range(max(low, first), min(high, last) + 1))
-    return {str(make(n)): None for n in range(first, last + 1) if n not in taken}
+    return {text(n): None for n in range(first, last + 1) if n not in taken}
+
+
+def _ipv4(number: int) -> str:
+    return f"{number >> 24}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
 
 
 def _span(text: str, version: int) -> Iterator[tuple[int, int]]:

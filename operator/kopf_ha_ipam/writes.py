@@ -25,6 +25,8 @@ TIMEOUT = (5, 10)
 TRIES = 10
 #: Objects per page of a list, as in client-go.
 PAGE = 500
+#: Claims on the first page. The start of a term waits for it, and with fewer claims it waits for nothing else.
+FIRST = 100
 #: The labels of ConfigMaps, so that people can find them. The operator itself reads each one by its name.
 LABELS = {"app.kubernetes.io/managed-by": "kopf-ha-ipam"}
 _MERGE = {"Content-Type": "application/merge-patch+json"}
@@ -81,7 +83,7 @@ class Api:
 
     async def claim_pages(self) -> AsyncIterator[Sequence[Body]]:
         """List all claims of all namespaces, a page at a time, as they were when the first page was asked for."""
-        async for page in self._pages("addressclaims", API_VERSION):
+        async for page in self._pages("addressclaims", API_VERSION, FIRST):
             yield page
 
     async def addresses(self) -> Sequence[tuple[str, str]]:
@@ -177,15 +179,15 @@ class Api:
         """List page by page, since users can create any number of objects."""
         return [body async for page in self._pages(plural, version) for body in page]
 
-    async def _pages(self, plural: str, version: str) -> AsyncIterator[Sequence[Body]]:
-        params: dict[str, str] = {"limit": str(PAGE)}
+    async def _pages(self, plural: str, version: str, first: int = PAGE) -> AsyncIterator[Sequence[Body]]:
+        params: dict[str, str] = {"limit": str(first)}
         while True:
             answer = await self._call("get", plural, version, params=params)
             yield answer.get("items") or ()
             more = (answer.get("metadata") or {}).get("continue")
             if not more:
                 return
-            params["continue"] = more
+            params |= {"continue": more, "limit": str(PAGE)}
 
     async def _call(
         self, method: str, url: str, version: str, namespace: str | None = None, **more: Any

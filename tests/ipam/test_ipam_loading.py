@@ -50,7 +50,7 @@ class Paged(Server):
         self.asked.append("table")
         if self.table is not None:
             raise self.table
-        return [(one["status"]["address"], one["metadata"]["uid"]) for one in self.found_claims if "status" in one]
+        return [((one.get("status") or {}).get("address") or "", one["metadata"]["uid"]) for one in self.found_claims]
 
     async def showing(self, address: str) -> list[str]:
         self.asked.append(address)
@@ -64,8 +64,9 @@ class Paged(Server):
 
 @pytest.fixture(autouse=True)
 def pages_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allocator, "PAGE", 2)
+    monkeypatch.setattr(allocator, "FIRST", 2)
     monkeypatch.setattr(allocator, "PAUSE", 0.0)
+    monkeypatch.setattr(allocator, "LOOKS", 0)
 
 
 def five() -> Paged:
@@ -232,6 +233,33 @@ def test_a_claim_that_went_while_the_others_are_listed_does_not_come_back() -> N
         await rest
         assert "uid-c3" not in term.claims
         assert "uid-c3" in term.agenda.leaving, "its address is freed"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("missed", ["nothing", "a claim", "an address"])
+def test_what_kopfs_own_list_has_shown_is_not_listed_again(monkeypatch: pytest.MonkeyPatch, missed: str) -> None:
+    """I5: only if a consistent read says that it has shown all of them, as they are."""
+    monkeypatch.setattr(allocator, "LULL", 0.0)
+    monkeypatch.setattr(allocator, "LOOKS", 5)
+
+    async def scenario() -> None:
+        server = five()
+        term, rest = await begun(server)
+        *most, last = copy.deepcopy(server.found_claims)
+        for one in most:
+            term.claim_seen(one)
+        if missed != "a claim":
+            last["status"]["address"] = None if missed == "an address" else last["status"]["address"]
+            term.claim_seen(last)
+        server.found_claims[-1]["metadata"]["resourceVersion"] = "99"
+        await asyncio.sleep(0.01)
+        assert term.complete == (missed == "nothing")
+        assert "table" in server.asked
+        server.more.set()
+        await rest
+        assert term.complete
+        assert term.shown.found == {"10.0.0.4": "uid-e"}
 
     asyncio.run(scenario())
 

@@ -125,7 +125,8 @@ def test_every_pair_of_pauses_when_decisions_wait_for_their_own_stamps(
 
 def test_every_pair_of_pauses_when_decisions_do_not_wait_for_all_claims(monkeypatch: pytest.MonkeyPatch) -> None:
     """I5: a leader that knows the first claims only asks for each address before it gives it."""
-    monkeypatch.setattr(allocator, "PAGE", 4)
+    monkeypatch.setattr(allocator, "FIRST", 4)
+    monkeypatch.setattr(allocator, "LOOKS", 0)
     monkeypatch.setattr(View, "page", 4)
     every_pair(the_pool_anew, (), gate=True, behind=0)
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import gc
 import socket
-import sys
 import threading
 import weakref
 from typing import Any
@@ -33,7 +32,9 @@ def install() -> None:
     global _installed
     if not _installed:
         _installed = True
-        sys.addaudithook(_heard)  # it cannot be removed, so it is cheap
+        # An audit hook would see every way to bind, but Python calls it for each `id()`, too: copies of objects, which
+        # Kopf makes all the time, would take twice as long.
+        socket.socket.bind = _bind  # type: ignore[method-assign, assignment]
 
 
 def share_ports() -> None:
@@ -70,10 +71,16 @@ def _address(sock: socket.socket) -> str:
     return f"[{host}]:{port}" if sock.family == socket.AF_INET6 else f"{host}:{port}"
 
 
-def _heard(event: str, args: tuple[Any, ...]) -> None:
-    if event != "socket.bind" or not isinstance(args[0], socket.socket):
-        return
-    sock, grant = args[0], current_grant()
+_unnoted_bind = socket.socket.bind
+
+
+def _bind(sock: socket.socket, address: Any, /) -> None:
+    _note(sock)
+    _unnoted_bind(sock, address)
+
+
+def _note(sock: socket.socket) -> None:
+    grant = current_grant()
     if (grant is None and not runs_again()) or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
     if sock.type != socket.SOCK_STREAM:

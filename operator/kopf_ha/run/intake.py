@@ -26,8 +26,10 @@ LATE = 0.002
 PATIENCE = 0.02
 #: Seconds for which objects of the first list are looked at before others get the loop.
 SLICE = 0.005
+#: A round of the loop in which others had something to do takes longer than so many seconds.
+BUSY = 0.0005
 #: Seconds after which a list that is still read counts as long, so that an early watch begins.
-LONG = 0.1
+LONG = 0.03
 #: Seconds without a further event after which an early watch's events are looked at, and seconds that they wait at
 #: most. Of several events of one object, which come at once, only the last one says what it is like.
 LULL, HOLD = 0.05, 0.3
@@ -114,7 +116,7 @@ class Intake:
             await self._take(event)
             self._news.set()
             if _is_listed(event) and loop.time() - began > SLICE:
-                await asyncio.sleep(0)
+                await _let_others_work()
                 began = loop.time()
 
     async def _watch_early(self, early: Callable[[], AsyncIterator[Event]]) -> None:
@@ -228,6 +230,22 @@ class Intake:
             await self._left_out(event["object"])
         else:
             self._ready.append(event)
+
+
+async def _let_others_work() -> None:
+    """Give the loop to others while they have something to do, for most of the time but not all of it.
+
+    A request waits for its turn in the loop dozens of times. If each turn came after a slice of the list, the first
+    claim that is served would wait longer for the list than for the API server.
+    """
+    loop = asyncio.get_running_loop()
+    began = now = loop.time()
+    while now - began < PATIENCE:
+        last = now
+        await asyncio.sleep(0)
+        now = loop.time()
+        if now - last < BUSY:
+            return
 
 
 def _is_listed(event: Event) -> bool:
