@@ -115,11 +115,11 @@ def _usable(spec: PoolSpec) -> Mapping[str, None]:
         never.append((gateway, gateway))
     never += [r for text in spec.excluded for r in _span(text, net.version)]
     # Thousands of addresses are written out when a term begins, so it is done at once for those of IPv4.
-    text = _ipv4 if net.version == 4 else lambda n: str(ipaddress.IPv6Address(n))
+    as_text = _ipv4 if net.version == 4 else lambda n: str(ipaddress.IPv6Address(n))
     taken: set[int] = set()
     for low, high in never:
         taken.update(range(max(low, first), min(high, last) + 1))
-    return {text(n): None for n in range(first, last + 1) if n not in taken}
+    return {as_text(n): None for n in range(first, last + 1) if n not in taken}
 
 
 def _ipv4(number: int) -> str:

@@ -263,4 +263,5 @@ def given_twice(claims: Iterable[Claim], allocations: Iterable[Mapping[str, str]
 
 def misplaced(spec: PoolSpec, allocations: Mapping[str, str]) -> dict[str, str]:
     """Return the allocations that the spec does not allow any more: the gateway, and excluded addresses."""
-    return {a: owner for a, owner in allocations.items() if a not in spec.usable}
+    usable = spec.usable
+    return {a: owner for a, owner in allocations.items() if a not in usable}

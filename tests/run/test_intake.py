@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -49,11 +49,11 @@ class Looks:
 class Watched:
     """A flow whose source the test feeds, and what it passed on."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: Callable[[], Awaitable[None]] | None = None) -> None:
         self.source: asyncio.Queue[Any] = asyncio.Queue()
         self.passed: list[Any] = []
         self.left_out: list[str] = []
-        self.flow = Intake(Looks(), self._leave_out)
+        self.flow = Intake(Looks(), self._leave_out, first=first)
         self.early: asyncio.Queue[Any] = asyncio.Queue()  #: of the watch beside the list
         self.began_early = False
         self.closed = False
@@ -104,6 +104,7 @@ def never_quiet(monkeypatch: pytest.MonkeyPatch) -> Watched:
     """Give one whose loop always has something else to do, so that nothing comes from behind."""
     monkeypatch.setattr(intake, "LATE", -1.0)
     monkeypatch.setattr(intake, "PATIENCE", 3600.0)
+    monkeypatch.setattr(intake, "HURRY", 0.0)
     watched = Watched()
     watched.flow._last = asyncio.get_running_loop().time()
     return watched
@@ -233,6 +234,41 @@ async def test_an_early_watch_that_fails_is_no_loss_and_a_short_list_has_none(mo
     await asyncio.sleep(0.2)
     assert not short.began_early
     short.task.cancel()
+
+
+@in_loop
+async def test_the_last_one_behind_is_called_forward_at_the_moment_of_its_turn() -> None:
+    """It is taken out while the flow looks whether the loop is quiet. That must not end the term."""
+    watched = Watched()
+    quiet = watched.flow._is_quiet
+
+    async def changes_meanwhile() -> bool:
+        watched.feed(event("calm"))
+        await watched.until(lambda: not watched.flow._behind)
+        watched.flow._is_quiet = quiet  # type: ignore[method-assign]
+        return True
+
+    watched.flow._is_quiet = changes_meanwhile  # type: ignore[method-assign]
+    watched.feed(listed("calm"))
+    await watched.until(lambda: len(watched.passed) == 2)
+    assert [one["type"] for one in watched.passed] == [None, "MODIFIED"]
+    watched.task.cancel()
+
+
+@in_loop
+async def test_what_is_done_first_is_done_before_the_list_is_looked_at() -> None:
+    done = asyncio.Event()
+
+    async def first() -> None:
+        await done.wait()
+
+    watched = Watched(first)
+    watched.feed(listed("a", done=True), listed("b", urgent=True))
+    await asyncio.sleep(0.01)
+    assert watched.left_out == watched.passed == []
+    done.set()
+    await watched.until(lambda: (watched.left_out, watched.uids()) == (["a"], ["b"]))
+    watched.task.cancel()
 
 
 @in_loop

@@ -17,7 +17,8 @@ from kopf_ha.core.grant import Grant
 from kopf_ha.core.target import Target
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import JSON_PATCH, Request, Response
-from kopf_ha.run.observe import is_our_stamp
+from kopf_ha.errors import Unfenced, Unreached
+from kopf_ha.run.observe import is_our_stamp, learn_kind, observe
 
 RESOURCE = kopf.Resource("t.dev", "v1", "widgets")
 WIDGET = Target("t.dev", "v1", "widgets", "a", "x")
@@ -71,3 +72,39 @@ def test_an_answer_without_a_request_reaches_an_async_client() -> None:
     with wired(Wiring(fence, report=told.append, now=lambda: 0.0)), entered(grant):
         assert asyncio.run(ask()) == first
     assert [one.status for one in told] == [200]
+
+
+@pytest.mark.parametrize("stamped", [True, False])
+def test_a_kind_is_known_before_its_objects_so_that_no_write_has_to_read_them(stamped: bool) -> None:
+    fence, asked = Fence("ns/op"), list[Target]()
+
+    def asks(target: Target) -> bool:
+        asked.append(target)
+        return stamped
+
+    async def scenario() -> None:
+        for _ in range(2):
+            await learn_kind(RESOURCE, asks)
+        await learn_kind(kopf.Resource("apps", "v1", "deployments"), asks)
+        body = {"metadata": {"namespace": "a", "name": "x", "uid": "u", "resourceVersion": "7"}}
+        await observe(resource=RESOURCE, body=kopf.Body(body), type=None)
+
+    with wired(Wiring(fence, report=lambda outcome: None)):
+        asyncio.run(scenario())
+    assert [one.kind for one in asked] == ["widgets.t.dev"], "once, and no kind of Kubernetes itself"
+    known = fence.known.objects.get(WIDGET.key)
+    assert known is not None
+    assert known.version == "7"
+
+
+@pytest.mark.parametrize("trouble", [Unreached("no answer"), Unfenced("one served version lacks it"), None])
+def test_a_kind_that_nobody_can_tell_about_is_left_to_the_write(trouble: Exception | None) -> None:
+    fence = Fence("ns/op")
+
+    def asks(target: Target) -> None:
+        if trouble is not None:
+            raise trouble
+
+    with wired(Wiring(fence, report=lambda outcome: None)):
+        asyncio.run(learn_kind(RESOURCE, asks))
+    assert fence.known.schemas == {}

@@ -164,7 +164,7 @@ def update(asked: Asked, reader: Reader, saw: bool) -> Flow:
                 return current
             if saw and found.revision.uid != first:
                 break  # Kopf's handlers decided about the object that they saw
-            # Revisions are never given twice, and `at` has the uid that the caller named, which may be another object's.
+            # No revision is given twice; the uid in `at` may be another object's, as the caller named it.
             if tried.at and found.revision.version == tried.at.version:
                 break  # our precondition held, so the conflict is the caller's
             if not may_repeat(asked, deciding):

@@ -20,6 +20,8 @@ from kopf_ha.run.barrier import stamp_patiently
 from kopf_ha.run.deciding import PARALLEL, DecidingObject, try_stamp
 from kopf_ha.run.sweep import Sweep
 
+#: Seconds before the first stamp behind: what changed around the takeover is served first.
+HEAD_START = 1.0
 #: For one second of stamping behind, so many seconds of rest: handlers come first, and so does the Lease.
 REST = 4.0
 #: Seconds of rest after one stamp, at most. So the last object has its stamp within a bound.
@@ -87,6 +89,7 @@ class Behind:
             TermEnded: the term is over.
         """
         failed = []
+        self._wait(HEAD_START if self._left else 0.0)
         for uid in list(self._left):
             one = self._left.get(uid)
             if one is None:

@@ -116,6 +116,7 @@ def build(
             before=lambda: prepare(grant),
             beat=elector.beat,
             ended=lambda term, error: inbox.put(Ended(term, error)),
+            asks=preparation.asks,
             pulse=min(1.0, settings.retry_period / 2),
         )
 

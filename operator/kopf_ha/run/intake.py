@@ -24,6 +24,8 @@ TICK = 0.002
 LATE = 0.002
 #: A busy loop gets one object in so many seconds all the same, about a fifth of its time.
 PATIENCE = 0.02
+#: Seconds after its begin in which a flow is more patient, and how much: what changed around the takeover goes first.
+HURRY, MORE_PATIENCE = 5.0, 0.2
 #: Seconds for which objects of the first list are looked at before others get the loop.
 SLICE = 0.005
 #: A round of the loop in which others had something to do takes longer than so many seconds.
@@ -54,6 +56,7 @@ class Intake:
         looks: of the kind's handlers.
         left_out: called with each object that does not go through Kopf's cycle, since it needs nothing.
         hidden: says of an event whose turn it is whether no handler needs to see it.
+        first: is done beside the request for the list, and before anything of the list is looked at.
     """
 
     def __init__(
@@ -61,8 +64,10 @@ class Intake:
         looks: Looks,
         left_out: Callable[[Any], Awaitable[None]],
         hidden: Callable[[Event], bool] = lambda event: False,
+        first: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.is_hidden = hidden
+        self._first = first
         self._looks = looks
         self._left_out = left_out
         self._ready: deque[Event] = deque()  #: goes on at once
@@ -70,6 +75,7 @@ class Intake:
         self._listed: set[str] = set()  #: uids of the list that is under way
         self._uids: dict[tuple[str, str], str] = {}  #: of the objects that wait, by namespace and name
         self._news = asyncio.Event()
+        self._began = 0.0  #: on the loop's clock
         self._last = 0.0  #: when the last object came from behind, on the loop's clock
         self._lists = 0  #: lists that are over
         #: By uid, the newest resourceVersion that went on while the list was read: an early watch, the list and the
@@ -86,8 +92,10 @@ class Intake:
             source: Kopf's list and watch.
             early: begins a watch from a moment ago on. It may end or fail at any time.
         """
+        self._began = asyncio.get_running_loop().time()
+        first = asyncio.ensure_future(self._first()) if self._first is not None else None
         # One task reads the whole source, since the source may have timeouts that belong to the task that reads it.
-        reader = asyncio.create_task(self._read(source), name="first list")
+        reader = asyncio.create_task(self._read(source, first), name="first list")
         watcher = asyncio.create_task(self._watch_early(early), name="early watch") if early is not None else None
         reader.add_done_callback(lambda _: self._news.set())
         try:
@@ -104,19 +112,22 @@ class Intake:
                 elif await self._is_quiet():
                     await self._let_in()
         finally:
-            tasks = [task for task in (reader, watcher) if task is not None]
+            tasks = [task for task in (reader, watcher, first) if task is not None]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _read(self, source: AsyncIterator[Event]) -> None:
+    async def _read(self, source: AsyncIterator[Event], first: Awaitable[None] | None) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
         async for event in source:
+            if first is not None:
+                await first
+                first = None
             await self._take(event)
             self._news.set()
             if _is_listed(event) and loop.time() - began > SLICE:
-                await _let_others_work()
+                await self._let_others_work()
                 began = loop.time()
 
     async def _watch_early(self, early: Callable[[], AsyncIterator[Event]]) -> None:
@@ -217,10 +228,30 @@ class Intake:
             return False
         except TimeoutError:
             now = loop.time()
-            return now - began - TICK < LATE or now - self._last >= PATIENCE
+            return now - began - TICK < LATE or now - self._last >= self._patience(now)
+
+    def _patience(self, now: float) -> float:
+        return MORE_PATIENCE if now - self._began < HURRY else PATIENCE
+
+    async def _let_others_work(self) -> None:
+        """Give the loop to others while they have something to do, for most of the time but not all of it.
+
+        A request waits for its turn in the loop dozens of times. If each turn came after a slice of the list, the first
+        claim that is served would wait longer for the list than for the API server.
+        """
+        loop = asyncio.get_running_loop()
+        began = now = loop.time()
+        while now - began < self._patience(now):
+            last = now
+            await asyncio.sleep(0)
+            now = loop.time()
+            if now - last < BUSY:
+                return
 
     async def _let_in(self) -> None:
-        """Pass on the next object from behind."""
+        """Pass on the next object from behind, unless the last one was called forward or went meanwhile."""
+        if not self._behind:
+            return
         self._last = asyncio.get_running_loop().time()
         uid = next(iter(self._behind))
         event = self._behind.pop(uid)
@@ -230,22 +261,6 @@ class Intake:
             await self._left_out(event["object"])
         else:
             self._ready.append(event)
-
-
-async def _let_others_work() -> None:
-    """Give the loop to others while they have something to do, for most of the time but not all of it.
-
-    A request waits for its turn in the loop dozens of times. If each turn came after a slice of the list, the first
-    claim that is served would wait longer for the list than for the API server.
-    """
-    loop = asyncio.get_running_loop()
-    began = now = loop.time()
-    while now - began < PATIENCE:
-        last = now
-        await asyncio.sleep(0)
-        now = loop.time()
-        if now - last < BUSY:
-            return
 
 
 def _is_listed(event: Event) -> bool:

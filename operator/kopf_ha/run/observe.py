@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import kopf
@@ -14,7 +15,8 @@ from kopf_ha.adapters import Outcome, wiring
 from kopf_ha.core.notes import is_stamp
 from kopf_ha.core.target import Target
 from kopf_ha.core.wire import Request
-from kopf_ha.errors import FloorLost
+from kopf_ha.errors import ApiError, FloorLost, Refused
+from kopf_ha.run.threads import in_thread
 
 HANDLER_ID = "kopf_ha.observe"
 STARTUP_ID = "kopf_ha.ignore_stamps"
@@ -44,6 +46,25 @@ async def observe(resource: kopf.Resource, body: kopf.Body, type: str | None, **
         use.report(Outcome("kopf", Request("WATCH", target.path), grant, lost))
     if grant is not None and grant.closed:
         raise asyncio.CancelledError
+
+
+async def learn_kind(resource: kopf.Resource, asks: Callable[[Target], bool | None]) -> None:
+    """Find out whether a kind is stamped before its objects are seen. Otherwise what a watch shows of them counts for
+    nothing, and the first write of each object has to read it (I9). If it cannot be found out, that write says why.
+
+    Args:
+        resource: the kind.
+        asks: asks the API server; it blocks.
+    """
+    known, target = wiring().fence.known, Target(resource.group, resource.version, resource.plural, "any", "any")
+    if target.built_in or target.kind_version in known.schemas:
+        return
+    try:
+        stamped = await in_thread(functools.partial(asks, target), f"kopf-ha-kind-{resource.plural}")
+    except (ApiError, Refused):
+        return
+    if stamped is not None:
+        known.schemas.setdefault(target.kind_version, stamped)
 
 
 def is_our_stamp(resource: kopf.Resource, raw: Any) -> bool:

@@ -17,6 +17,7 @@ from kopf_ha._context import boottime
 from kopf_ha.api import Api
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
+from kopf_ha.core.target import Target
 from kopf_ha.errors import ConfigurationError, TermEnded
 from kopf_ha.run.aside import try_again
 from kopf_ha.run.barrier import find_kinds, raise_barrier
@@ -24,7 +25,7 @@ from kopf_ha.run.behind import Behind
 from kopf_ha.run.deciding import DecidingObject
 from kopf_ha.run.enforcement import Enforcement
 from kopf_ha.run.journal import Journal
-from kopf_ha.run.kinds import ServedKind
+from kopf_ha.run.kinds import ServedKind, schema_of
 from kopf_ha.run.namespaces import Namespaces
 from kopf_ha.run.sweep import Sweep
 from kopf_ha.run.termobject import TermObject
@@ -85,6 +86,15 @@ class Preparation:
         hearing.join()
         if not noted and not self.policies_first:
             self.enforcement.begin_soon(grant)
+
+    def asks(self, target: Target) -> bool | None:
+        """Ask whether a kind is stamped; None if that is unknown, or if it does not matter without the full fence.
+
+        Raises:
+            Unfenced: some of its served versions have the stamp, and some have not.
+            ApiError: the cluster did not say.
+        """
+        return schema_of(self.api, target) if self.fence.mode == "full" else None
 
     def _raise_barrier(self, grant: Grant, kinds: list[ServedKind], began: float) -> None:
         sweep = Sweep(self.api, self.fence, grant, kinds, self.namespaces)

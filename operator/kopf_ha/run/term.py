@@ -14,10 +14,11 @@ import kopf
 from kopf_ha import _kopf
 from kopf_ha._context import entered
 from kopf_ha.core.grant import Grant
+from kopf_ha.core.target import Target
 from kopf_ha.run.intake import Intake
 from kopf_ha.run.kopf_thread import KopfOptions, KopfThread
 from kopf_ha.run.liveness import Probes
-from kopf_ha.run.observe import is_our_stamp, observe, observe_all
+from kopf_ha.run.observe import is_our_stamp, learn_kind, observe, observe_all
 from kopf_ha.run.threads import in_thread
 
 #: Seconds that Kopf gives a daemon to end before it looks again a minute later. Startup handlers may choose others.
@@ -39,6 +40,7 @@ class Term:
         beat: called every `pulse` seconds while the term's event loop runs.
         ended: called from the term's thread as soon as the term ends by itself, and when it is over: with the error,
             or with None when it was asked to stop.
+        asks: asks whether a kind is stamped; None if that is unknown. It blocks, and is called in threads of the term.
         pulse: seconds between two signs of life of the event loop. Without these the Lease is not renewed.
     """
 
@@ -47,6 +49,7 @@ class Term:
     before: Callable[[], None]
     beat: Callable[[], None]
     ended: Callable[[Term, BaseException | None], None]
+    asks: Callable[[Target], bool | None] = lambda target: None
     pulse: float = 1.0
     kopf_ran: bool = field(default=False, init=False)  #: whether any code of the operator has run
     thread: KopfThread = field(init=False)
@@ -116,12 +119,21 @@ class Term:
             self._settings,
             self.grant.stamp.holder,
             configured=self._configured,
-            make_flow=_flow,
+            make_flow=self._flow,
         )
         self._probes = Probes(operator.probe)
         await operator.run()
         if not self.thread.asked:
             raise RuntimeError(_BY_ITSELF)
+
+    def _flow(self, kind: _kopf.Kind) -> Intake:
+        """Make what orders one kind's objects. The fence sees each of them, whether Kopf handles it or not."""
+        return Intake(
+            kind,
+            lambda body: observe(resource=kind.resource, body=body, type=None),
+            lambda event: is_our_stamp(kind.resource, event),
+            lambda: learn_kind(kind.resource, self.asks),
+        )
 
     def _configured(self) -> None:
         # Called in a task of Kopf's, which has the term and Kopf's own variables.
@@ -137,15 +149,6 @@ class Term:
         # A callback and not a task: Kopf cancels unknown tasks when it stops.
         self.beat()
         asyncio.get_running_loop().call_later(self.pulse, self._beat_on)
-
-
-def _flow(kind: _kopf.Kind) -> Intake:
-    """Make what orders one kind's objects. The fence sees each of them, whether Kopf handles it or not."""
-    return Intake(
-        kind,
-        lambda body: observe(resource=kind.resource, body=body, type=None),
-        lambda event: is_our_stamp(kind.resource, event),
-    )
 
 
 def list_in_pages(settings: kopf.OperatorSettings) -> None:
