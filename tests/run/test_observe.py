@@ -86,7 +86,7 @@ def test_a_kind_is_known_before_its_objects_so_that_no_write_has_to_read_them(st
         for _ in range(2):
             await learn_kind(RESOURCE, asks)
         await learn_kind(kopf.Resource("apps", "v1", "deployments"), asks)
-        body = {"metadata": {"namespace": "a", "name": "x", "uid": "u", "resourceVersion": "7"}}
+        body: Any = {"metadata": {"namespace": "a", "name": "x", "uid": "u", "resourceVersion": "7"}}
         await observe(resource=RESOURCE, body=kopf.Body(body), type=None)
 
     with wired(Wiring(fence, report=lambda outcome: None)):
