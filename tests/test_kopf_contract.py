@@ -483,6 +483,10 @@ class Backwards:
     def __init__(self, kind: _kopf.Kind, hidden: Collection[str] = ()) -> None:
         self.kind = kind
         self.hidden = hidden
+        self.noted: list[Any] = []  #: what was left out
+
+    async def left_out(self, body: Any) -> None:
+        self.noted.append(body)
 
     def is_hidden(self, event: Any) -> bool:
         return event["object"]["metadata"]["name"] in self.hidden
@@ -720,6 +724,53 @@ def test_an_object_is_done_if_filters_keep_all_handlers_from_it(
     assert not later.is_done(changed(body, metadata={"labels": {"a": "b"}}))
     assert not dataclasses.replace(later, is_indexed=lambda: False).is_done(body), "it may ask an index"
     assert not dataclasses.replace(later, parts=kind.parts).is_done(body), "Kopf has a memo for it, which it may ask"
+
+
+def test_events_that_concern_nobody_do_not_pass_kopfs_cycle(api: KopfApi, registry: kopf.OperatorRegistry) -> None:
+    """Else each write of the operator's own costs a cycle. What follows such an event is handled as before (I7)."""
+    made: list[Backwards] = []
+    ran: list[tuple[str, Any]] = []
+
+    def note(spec: Any, reason: str, **_: Any) -> None:
+        ran.append((reason, spec.get("a")))
+
+    def has_labels(body: kopf.Body, **_: Any) -> bool:
+        return bool(body["metadata"].get("labels"))
+
+    kopf.on.create("things", registry=registry, id="creation")(note)
+    kopf.on.update("things", registry=registry, id="update")(note)
+    kopf.on.event("things", registry=registry, id="news", when=has_labels)(lambda **_: ran.append(("event", None)))
+    with Kopf(registry, make_flow=recorded(made)):
+        until("its creation", lambda: ran and "last-handled" in json.dumps(api.get("a")), LONG)
+        for number in range(2):
+            api._patch(f"{IN_NS}/a", {"status": {"a": number}})
+            until("it to be left out", lambda n=number: made[0].noted[-1:] and  # type: ignore[misc]
+                  made[0].noted[-1].get("status", {}).get("a") == n, LONG)  # fmt: skip
+        assert len(ran) == 1
+        api._patch(f"{IN_NS}/a", {"spec": {"a": 5}})
+        until("the update", lambda: ("update", 5) in ran, LONG)
+        api._patch(f"{IN_NS}/a", {"metadata": {"labels": {"a": "b"}}})
+        until("the event", lambda: ("event", None) in ran, LONG)
+
+
+def test_an_event_concerns_somebody_if_kopf_has_something_to_remember_or_to_stop(
+    api: KopfApi, registry: kopf.OperatorRegistry
+) -> None:
+    """Else a daemon runs on for an object that its filter does not want any more, or an error is not tried again."""
+    kopf.on.create("things", registry=registry, id="creation")(lambda **_: None)
+    kind, body = handled(api, registry)
+    event = {"type": "MODIFIED", "object": body}
+    memory = kind._memory(body)
+    assert memory is not None, "Kopf has met it"
+    assert kind.is_idle(event)
+    assert not kind.is_idle({**event, "type": "DELETED"})
+    assert not dataclasses.replace(kind, is_indexed=lambda: False).is_idle(event), "the worker has to say that it began"
+    memory.error_throttler.source_of_delays = iter([1.0])
+    assert not kind.is_idle(event)
+    memory.error_throttler.source_of_delays = None
+    assert kind.is_idle(event)
+    kopf.on.daemon("things", registry=registry, id="more", when=lambda **_: False)(lambda **_: None)
+    assert not dataclasses.replace(kind).is_idle(event)
 
 
 def test_an_object_is_not_done_if_a_filter_writes_into_its_patch(api: KopfApi, registry: kopf.OperatorRegistry) -> None:

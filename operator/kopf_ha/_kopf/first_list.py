@@ -7,7 +7,7 @@ import contextvars
 import copy
 import dataclasses
 import functools
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import kopf
@@ -34,6 +34,9 @@ class Flow(Protocol):
 
     def is_hidden(self, event: Any) -> bool:
         """Return whether no handler needs to see an event whose turn it is."""
+
+    def left_out(self, body: Any, /) -> Awaitable[None]:
+        """Take note of an object that Kopf does nothing about."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,6 +77,25 @@ class Kind:
         try:
             return self._needs_nothing(raw)
         except Exception:  # noqa: BLE001  as above; filters are the operator's own
+            return False
+
+    def is_idle(self, event: Any) -> bool:
+        """Return whether Kopf would run no handler for the event of a watch, write nothing and remember nothing.
+
+        Exact, as `is_done`. Most of such events show what the operator itself has just written.
+        """
+        if event["type"] != "MODIFIED" or self._runs_for_all or not self.is_indexed():
+            return False
+        try:
+            memory = self._memory(event["object"])
+            if memory is not None and (
+                self.registry._spawning.has_handlers(resource=self.resource)  # a daemon may have to be stopped
+                or memory.error_throttler.source_of_delays is not None
+                or getattr(memory, "remaining_patch", None)
+            ):
+                return False
+            return self._needs_nothing(event["object"], event["type"])
+        except Exception:  # noqa: BLE001  as above
             return False
 
     @functools.cached_property
@@ -117,12 +139,12 @@ class Kind:
         skipped = {"apiVersion", "kind", "metadata", "status"}
         return {k: v for k, v in old.items() if k not in skipped} != {k: v for k, v in raw.items() if k not in skipped}
 
-    def _needs_nothing(self, raw: Any) -> bool:
+    def _needs_nothing(self, raw: Any, type: Any = None) -> bool:
         if self._runs_for_all or raw["metadata"].get("deletionTimestamp"):
             return False
         body, finalizer = QuickBody(raw), self.settings.persistence.finalizer
-        asked = self._asked(raw, body) if self._has_filters else None
-        if asked is not None and (not self.is_indexed() or self._runs_by_itself(raw, asked)):
+        asked = self._asked(raw, body, type) if self._has_filters else None
+        if asked is not None and (not self.is_indexed() or self._runs_by_itself(raw, type, asked)):
             return False
         if not self._changing:
             return not finalizers.is_deletion_blocked(body=body, finalizer=finalizer)
@@ -144,15 +166,24 @@ class Kind:
                 return False  # a filter wants something to be written
         return finalizers.is_deletion_blocked(body=body, finalizer=finalizer) == must_block
 
-    def _asked(self, raw: Any, body: bodies.Body) -> dict[str, Any]:
+    def _memory(self, raw: Any) -> Any:
+        """Return what Kopf remembers of an object; None if it has not met it."""
+        memories = self.parts["memories"]
+        return memories._items.get(memories._build_key(raw))
+
+    def _asked(self, raw: Any, body: bodies.Body, type: Any) -> dict[str, Any]:
         """Return what filters are asked with, the same as in Kopf's cycle."""
-        memories, memo = self.parts["memories"], self.parts["memobase"]
-        if memories._build_key(raw) in memories._items:
-            raise RuntimeError("Kopf has met it, and knows its own memo")
+        memory, memo = self._memory(raw), self.parts["memobase"]
+        if memory is not None:
+            if type is None:
+                raise RuntimeError("Kopf has met it, and a further list is Kopf's own affair")
+            memo = memory.memo
+        elif memo is not None:
+            memo = copy.copy(memo)
         return {
             "logger": loggers.LocalObjectLogger(body=body, settings=self.settings),
             "indices": self.parts["indexers"].indices,
-            "memo": memo if memo is None else copy.copy(memo),
+            "memo": memo,
             "resource": self.resource,
             "patch": self._unused_patch(),
             "body": body,
@@ -164,9 +195,9 @@ class Kind:
             self._patches[:] = [patches.Patch()]
         return self._patches[-1]
 
-    def _runs_by_itself(self, raw: Any, asked: Mapping[str, Any]) -> bool:
+    def _runs_by_itself(self, raw: Any, type: Any, asked: Mapping[str, Any]) -> bool:
         """Return whether an event handler, a timer or a daemon would run."""
-        seen = causes.WatchingCause(type=None, event={"type": None, "object": raw}, **asked)
+        seen = causes.WatchingCause(type=type, event={"type": type, "object": raw}, **asked)
         if any(h.id not in added_first for h in self.registry._watching.iter_handlers(cause=seen)):
             return True
         return self.registry._spawning.has_handlers(resource=self.resource) and bool(
@@ -198,11 +229,18 @@ async def _ordered_watcher(*, settings: kopf.OperatorSettings, processor: Any, *
         return await _watcher(settings=settings, processor=processor, **more)
     indexed = more.get("operator_indexed")
     is_indexed = indexed.is_on if indexed is not None else lambda: True
-    flow = made[1](Kind(given["resource"], given["registry"], settings, given, is_indexed))
+    kind = Kind(given["resource"], given["registry"], settings, given, is_indexed)
+    flow = made[1](kind)
     _flow.set(flow)
 
     async def process(*, raw_event: Any, **more: Any) -> Any:
-        return None if flow.is_hidden(raw_event) else await processor(raw_event=raw_event, **more)
+        if flow.is_hidden(raw_event):
+            return None
+        # While Kopf waits for the revision of a patch of its own, it handles no change, but it may have to later.
+        if more.get("consistency_time") is None and kind.is_idle(raw_event):
+            await flow.left_out(raw_event["object"])
+            return None
+        return await processor(raw_event=raw_event, **more)
 
     await _watcher(settings=settings, processor=process, **more)
 

@@ -69,7 +69,7 @@ class Intake:
         self.is_hidden = hidden
         self._first = first
         self._looks = looks
-        self._left_out = left_out
+        self.left_out = left_out
         self._ready: deque[Event] = deque()  #: goes on at once
         self._behind: dict[str, Event] = {}  #: by uid, in the order of the list
         self._listed: set[str] = set()  #: uids of the list that is under way
@@ -204,7 +204,7 @@ class Intake:
         if not uid:
             self._ready.append(event)
         elif self._looks.is_done(event["object"]):
-            await self._left_out(event["object"])
+            await self.left_out(event["object"])
         elif self._looks.is_urgent(event["object"]):
             self._pass(event) if not self._lists else self._ready.append(event)
         else:
@@ -258,7 +258,7 @@ class Intake:
         self._uids.pop(_name(event), None)
         # It may need nothing by now: what it waited for, or what a filter looks at, was done for another object.
         if self._looks.is_done(event["object"]):
-            await self._left_out(event["object"])
+            await self.left_out(event["object"])
         else:
             self._ready.append(event)
 
