@@ -45,12 +45,15 @@ def text(found: Found) -> str:
     lines = [str(one) for one in found.differences[:SHOWN]]
     if len(found.differences) > SHOWN:
         lines.append(f"… and {len(found.differences) - SHOWN} more")
+    return "\n".join([*lines, summary(found)])
+
+
+def summary(found: Found) -> str:
+    """Return the last line of the report."""
     counted = found.lines
     seen = f"{found.processes} processes, {counted['step']} steps of elections, {counted['asked']} writes"
-    seen += f", {counted['sent']} requests"
-    with_history = " and the history" if found.joined else ""
+    seen = f"replay: {seen}, {counted['sent']} requests"
+    beside = " and the history" if found.joined else ""
     if found.differences:
-        lines.append(f"replay: {seen}: {len(found.differences)} differ from the core{' or the history' * found.joined}")
-    else:
-        lines.append(f"replay: {seen}: all as the core{with_history} would have it")
-    return "\n".join(lines)
+        return f"{seen}: {len(found.differences)} are not as the core{beside} would have it"
+    return f"{seen}: all as the core{beside} would have it"
