@@ -57,10 +57,11 @@ class Wiring:
     def flow(self, client: str, request: Request, grant: Grant | None, *, saw: bool = False, elsewhere: bool) -> Flow:
         """Drive one attempt of one request; see `Fence.flow`."""
         if self.trace is None:
-            flow, reads = self.fence.flow, only_reads()
-            return flow(request, grant, self.now, saw=saw, only_reads=reads, elsewhere=elsewhere)
-        more = {"saw": saw, "only_reads": only_reads(), "elsewhere": elsewhere}
-        return self.trace.flow(self.fence, request, grant, self.now, client, **more)
+            flow = self.fence.flow(request, grant, self.now, saw=saw, only_reads=only_reads(), elsewhere=elsewhere)
+        else:
+            trace, how = self.trace.flow, {"saw": saw, "only_reads": only_reads(), "elsewhere": elsewhere}
+            flow = trace(self.fence, request, grant, self.now, client, **how)
+        return flow
 
 
 def media_type(headers: Mapping[str, str]) -> str:

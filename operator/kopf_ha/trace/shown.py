@@ -113,7 +113,9 @@ class Shown:
             case ["metadata", name, *_] if name in _METADATA:
                 return value
             case ["status"] if isinstance(value, Mapping):
-                return {k: v if _is_directive(k) or k == "fencing" else self._value(v, secret) for k, v in value.items()}
+                return {
+                    k: v if _is_directive(k) or k == "fencing" else self._value(v, secret) for k, v in value.items()
+                }
             case ["status", "fencing", *_]:
                 return value
             case ["deleteOptions"] if isinstance(value, Mapping):

@@ -76,7 +76,10 @@ class Trace:
         grant: Grant | None,
         now: Callable[[], float],
         client: str,
-        **more: bool,
+        *,
+        saw: bool = False,
+        only_reads: bool = False,
+        elsewhere: bool = False,
     ) -> Flow:
         """Drive one attempt of one request as `fence.flow` does, and write down what it took in and did.
 
@@ -89,7 +92,9 @@ class Trace:
             grant: see there.
             now: see there.
             client: the name of the client that sends it.
-            more: see there.
+            saw: see there.
+            only_reads: see there.
+            elsewhere: see there.
         """
         number = next(self._writes)
         reads: list[list[Any]] = []
@@ -109,6 +114,7 @@ class Trace:
 
         noted = Fence(fence.known.lease, fence.mode, exempt=fence.exempt)
         noted.known = NotedKnown(fence.known, note)
+        more = {"saw": saw, "only_reads": only_reads, "elsewhere": elsewhere}
         stamp = None if grant is None else grant.stamp.as_status()
         line("asked", client=client, stamp=stamp, request=self._shown.request(request), **more)
         held = None if grant is None else NotedGrant(grant, note)
