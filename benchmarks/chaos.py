@@ -3,8 +3,8 @@
 Two nodes, three replicas as deploy/ has them, people who make and delete claims all the time, and the faults of
 benchmarks.faults in an order that the seed gives. After each of them the system has to recover: somebody who lives
 leads, every claim that waited has its address, every one that was deleted is gone, and three replicas are ready. In the
-end the judge looks at all that ever happened, and logs, restarts and metrics at what the judge does not see. The traces of
-the replicas are put through the core again, and joined with the history.
+end the judge looks at all that ever happened, and logs, restarts and metrics at what the judge does not see. The
+traces of the replicas are put through the core again, and joined with the history.
 
 The exit status is 1 when something is wrong. In the folder that `--output` names are all logs, the audit log, and in
 said.txt what logs and events complained of; with `--hold` the cluster stays for a look. Root only: nodes are real.

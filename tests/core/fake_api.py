@@ -406,9 +406,22 @@ class FakeApi:
 
     def accept(self, place: Place, request: Request, who: str, new: Body) -> Body:
         old = copy.deepcopy(self.objects.get(place.key))
+        if old is not None and self.is_same(place, old, new):
+            return old  # a write that changes nothing makes no revision
+        if new["metadata"].get("deletionTimestamp") and not new["metadata"].get("finalizers"):
+            self.accepted.append(Accepted(who, request, old, None))
+            del self.objects[place.key]
+            return new
         stored = self.store(place, new)
         self.accepted.append(Accepted(who, request, old, copy.deepcopy(stored)))
         return stored
+
+    def is_same(self, place: Place, old: Body, new: Body) -> bool:
+        """Whether two revisions differ in nothing but their names."""
+        new = copy.deepcopy(new)
+        self.prune(place, new)
+        new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
+        return new == old
 
     def store(self, place: Place, body: Body) -> Body:
         self.version += 1
