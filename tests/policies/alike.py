@@ -49,7 +49,8 @@ class Alike:
     """
 
     fenced: Fenced
-    rules: Rules = field(default_factory=lambda: Rules(term=False))
+    rules: Rules = field(default_factory=Rules)
+    heard: tuple[Mark | None, ...] = (None,)  #: of which Terms the real server may have heard; None for none
 
     def __post_init__(self) -> None:
         fenced = self.fenced
@@ -71,24 +72,27 @@ class Alike:
 
     # --- one step
 
-    def write(self, wire: Wire, writer: int) -> tuple[Seen, Seen, Seen | None]:
+    def write(self, wire: Wire, writer: int) -> tuple[list[Seen], Seen, Seen | None]:
         """Send one request; return what the model, the real server and the units' server make of it.
 
-        The last one knows no rules of ours. So it is not asked what these refuse.
+        The model says what may come, for each Term of which the real server may have heard. The last server knows no
+        rules of ours. So it is not asked what these refuse.
         """
-        name, before = wire[1], self._model(wire[1])
-        request, fake_before = self._http(wire), self._fake(name)
+        name, before, fake_before = wire[1], self._model(wire[1]), self._fake(wire[1])
+        request = self._http(wire)
         fake_request = self._http_fake(request, name)
-        self.objects, _, said = serve(self.objects, World(None, None, None), wire, writer, self.rules)
-        real = self.pods[writer](request.method, request.path, request.json, request.content_type)
-        modelled = self._seen(response(said), wire, self._model(name), LEASE)
-        modelled.changed = self._model(name) != before
-        found = self._real(name, real, wire)
+        made = [serve(self.objects, World(None, None, term), wire, writer, self.rules) for term in self.heard]
+        may = [self._seen(response(said), name, objects[NAMES.index(name)], before) for objects, _, said in made]
+        answer = self.pods[writer](request.method, request.path, request.json, request.content_type)
+        body = self.fenced.admin("GET", self.paths[name]).body
+        real = self._real(name, answer, body)
+        which = may.index(real) if real in may else 0
+        self.objects = made[which][0]
+        self._learn(name, body)
         fake = None
-        if found.refused is Refusal.NONE:
-            answer = self.fake.handle(fake_request)
-            fake = self._fake_seen(name, answer, fake_before)
-        return modelled, found, fake
+        if real.refused is Refusal.NONE:
+            fake = self._fake_seen(name, self.fake.handle(fake_request), fake_before)
+        return may, real, fake
 
     def user(self, what: str) -> None:
         """Let a user write, on all servers."""
@@ -195,26 +199,24 @@ class Alike:
         at = NAMES.index(name)
         self.objects = (*self.objects[:at], one, *self.objects[at + 1 :])
 
-    def _seen(self, answer: Response, wire: Wire, one: Any, lease: str) -> Seen:
-        target = parse_path(self.paths[wire[1]])
+    def _seen(self, answer: Response, name: str, one: Any, before: Any) -> Seen:
+        target = parse_path(self.paths[name])
         assert target is not None
-        seen = Seen(answer.status, refusal_of(answer, target, lease), is_there(one))
+        seen = Seen(answer.status, refusal_of(answer, target, LEASE), is_there(one), changed=one != before)
         if is_there(one):
-            seen.mark, seen.value = mark_in(wire[1], one), bool(one[3] if wire[1] == CHILD else one[2])
+            seen.mark, seen.value = mark_in(name, one), bool(one[3] if name == CHILD else one[2])
         return seen
 
-    def _real(self, name: str, answer: Answer, wire: Wire) -> Seen:
+    def _real(self, name: str, answer: Answer, body: dict[str, Any]) -> Seen:
         target = parse_path(self.paths[name])
         assert target is not None
         said = Response(answer.status, json.dumps(answer.body).encode())
         before = self.last.get(name, {}).get("resourceVersion")
-        body = self.fenced.admin("GET", self.paths[name]).body
         there = body.get("kind") != "Status"
         seen = Seen(answer.status, refusal_of(said, target, self.fenced.lease), there)
-        self._learn(name, body)
         if there:
             seen.mark, seen.value = self._mark(body, name), _value(body, name)
-        seen.changed = (self.last.get(name, {}).get("resourceVersion") if there else None) != before
+        seen.changed = (body["metadata"]["resourceVersion"] if there else None) != before
         return seen
 
     def _learn(self, name: str, body: dict[str, Any]) -> None:

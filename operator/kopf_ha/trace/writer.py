@@ -13,6 +13,7 @@ import itertools
 import json
 import logging
 import os
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -51,6 +52,8 @@ class Trace:
             self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise ConfigurationError(f"--trace: {path} cannot be opened: {error.strerror}") from None
+        # Not before nobody can write any more: the number may be another file's then.
+        weakref.finalize(self, os.close, self._file)
         self._failed = False
         self._writes = itertools.count(1)
         self._shown = Shown(os.urandom(16))
