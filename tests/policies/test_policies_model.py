@@ -21,7 +21,7 @@ from model.wire import NAMES, Wire
 from tests.policies.alike import CHILD, CLAIM, POOL, Alike
 from tests.policies.fenced import Fenced
 
-EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "30"))
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "12"))
 
 #: A step: what is done, by which pod, with which token, at which revision: the current one, an earlier one, or none.
 Step = tuple[Any, ...]
