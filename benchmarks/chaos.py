@@ -3,7 +3,8 @@
 Two nodes, three replicas as deploy/ has them, people who make and delete claims all the time, and the faults of
 benchmarks.faults in an order that the seed gives. After each of them the system has to recover: somebody who lives
 leads, every claim that waited has its address, every one that was deleted is gone, and three replicas are ready. In the
-end the judge looks at all that ever happened, and logs, restarts and metrics at what the judge does not see.
+end the judge looks at all that ever happened, and logs, restarts and metrics at what the judge does not see. The
+traces of the replicas are put through the core again, and joined with the history.
 
 The exit status is 1 when something is wrong. In the folder that `--output` names are all logs, the audit log, and in
 said.txt what logs and events complained of; with `--hold` the cluster stays for a look. Root only: nodes are real.
@@ -27,9 +28,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.faults import FAULTS, Fault, Scene
-from benchmarks.witness import Witness
+from benchmarks.witness import TRACED, Witness
 from devcluster.errors import DevclusterError
 from devcluster.waiting import until
+from replay import read, report
 from testbed.deployment import NAME
 from testbed.load import NAMESPACE, Load
 from testbed.nodes import cluster
@@ -162,14 +164,20 @@ class Chaos:
 
     def summary(self) -> list[str]:
         """Say how it was, and give what is wrong."""
-        verdict = self.stage.verdict(min_terms=2)
+        history = self.stage.history()
+        verdict = self.stage.verdict(history, min_terms=2)
+        replayed = report.check([run for path in self.witness.traces() for run in read(path)], history)
         tracebacks, lines = self.witness.lines()
         wrong = [*map(str, verdict.findings), *self.scene.complaints]
         wrong += [f"a traceback: {t}" for t in tracebacks]
         wrong += self.witness.restarts(self.scene.killed.copy())
         wrong += self._metrics()
+        wrong += [f"a trace: {found}" for found in replayed.differences]
+        if not replayed.lines["asked"]:
+            wrong.append("no replica left a trace")
         waits = self.load.waits()
         print(f"\n{self.count} faults, {len(verdict.summary.terms)} terms, {len(waits)} claims")
+        print(report.summary(replayed))
         print(f"a claim waited {statistics.median(waits):.2f} s in the median, {max(waits):.1f} s at most")
         print(f"refused: {dict(verdict.summary.refused)}; late but harmless: {verdict.summary.late_but_harmless}")
         for name, took in sorted(self.takeovers.items()):
@@ -224,6 +232,7 @@ def main() -> int:
         stage = Patient(plain.record)
         stage.shell("kubectl apply -k crds/ && kubectl wait --for=condition=Established crd --all")
         stage.shell("kubectl apply -k deploy/")
+        stage.kubectl("-n", NAME, "patch", "deployment", NAME, "--patch", json.dumps(TRACED))
         stage.rolled_out()
         wrong: list[str] = []
         with Witness(stage, args.output) as witness:

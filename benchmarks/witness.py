@@ -1,4 +1,7 @@
-"""Writes down what passes by while benchmarks.chaos does its deeds, and looks for what no history of objects shows."""
+"""Writes down what passes by while benchmarks.chaos does its deeds, and looks for what no history of objects shows.
+
+Replicas write traces into a volume of their pods, which goes with the pod. So they are copied, as logs are.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,18 @@ from testbed.deployment import NAME
 from testbed.stage import Stage
 from testbed.watch import Watch
 
+#: Makes the replicas write traces.
+TRACED = {"spec": {"template": {"spec": {
+    "volumes": [{"name": "trace", "emptyDir": {}}],
+    "containers": [{
+        "name": "operator",
+        "env": [{"name": "KOPF_HA_TRACE", "value": "/trace/kopf-ha.trace"}],
+        "volumeMounts": [{"name": "trace", "mountPath": "/trace"}],
+    }],
+}}}}  # fmt: skip
+#: Where they are on a node, for a pod's uid.
+TRACES = "var/lib/kubelet/pods/*/volumes/kubernetes.io~empty-dir/trace/kopf-ha.trace"
+
 #: Seconds between looks at new logs; a container that lives for less leaves none here.
 LOOK = 0.5
 
@@ -23,7 +38,7 @@ class Witness:
 
     Args:
         stage: the cluster.
-        folder: for copies of the logs, one for each run of a container.
+        folder: for copies of the logs, one for each run of a container, and of the traces, one for each pod.
     """
 
     def __init__(self, stage: Stage, folder: Path) -> None:
@@ -32,6 +47,7 @@ class Witness:
         self.ends: dict[str, tuple[str, int, str]] = {}  #: by container's id: uid of its pod, exit code, when
         self._opened: dict[tuple[int, int], tuple[BinaryIO, BinaryIO]] = {}
         self._stop = threading.Event()
+        self._copying = threading.Lock()
         self._copier = threading.Thread(target=self._copy, daemon=True)
         self._watches = (
             Watch(stage, ("lease", NAME, "-n", NAME), self._lease),
@@ -97,22 +113,43 @@ class Witness:
                     end = (body["metadata"]["uid"], int(over["exitCode"]), over.get("finishedAt") or "")
                     self.ends[over.get("containerID") or f"{end}"] = end
 
+    def traces(self) -> list[Path]:
+        """Give the copies of the traces, with all that is written by now."""
+        self._look()
+        return sorted(self.folder.glob("*.trace"))
+
     def _copy(self) -> None:
-        """An open file stays readable when its name is gone."""
-        state = Path(self.stage.record["kubeconfig"]).parent
         while not self._stop.wait(LOOK):
+            self._look()
+
+    def _look(self) -> None:
+        """Copy what is new. An open file stays readable when its name is gone."""
+        state = Path(self.stage.record["kubeconfig"]).parent
+        with self._copying:
             for path in state.glob(f"node-*/pod-logs/{NAME}_*/*/*.log"):
-                try:
-                    found = path.stat()
-                    key = found.st_dev, found.st_ino
-                    if key not in self._opened:
-                        kept = self.folder / f"{path.parts[-3].removeprefix(f'{NAME}_')}_{path.name}"
-                        self._opened[key] = path.open("rb"), kept.open("ab")
-                except OSError:
-                    pass  # gone meanwhile
+                self._open(path, f"{path.parts[-3].removeprefix(f'{NAME}_')}_{path.name}")
+            for node in state.glob("node-*"):
+                for path in self._root(node.name).glob(TRACES):
+                    self._open(path, f"{path.parts[-5]}.trace")
             for original, copy in self._opened.values():
                 shutil.copyfileobj(original, copy)
                 copy.flush()
+
+    def _open(self, path: Path, name: str) -> None:
+        try:
+            found = path.stat()
+            key = found.st_dev, found.st_ino
+            if key not in self._opened:
+                self._opened[key] = path.open("rb"), (self.folder / name).open("ab")
+        except OSError:
+            pass  # gone meanwhile
+
+    def _root(self, node: str) -> Path:
+        """Give the file system as a node's kubelet sees it: pods' volumes are in a mount of its own."""
+        try:
+            return Path("/proc") / str(self.stage.program("kubelet", f"--hostname-override={node}")) / "root"
+        except LookupError:
+            return Path("/nonexistent")  # it is being started again
 
 
 def _plain(text: str) -> str:

@@ -26,7 +26,7 @@ def main(fence: str) -> None:
         raise SystemExit(130) from None
     with tempfile.TemporaryDirectory(prefix="kopf-ha-demo-") as folder, Timeline() as timeline:
         try:
-            verdict = tell(timeline, binaries, Path(folder), fence)
+            ok = tell(timeline, binaries, Path(folder), fence)
         except DevclusterError as error:
             timeline.say("bad", str(error))
             for log in sorted(Path(folder).glob("*.log")):
@@ -35,7 +35,7 @@ def main(fence: str) -> None:
         except KeyboardInterrupt:
             timeline.say("fault", "stopped")
             raise SystemExit(130) from None
-    raise SystemExit(0 if verdict.ok else 1)
+    raise SystemExit(0 if ok else 1)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ class Replica:
         self.account = str(found["spec"]["serviceAccountName"])
         self.env = container_env(found)
         self.trigger = folder / f"{short}.trigger"
+        self.trace = folder / f"{short}.trace"
         self.process: Process | None = None
         self.token = cluster.kubectl(
             "create", "token", self.account, "-n", NAMESPACE, "--bound-object-kind", "Pod",
@@ -76,6 +77,7 @@ class Replica:
             "KOPF_HA_METRICS_PORT": "0",
             "KOPF_HA_HEALTH_PORT": "0",
             "KOPF_HA_FENCE": self.fence,
+            "KOPF_HA_TRACE": str(self.trace),
             "KOPF_HA_UNSAFE": str(self.fence != "full").lower(),
             replica.TRIGGER: str(self.trigger),
         }

@@ -12,11 +12,13 @@ from typing import Any
 import requests
 
 import judge
+import replay
 from demo.replicas import NAMESPACE, ROOT, Replica, start_replicas
 from demo.timeline import Timeline
 from demo.world import LEASE, LEASE_DURATION, POOL, World, claim
 from devcluster import Binaries, ControlPlane
 from devcluster.waiting import until
+from replay import report
 
 FENCES = {
     "full": "every write is fenced",
@@ -37,8 +39,8 @@ class Story:
         self.world = World(plane, timeline)
         self.replicas: list[Replica] = []
 
-    def tell(self) -> judge.Verdict:
-        """Run all steps, and return the judge's verdict."""
+    def tell(self) -> bool:
+        """Run all steps, and return whether every promise held, and every replica did what the core does."""
         try:
             with self.world:
                 self.install()
@@ -54,7 +56,9 @@ class Story:
                 replica.end()
             for replica in self.replicas:
                 replica.close()
-        return self.ask_the_judge()
+        history = self.history()
+        verdict = self.ask_the_judge(history)
+        return self.replay(history) and verdict.ok
 
     # --- the steps
 
@@ -187,11 +191,15 @@ class Story:
         self.world.wait_leader(token)
         self.world.wait_bound(strict=self.fence == "full")
 
-    def ask_the_judge(self) -> judge.Verdict:
-        """Read the whole history from etcd, and let the judge check it."""
+    def history(self) -> judge.History:
+        """Read the whole history from etcd."""
         plane, say = self.plane, self.timeline
         say.stage("8. The judge reads every revision from etcd, and the audit log")
-        history = judge.read_history(plane.etcd_endpoints[0], plane.etcd_ca, plane.etcd_cert, plane.etcd_key)
+        return judge.read_history(plane.etcd_endpoints[0], plane.etcd_ca, plane.etcd_cert, plane.etcd_key)
+
+    def ask_the_judge(self, history: judge.History) -> judge.Verdict:
+        """Let the judge check the history."""
+        plane = self.plane
         expected = judge.Expectations(
             operator_user=f"system:serviceaccount:{NAMESPACE}:{self.replicas[0].account}",
             lease_names=(f"{NAMESPACE}/{LEASE}",),
@@ -204,6 +212,14 @@ class Story:
         verdict = judge.judge(history, judge.read_audit(plane.audit_logs), expected)
         self.conclude(verdict)
         return verdict
+
+    def replay(self, history: judge.History) -> bool:
+        """Put the replicas' traces through the core again, and join them with the history; return whether all fits."""
+        runs = [run for each in self.replicas for run in replay.read(each.trace)]
+        found = report.check(runs, history if self.fence == "full" else None)
+        self.show("bad", [str(one) for one in found.differences])
+        self.timeline.say("bad" if found.differences else "good", report.summary(found))
+        return not found.differences
 
     def conclude(self, verdict: judge.Verdict) -> None:
         """Show what the judge found."""
@@ -271,8 +287,8 @@ def documents(objects: Any) -> str:
     return "\n---\n".join(json.dumps(o) for o in objects)
 
 
-def tell(timeline: Timeline, binaries: Binaries, folder: Path, fence: str) -> judge.Verdict:
-    """Start a control plane, run the demo on it, and take it down."""
+def tell(timeline: Timeline, binaries: Binaries, folder: Path, fence: str) -> bool:
+    """Start a control plane, run the demo on it, and take it down; return whether all was as it should be."""
     os.chdir(ROOT)
     # SIGTERM ends the control plane as Ctrl-C does, through the context manager.
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))

@@ -147,12 +147,15 @@ class Stage:
                 if event["at"] > since:
                     yield event
 
-    def verdict(self, **expectations: Any) -> judge.Verdict:
-        """Have the judge look at all that ever happened."""
+    def history(self) -> judge.History:
+        """Read all that ever happened."""
         r = self.record
-        history = judge.read_history(r["etcd"][0], r["etcd_ca"], r["etcd_cert"], r["etcd_key"])
+        return judge.read_history(r["etcd"][0], r["etcd_ca"], r["etcd_cert"], r["etcd_key"])
+
+    def verdict(self, history: judge.History | None = None, **expectations: Any) -> judge.Verdict:
+        """Have the judge look at all that ever happened."""
         expected = judge.Expectations(operator_user=ACCOUNT, lease_names=(f"{NAME}/{NAME}",), **expectations)
-        return judge.judge(history, judge.read_audit(r["audit_logs"]), expected)
+        return judge.judge(history or self.history(), judge.read_audit(self.record["audit_logs"]), expected)
 
 
 def _find(matches: Any, what: str) -> int:

@@ -132,6 +132,7 @@ _LOCK = Values(
     show=lambda value: value or "none",
     metavar="RESOURCE/NAME",
 )
+_FILE = Values(must_be="a file", show=lambda value: value or "none", metavar="FILE")
 _DIRECTORY = Values(must_be="a directory", show=lambda value: value or "none", metavar="DIR")
 _SWITCH = Values(must_be="true or false", read=_read_switch, show=lambda value: "on" if value else "off", metavar="")
 
@@ -265,6 +266,12 @@ class Settings:
     )
     metrics_port: int = option(0, _PORT, "Serve metrics for Prometheus at this port.")
     health_port: int = option(0, _PORT, "Serve `/readyz` and `/livez` for the kubelet at this port.")
+    trace: str = option(
+        "",
+        _FILE,
+        "Append what the election and the fence take in and do to this file, one JSON object in each line, for"
+        " `python -m replay` of the repository. No contents of objects, no credentials. It grows without a bound.",
+    )
     fence: Literal["full", "rv", "none"] = option(
         "full",
         _choice("full", "rv", "none"),

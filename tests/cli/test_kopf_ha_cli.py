@@ -101,7 +101,14 @@ def test_the_command_line_wins_over_the_environment(call: Call, monkeypatch: pyt
 def test_each_option_means_the_same_on_the_command_line_and_in_the_environment(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    texts = {"SECONDS": "5s", "PORT": "8080", "NAME": "some", "DIR": "/run/x", "[follow|exit]": "follow"}
+    texts = {
+        "SECONDS": "5s",
+        "PORT": "8080",
+        "NAME": "some",
+        "DIR": "/run/x",
+        "FILE": "/run/t",
+        "[follow|exit]": "follow",
+    }
     texts |= {
         "[full|rv|none]": "none",
         "[report|exit]": "exit",

@@ -1,4 +1,7 @@
-"""What the judge says of a real run that became quiet, and of the same run with one thing otherwise."""
+"""What the judge says of a real run that became quiet, and of the same run with one thing otherwise.
+
+The replicas write traces, which are put through the core again, and are joined with the history.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from typing import Any
 from devcluster import ControlPlane
 from judge import Expectations, History, Key, judge, read_audit, read_history
 from judge.history import Object, replay
+from replay import read, report
+from replay.joined import deadlines
 from tests.kit.ipam import Ipam, address
 
 Writes = list[tuple[int, Key, Object | None]]
@@ -27,7 +32,8 @@ def token(obj: Object | None) -> int:
 
 def test_a_run_that_became_quiet(ipam: Ipam, control_plane: ControlPlane) -> None:
     since = int(ipam.get("namespace", ipam.namespace)["metadata"]["resourceVersion"])
-    first = ipam.operator("a")
+    traces = [ipam.folder / f"{name}.trace" for name in "ab"]
+    first = ipam.operator("a", KOPF_HA_TRACE=str(traces[0]))
     ipam.apply(ipam.pool("small", cidr="10.96.0.0/29", gateway="10.96.0.1"))  # gives .2 to .6
     ipam.apply(*(ipam.claim(f"c{n}", "small") for n in range(7)), ipam.claim("early", "red"))
     ipam.until_ready(*(f"c{n}" for n in range(5)))
@@ -43,7 +49,7 @@ def test_a_run_that_became_quiet(ipam: Ipam, control_plane: ControlPlane) -> Non
     ipam.expendable.add(first)
     first.kill()
     ipam.vacate_lease()
-    second = ipam.operator("b")
+    second = ipam.operator("b", KOPF_HA_TRACE=str(traces[1]))
     ipam.until_leader(second)
     ipam.kubectl("patch", "addressclaim", "c1", "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
     ipam.until_ready("c6")
@@ -59,6 +65,13 @@ def test_a_run_that_became_quiet(ipam: Ipam, control_plane: ControlPlane) -> Non
     verdict = judge(history, read_audit(control_plane.audit_logs), quiet)
     assert verdict.ok, verdict
     assert not [n for n in verdict.notes if "run ended" in n or "audit entry" in n]
+
+    runs = [run for path in traces for run in read(path)]
+    found = report.check(runs, history, tampered=True)
+    assert not found.differences, report.text(found)
+    assert [len(deadlines(run)) > 0 for run in runs] == [True, True]  # each of them led
+    wrote = [{line.data["client"] for line in run.of("asked")} for run in runs]
+    assert all(clients >= {"kopf", "pykube"} for clients in wrote), wrote
 
     def kinds(changed: Iterable[tuple[int, Key, Object | None]]) -> set[tuple[str, str]]:
         made = replay(history.revision, sorted(changed, key=lambda w: w[0]))

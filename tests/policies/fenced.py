@@ -56,6 +56,7 @@ class Fenced:
         self.lease = f"{namespace}/leader"
         self.leases = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self.claims = f"/apis/{GROUP}/v1/namespaces/{namespace}/fencedclaims"
+        self.terms = f"/apis/kopf-ha.dev/v1/namespaces/{namespace}/terms"
         self.children = f"/api/v1/namespaces/{namespace}/configmaps"
         self.description = described(namespace)
         self.admin = administrator(cluster)
@@ -181,17 +182,25 @@ class Fenced:
     def lead(self, by: Client) -> int:
         """Make a pod the holder and write its Term, as a leader does; give the token when the API server knows it."""
         token = self.acquire(by)
-        terms = f"/apis/kopf-ha.dev/v1/namespaces/{self.namespace}/terms"
-        spec = {"token": token, "holder": by.stamp(1, "").holder, "podUID": by.uid}
-        made = by("PATCH", f"{terms}/leader", {"spec": spec}, MERGE)
-        if made.status == 404:
-            body = {"apiVersion": "kopf-ha.dev/v1", "kind": "Term", "metadata": {"name": "leader"}, "spec": spec}
-            made = by("POST", terms, body)
-        assert made.ok, made.message
-        ask, said = f"{terms}/leader?dryRun=All&fieldManager={QUESTION}{KNOWN}", f"{KNOWN_TERM}{token} of pod "
+        self.write_term(by, token)
+        self.wait_heard(by, token)
+        return token
+
+    def wait_heard(self, by: Client, token: int) -> None:
+        """Wait until the API server has heard of the Term of a pod."""
+        ask = f"{self.terms}/leader?dryRun=All&fieldManager={QUESTION}{KNOWN}"
+        said = f"{KNOWN_TERM}{token} of pod "
         # The kind of a parameter is looked for every 30 s.
         until("the Term to be known", lambda: said in by("PATCH", ask, {}, MERGE).message)
-        return token
+
+    def write_term(self, by: Client, token: int) -> None:
+        """Write the Term of a pod that holds the Lease. The API server knows it some time later."""
+        spec = {"token": token, "holder": by.stamp(1, "").holder, "podUID": by.uid}
+        made = by("PATCH", f"{self.terms}/leader", {"spec": spec}, MERGE)
+        if made.status == 404:
+            body = {"apiVersion": "kopf-ha.dev/v1", "kind": "Term", "metadata": {"name": "leader"}, "spec": spec}
+            made = by("POST", self.terms, body)
+        assert made.ok, made.message
 
     def read(self, path: str) -> dict[str, Any]:
         return self.admin.must("GET", path)

@@ -17,8 +17,9 @@ from kopf_ha.adapters._clusters import Clusters
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.target import parse_path
-from kopf_ha.core.wire import Request, Response
+from kopf_ha.core.wire import Flow, Request, Response
 from kopf_ha.errors import GateClosed, NoTerm, Refused, TermEnded, Unfenced
+from kopf_ha.trace import Trace
 
 logger = logging.getLogger("kopf_ha.fence")
 
@@ -51,6 +52,16 @@ class Wiring:
     report: Callable[[Outcome], None]
     now: Callable[[], float] = boottime
     clusters: Clusters | None = None  #: None if all servers are this cluster's
+    trace: Trace | None = None  #: None if nothing is written down
+
+    def flow(self, client: str, request: Request, grant: Grant | None, *, saw: bool = False, elsewhere: bool) -> Flow:
+        """Drive one attempt of one request; see `Fence.flow`."""
+        if self.trace is None:
+            flow = self.fence.flow(request, grant, self.now, saw=saw, only_reads=only_reads(), elsewhere=elsewhere)
+        else:
+            trace, how = self.trace.flow, {"saw": saw, "only_reads": only_reads(), "elsewhere": elsewhere}
+            flow = trace(self.fence, request, grant, self.now, client, **how)
+        return flow
 
 
 def media_type(headers: Mapping[str, str]) -> str:
@@ -193,7 +204,7 @@ def drive(client: str, request: Request, send: Callable[[Request], Response], or
             said = send(question)
         elsewhere = use.clusters.is_other(origin, request.path, said)
     try:
-        flow = use.fence.flow(request, grant, use.now, only_reads=only_reads(), elsewhere=elsewhere)
+        flow = use.flow(client, request, grant, elsewhere=elsewhere)
         out = next(flow)
         while True:
             if out.after:
@@ -235,7 +246,7 @@ async def adrive(
             said = await send(question)
         elsewhere = await asyncio.to_thread(asked.is_other, origin, request.path, said)
     try:
-        flow = use.fence.flow(request, grant, use.now, saw=saw, only_reads=only_reads(), elsewhere=elsewhere)
+        flow = use.flow(client, request, grant, saw=saw, elsewhere=elsewhere)
         answer: Response | None = None
         while True:
             try:  # some flows end without a request; a coroutine must not let their end pass

@@ -29,6 +29,10 @@ _SOURCES: dict[type[Event], str] = {
 }
 
 
+#: Writes down one step of the machine.
+Record = Callable[[Event, float, str, list[Action] | None], None]
+
+
 class Driver:
     """The state of one election, in the elector's thread. Any thread may read the attributes.
 
@@ -41,6 +45,7 @@ class Driver:
         observer: is told how long renewals and takeovers took.
         legacy: gives the client of the legacy lock; not called if there is none.
         clock: seconds, on a clock that goes on while the machine sleeps.
+        record: is told each step: the event, both clocks, and the actions; None for an event that could not come.
 
     Attributes:
         state: what the rules know.
@@ -60,6 +65,7 @@ class Driver:
         observer: Observer,
         legacy: Callable[[], LegacyClient],
         clock: Callable[[], float],
+        record: Record = lambda event, now, wall, actions: None,
     ) -> None:
         self._identity = settings.identity
         mine = settings
@@ -71,6 +77,7 @@ class Driver:
         self._observer = observer
         self._legacy = legacy
         self._clock = clock
+        self._record = record
         self.state = State()
         self.due = math.inf
         self.turned = -math.inf
@@ -84,13 +91,15 @@ class Driver:
             if floor > self.state.floor:
                 todo.appendleft(events.RaiseFloor(floor))
         while todo:
-            event = todo.popleft()
+            event, now, wall = todo.popleft(), self._clock(), _wall()
             try:
-                self.state, actions = self._rules.step(self.state, event, self._clock(), _wall())
+                self.state, actions = self._rules.step(self.state, event, now, wall)
             except IllegalMove as error:
+                self._record(event, now, wall, None)
                 # After the end, a resume() may still come. In any other phase it is a bug, and must not be silent.
                 log.log(logging.DEBUG if self.state.phase is Phase.STOPPED else logging.ERROR, "ignored: %s", error)
                 continue
+            self._record(event, now, wall, actions)
             self._note_vacancy()
             if isinstance(event, events.LeaseSeen):
                 self._troubles.tell("read", "")

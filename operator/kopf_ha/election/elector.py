@@ -16,7 +16,7 @@ from kopf_ha.core.election.events import Event
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.lease import LeaseRecord
 from kopf_ha.core.legacy_lock import LegacyLock
-from kopf_ha.election.driver import Driver
+from kopf_ha.election.driver import Driver, Record
 from kopf_ha.election.leadership import Leadership
 from kopf_ha.election.lease_client import LeaseClient, lease_api
 from kopf_ha.election.leasewatch import LeaseNews
@@ -53,6 +53,7 @@ class Elector:
             must not raise.
         observer: is told how long renewals and takeovers took.
         clock: seconds, on a clock that goes on while the machine sleeps.
+        record: is told each step of the machine, before its actions are done; see `Driver`.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Elector:
         floor: Callable[[], int] = lambda: 0,
         observer: Observer | None = None,
         clock: Callable[[], float] = boottime,
+        record: Record = lambda event, now, wall, actions: None,
     ) -> None:
         self._settings = settings
         self._make_client = make_client
@@ -81,6 +83,7 @@ class Elector:
             observer=observer or Observer(),
             legacy=lambda: self._legacy_client,
             clock=clock,
+            record=record,
         )
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._client: LeaseClient | None = None

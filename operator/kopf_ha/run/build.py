@@ -30,6 +30,7 @@ from kopf_ha.run.selftest import SelfTest
 from kopf_ha.run.term import Term
 from kopf_ha.run.termobject import TermObject
 from kopf_ha.settings import Settings
+from kopf_ha.trace import Trace
 
 
 def build(
@@ -47,7 +48,8 @@ def build(
         load: loads the operator's code when the first term begins; None if it is loaded.
 
     Raises:
-        ConfigurationError: there are no credentials, a handler cannot run on every replica, or a port is taken twice.
+        ConfigurationError: there are no credentials, a handler cannot run on every replica, a port is taken twice, or
+            the trace cannot be written.
     """
     if options.liveness is not None:
         options.liveness.check(settings)
@@ -55,6 +57,7 @@ def build(
     namespaces = Namespaces(tuple(options.namespaces))
     journal = Journal(settings, lambda: Api(_client(fenced=False)))
     fence = Fence(settings.lease, settings.fence, settings.deciding, settings.exempt)
+    trace = Trace(settings.trace, settings, kopf_ha.__version__) if settings.trace else None
     elector = Elector(
         settings,
         lambda: _client("-election", fenced=False),
@@ -63,6 +66,7 @@ def build(
         on_new_leader=lambda holder, token: pods.nudge(),
         floor=lambda: fence.known.floor,
         observer=journal.metrics,
+        record=trace.step if trace is not None else lambda event, now, wall, actions: None,
     )
     journal.watch(elector)
     term = TermObject(Api(_client(fenced=False)), settings, lambda: Api(_client(fenced=False)))
@@ -122,6 +126,7 @@ def build(
 
     runner = Runner(
         load=load,
+        trace=trace,
         clusters=_clusters(),
         liveness=options.liveness,
         settings=settings,

@@ -38,6 +38,7 @@ from kopf_ha.run.term import Term
 from kopf_ha.run.threads import later
 from kopf_ha.run.unknown import Unknown
 from kopf_ha.settings import Settings
+from kopf_ha.trace import Trace
 
 logger = logging.getLogger("kopf_ha.run")
 
@@ -65,6 +66,7 @@ class Runner:
         clusters: tells other clusters' servers from this one's; None if there are none.
         liveness: where Kopf's liveness endpoint is served, if it is.
         load: loads the operator's code, if that is to be done when the first term begins.
+        trace: of what the fence takes in and does; None for none.
         later: calls a function after so many seconds, in a thread.
         clock: the machine's boot-time clock, in seconds.
     """
@@ -82,6 +84,7 @@ class Runner:
     clusters: Clusters | None = None
     liveness: Endpoint | None = None
     load: Callable[[], None] | None = None
+    trace: Trace | None = None
     later: Callable[[float, Callable[[], None]], None] = later
     clock: Callable[[], float] = boottime
 
@@ -159,7 +162,7 @@ class Runner:
         self.stepping = self.clock()  # to start is a step, too: liveness sees when it hangs
         hush()
         with (
-            wired(Wiring(self.fence, self.on_outcome, clusters=self.clusters)),
+            wired(Wiring(self.fence, self.on_outcome, clusters=self.clusters, trace=self.trace)),
             speaking_for(self.settings, lambda: self.elector.grant or self.grant),
             serving(lambda: self.journal.metrics.serve(self.settings.metrics_port)),
             contextlib.ExitStack() as served,
