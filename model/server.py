@@ -124,7 +124,9 @@ def _changed(name: str, old: Object, wire: Wire) -> tuple[Object, Answer | None]
         case ("STAMP", _, was, mark, whole):
             assert not isinstance(old, int)  # noqa: S101  `serve` has looked
             version, recorded, value = old
-            holds = recorded is None and not value if whole else recorded == was
+            # What a pool gives stands in its status; whether a claim is leaving does not.
+            is_empty = recorded is None and not (value and name.startswith("pool"))
+            holds = is_empty if whole else recorded == was
             return ((version + 1, mark, value) if mark != recorded else old), None if holds else INVALID
     assert not isinstance(old, int)  # noqa: S101  `serve` has looked
     if wire[2] not in (None, version_of(name, old)):

@@ -61,6 +61,7 @@ class Alike:
         self.objects: Objects = ((0, None, False), 0, (0, None, False), (0, None, False), 0, 0)
         self.versions: dict[str, dict[int, str]] = {POOL: {}, CLAIM: {}, CHILD: {}}
         self.uids: dict[int, str] = {}
+        self.released = False  #: whether the claim's finalizer was removed; to remove it again is a 422, not modelled
         self.last: dict[str, dict[str, Any]] = {}  #: the metadata that each object had when it was read last
         self.fake = FakeApi()
         for plural in ("fencedpools", "fencedclaims"):
@@ -86,6 +87,7 @@ class Alike:
         answer = self.pods[writer](request.method, request.path, request.json, request.content_type)
         body = self.fenced.admin("GET", self.paths[name]).body
         real = self._real(name, answer, body)
+        self.released |= wire[0] == "RELEASE" and answer.status == 200
         which = may.index(real) if real in may else 0
         self.objects = made[which][0]
         self._learn(name, body)
@@ -97,7 +99,7 @@ class Alike:
     def user(self, what: str) -> None:
         """Let a user write, on all servers."""
         admin, at = self.fenced.admin, NAMES.index
-        if what == "leave" and is_there(self.objects[at(CLAIM)]):
+        if what == "leave" and is_there(self.objects[at(CLAIM)]) and not self.released:
             admin.must("DELETE", self.paths[CLAIM])
             version, mark, _ = self.objects[at(CLAIM)]
             if not self.objects[at(CLAIM)][2]:

@@ -21,7 +21,7 @@ from model.wire import NAMES, Wire
 from tests.policies.alike import CHILD, CLAIM, POOL, Alike
 from tests.policies.fenced import Fenced
 
-EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "40"))
 
 #: A step: what is done, by which pod, with which token, at which revision: the current one, an earlier one, or none.
 Step = tuple[Any, ...]
@@ -74,7 +74,7 @@ def wire_of(alike: Alike, step: Step, writer: int, own: bool) -> Wire | None:
             uid = one[0] if there else 1
             return ("DELETE", name, at(which), {"now": uid, "earlier": uid + 1, "none": None}[whose])
         case ("RELEASE", _, which):
-            return ("RELEASE", name, at(which))
+            return None if alike.released else ("RELEASE", name, at(which))
     raise AssertionError(step)
 
 
