@@ -165,11 +165,6 @@ def world(cluster: ControlPlane, terms: Terms, tmp_path: Path) -> Iterator[World
             made.clear("widgets")
 
 
-@pytest.mark.skipif(
-    "KOPF_HA_TAKEOVERS" not in os.environ,
-    reason="kr8s gives up after a time limit of its own while an API server lags, and it is not known yet whether that"
-    " is the load alone: KOPF_HA_TAKEOVERS=3 runs it",
-)
 @pytest.mark.load_sensitive
 @pytest.mark.timeout(60 + 30 * TAKEOVERS)
 def test_the_current_leader_notices_nothing(cluster: ControlPlane, world: World) -> None:
