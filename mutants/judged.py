@@ -1,0 +1,3 @@
+"""todo"""
+
+JUDGED: dict[tuple[str, str, str], str] = {}

@@ -1,0 +1,7 @@
+"""todo"""
+
+from mutants.random_ones import Result
+
+
+def write(results: list[Result], seed: int) -> None:
+    """todo"""
