@@ -78,7 +78,7 @@ ELECTION: tuple[Mutation, ...] = (
         "self.due = at",
         "Replicas that failed together try together, again and again.",
         "the jitter's range",
-        ("tests/election/test_clock.py",),
+        ("tests/election/test_driver.py",),
     ),
     Mutation(
         "a timer rings too early",
@@ -87,7 +87,7 @@ ELECTION: tuple[Mutation, ...] = (
         "self.due = at + spread * (random.random() - 1)  # noqa: S311",
         "A retry comes before the retry period is over.",
         "the jitter's range",
-        ("tests/election/test_clock.py",),
+        ("tests/election/test_driver.py",),
     ),
     Mutation(
         "a renewal waits too long",
@@ -96,7 +96,7 @@ ELECTION: tuple[Mutation, ...] = (
         "return self.retry_period * JITTER_FACTOR",
         "Settings that are allowed leave no time for two renewals.",
         "the jitter's range",
-        ("tests/election/test_clock.py",),
+        ("tests/election/test_driver.py",),
     ),
     Mutation(
         "a blocked leader renews for ever",
@@ -133,7 +133,7 @@ ELECTION: tuple[Mutation, ...] = (
         "floor = client.floor",
         "Who never saw the old Lease counts from 1, below what objects record.",
         "I2",
-        ("tests/election/test_clock.py",),
+        ("tests/election/test_driver.py",),
     ),
     Mutation(
         "the floor that an acquisition met is forgotten",
@@ -142,7 +142,7 @@ ELECTION: tuple[Mutation, ...] = (
         "floor = self._floor()",
         "An acquisition that the Term's policy refused asks for the same token again, for ever.",
         "I7",
-        ("tests/election/test_clock.py",),
+        ("tests/election/test_driver.py",),
     ),
     Mutation(
         "a token that equals the floor is enough",
@@ -315,7 +315,7 @@ ELECTION: tuple[Mutation, ...] = (
         "        if cause in",
         "A leader that knows that it lost writes until its lease has run out.",
         "I3",
-        ("tests/election/test_clock.py",),
+        ("tests/election/test_driver.py",),
     ),
     Mutation(
         "a step down leaves the gate open",
@@ -324,7 +324,7 @@ ELECTION: tuple[Mutation, ...] = (
         "            self._events.put(events.StepDown(cause))",
         "The process writes while the Lease is given back.",
         "I3",
-        ("tests/election/test_clock.py",),
+        ("tests/election/test_driver.py",),
     ),
     Mutation(
         "a lost floor leaves the gate open",
@@ -333,6 +333,6 @@ ELECTION: tuple[Mutation, ...] = (
         "            pass\n",
         "A term whose token was given twice writes on.",
         "I2",
-        ("tests/election/test_clock.py",),
+        ("tests/election/test_driver.py",),
     ),
 )
