@@ -16,7 +16,7 @@ from mutants.mutation import Mutation
 from mutants.named import NAMED
 from mutants.random_ones import Result
 from mutants.reached import Reached
-from mutants.report import write
+from mutants.report import equivalent, share, write
 from mutants.trial import Clock, Outcome, explore, in_workers, preload, run_tests, split
 from mutants.tree import ROOT, Copy
 
@@ -76,20 +76,15 @@ def run_random(number: int, seed: int, copies: Sequence[Copy], clock: Clock, *, 
         print(f"missed   {result.path}:{result.line}: {reason}\n  - {result.before}\n  + {result.after}", flush=True)
 
     def work(i: int) -> None:
-        random_ones.run(
-            chosen, copies[i], reached, file, tell, clock=clock, share=(i, len(copies)), heavy=heavy
-        )
+        random_ones.run(chosen, copies[i], reached, file, tell, clock=clock, share=(i, len(copies)), heavy=heavy)
 
     in_workers(len(copies), work)
     results = random_ones.load(file)
     tried = [results[key] for _, key in chosen if key in results]
     missed = [one for one in tried if not one.noticed]
-    equal = [one for one in missed if JUDGED.get(one.key, "").startswith("equivalent")]
-    changing = max(1, len(tried) - len(equal))
-    share = 100 * (len(tried) - len(missed)) / changing
     print(
-        f"{len(tried)} of {len(chosen)} random mutations tried, {len(missed)} missed, {len(equal)} of these equivalent:"
-        f" {share:.1f} % of those that change behaviour are noticed"
+        f"{len(tried)} of {len(chosen)} random mutations tried, {len(missed)} missed, {sum(map(equivalent, missed))} of"
+        f" these change nothing: {share(tried):.1f} % of those that change behaviour are noticed"
     )
     if keep:
         write(tried, seed)
