@@ -65,7 +65,7 @@ def run_named(names: Sequence[str], copies: Sequence[Copy], clock: Clock) -> int
 def run_random(number: int, seed: int, copies: Sequence[Copy], clock: Clock, *, heavy: bool, keep: bool) -> int:
     """Try random mutations; return how many were missed that nobody has judged."""
     file = BUILD / "random.ndjson"
-    reached = Reached.load(copies, BUILD / "reached.json")
+    reached = Reached.load(copies, BUILD / "reached")
     chosen = random_ones.chosen(seed, number)
 
     def tell(result: Result) -> None:

@@ -63,13 +63,14 @@ class Point:
 
 
 def points_in(path: str, text: str) -> list[Point]:
-    """Return all changes of a module that compile."""
+    """Return all changes of a module. A few of them may be no Python; see `compiles`."""
     walker = _Walker(path, text)
     walker.visit(ast.parse(text))
-    return [point for point in walker.found if _compiles(point.applied(text))]
+    return walker.found
 
 
-def _compiles(text: str) -> bool:
+def compiles(text: str) -> bool:
+    """Whether a module's text is Python."""
     try:
         compile(text, "mutant", "exec")
     except SyntaxError:

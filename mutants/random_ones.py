@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mutants.points import Point, all_points
+from mutants.points import Point, all_points, compiles
 from mutants.reached import Reached, core_digest, core_texts
 from mutants.trial import Clock, run_tests
 from mutants.tree import Copy
@@ -49,15 +50,13 @@ def chosen(seed: int, number: int) -> list[tuple[Point, tuple[str, str, str]]]:
         seed: any number.
         number: how many. A greater number adds further ones to the same.
     """
-    texts = core_texts()
-    points, seen = [], set()
+    texts, found = core_texts(), {}
     for point in all_points(texts):
-        key = (point.path, *point.shown(texts[point.path]))
-        if key not in seen:
-            seen.add(key)
-            points.append((point, key))
+        found.setdefault((point.path, *point.shown(texts[point.path])), point)
+    points = [(point, key) for key, point in found.items()]
     random.Random(seed).shuffle(points)  # noqa: S311  no secret
-    return points[:number]
+    good = ((point, key) for point, key in points if compiles(point.applied(texts[point.path])))
+    return list(itertools.islice(good, number))
 
 
 def load(file: Path) -> dict[tuple[str, str, str], Result]:

@@ -34,9 +34,15 @@ def core_texts() -> dict[str, str]:
     return {str(path.relative_to(ROOT)): path.read_text() for path in sorted((ROOT / CORE).rglob("*.py"))}
 
 
-def core_digest() -> str:
-    """Return what changes whenever the core or its tests do."""
+def core_digest(module: str = "") -> str:
+    """Return what changes whenever the core or its tests do.
+
+    Args:
+        module: the only test module that matters, beside what all of them share; empty for all.
+    """
     files = [file for folder in (CORE, *FOLDERS) for file in sorted((ROOT / folder).rglob("*.py"))]
+    if module:
+        files = [file for file in files if not file.name.startswith("test_") or file == ROOT / module]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
@@ -53,30 +59,32 @@ class Reached:
         self._lines = lines
 
     @classmethod
-    def load(cls, copies: Sequence[Copy], file: Path) -> Reached:
-        """Read it from a file; or run all cheap tests, which takes some minutes, and write it there.
+    def load(cls, copies: Sequence[Copy], folder: Path) -> Reached:
+        """Read it from a folder; or run all cheap tests, which takes some minutes, and write it there.
 
         Args:
             copies: of the tree; so many test modules run at once.
-            file: where it is kept. What is interrupted goes on from there.
+            folder: where it is kept, a file for each test module. Only what was changed is run again.
         """
-        digest, folder = core_digest(), file.with_suffix("")
-        if not file.exists() or json.loads(file.read_text())["digest"] != digest:
-            modules = test_modules()
-            (folder / digest).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        modules = {name: folder / f"{name.replace('/', '.')}.{core_digest(name)}.json" for name in test_modules()}
 
-            def work(i: int) -> None:
-                for module in modules[i :: len(copies)]:
-                    part = folder / digest / f"{module.replace('/', '.')}.json"
-                    if not part.exists():
-                        outcome = in_process(copies[i].root, lambda module=module, part=part: _trace(module, part))
-                        if outcome.noticed:
-                            raise SystemExit(f"{module} fails without any mutation: {outcome.noticed}")
+        def work(i: int) -> None:
+            for module, file in list(modules.items())[i :: len(copies)]:
+                if not file.exists():
+                    outcome = in_process(copies[i].root, lambda module=module, file=file: _trace(module, file))
+                    if outcome.noticed:
+                        raise SystemExit(f"{module} fails without any mutation: {outcome.noticed}")
 
-            in_workers(len(copies), work)
-            _join(digest, folder / digest, file)
-        kept = json.loads(file.read_text())
-        return cls(kept["tests"], kept["lines"])
+        in_workers(len(copies), work)
+        tests: dict[str, float] = {}
+        lines: dict[str, list[str]] = {}
+        for file in modules.values():
+            found = json.loads(file.read_text())
+            tests |= found["tests"]
+            for key, names in found["lines"].items():
+                lines.setdefault(key, []).extend(names)
+        return cls(tests, lines)
 
     def cheap(self, point: Point) -> list[str]:
         """Return the cheap tests that run a change, the quickest first."""
@@ -159,14 +167,3 @@ def _trace(module: str, file: Path) -> dict[str, Any]:
     if status in (0, 5):  # 5: there are only tests with a control plane in it
         file.write_text(json.dumps({"tests": tracer.tests, "lines": tracer.lines}))
     return {"noticed": "" if status in (0, 5) else f"pytest ended with status {int(status)}", "tests": len(tracer.tests)}
-
-
-def _join(digest: str, folder: Path, file: Path) -> None:
-    tests: dict[str, float] = {}
-    lines: dict[str, list[str]] = {}
-    for part in sorted(folder.glob("*.json")):
-        found = json.loads(part.read_text())
-        tests |= found["tests"]
-        for key, names in found["lines"].items():
-            lines.setdefault(key, []).extend(names)
-    file.write_text(json.dumps({"digest": digest, "tests": tests, "lines": lines}))

@@ -69,7 +69,7 @@ ELECTION: tuple[Mutation, ...] = (
         "return self.renew_deadline",
         "After one lost answer there is no time for a second attempt.",
         "I9",
-        _UNITS,
+        ("tests/election/test_driver.py",),
     ),
     Mutation(
         "replicas act in step",
@@ -178,7 +178,7 @@ ELECTION: tuple[Mutation, ...] = (
         "        if False:\n            # This",
         "Two replicas acquire the Lease at once, with one token.",
         "I2",
-        ("tests/core/test_lease.py",),
+        ("tests/core/test_fence_details.py",),
     ),
     Mutation(
         "others' fields of the Lease are lost",
@@ -205,7 +205,7 @@ ELECTION: tuple[Mutation, ...] = (
         "        return int(version) > int(than)\n    return False",
         "Where versions are no numbers, no news of the Lease are taken in.",
         "I7",
-        ("tests/core/test_lease.py", *_UNITS),
+        ("tests/core/test_fence_details.py",),
     ),
     Mutation(
         "late news of the Lease are taken for new",

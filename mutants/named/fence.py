@@ -46,7 +46,7 @@ FENCE: tuple[Mutation, ...] = (
         "self.deadline = deadline",
         "A late answer shortens the grant that a later one extended.",
         "I9",
-        ("tests/core/test_fence_gate.py",),
+        _PARTS,
     ),
     Mutation(
         "a paused term writes to other clusters",
@@ -101,7 +101,7 @@ FENCE: tuple[Mutation, ...] = (
         "    if not isinstance(raw, Mapping):\n        return None\n",
         "An object whose stamp somebody damaged is written, and its token may go down.",
         "I1",
-        _PARTS,
+        _SERVER,
     ),
     Mutation(
         "true is a token",
@@ -119,7 +119,7 @@ FENCE: tuple[Mutation, ...] = (
         "if len(earlier) == 4 and not _is_anothers(earlier, lease):",
         "A child with a part of an earlier release's stamp counts as never stamped.",
         "I1",
-        _PARTS,
+        ("tests/core/test_fence_details.py",),
     ),
     Mutation(
         "of two forms of a stamp the lower counts",
@@ -128,7 +128,7 @@ FENCE: tuple[Mutation, ...] = (
         "return min(found, key=lambda stamp: stamp.token, default=None)",
         "What a rollback put back hides the newer stamp.",
         "I1",
-        _PARTS,
+        ("tests/core/test_fence_details.py",),
     ),
     Mutation(
         "a write that replaces all loses other Leases' stamps",
@@ -146,7 +146,7 @@ FENCE: tuple[Mutation, ...] = (
         'return directive in ("replace", "delete")',
         "A patch with annotations: null removes the stamp.",
         "I1",
-        _PARTS + _WRITES,
+        _ATTACKS,
     ),
     Mutation(
         "a definition loses the stamp",
@@ -192,7 +192,7 @@ FENCE: tuple[Mutation, ...] = (
         '{**(body.get("metadata") or {})}}',
         "An apply of a stale leader changes the object that a later one made meanwhile.",
         "I3",
-        (*_WRITES, *_ATTACKS, *_PARTS),
+        ("tests/core/test_fence_details.py",),
     ),
     Mutation(
         "a status write carries no stamp",
@@ -318,7 +318,7 @@ FENCE: tuple[Mutation, ...] = (
         "pass  # a POST",
         "After each creation the object is read before its first change.",
         "I9",
-        ("tests/core/test_fence_writes.py", "tests/core/test_fence_collections.py"),
+        ("tests/core/test_fence_details.py",),
     ),
     Mutation(
         "an earlier term's knowledge stays",
@@ -327,7 +327,7 @@ FENCE: tuple[Mutation, ...] = (
         "        self.told.clear()\n",
         "A new term takes over revisions that an earlier one knew.",
         "I9",
-        (*_PARTS, "tests/core/test_fence_schema.py"),
+        _GATE,
     ),
     # --- I4 at the write
     Mutation(
@@ -337,7 +337,7 @@ FENCE: tuple[Mutation, ...] = (
         "if False:",
         "An earlier leader can still write the object.",
         "I4",
-        _WRITES,
+        ("tests/core/test_stamping.py",),
     ),
     Mutation(
         "what nobody read after its stamp is decided from",
@@ -346,7 +346,7 @@ FENCE: tuple[Mutation, ...] = (
         "    if False:\n",
         "With --barrier each, a decision is made from an earlier leader's past.",
         "I4",
-        (*_WRITES, "tests/run/test_behind_units.py"),
+        ("tests/core/test_stamping.py",),
     ),
     # --- what a refusal means
     Mutation(
@@ -356,7 +356,7 @@ FENCE: tuple[Mutation, ...] = (
         "        if leads is None:\n            return FloorLost(",
         "The Lease is never raised above the token, so the next leader meets it again.",
         "I7",
-        (*_WRITES, *_ATTACKS),
+        _SERVER,
     ),
     Mutation(
         "an annotation ends the term",
@@ -365,7 +365,7 @@ FENCE: tuple[Mutation, ...] = (
         "if False:",
         "Whoever may edit a ConfigMap ends the leader's term.",
         "I10",
-        _ATTACKS,
+        _SERVER,
     ),
     Mutation(
         "a refusal ends the term without asking",
@@ -383,7 +383,7 @@ FENCE: tuple[Mutation, ...] = (
         'found = _POLICY.search(str(cause.get("message")))',
         "What a user wrote, quoted in a message, counts as a refusal by a policy.",
         "I10",
-        _SERVER,
+        ("tests/core/test_fence_details.py",),
     ),
     Mutation(
         "the Term's number is not looked at",
@@ -411,7 +411,7 @@ FENCE: tuple[Mutation, ...] = (
         '"status" in v["subresources"]',
         "A write to any kind without /status raises a KeyError.",
         "I9",
-        ("tests/core/test_fence_schema.py",),
+        ("tests/core/test_fence_details.py",),
     ),
     Mutation(
         "a status without properties is an error",
@@ -420,7 +420,7 @@ FENCE: tuple[Mutation, ...] = (
         'return "fencing" in status.get("properties")',
         "A write to a kind whose status takes anything raises a TypeError.",
         "I9",
-        ("tests/core/test_fence_schema.py",),
+        ("tests/core/test_fence_details.py",),
     ),
     Mutation(
         "one version without the stamp is enough",
@@ -438,7 +438,7 @@ FENCE: tuple[Mutation, ...] = (
         'fits = fits or request.method == "DELETE"',
         "A DELETE with a list or a number as its body raises a TypeError, or loses its options.",
         "I9",
-        _PARTS,
+        ("tests/core/test_fence_details.py",),
     ),
     Mutation(
         "a DELETE with null as its body is an error",
@@ -447,7 +447,7 @@ FENCE: tuple[Mutation, ...] = (
         '    if request.method == "DELETE" and request.body:\n        given = body.get("dryRun")\n',
         "A DELETE whose body is null raises an AttributeError.",
         "I9",
-        _PARTS,
+        ("tests/core/test_fence_details.py",),
     ),
     Mutation(
         "any 404 means gone",

@@ -387,6 +387,44 @@ def test_no_attempt_to_renew_outlasts_the_renew_deadline(world: World) -> None:
     assert a.request.until == deadline
 
 
+def test_a_renewal_that_failed_is_tried_again_a_retry_period_later_and_at_the_deadline_at_the_latest(
+    world: World,
+) -> None:
+    """I9: one lost answer costs no term, and a term that cannot be renewed ends in time."""
+    a = world.replica("a")
+    a.flow()
+    begin = world.now
+    world.now = a.last_beat = begin + 3
+    a.tick()
+    a.lose_answer()
+    assert a.due == world.now + 2
+    world.now = a.last_beat = begin + 9
+    a.tick()
+    a.lose_answer()
+    assert a.due == begin + 10
+
+
+def test_no_news_of_the_lease_end_the_wait_after_a_failure(world: World) -> None:
+    """I7: somebody edits the Lease all the time, and each edit would be answered by another attempt at once."""
+    a = world.replica("a")
+    world.lease.create({"spec": {"leaseTransitions": 3}})
+    a.deliver()
+    assert isinstance(a.request, el.Put)
+    a.answer(el.NotWritten("busy"))
+    assert a.phase is Phase.FOLLOWING
+    failed = world.now
+    for n in range(5):
+        world.now = failed + n / 4
+        world.lease.edit(labels={"n": str(n)})
+        while a.inbox:
+            a.deliver()
+        assert a.request is None, "another attempt before the retry period was over"
+    world.now = a.due
+    assert failed + 2 <= a.due <= failed + 2.4
+    a.tick()
+    assert isinstance(a.request, el.Put)
+
+
 def test_a_leader_is_announced_once(world: World) -> None:
     a, b = world.replica("a"), world.replica("b")
     world.run(30)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from mutants.judged import JUDGED
-from mutants.points import points_in
+from mutants.points import compiles, points_in
 from mutants.random_ones import chosen
 from mutants.reached import core_texts
 
 
 def changes(text: str) -> set[str]:
-    return {point.applied(text) for point in points_in("x.py", text)}
+    made = {point.applied(text) for point in points_in("x.py", text)}
+    return {one for one in made if compiles(one)}
 
 
 @pytest.mark.parametrize(
