@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mutants.collected import Collected, Unreplaceable, collect
 from mutants.points import Point, all_points, compiles
-from mutants.reached import Reached, core_digest, core_texts
-from mutants.trial import Clock, run_tests
+from mutants.reached import Reached, core_digest, core_texts, test_modules
+from mutants.trial import Clock, Outcome, enter, run_tests
 from mutants.tree import Copy
 
 
@@ -94,25 +95,41 @@ def run(
         heavy: whether what no cheap test notices is tried with the others, too.
     """
     texts, known, digest = core_texts(), load(file), core_digest()
-    for point, key in chosen[share[0] :: share[1]]:
-        if clock.over:
-            return
-        old = known.get(key)
-        if old is not None and (old.noticed or old.whole or not heavy):
-            continue
+    mine = [(point, key, known.get(key)) for point, key in chosen[share[0] :: share[1]]]
+    todo = [one for one in mine if one[2] is None or not (one[2].noticed or one[2].whole or not heavy)]
+
+    def job(collected: Collected) -> None:
+        for point, key, old in todo:
+            if clock.over:
+                return
+            result = _try(point, key, old, collected)
+            tell(result)
+            line = json.dumps({"digest": digest, **asdict(result)}) + "\n"
+            with open(file, "ab", buffering=0) as out:
+                out.write(line.encode())  # one write, so that workers may share the file
+
+    def _try(point: Point, key: tuple[str, str, str], old: Result | None, collected: Collected) -> Result:
         path, before, after = key
-        with copy.changed(path, point.applied(texts[path])):
-            cpu, noticed = 0.0, ""
-            cheap = reached.cheap(point) if old is None else []
-            if cheap:
-                files = sorted({test.partition("::")[0] for test in cheap})
-                outcome = run_tests(copy.root, files, cheap)
-                noticed, cpu = outcome.noticed, outcome.cpu
-            if heavy and not noticed:
+        mutated = point.applied(texts[path])
+        cheap = reached.cheap(point) if old is None else []
+        noticed, cpu = "", 0.0
+        if cheap:
+            outcome = _cheaply(point, mutated, cheap, collected)
+            noticed, cpu = outcome.noticed, outcome.cpu
+        if heavy and not noticed:
+            with copy.changed(path, mutated):
                 outcome = run_tests(copy.root, reached.heavy(point))
-                noticed, cpu = outcome.noticed, cpu + outcome.cpu
-        result = Result(path, point.line, before, after, noticed, heavy, round(cpu, 1))
-        tell(result)
-        line = json.dumps({"digest": digest, **asdict(result)}) + "\n"
-        with open(file, "ab", buffering=0) as out:
-            out.write(line.encode())  # one write, so that workers may share the file
+            noticed, cpu = outcome.noticed, cpu + outcome.cpu
+        return Result(path, point.line, before, after, noticed, heavy, round(cpu, 1))
+
+    def _cheaply(point: Point, mutated: str, tests: list[str], collected: Collected) -> Outcome:
+        if point.function:
+            try:
+                return collected.try_mutant(copy.root / point.path, mutated, tests)
+            except Unreplaceable:
+                pass
+        with copy.changed(point.path, mutated):
+            return run_tests(copy.root, sorted({test.partition("::")[0] for test in tests}), tests)
+
+    enter(copy.root)
+    collect(copy.root, test_modules(), job)

@@ -129,11 +129,7 @@ def _become(root: Path, folder: Path, job: Callable[[], dict[str, Any]], said: P
         os.setsid()
         resource.setrlimit(resource.RLIMIT_CPU, (CPU, CPU + 5))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        os.chdir(root)
-        paths = [str(root / "operator"), str(root)]
-        sys.path[:0] = paths
-        os.environ["PYTHONPATH"] = os.pathsep.join(paths)
-        os.environ.pop("PYTEST_CURRENT_TEST", None)
+        enter(root)
         with open(folder / "output", "w") as output:
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
@@ -143,6 +139,15 @@ def _become(root: Path, folder: Path, job: Callable[[], dict[str, Any]], said: P
         status = 0
     finally:
         os._exit(status)
+
+
+def enter(root: Path) -> None:
+    """Have this process, and those that it starts, use the code of a copy."""
+    os.chdir(root)
+    paths = [str(root / "operator"), str(root)]
+    sys.path[:0] = paths
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    os.environ.pop("PYTEST_CURRENT_TEST", None)
 
 
 def _pytest(tests: Sequence[str], wanted: Sequence[str] | None) -> dict[str, Any]:
