@@ -17,8 +17,8 @@ from mutants.named import NAMED
 from mutants.random_ones import Result
 from mutants.reached import Reached
 from mutants.report import equivalent, share, write
-from mutants.trial import Clock, Outcome, explore, in_workers, preload, run_tests, split
 from mutants.tree import ROOT, Copy
+from mutants.trial import Clock, Outcome, explore, in_workers, preload, run_tests, split
 
 #: Where results are kept, so that a run can be continued.
 BUILD = ROOT / "build" / "mutants"
@@ -50,7 +50,11 @@ def run_named(names: Sequence[str], copies: Sequence[Copy], clock: Clock) -> int
                 if clock.over:
                     return
                 noticed = try_named(mutation, copies[i])
-                told = f"noticed  {mutation.name}: {noticed}" if noticed else f"MISSED   {mutation.name}: {mutation.breaks}"
+                told = (
+                    f"noticed  {mutation.name}: {noticed}"
+                    if noticed
+                    else f"MISSED   {mutation.name}: {mutation.breaks}"
+                )
                 print(told, flush=True)
                 with open(seen if noticed else missed, "a") as out:
                     out.write("x")
@@ -93,14 +97,18 @@ def run_random(number: int, seed: int, copies: Sequence[Copy], clock: Clock, *, 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser("python -m mutants", description="Break the code on purpose; see which test notices.")
+    parser = argparse.ArgumentParser(
+        "python -m mutants", description="Break the code on purpose; see which test notices."
+    )
     parser.add_argument("names", nargs="*", help="named mutations to try (default: all)")
     parser.add_argument("--list", action="store_true", help="print the named mutations, and try none")
     parser.add_argument("--random", type=int, default=0, metavar="N", help="try N random mutations of the core instead")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the choice (default: %(default)s)")
     parser.add_argument("--cheap", action="store_true", help="random ones: without the properties and the model")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="at once (default: cores)")
-    parser.add_argument("--seconds", type=float, metavar="N", help="begin nothing after that; random ones go on next time")
+    parser.add_argument(
+        "--seconds", type=float, metavar="N", help="begin nothing after that; random ones go on next time"
+    )
     parser.add_argument("--write", action="store_true", help="write the random ones' results into docs/mutants.md")
     args = parser.parse_args(argv)
     if args.list:

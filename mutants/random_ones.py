@@ -12,8 +12,8 @@ from pathlib import Path
 from mutants.collected import Collected, Unreplaceable, collect
 from mutants.points import Point, all_points, compiles
 from mutants.reached import Reached, core_digest, core_texts, test_modules
-from mutants.trial import Clock, Outcome, enter, run_tests
 from mutants.tree import Copy
+from mutants.trial import Clock, Outcome, enter, run_tests
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from mutants.points import Point
-from mutants.trial import fast_hypothesis, in_process, in_workers
 from mutants.tree import ROOT, Copy
+from mutants.trial import fast_hypothesis, in_process, in_workers
 
 #: The folder whose code is changed at random.
 CORE = "operator/kopf_ha/core"
@@ -166,4 +166,7 @@ def _trace(module: str, file: Path) -> dict[str, Any]:
     status = pytest.main([*options, module], plugins=[tracer])
     if status in (0, 5):  # 5: there are only tests with a control plane in it
         file.write_text(json.dumps({"tests": tracer.tests, "lines": tracer.lines}))
-    return {"noticed": "" if status in (0, 5) else f"pytest ended with status {int(status)}", "tests": len(tracer.tests)}
+    return {
+        "noticed": "" if status in (0, 5) else f"pytest ended with status {int(status)}",
+        "tests": len(tracer.tests),
+    }

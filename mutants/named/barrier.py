@@ -74,7 +74,7 @@ BARRIER: tuple[Mutation, ...] = (
     Mutation(
         "a failed stamp counts as one",
         _RUN + "behind.py",
-        "            raise SetAside(f\"{tried} cannot be stamped now, and is tried again\")\n",
+        '            raise SetAside(f"{tried} cannot be stamped now, and is tried again")\n',
         "            return body\n",
         "With --barrier each, a decision is made from an object without a stamp of this term.",
         "I4",

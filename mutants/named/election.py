@@ -174,8 +174,8 @@ ELECTION: tuple[Mutation, ...] = (
     Mutation(
         "the Lease is no compare-and-swap",
         "operator/kopf_ha/core/lease.py",
-        "        if self.resource_version:\n            # This",
-        "        if False:\n            # This",
+        '            meta |= {"resourceVersion": self.resource_version, "uid": self.uid}\n',
+        '            meta.pop("resourceVersion", None)\n',
         "Two replicas acquire the Lease at once, with one token.",
         "I2",
         ("tests/core/test_fence_details.py",),
@@ -210,7 +210,8 @@ ELECTION: tuple[Mutation, ...] = (
     Mutation(
         "late news of the Lease are taken for new",
         _ELECTION + "machine.py",
-        "if isinstance(event, LeaseSeen | LeaseUnusable) and not event.read and not newer(event.version, state.version):",
+        "if isinstance(event, LeaseSeen | LeaseUnusable) and not event.read and not newer(event.version, "
+        "state.version):",
         "if False:",
         "The Lease from before its own PUT ends a term.",
         "I9",
@@ -250,7 +251,7 @@ ELECTION: tuple[Mutation, ...] = (
         'if event.holder == "" or event.holder in state.gone:',
         "A wrong report makes a process take its own Lease over.",
         "I9",
-        _UNITS,
+        ("tests/core/test_election_gone.py",),
     ),
     Mutation(
         "a wait ends with any news",
@@ -285,7 +286,8 @@ ELECTION: tuple[Mutation, ...] = (
         "the gate closes before the drain",
         "operator/kopf_ha/run/runner.py",
         "            self.drain(term, cause, self.settings.drain_timeout * PATIENCE)\n",
-        "            term.grant.close(cause)\n            self.drain(term, cause, self.settings.drain_timeout * PATIENCE)\n",
+        "            term.grant.close(cause)\n"
+        "            self.drain(term, cause, self.settings.drain_timeout * PATIENCE)\n",
         "Handlers that only have to finish are refused at each rolling update.",
         "I9",
         ("tests/run/test_runner.py",),

@@ -333,7 +333,7 @@ FENCE: tuple[Mutation, ...] = (
     Mutation(
         "what is set aside is decided from",
         _CORE + "write.py",
-        'if grant.sets_aside(uid, asked.target.namespace):',
+        "if grant.sets_aside(uid, asked.target.namespace):",
         "if False:",
         "An earlier leader can still write the object.",
         "I4",
@@ -443,7 +443,8 @@ FENCE: tuple[Mutation, ...] = (
     Mutation(
         "a DELETE with null as its body is an error",
         _CORE + "asked.py",
-        '    if request.method == "DELETE" and request.body:\n        given = body.get("dryRun") if isinstance(body, Mapping) else None\n',
+        '    if request.method == "DELETE" and request.body:\n'
+        '        given = body.get("dryRun") if isinstance(body, Mapping) else None\n',
         '    if request.method == "DELETE" and request.body:\n        given = body.get("dryRun")\n',
         "A DELETE whose body is null raises an AttributeError.",
         "I9",
