@@ -1,7 +1,7 @@
 """Random mutations that no test notices, and why. Whoever edits such a line has to judge it again.
 
-A reason that begins with ``equivalent`` says that nothing can come out differently, so no test can notice it. The others
-are accepted: they cost something small, and the reason says what.
+A reason that begins with ``equivalent`` says that nothing can come out differently, so no test can notice it. The
+others are accepted: they cost something small, and the reason says what.
 """
 
 from __future__ import annotations

@@ -32,7 +32,8 @@ IPAM: tuple[Mutation, ...] = (
     Mutation(
         "an address is freed before its child is gone",
         _IPAM + "claims.py",
-        "        if not await children.remove(memory.api, ref):\n            return False\n        try:\n            await keeper.free(ref.uid)\n"
+        "        if not await children.remove(memory.api, ref):\n"
+        "            return False\n        try:\n            await keeper.free(ref.uid)\n"
         "        except Gone:\n            pass  # the pool is gone, and its record with it\n",
         "        try:\n            await keeper.free(ref.uid)\n"
         "        except Gone:\n            pass  # the pool is gone, and its record with it\n"
@@ -44,7 +45,8 @@ IPAM: tuple[Mutation, ...] = (
     Mutation(
         "a watch proves that a claim is gone",
         _IPAM + "claims.py",
-        '            if body["metadata"]["uid"] == ref.uid:\n                memory.claim_seen(body)\n                return False\n',
+        '            if body["metadata"]["uid"] == ref.uid:\n'
+        "                memory.claim_seen(body)\n                return False\n",
         "",
         "The address of a claim is freed that somebody's finalizer keeps.",
         "I5",
