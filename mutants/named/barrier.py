@@ -24,7 +24,7 @@ BARRIER: tuple[Mutation, ...] = (
         "recorded.token > mine.token",
         "Another process has this term's token, and both write.",
         "I2",
-        (*_UNITS, *_BEHIND),
+        ("tests/core/test_fence_details.py",),
     ),
     Mutation(
         "the barrier stamps nothing",

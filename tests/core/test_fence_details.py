@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kopf_ha.core.asked import Asked
+from kopf_ha.core.floor import check_listed
 from kopf_ha.core.lease import LeaseRecord, newer
 from kopf_ha.core.notes import EARLIER, as_metadata, note_name, noted, notes_of, stamp_in
 from kopf_ha.core.refusal import denial_of
@@ -14,7 +15,7 @@ from kopf_ha.core.schema import crd_is_stamped
 from kopf_ha.core.target import parse_path
 from kopf_ha.core.token import MalformedStamp
 from kopf_ha.core.wire import Request, Response
-from kopf_ha.errors import Unfenced
+from kopf_ha.errors import FloorLost, Unfenced
 from tests.core.fake_api import APPLY, CHILD, LEASE, WIDGET, FakeApi, Process, json_of, patch, stamp, write
 
 WIDGETS, CHILDREN = WIDGET.removesuffix("/x"), CHILD.removesuffix("/x")
@@ -119,6 +120,34 @@ def test_an_apply_that_creates_does_not_change_what_came_in_between(api: FakeApi
     with pytest.raises(Exception, match="token 8"):
         one.finish()
     assert api.get(CHILD)["data"] == {"by": "later"}
+
+
+# --- the floor
+
+
+@pytest.mark.parametrize(
+    ("recorded", "lost"),
+    [
+        (stamp(6), 0),
+        (stamp(7), 7),  # also with its own holder: this term has written nothing yet
+        (stamp(7, "another"), 7),
+        (stamp(9), 9),
+        (stamp(9, lease="ns/other"), 0),
+    ],
+)
+@pytest.mark.parametrize("stamped", [True, False], ids=["stamped", "noted"])
+def test_a_term_that_begins_is_above_all_that_objects_record(recorded: Any, lost: int, stamped: bool) -> None:
+    """I2: otherwise the Lease has lost its count."""
+    notes = as_metadata(notes_of(recorded, "configmaps"))
+    body = {"metadata": {}, "status": {"fencing": recorded.as_status()}} if stamped else {"metadata": notes}
+    damaged: dict[str, Any] = {"metadata": {}, "status": {"fencing": {}}}  # says nothing; its stamp will say so
+    listed = [damaged, body, {"metadata": {}}]
+    if not lost:
+        check_listed(listed, "configmaps", stamp(7), stamped=stamped)
+        return
+    with pytest.raises(FloorLost) as caught:
+        check_listed(listed, "configmaps", stamp(7), stamped=stamped)
+    assert caught.value.floor == lost
 
 
 # --- refusals
