@@ -20,7 +20,10 @@ from types import CodeType, FunctionType
 
 import pytest
 
-from mutants.trial import CPU, MEMORY, TIMEOUT, Outcome, fast_hypothesis
+from mutants.trial import MEMORY, TIMEOUT, Outcome, fast_hypothesis
+
+#: Seconds of CPU time after which a mutant counts as one that never ends: all cheap tests together take half of that.
+CPU = 60
 
 
 class Unreplaceable(Exception):

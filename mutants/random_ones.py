@@ -13,7 +13,7 @@ from mutants.collected import Collected, Unreplaceable, collect
 from mutants.points import Point, all_points, compiles
 from mutants.reached import Reached, core_digest, core_texts, test_modules
 from mutants.tree import Copy
-from mutants.trial import Clock, Outcome, enter, run_tests
+from mutants.trial import Aside, Clock, Outcome, enter
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def run(
             noticed, cpu = outcome.noticed, outcome.cpu
         if heavy and not noticed:
             with copy.changed(path, mutated):
-                outcome = run_tests(copy.root, reached.heavy(point))
+                outcome = aside.run_tests(reached.heavy(point))
             noticed, cpu = outcome.noticed, cpu + outcome.cpu
         return Result(path, point.line, before, after, noticed, heavy, round(cpu, 1))
 
@@ -129,7 +129,8 @@ def run(
             except Unreplaceable:
                 pass
         with copy.changed(point.path, mutated):
-            return run_tests(copy.root, sorted({test.partition("::")[0] for test in tests}), tests)
+            return aside.run_tests(sorted({test.partition("::")[0] for test in tests}), tests)
 
+    aside = Aside(copy.root)
     enter(copy.root)
     collect(copy.root, test_modules(), job)

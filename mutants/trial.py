@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,37 @@ def run_tests(root: Path, tests: Sequence[str], wanted: Sequence[str] | None = N
         wanted: the node ids among them to run, in this order; None for all.
     """
     return in_process(root, lambda: _pytest(tests, wanted))
+
+
+class Aside:
+    """Runs tests from the beginning, for a process that has imported the code already.
+
+    It is a process that was forked before that. So it must be made first.
+
+    Args:
+        root: of the copy.
+    """
+
+    def __init__(self, root: Path) -> None:
+        asked, self._ask = os.pipe()
+        self._answers, answer = os.pipe()
+        if not os.fork():
+            try:
+                os.close(self._ask)  # so that it ends with the process that asks
+                with open(asked) as questions, open(answer, "w", buffering=1) as answers:
+                    for line in questions:
+                        outcome = run_tests(root, **json.loads(line))
+                        answers.write(json.dumps(asdict(outcome)) + "\n")
+            finally:
+                os._exit(0)
+        os.close(asked)
+        os.close(answer)
+
+    def run_tests(self, tests: Sequence[str], wanted: Sequence[str] | None = None) -> Outcome:
+        """Run tests until the first fails; see the function of that name."""
+        os.write(self._ask, json.dumps({"tests": tests, "wanted": wanted}).encode() + b"\n")
+        with open(self._answers, closefd=False) as answers:
+            return Outcome(**json.loads(answers.readline()))
 
 
 def explore(root: Path, arguments: str) -> Outcome:

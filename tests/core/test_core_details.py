@@ -7,14 +7,16 @@ from typing import Any
 import pytest
 
 from kopf_ha.core.asked import Asked, carried, delete_options
+from kopf_ha.core.election import Phase
 from kopf_ha.core.known import Known, Objects, Revision, Told
 from kopf_ha.core.lease import LeaseRecord
 from kopf_ha.core.notes import EARLIER, as_metadata, noted, notes_of, stamp_in
-from kopf_ha.core.refusal import outline
+from kopf_ha.core.refusal import about_term, outline
 from kopf_ha.core.subresource import Part, subresources_of
 from kopf_ha.core.target import Target, parse_path
 from kopf_ha.core.token import MalformedStamp
-from kopf_ha.core.wire import Request, Response
+from kopf_ha.core.wire import Request, Response, is_gone
+from kopf_ha.errors import Unfenced
 from tests.core.fake_api import (
     CHILD,
     DEPLOYMENT,
@@ -23,6 +25,7 @@ from tests.core.fake_api import (
     WIDGET,
     FakeApi,
     Process,
+    denied,
     json_of,
     patch,
     stamp,
@@ -211,3 +214,39 @@ def test_a_kind_of_kubernetes_own_needs_no_definition_to_be_tried(api: FakeApi, 
     me.send(write("PUT", path, {"metadata": {"name": "x"}, "spec": {"new": 1}}))
     assert not [r for r in api.sent("GET") if "customresourcedefinitions" in r.path]
     assert [r for r in api.sent("PUT") if "dryRun=All" in r.query]
+
+
+@pytest.mark.parametrize(
+    ("details", "code", "gone"),
+    [({"name": "x"}, 404, True), ({"name": "y"}, 404, False), ({}, 404, False), ({"name": "x"}, 403, False)],
+)
+def test_an_object_is_gone_only_if_the_404_names_it(details: Any, code: int, gone: bool) -> None:
+    """I4: a path that is not served yet answers 404, too, and its objects are all there."""
+    assert is_gone(json_of(code, {"kind": "Status", "details": details}), "x") is gone
+    assert is_gone(Response(404, b"<html>"), "x") is False
+
+
+@pytest.mark.parametrize("more", [{"elsewhere": True}, {"only_reads": True}], ids=str)
+def test_an_exempt_write_that_line_4_cannot_be_about_is_passed_on(api: FakeApi, me: Process, more: Any) -> None:
+    """I9: to another cluster, or from code of every replica. Whatever it answers is the caller's."""
+    said = f"{about_term(LEASE)}token 9 leads, in pod p, and this write is of pod q"
+    answer = denied("kopf-ha-ns.op-term", said)
+    flow = me.fence.flow(write("POST", "/api/v1/namespaces/a/events", {}), me.grant, lambda: me.clock, **more)
+    next(flow)
+    with pytest.raises(StopIteration) as ended:
+        flow.send(answer)
+    assert ended.value.value is answer
+
+
+def test_to_find_out_about_a_schema_only_reads_are_sent(api: FakeApi, me: Process) -> None:
+    api.intercept = lambda request: status(403, "no") if "customresourcedefinitions" in request.path else None
+    with pytest.raises(Unfenced, match="cannot find out"):
+        me.patch(WIDGET, {"spec": {}})
+    assert {request.method for _, request in api.log} == {"GET"}
+
+
+def test_the_phases_have_the_names_that_probes_and_logs_show() -> None:
+    """The runner and `Elector.state` know them by these words."""
+    assert {phase.value for phase in Phase} == {
+        "following", "acquiring", "leading", "renewing", "releasing", "lost", "stopped"
+    }  # fmt: skip

@@ -336,6 +336,25 @@ def test_a_floor_told_while_the_outcome_is_open_is_passed_all_the_same(world: Wo
     assert world.tokens == [4]
 
 
+def test_a_floor_below_what_was_asked_for_costs_no_token(world: World) -> None:
+    """I9: an acquisition without an answer was done after all, and its term begins."""
+    world.lease.create({"spec": {"leaseTransitions": 5}})
+    a = world.replica("a")
+    a.flow()
+    a.step(el.StepDown("x"))
+    a.answer()
+    a.step(el.Resume())
+    assert isinstance(a.request, el.Put)
+    assert a.request.record.transitions == 7
+    a.serve()
+    a.lose_answer()
+    a.answer(el.ReadFailed("timeout"))
+    a.step(el.RaiseFloor(6))
+    a.flow()
+    assert a.leads()
+    assert world.tokens == [6, 7]
+
+
 def test_an_answer_that_comes_after_the_renew_deadline_begins_no_term(world: World) -> None:
     a = world.replica("a")
     a.serve()
