@@ -10,9 +10,11 @@ import pytest
 
 from kopf_ha.core.election import IllegalMove, Phase
 from kopf_ha.core.election import events as el
+from kopf_ha.core.election.legacy import Legacy, LegacyView
 from kopf_ha.core.election.machine import RULES
+from kopf_ha.core.election.timing import Timing
 from kopf_ha.core.lease import LeaseRecord
-from kopf_ha.core.legacy_lock import LegacyRecord
+from kopf_ha.core.legacy_lock import LegacyLock, LegacyRecord
 from kopf_ha.core.token import TOKEN_MAX
 from tests.election.phases import NEXT
 from tests.election.world import Replica, World
@@ -442,6 +444,25 @@ def test_no_news_of_the_lease_end_the_wait_after_a_failure(world: World) -> None
     assert failed + 2 <= a.due <= failed + 2.4
     a.tick()
     assert isinstance(a.request, el.Put)
+
+
+def test_a_legacy_lock_that_is_edited_for_ever_is_not_chased_without_a_pause(world: World) -> None:
+    """The first conflict is answered at once: an edited label is enough for it. Then slower than a busy editor."""
+    a = world.replica("a", legacy=True)
+    while a.request is None:
+        a.deliver()
+    for _ in range(2):
+        assert isinstance(a.request, el.PutLegacy)
+        a.answer(world.legacy.seen())
+    assert a.request is None
+    assert a.due == pytest.approx(world.now + 0.2)
+
+
+def test_in_a_peering_a_term_begins_once_old_peers_had_their_time_and_not_later(world: World) -> None:
+    timing = Timing(15.0, 10.0, 2.0)
+    legacy = Legacy(LegacyLock.parse("kopfpeerings/default", "ns"), "ns/op", "me", timing)
+    view = LegacyView(ours=100.0)
+    assert [legacy.is_settled(view, now) for now in (100.0, 101.9, 102.0)] == [False, False, True]
 
 
 def test_a_leader_is_announced_once(world: World) -> None:
