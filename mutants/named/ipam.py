@@ -7,7 +7,7 @@ _PLAN = ("tests/ipam/test_ipam_planning.py",)
 _MEMORY = ("tests/ipam/test_ipam_memory.py",)
 _LOADING = ("tests/ipam/test_ipam_loading.py",)
 _RETRIES = ("tests/ipam/test_ipam_retries.py",)
-_PAUSES = ("tests/ipam/test_ipam_pauses.py",)
+_ORDERS = ("tests/ipam/test_ipam_orders.py",)
 
 IPAM: tuple[Mutation, ...] = (
     # --- taking back: child, then (once the claim is gone) the pool
@@ -18,7 +18,7 @@ IPAM: tuple[Mutation, ...] = (
         "        if keeper is not None:\n            await keeper.free(uid)\n",
         "A paused leader publishes an address that another claim has by then.",
         "I5",
-        _PAUSES,
+        _ORDERS,
     ),
     Mutation(
         "a claim goes before its child",
@@ -27,7 +27,7 @@ IPAM: tuple[Mutation, ...] = (
         "        if False:\n            raise Unavailable(",
         "The ConfigMap of a claim whose finalizer goes stays until Kubernetes collects it.",
         "I5",
-        _PAUSES,
+        _ORDERS,
     ),
     Mutation(
         "an address is freed before its child is gone",
@@ -40,7 +40,7 @@ IPAM: tuple[Mutation, ...] = (
         "        if not await children.remove(memory.api, ref):\n            return False\n",
         "Two ConfigMaps publish one address.",
         "I5",
-        _PAUSES,
+        _ORDERS,
     ),
     Mutation(
         "a watch proves that a claim is gone",
@@ -50,7 +50,7 @@ IPAM: tuple[Mutation, ...] = (
         "",
         "The address of a claim is freed that somebody's finalizer keeps.",
         "I5",
-        _PAUSES,
+        _ORDERS,
     ),
     Mutation(
         "a claim that is taken back loses its address",
@@ -59,7 +59,7 @@ IPAM: tuple[Mutation, ...] = (
         '        memory.leaves(claim.ref, gone=False)\n        await _write_status(memory, claim, {"address": None})\n',
         "If the pool is deleted by force then, no record says whose the address is.",
         "I5",
-        _PAUSES,
+        _ORDERS,
     ),
     # --- giving: pool, claim, child
     Mutation(
@@ -69,7 +69,7 @@ IPAM: tuple[Mutation, ...] = (
         "    if False:\n        fresh = claim.address is None\n",
         "If the pool is deleted by force, an address is published that no record names.",
         "I5",
-        _PAUSES,
+        _ORDERS,
     ),
     Mutation(
         "an address is given before it is recorded",
@@ -87,7 +87,7 @@ IPAM: tuple[Mutation, ...] = (
         "return ref.name",
         "A late creation for a claim that is gone takes the place of the next one's.",
         "I5",
-        _PAUSES,
+        _ORDERS,
     ),
     Mutation(
         "a child that is not ours is taken",
@@ -96,7 +96,7 @@ IPAM: tuple[Mutation, ...] = (
         "    if False:\n        text",
         "A user's ConfigMap is overwritten.",
         "I6",
-        ("tests/ipam/test_ipam_orders.py",),
+        _ORDERS,
     ),
     Mutation(
         "a write names no revision",
@@ -105,7 +105,7 @@ IPAM: tuple[Mutation, ...] = (
         'metadata = {**patch.pop("metadata", {})}',
         "The fence sends a decision on a newer revision than it was made from.",
         "I4",
-        ("tests/ipam/test_ipam_orders.py",),
+        _ORDERS,
     ),
     Mutation(
         "a child of that name is deleted",
@@ -114,7 +114,7 @@ IPAM: tuple[Mutation, ...] = (
         'options = {"apiVersion": "v1", "kind": "DeleteOptions"}',
         "A ConfigMap that a user made in the meantime is deleted.",
         "I6",
-        ("tests/ipam/test_ipam_orders.py",),
+        _ORDERS,
     ),
     Mutation(
         "an address that is being written is forgotten",
@@ -141,7 +141,7 @@ IPAM: tuple[Mutation, ...] = (
         "        if all(",
         "An address is given to a claim that goes with its last finalizer.",
         "I5",
-        ("tests/ipam/test_ipam_orders.py", *_PAUSES),
+        _ORDERS,
     ),
     # --- a pool
     Mutation(
@@ -169,7 +169,7 @@ IPAM: tuple[Mutation, ...] = (
         "set_aside=frozenset,",
         "The operator decides from pools that the barrier could not stamp.",
         "I4",
-        ("tests/ipam/test_ipam_orders.py",),
+        _ORDERS,
     ),
     Mutation(
         "the quarantine is not handed on",
@@ -178,7 +178,7 @@ IPAM: tuple[Mutation, ...] = (
         "quarantine=0.0,",
         "A freed address is given again at once.",
         "I5",
-        ("tests/ipam/test_ipam_orders.py",),
+        _ORDERS,
     ),
     Mutation(
         "a pool does not know the quarantine",
@@ -187,7 +187,7 @@ IPAM: tuple[Mutation, ...] = (
         "            quarantine=0.0,\n",
         "The same, for each pool.",
         "I5",
-        ("tests/ipam/test_ipam_orders.py",),
+        _ORDERS,
     ),
     Mutation(
         "stamps behind are not handed on",
@@ -196,7 +196,7 @@ IPAM: tuple[Mutation, ...] = (
         "stamped=None,",
         "With --barrier each, nothing is decided: the fence refuses each write of a pool.",
         "I4",
-        ("tests/ipam/test_ipam_orders.py",),
+        _ORDERS,
     ),
     Mutation(
         "a pool without this term's stamp gives",
@@ -205,7 +205,7 @@ IPAM: tuple[Mutation, ...] = (
         "        if self.pool.state != ACTIVE:\n            return Wait",
         "A decision is made from what an earlier leader may have changed.",
         "I4",
-        (*_MEMORY, *_PAUSES),
+        _MEMORY,
     ),
     Mutation(
         "after a conflict the object's record counts",
@@ -223,7 +223,7 @@ IPAM: tuple[Mutation, ...] = (
         "        if False:\n            raise Gone(",
         "The record of a pool that is gone is written into another one.",
         "I5",
-        ("tests/ipam/test_ipam_orders.py",),
+        _ORDERS,
     ),
     # --- activation
     Mutation(
@@ -233,7 +233,7 @@ IPAM: tuple[Mutation, ...] = (
         "",
         "Two overlapping pools become active at once.",
         "I5",
-        (*_RETRIES, *_PAUSES),
+        _ORDERS,
     ),
     Mutation(
         "a pool does not announce its range",
@@ -242,7 +242,7 @@ IPAM: tuple[Mutation, ...] = (
         "",
         "Neither of two overlapping pools sees the other.",
         "I5",
-        ("tests/ipam/test_ipam_orders.py", *_PAUSES),
+        _ORDERS,
     ),
     Mutation(
         "an announced range is no obstacle",
@@ -269,7 +269,7 @@ IPAM: tuple[Mutation, ...] = (
         "await keeper.activate({})",
         "Addresses that claims have already are given again.",
         "I5",
-        _PAUSES,
+        _ORDERS,
     ),
     # --- the plan
     Mutation(
@@ -297,7 +297,7 @@ IPAM: tuple[Mutation, ...] = (
         '{a: Tombstone(o, float("-inf")) for a, o in self.pool.tombstones.items()}',
         "A new leader gives at once what the last one freed a moment ago.",
         "I5",
-        ("tests/ipam/test_ipam_orders.py",),
+        _ORDERS,
     ),
     Mutation(
         "what a claim shows is given to another",

@@ -144,6 +144,32 @@ def test_a_pool_announces_its_range_before_it_looks_and_is_active_after_that() -
     asyncio.run(scenario())
 
 
+def test_a_pool_that_is_made_again_begins_with_what_its_claims_have() -> None:
+    """I5: somebody deleted it by force, and its record with it. Only the claims' statuses say who has what."""
+
+    async def scenario() -> None:
+        world = World()
+        world.pool("p")
+        world.claim("a", "p")
+        leader = Leader(world, 1)
+        await leader.lead()
+        address = world.status("a")["address"]
+        world.force("pool", "p")
+        world.pool("p")
+        told = recorded(leader)
+        await leader.turn()
+        assert ("patch_pool_status", "Active") in told
+        owners = world.objects["pool", "p"]["status"]["allocations"]
+        assert owners[address].split("/")[1] == "a"
+
+    asyncio.run(scenario())
+
+
+def test_claims_that_follow_each_other_under_one_name_have_children_of_different_names() -> None:
+    """A late creation for the one that is gone would take the place of the other's."""
+    assert len({children.child_name(ClaimRef("ns", "a", uid)) for uid in ("11111111-x", "22222222-x")}) == 2
+
+
 def test_a_claim_that_is_being_deleted_gets_nothing_also_if_that_shows_only_after_a_conflict() -> None:
     """The API server would remove the claim together with the address."""
 
