@@ -97,7 +97,8 @@ class Collected:
                 status = 3
                 return
             items = [self.items[test] for test in tests if test in self.items]
-            for item, following in zip(items, [*items[1:], None], strict=True):
+            for i, item in enumerate(items):
+                following = items[i + 1] if i + 1 < len(items) else None
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
                 if self._failed:
                     break

@@ -189,10 +189,10 @@ class _Walker(ast.NodeVisitor):
     def visit_BoolOp(self, node: ast.BoolOp) -> None:
         """`and` for `or`, and a part that is missing."""
         other = ast.Or() if isinstance(node.op, ast.And) else ast.And()
-        made = [ast.BoolOp(other, node.values)]
+        made: list[ast.expr] = [ast.BoolOp(other, node.values)]
         for i in range(len(node.values)):
             rest = [*node.values[:i], *node.values[i + 1 :]]
-            made.append(ast.BoolOp(node.op, rest) if len(rest) > 1 else rest[0])  # type: ignore[arg-type]
+            made.append(ast.BoolOp(node.op, rest) if len(rest) > 1 else rest[0])
         self._add(node, *(f"({ast.unparse(one)})" for one in made))
         self.generic_visit(node)
 

@@ -51,7 +51,8 @@ def chosen(seed: int, number: int) -> list[tuple[Point, tuple[str, str, str]]]:
         seed: any number.
         number: how many. A greater number adds further ones to the same.
     """
-    texts, found = core_texts(), {}
+    texts = core_texts()
+    found: dict[tuple[str, str, str], Point] = {}
     for point in all_points(texts):
         found.setdefault((point.path, *point.shown(texts[point.path])), point)
     points = [(point, key) for key, point in found.items()]
@@ -62,7 +63,8 @@ def chosen(seed: int, number: int) -> list[tuple[Point, tuple[str, str, str]]]:
 
 def load(file: Path) -> dict[tuple[str, str, str], Result]:
     """Return the results of earlier runs with the same core and the same tests."""
-    digest, found = core_digest(), {}
+    digest = core_digest()
+    found: dict[tuple[str, str, str], Result] = {}
     for line in file.read_text().splitlines() if file.exists() else ():
         kept = json.loads(line)
         if kept.pop("digest") == digest or kept["noticed"]:

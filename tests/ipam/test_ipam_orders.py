@@ -281,9 +281,9 @@ def test_a_configmap_that_a_user_made_is_left_alone() -> None:
         await leader.lead()
         world.claim("a", "p")
         ref = Claim.parse(world.objects["claim", "a"]).ref
-        mine = {"metadata": {"name": children.child_name(ref), "namespace": "ns"}, "data": {"ADDRESS": "mine"}}
-        # It belongs to somebody else's object, so that garbage collection knows it.
-        mine["metadata"]["ownerReferences"] = [{"uid": "another"}]  # type: ignore[assignment,index]
+        # It belongs to somebody else's object.
+        meta = {"name": children.child_name(ref), "namespace": "ns", "ownerReferences": [{"uid": "another"}]}
+        mine: dict[str, Any] = {"metadata": meta, "data": {"ADDRESS": "mine"}}
         world.add("child", mine)
         await leader.turn()
         assert mine["data"] == {"ADDRESS": "mine"}
@@ -311,9 +311,10 @@ class Empty:
 async def begun(monkeypatch: pytest.MonkeyPatch, grant: Grant) -> Allocator:
     """Begin a term as Kopf does; return its memory."""
     monkeypatch.setattr(handlers, "Api", Empty)
-    memo, settings, start = kopf.Memo(), kopf.OperatorSettings(), handlers.start
+    start: Any = handlers.start
+    memo = kopf.Memo()
     with entered(grant):
-        await start(settings=settings, memo=memo)  # type: ignore[call-arg,arg-type]
+        await start(settings=kopf.OperatorSettings(), memo=memo)
     for task in (memo.retries, memo.rest):
         task.cancel()
     memory: Allocator = memo.memory

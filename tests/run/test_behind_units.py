@@ -177,9 +177,9 @@ def test_what_failed_behind_is_set_aside_for_the_term_and_told(place: Place) -> 
     behind = place.raised()
     place.api.refused["a"] = 403
     aside = DecidingObject.of(KIND, place.api.body("d"))
-    journal, given = MagicMock(), {"enforcement": MagicMock(), "policies_first": False, "term": MagicMock()}
-    api: Any = place.api
-    prepared = Preparation(api=api, fence=place.fence, journal=journal, each=True, **given)
+    journal, api = MagicMock(), place.api
+    given: dict[str, Any] = {"enforcement": MagicMock(), "term": MagicMock(), "api": api, "journal": journal}
+    prepared = Preparation(**given, fence=place.fence, policies_first=False, each=True)
     place.grant.close("so that nothing is tried again here")
     with mock.patch("kopf_ha.run.preparation.try_again") as try_again:
         prepared._go_on(place.sweep, behind, [aside])
