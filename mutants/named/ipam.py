@@ -56,7 +56,8 @@ IPAM: tuple[Mutation, ...] = (
         "a claim that is taken back loses its address",
         _IPAM + "claims.py",
         "        memory.leaves(claim.ref, gone=False)\n",
-        '        memory.leaves(claim.ref, gone=False)\n        await _write_status(memory, claim, {"address": None})\n',
+        "        memory.leaves(claim.ref, gone=False)\n"
+        '        await memory.api.patch_claim_status(claim.ref, claim.resource_version, {"address": None})\n',
         "If the pool is deleted by force then, no record says whose the address is.",
         "I5",
         _ORDERS,

@@ -20,6 +20,7 @@ from kopf_ha.errors import Unfenced
 from tests.core.fake_api import (
     CHILD,
     DEPLOYMENT,
+    JSON_PATCH,
     LEASE,
     MERGE,
     WIDGET,
@@ -250,3 +251,22 @@ def test_the_phases_have_the_names_that_probes_and_logs_show() -> None:
     assert {phase.value for phase in Phase} == {
         "following", "acquiring", "leading", "renewing", "releasing", "lost", "stopped"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("operation", "is_met"),
+    [
+        ({"op": "add", "path": "/metadata/finalizers/-", "value": "kopf"}, True),
+        ({"op": "add", "path": "/metadata/finalizers/0", "value": "kopf"}, True),
+        ({"op": "add", "path": "/metadata/finalizers/-", "value": "other"}, False),
+        ({"op": "remove", "path": "/metadata/finalizers/0"}, False),  # what an index means depends on the revision
+        ({"op": "add", "path": "/spec/list/-", "value": 1}, False),  # elsewhere the order has a meaning
+        ({"op": "replace", "path": "/spec/a", "value": 1}, True),
+        ({"op": "remove", "path": "/spec/b"}, True),
+        ({"op": "remove", "path": "/spec/a"}, False),
+    ],
+)
+def test_when_a_patch_of_kopf_s_asks_for_what_is_there(operation: Any, is_met: bool) -> None:
+    current = {"metadata": {"finalizers": ["kopf"]}, "spec": {"a": 1, "list": [1]}}
+    one = asked(patch(WIDGET, [operation], JSON_PATCH))
+    assert one.is_met_by(current) is is_met
