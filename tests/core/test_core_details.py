@@ -260,6 +260,7 @@ def test_the_phases_have_the_names_that_probes_and_logs_show() -> None:
         ({"op": "add", "path": "/metadata/finalizers/0", "value": "kopf"}, True),
         ({"op": "add", "path": "/metadata/finalizers/-", "value": "other"}, False),
         ({"op": "remove", "path": "/metadata/finalizers/0"}, False),  # what an index means depends on the revision
+        ({"op": "remove", "path": "/spec/list/0/x"}, False),
         ({"op": "add", "path": "/spec/list/-", "value": 1}, False),  # elsewhere the order has a meaning
         ({"op": "replace", "path": "/spec/a", "value": 1}, True),
         ({"op": "remove", "path": "/spec/b"}, True),
