@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -72,7 +72,7 @@ class Reached:
         def work(i: int) -> None:
             for module, file in list(modules.items())[i :: len(copies)]:
                 if not file.exists():
-                    outcome = in_process(copies[i].root, lambda module=module, file=file: _trace(module, file))
+                    outcome = in_process(copies[i].root, partial(_trace, module, file))
                     if outcome.noticed:
                         raise SystemExit(f"{module} fails without any mutation: {outcome.noticed}")
 
@@ -127,7 +127,7 @@ class _Tracer:
             return (yield)
         finally:
             sys.settrace(None)
-            threading.settrace(None)  # type: ignore[arg-type]
+            threading.settrace(None)
             self.tests[item.nodeid] = round(time.process_time() - began, 3)
             for code, left in list(self._left.items()):
                 for line in _lines_of(code) - left:

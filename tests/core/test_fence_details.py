@@ -139,9 +139,10 @@ def test_an_apply_that_creates_does_not_change_what_came_in_between(api: FakeApi
 def test_a_term_that_begins_is_above_all_that_objects_record(recorded: Any, lost: int, stamped: bool) -> None:
     """I2: otherwise the Lease has lost its count."""
     notes = as_metadata(notes_of(recorded, "configmaps"))
-    body = {"metadata": {}, "status": {"fencing": recorded.as_status()}} if stamped else {"metadata": notes}
+    fencing = {"fencing": recorded.as_status()}
+    body: dict[str, Any] = {"metadata": {}, "status": fencing} if stamped else {"metadata": notes}
     damaged: dict[str, Any] = {"metadata": {}, "status": {"fencing": {}}}  # says nothing; its stamp will say so
-    listed = [damaged, body, {"metadata": {}}]
+    listed: list[dict[str, Any]] = [damaged, body, {"metadata": {}}]
     if not lost:
         check_listed(listed, "configmaps", stamp(7), stamped=stamped)
         return
