@@ -10,9 +10,11 @@ import pytest
 
 from kopf_ha.core.election import IllegalMove, Phase
 from kopf_ha.core.election import events as el
+from kopf_ha.core.election.legacy import Legacy, LegacyView
 from kopf_ha.core.election.machine import RULES
+from kopf_ha.core.election.timing import Timing
 from kopf_ha.core.lease import LeaseRecord
-from kopf_ha.core.legacy_lock import LegacyRecord
+from kopf_ha.core.legacy_lock import LegacyLock, LegacyRecord
 from kopf_ha.core.token import TOKEN_MAX
 from tests.election.phases import NEXT
 from tests.election.world import Replica, World
@@ -336,6 +338,25 @@ def test_a_floor_told_while_the_outcome_is_open_is_passed_all_the_same(world: Wo
     assert world.tokens == [4]
 
 
+def test_a_floor_below_what_was_asked_for_costs_no_token(world: World) -> None:
+    """I9: an acquisition without an answer was done after all, and its term begins."""
+    world.lease.create({"spec": {"leaseTransitions": 5}})
+    a = world.replica("a")
+    a.flow()
+    a.step(el.StepDown("x"))
+    a.answer()
+    a.step(el.Resume())
+    assert isinstance(a.request, el.Put)
+    assert a.request.record.transitions == 7
+    a.serve()
+    a.lose_answer()
+    a.answer(el.ReadFailed("timeout"))
+    a.step(el.RaiseFloor(6))
+    a.flow()
+    assert a.leads()
+    assert world.tokens == [6, 7]
+
+
 def test_an_answer_that_comes_after_the_renew_deadline_begins_no_term(world: World) -> None:
     a = world.replica("a")
     a.serve()
@@ -385,6 +406,63 @@ def test_no_attempt_to_renew_outlasts_the_renew_deadline(world: World) -> None:
     a.answer(el.Conflict())
     assert isinstance(a.request, el.Read)
     assert a.request.until == deadline
+
+
+def test_a_renewal_that_failed_is_tried_again_a_retry_period_later_and_at_the_deadline_at_the_latest(
+    world: World,
+) -> None:
+    """I9: one lost answer costs no term, and a term that cannot be renewed ends in time."""
+    a = world.replica("a")
+    a.flow()
+    begin = world.now
+    world.now = a.last_beat = begin + 3
+    a.tick()
+    a.lose_answer()
+    assert a.due == world.now + 2
+    world.now = a.last_beat = begin + 9
+    a.tick()
+    a.lose_answer()
+    assert a.due == begin + 10
+
+
+def test_no_news_of_the_lease_end_the_wait_after_a_failure(world: World) -> None:
+    """I7: somebody edits the Lease all the time, and each edit would be answered by another attempt at once."""
+    a = world.replica("a")
+    world.lease.create({"spec": {"leaseTransitions": 3}})
+    a.deliver()
+    assert isinstance(a.request, el.Put)
+    a.answer(el.NotWritten("busy"))
+    assert a.phase is Phase.FOLLOWING
+    failed = world.now
+    for n in range(5):
+        world.now = failed + n / 4
+        world.lease.edit(labels={"n": str(n)})
+        while a.inbox:
+            a.deliver()
+        assert a.request is None, "another attempt before the retry period was over"
+    world.now = a.due
+    assert failed + 2 <= a.due <= failed + 2.4
+    a.tick()
+    assert isinstance(a.request, el.Put)
+
+
+def test_a_legacy_lock_that_is_edited_for_ever_is_not_chased_without_a_pause(world: World) -> None:
+    """The first conflict is answered at once: an edited label is enough for it. Then slower than a busy editor."""
+    a = world.replica("a", legacy=True)
+    while a.request is None:
+        a.deliver()
+    for _ in range(2):
+        assert isinstance(a.request, el.PutLegacy)
+        a.answer(world.legacy.seen())
+    assert a.request is None
+    assert a.due == pytest.approx(world.now + 0.2)
+
+
+def test_in_a_peering_a_term_begins_once_old_peers_had_their_time_and_not_later(world: World) -> None:
+    timing = Timing(15.0, 10.0, 2.0)
+    legacy = Legacy(LegacyLock.parse("kopfpeerings/default", "ns"), "ns/op", "me", timing)
+    view = LegacyView(ours=100.0)
+    assert [legacy.is_settled(view, now) for now in (100.0, 101.9, 102.0)] == [False, False, True]
 
 
 def test_a_leader_is_announced_once(world: World) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from typing import Any
+from unittest import mock
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -17,7 +19,9 @@ from kopf_ha.core.wire import Response
 from kopf_ha.errors import ConfigurationError, FloorLost, GateClosed, SetAside, Unreached
 from kopf_ha.run.barrier import PAUSES, raise_barrier
 from kopf_ha.run.behind import HEAD_START, LONGEST, REST, Behind
+from kopf_ha.run.deciding import DecidingObject
 from kopf_ha.run.kinds import ServedKind
+from kopf_ha.run.preparation import Preparation
 from kopf_ha.run.sweep import Sweep
 from tests.run.support import GROUP
 
@@ -166,6 +170,23 @@ def test_one_that_cannot_be_stamped_is_not_decided_from_and_the_others_are(place
     with pytest.raises(SetAside, match="is set aside"):
         behind.stamped(place.api.body("a"))
     assert len(place.api.stamps) == tries, "whoever tries it again is somebody else"
+
+
+def test_what_failed_behind_is_set_aside_for_the_term_and_told(place: Place) -> None:
+    """I4: beside what the barrier set aside already. Nothing is decided from either."""
+    behind = place.raised()
+    place.api.refused["a"] = 403
+    aside = DecidingObject.of(KIND, place.api.body("d"))
+    journal, api = MagicMock(), place.api
+    given: dict[str, Any] = {"enforcement": MagicMock(), "term": MagicMock(), "api": api, "journal": journal}
+    prepared = Preparation(**given, fence=place.fence, policies_first=False, each=True)
+    place.grant.close("so that nothing is tried again here")
+    with mock.patch("kopf_ha.run.preparation.try_again") as try_again:
+        prepared._go_on(place.sweep, behind, [aside])
+    assert place.grant.set_aside == {"uid-a", "uid-d"}
+    (told,) = journal.set_aside.call_args.args
+    assert [one.target.name for one in told] == ["d", "a"]
+    assert try_again.call_args.args[1] == told
 
 
 def test_it_ends_with_the_term(place: Place) -> None:

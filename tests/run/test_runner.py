@@ -47,9 +47,10 @@ class Elector:
 
 
 class Stub(Term):
-    """A term without a thread."""
+    """A term without a thread. Once its handlers have ended, it keeps what the elector was told until then."""
 
     stuck = False
+    elector: Elector
 
     def start(self) -> None:
         self.told: list[Any] = ["start"]
@@ -59,6 +60,7 @@ class Stub(Term):
 
     def join(self, timeout: float) -> bool:
         self.told.append("join")
+        self.until_drained = list(self.elector.told)
         return not self.stuck
 
 
@@ -89,14 +91,21 @@ def make(monkeypatch: pytest.MonkeyPatch, timers: Any, now: list[float]) -> Call
     def runner(**given: Any) -> Runner:
         settings = Settings(**{"after_loss": "follow", **given})
         inbox: Inbox = queue.SimpleQueue()
+        elector = Elector()
+
+        def make_term(grant: Grant) -> Stub:
+            made = Stub(grant, options_for(None, (), True), MagicMock(), MagicMock(), MagicMock())
+            made.elector = elector
+            return made
+
         return Runner(
             settings=settings,
             inbox=inbox,
-            elector=Elector(),  # type: ignore[arg-type]
+            elector=elector,  # type: ignore[arg-type]
             fence=Fence(settings.lease),
             journal=Journal(settings, MagicMock()),
             enforcement=MagicMock(),
-            make_term=lambda grant: Stub(grant, options_for(None, (), True), MagicMock(), MagicMock(), MagicMock()),
+            make_term=make_term,
             pods=MagicMock(),
             run_lock=MagicMock(),
             everywhere=MagicMock(),
@@ -132,6 +141,8 @@ def test_a_lost_term_is_drained_before_the_election_goes_on(make: Any, now: list
     assert lose(runner, one) is None
     # No patience: its handlers can write nothing more.
     assert term.told == ["start", ("stop", 0.0, True), "join"]
+    # Before that, two terms of this process could write at once.
+    assert term.until_drained == []
     assert told(runner) == [("resume",)]
     # Its thread's end comes when the term is over already.
     assert runner.step(Ended(term, GateClosed("x"))) is None
@@ -202,6 +213,7 @@ def test_stopping_by_choice_closes_the_gate_after_the_drain(make: Any) -> None:
     term = runner.term
     assert runner.step(Quit("SIGTERM")) == 0
     assert term.told == ["start", ("stop", 8.0, False), "join"]
+    assert term.until_drained == []  # the Lease is renewed until then, and nobody else leads
     assert one.closed
     assert told(runner) == [("release",)]
 

@@ -1,0 +1,181 @@
+"""Rules of the core that hang on one line, each by an example of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kopf_ha.core.asked import Asked
+from kopf_ha.core.floor import check_listed
+from kopf_ha.core.lease import LeaseRecord, newer
+from kopf_ha.core.notes import EARLIER, as_metadata, note_name, noted, notes_of, stamp_in
+from kopf_ha.core.refusal import denial_of
+from kopf_ha.core.schema import crd_is_stamped
+from kopf_ha.core.target import parse_path
+from kopf_ha.core.token import MalformedStamp
+from kopf_ha.core.wire import Request, Response
+from kopf_ha.errors import FloorLost, Unfenced
+from tests.core.fake_api import APPLY, CHILD, LEASE, WIDGET, FakeApi, Process, json_of, patch, stamp, write
+
+WIDGETS, CHILDREN = WIDGET.removesuffix("/x"), CHILD.removesuffix("/x")
+
+# --- steady state: no extra request (I9)
+
+
+@pytest.mark.parametrize("collection", [WIDGETS, CHILDREN], ids=["stamped", "child"])
+def test_what_was_just_created_is_changed_without_a_read(api: FakeApi, me: Process, collection: str) -> None:
+    made = me.send(write("POST", collection, {"metadata": {"name": "new"}, "spec": {}}))
+    assert made.status == 201
+    assert me.patch(f"{collection}/new", {"spec": {"mine": 1}}).status == 200
+    assert not [r for r in api.sent("GET") if r.path.startswith(f"{collection}/new")]
+
+
+# --- what a definition may lack
+
+PLAIN: dict[str, Any] = {"name": "v1", "served": True, "schema": {"openAPIV3Schema": {"type": "object"}}}
+
+
+@pytest.mark.parametrize(
+    "version",
+    [
+        PLAIN,
+        PLAIN | {"subresources": None},
+        PLAIN | {"subresources": {}},
+        PLAIN | {"schema": None, "subresources": {"status": {}}},
+        PLAIN | {"schema": {"openAPIV3Schema": {"properties": {}}}, "subresources": {"status": {}}},
+        PLAIN | {"schema": {"openAPIV3Schema": {"properties": {"status": {}}}}, "subresources": {"status": {}}},
+        PLAIN
+        | {
+            "schema": {"openAPIV3Schema": {"properties": {"status": {"x-kubernetes-preserve-unknown-fields": True}}}},
+            "subresources": {"status": {}},
+        },
+        PLAIN
+        | {
+            "schema": {"openAPIV3Schema": {"properties": {"status": {"properties": None}}}},
+            "subresources": {"status": {}},
+        },
+    ],
+)
+def test_a_kind_without_the_field_is_no_stamped_one_whatever_else_its_definition_lacks(version: Any) -> None:
+    assert crd_is_stamped({"spec": {"versions": [version]}}, "widgets.t.dev") is False
+
+
+# --- bodies
+
+
+def asked(request: Request) -> Asked:
+    target = parse_path(request.path)
+    assert target is not None
+    return Asked.parse(request, target)
+
+
+@pytest.mark.parametrize("body", [b"[]", b"7", b'"text"', b"true"])
+@pytest.mark.parametrize("method", ["DELETE", "POST", "PUT"])
+def test_a_body_that_is_no_object_is_refused_in_words(method: str, body: bytes) -> None:
+    with pytest.raises(Unfenced, match=f"the body of the {method} is no object"):
+        asked(Request(method, CHILD, content_type="application/json", body=body))
+
+
+def test_a_deletion_with_null_as_its_body_has_no_options() -> None:
+    one = asked(Request("DELETE", CHILD, query="dryRun=All", content_type="application/json", body=b"null"))
+    assert (one.body, one.version, one.uid) == (None, None, None)
+    assert not one.is_dry_run  # the API server does not read the query of a DELETE with a body
+
+
+# --- stamps
+
+
+@pytest.mark.parametrize("left", EARLIER)
+def test_a_part_of_an_earlier_release_s_stamp_is_malformed_and_not_none(left: str) -> None:
+    """I1: somebody removed the other annotations. The object had a token, which must not go down."""
+    texts = as_metadata(notes_of(stamp(6), "configmaps"))["annotations"]
+    metadata = {"annotations": {left: texts[left]}}
+    if left == "kopf-ha.dev/lease":
+        metadata["annotations"][left] = LEASE
+    with pytest.raises(MalformedStamp):
+        stamp_in(noted({"metadata": metadata}, "configmaps"), LEASE, "configmaps")
+
+
+@pytest.mark.parametrize(("note", "earlier"), [(6, 9), (9, 6)])
+def test_of_two_forms_the_higher_token_counts(note: int, earlier: int) -> None:
+    """I1: a rollback, or a leader of an earlier release, changes one of them alone."""
+    new = as_metadata(notes_of(stamp(note), "configmaps"))["annotations"]
+    old = as_metadata(notes_of(stamp(earlier), "configmaps"))["annotations"]
+    name = note_name(LEASE, "configmaps")
+    body = {"metadata": {"annotations": {**old, name: new[name]}}}
+    found = stamp_in(noted(body, "configmaps"), LEASE, "configmaps")
+    assert found is not None
+    assert found.token == 9
+
+
+def test_an_apply_that_creates_does_not_change_what_came_in_between(api: FakeApi, me: Process) -> None:
+    """I3: a later leader has made the object between the read and the creation."""
+    api.delete(CHILD)
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": {"by": "mine"}}
+    one = me.attempt(patch(CHILD, body, APPLY, "fieldManager=me"))
+    while not any(request.path == CHILD for request in api.sent("GET")):
+        one.step()
+    api.put(CHILD, {"data": {"by": "later"}}, stamp(8))
+    with pytest.raises(Exception, match="token 8"):
+        one.finish()
+    assert api.get(CHILD)["data"] == {"by": "later"}
+
+
+# --- the floor
+
+
+@pytest.mark.parametrize(
+    ("recorded", "lost"),
+    [
+        (stamp(6), 0),
+        (stamp(7), 7),  # also with its own holder: this term has written nothing yet
+        (stamp(7, "another"), 7),
+        (stamp(9), 9),
+        (stamp(9, lease="ns/other"), 0),
+    ],
+)
+@pytest.mark.parametrize("stamped", [True, False], ids=["stamped", "noted"])
+def test_a_term_that_begins_is_above_all_that_objects_record(recorded: Any, lost: int, stamped: bool) -> None:
+    """I2: otherwise the Lease has lost its count."""
+    notes = as_metadata(notes_of(recorded, "configmaps"))
+    fencing = {"fencing": recorded.as_status()}
+    body: dict[str, Any] = {"metadata": {}, "status": fencing} if stamped else {"metadata": notes}
+    damaged: dict[str, Any] = {"metadata": {}, "status": {"fencing": {}}}  # says nothing; its stamp will say so
+    listed: list[dict[str, Any]] = [damaged, body, {"metadata": {}}]
+    if not lost:
+        check_listed(listed, "configmaps", stamp(7), stamped=stamped)
+        return
+    with pytest.raises(FloorLost) as caught:
+        check_listed(listed, "configmaps", stamp(7), stamped=stamped)
+    assert caught.value.floor == lost
+
+
+# --- refusals
+
+
+def test_a_policy_s_words_inside_of_another_text_are_no_refusal_by_it() -> None:
+    """I10: an API server quotes what users write."""
+    said = "ValidatingAdmissionPolicy 'kopf-ha-x-stamped' with binding 'kopf-ha-x-stamped' denied request: no"
+    for cause, found in ((said, True), (f'Invalid value: "{said}"', False), (f"{said[:-2]}", True)):
+        answer: Response = json_of(403, {"kind": "Status", "details": {"causes": [{"message": cause}]}})
+        assert (denial_of(answer) is not None) is found, cause
+
+
+# --- the Lease
+
+
+def test_a_write_of_the_lease_names_the_revision_and_the_uid_that_were_seen() -> None:
+    """I2: two replicas that see it free cannot both acquire it, nor one of them in a Lease that was made again."""
+    read = {"metadata": {"resourceVersion": "7", "uid": "u1"}, "spec": {"leaseTransitions": 3}}
+    written = LeaseRecord.parse(read).changed(holder="me", transitions=4).as_object("ns", "op")
+    assert written["metadata"] == {"resourceVersion": "7", "uid": "u1", "namespace": "ns", "name": "op"}
+    assert "resourceVersion" not in LeaseRecord(holder="me", transitions=1).as_object("ns", "op")["metadata"]
+
+
+@pytest.mark.parametrize(
+    ("version", "than", "is_newer"),
+    [("8", "7", True), ("7", "7", False), ("7", "8", False), ("10", "9", True), ("x", "7", True), ("7", "", True)],
+)
+def test_a_version_that_cannot_be_ordered_counts_as_newer(version: str, than: str, is_newer: bool) -> None:
+    assert newer(version, than) is is_newer
