@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
-from mutants.__main__ import try_named
 from mutants.mutation import Mutation, NotApplicable
 from mutants.named import NAMED
 from mutants.tree import ROOT, Copy
@@ -53,14 +53,22 @@ def test_the_cheapest_are_noticed() -> None:
 
 def test_one_that_no_test_notices_is_told(tmp_path: Path) -> None:
     """That a test passes must not be mistaken for a test that failed, nor that it cannot be found."""
-    copy = Copy(tmp_path / "copy")
 
-    def noticed(test: str) -> str:
-        return try_named(Mutation("x", "mutants/__init__.py", "one line", "one word", "Nothing.", "-", (test,)), copy)
+    def noticed(test: str) -> subprocess.CompletedProcess[str]:
+        # In a process that has imported nothing of the tree.
+        code = f"""
+            from pathlib import Path
+            from mutants.mutation import Mutation
+            from mutants.tree import Copy
+            from mutants.__main__ import try_named
+            one = Mutation("x", "mutants/__init__.py", "one line", "one word", "Nothing.", "-", ({test!r},))
+            print("noticed by", repr(try_named(one, Copy(Path({str(tmp_path / test.replace("/", "-"))!r})))))
+        """
+        command = [sys.executable, "-c", textwrap.dedent(code)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
-    assert noticed("tests/mutants/test_mutants_points.py") == ""
-    with pytest.raises(SystemExit, match="cannot be found"):
-        noticed("tests/nowhere.py")
+    assert "noticed by ''" in noticed("tests/mutants/test_mutants_points.py").stdout
+    assert "cannot be found" in noticed("tests/nowhere.py").stderr
 
 
 @pytest.mark.parametrize(
