@@ -139,7 +139,7 @@ class Alike:
             case ("STATUS", _, version, mark, value):
                 status: dict[str, Any] = {"fencing": self._stamp(mark).as_status()} if mark else {}
                 if value is not None:
-                    # Entries that are nulled one by one would leave an empty map, a change that the model has no word for.
+                    # Entries nulled one by one would leave an empty map, a change that the model has no word for.
                     status["allocations"] = GIVEN if value else None
                 return _request("PATCH", f"{path}/status", {**self._at(name, version), "status": status})
             case ("STAMP", _, was, mark, whole):
