@@ -139,7 +139,7 @@ def calls(changes: Sequence[Change], entries: Iterable[AuditEntry]) -> list[Oper
 
 def _call(entry: AuditEntry, births: Collection[int]) -> Call | None:
     """Return what a request did, and None if its answer says nothing about the object."""
-    made, asked, who = entry.revision or 0, entry.asked, str(Party.audited(entry))
+    made, asked, who = entry.revision or 0, entry.asked or 0, str(Party.audited(entry))
     if entry.doubtful or entry.dry_run or not (entry.write or entry.verb == "get"):
         return None
     if entry.code == 404:
@@ -156,7 +156,9 @@ def _call(entry: AuditEntry, births: Collection[int]) -> Call | None:
     return Call("created" if made in births else "wrote", made, asked, who) if made else None
 
 
-def no_address_held_twice(history: History, writers: Writers, *, fenced: bool, known: Collection[str]) -> Iterator[Finding]:
+def no_address_held_twice(
+    history: History, writers: Writers, *, fenced: bool, known: Collection[str]
+) -> Iterator[Finding]:
     """I5: find addresses that two claims held at one moment, by the times of the requests that gave them.
 
     Args:
@@ -177,7 +179,7 @@ def no_address_held_twice(history: History, writers: Writers, *, fenced: bool, k
             for address in holders.pop(uid, ()):
                 by_address[address].append(_timed(writers.entry(change), ("gone", uid)))
     for address, operations in by_address.items():
-        if address not in known and not search(operations, "", lock).ok:
+        if address not in known and search(operations, "", lock).stuck:
             uids = sorted({o.call[1] for o in operations})
             sentence = f"{address} was held by two claims at one moment, by the times of requests: {', '.join(uids)}"
             yield Finding("I5", HELD, history.revision, address, (), sentence)
