@@ -43,7 +43,7 @@ def annotated(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     return kind, {"metadata": {"annotations": draw(some), "labels": draw(some)}}
 
 
-@fuzzed(200)
+@fuzzed(80)
 @given(annotated())
 def test_notes_of_any_text(given: tuple[str, dict[str, Any]]) -> None:
     kind, body = given
@@ -64,7 +64,7 @@ def test_notes_of_any_text(given: tuple[str, dict[str, Any]]) -> None:
     assert MINE.is_read_as(mine), "what is written is read as it was meant, whatever was there"
 
 
-@fuzzed(100)
+@fuzzed(40)
 @given(nearly(st.just({"status": {"fencing": MINE.as_status()}})) | anything)
 def test_stamps_of_any_form(body: Any) -> None:
     if not isinstance(body, dict):
@@ -87,7 +87,7 @@ A_LEASE = {
 }
 
 
-@fuzzed(200)
+@fuzzed(80)
 @given(nearly(st.just(A_LEASE)))
 def test_leases_of_any_form(body: Any) -> None:
     """An elector that got an answer which it cannot read follows on: the Lease is unusable, and nothing else."""
@@ -109,17 +109,21 @@ MESSAGES = st.one_of(
     st.just(refusal.RULE_MESSAGE),
     st.sampled_from(["stamped", "child-configmaps", "lease-term", "term", "x"]).flatmap(
         lambda name: st.one_of(
-            tokens.map(lambda t: f"fencing: Term {LEASE} has token {t}; a new holder must raise leaseTransitions above it"),
+            tokens.map(
+                lambda t: f"fencing: Term {LEASE} has token {t}; a new holder must raise leaseTransitions above it"
+            ),
             tokens.map(lambda t: f"{refusal.about_term(LEASE)}token {t} leads, in pod u, and this write is of no pod"),
             st.text(max_size=10).map(lambda t: refusal.about_tokens(LEASE) + t),
         ).map(
-            lambda said: f"ValidatingAdmissionPolicy 'kopf-ha-{name}' with binding 'kopf-ha-{name}' denied request: {said}"
+            lambda said: (
+                f"ValidatingAdmissionPolicy 'kopf-ha-{name}' with binding 'kopf-ha-{name}' denied request: {said}"
+            )
         )
     ),
 )
 
 
-@fuzzed(300)
+@fuzzed(80)
 @given(
     st.sampled_from([200, 403, 409, 422, 500]),
     nearly(
