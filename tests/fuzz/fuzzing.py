@@ -17,7 +17,7 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 
 CORPUS = os.environ.get("KOPF_HA_FUZZ", "")
 #: Examples of each rule in one round of `make fuzz`.
-MANY = 2_000
+MANY = 300
 
 scalars = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**40), 2**40), st.floats(), st.text(max_size=8), st.just("9" * 5000)

@@ -1,4 +1,4 @@
-"""The health port: whatever bytes a client sends, nothing is logged as an error, and the next probe is answered (I10)."""
+"""The health port: whatever a client sends, nothing is logged as an error, and the next probe is answered (I10)."""
 
 from __future__ import annotations
 

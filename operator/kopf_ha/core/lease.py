@@ -57,8 +57,8 @@ class LeaseRecord:
 
         Raises:
             MalformedLease: `leaseTransitions` is missing or no number from 0 to `TOKEN_MAX`, the holder is no string,
-                or what answered is no Lease at all. Then the highest token so far is unknown, and counting from 0 would give tokens a second time
-                (I2). The message says how to repair the Lease.
+                or what answered is no Lease at all. Then the highest token so far is unknown, and counting from 0 would
+                give tokens a second time (I2). The message says how to repair the Lease.
         """
         meta, spec = body.get("metadata") or {}, body.get("spec") or {}
         if not isinstance(meta, Mapping) or not isinstance(spec, Mapping):
