@@ -91,7 +91,8 @@ class LeaseRecord:
         """Return the object to PUT or POST: our fields are replaced, everything else is as it was read."""
         body: dict[str, Any] = copy.deepcopy(dict(self.raw))
         body |= {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
-        meta = body.setdefault("metadata", {})
+        # A null means the same as a field that is missing.
+        meta = body["metadata"] = {k: v for k, v in (body.get("metadata") or {}).items() if v is not None}
         meta |= {"namespace": namespace, "name": name}
         if self.resource_version:
             # This precondition makes the PUT a compare-and-swap. The uid keeps it from changing a Lease that was
