@@ -33,7 +33,9 @@ def test_a_lease_that_somebody_made_without_a_counter_is_an_error(body: dict[str
         LeaseRecord.parse(body)
 
 
-@pytest.mark.parametrize("body", [{"metadata": ["a"]}, {"spec": "x"}, {"metadata": {"annotations": ["a"]}}, {"spec": [1]}])
+@pytest.mark.parametrize(
+    "body", [{"metadata": ["a"]}, {"spec": "x"}, {"metadata": {"annotations": ["a"]}}, {"spec": [1]}]
+)
 def test_what_is_no_lease_at_all_is_an_unusable_lease(body: dict[str, Any]) -> None:
     """A proxy may answer anything, and the elector goes on."""
     with pytest.raises(MalformedLease, match="no object"):

@@ -55,8 +55,8 @@ def objects(schema: Mapping[str, Any], special: Special, path: str = "") -> st.S
             return _texts(schema)
         case "array":
             every = objects(schema["items"], special, f"{path}[]")
-            keys = schema.get("x-kubernetes-list-map-keys")
-            unique = (lambda one: tuple(one[k] for k in keys)) if keys else None
+            names = tuple(schema.get("x-kubernetes-list-map-keys", ()))
+            unique = (lambda one: tuple(one[k] for k in names)) if names else None
             return st.lists(every, max_size=min(schema.get("maxItems", 4), 8), unique_by=unique)
     if "additionalProperties" in schema:
         keys = special.get(f"{path}{{}}", st.text(max_size=12))
@@ -89,7 +89,7 @@ def _wrong(schema: Mapping[str, Any], value: Any, path: str) -> Iterator[str]:
         return
     if "enum" in schema and value not in schema["enum"]:
         yield f"{path}: {value!r} is none of {schema['enum']}"
-    size = len(value) if not isinstance(value, int) else 0
+    size = len(value) if isinstance(value, (str, list, dict)) else 0
     for word in ("maxLength", "maxItems", "maxProperties"):
         if word in schema and size > schema[word]:
             yield f"{path}: {size} is more than {word} {schema[word]}"
