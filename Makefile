@@ -4,6 +4,7 @@
 # make chaos   faults on real nodes, at random, for MINUTES; SEED=… repeats a run; needs root
 # make model   every state of the core within bounds, beside a small API server; 10 minutes on two cores
 # make mutants the code, broken on purpose in one place after the other: which test notices?
+# make fuzz    whatever may come in, at random, for MINUTES; what failed is kept in build/fuzz
 # make bench   all benchmarks, in MINUTES=40 at most; BENCH="service takeover" for some; make bench-quick in 5
 # make tokens  one term that outlives its tokens, for MINUTES=25
 # make image   the operator's image, as a docker archive; BASE=… or DEBIAN=1
@@ -21,10 +22,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test e2e chaos model mutants bench bench-quick tokens image units other-units lint docs binaries clean help
+.PHONY: demo test e2e chaos model mutants fuzz bench bench-quick tokens image units other-units lint docs binaries clean help
 
 help:
-	@sed -n 's/^# //p' Makefile | head -12
+	@sed -n 's/^# //p' Makefile | head -13
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12") if sys.version_info < (3, 11) else 0'
@@ -77,6 +78,10 @@ model: $(STAMP)
 # Random ones of the core: `python -m mutants --random 200`, see docs/mutants.md. The tests try the cheapest.
 mutants: $(STAMP)
 	@$(BIN)/python -m mutants
+
+# The tests try the same few examples each time (tests/fuzz).
+fuzz: $(STAMP)
+	@BIN=$(BIN) MINUTES=$(MINUTES) scripts/fuzz $(PYTEST_ARGS)
 
 # What is kept in the repository is a run of all of them; a part of them only goes to build/bench.
 bench: MINUTES = 40

@@ -1,6 +1,7 @@
 """The API servers' audit policy: it records who sent which write, with its body.
 
-Each read is one line, since tests and benchmarks count requests. The control plane's own reads are left out, and so are
+Each read is one line, since tests and benchmarks count requests. What a GET of a pool or a claim was answered is kept,
+too: the judge asks whether it can have been true at that time. The control plane's own reads are left out, and so are
 bodies that contain credentials. After a server was killed, its last requests may be missing. etcd's history shows what
 was written.
 """
@@ -38,6 +39,7 @@ POLICY: dict[str, Any] = {
             "resources": [{"group": "coordination.k8s.io", "resources": ["leases"]}],
         },
         {"level": "RequestResponse", "verbs": _WRITES},
+        {"level": "RequestResponse", "verbs": ["get"], "resources": [{"group": "ipam.kopf-ha.dev"}]},
         {"level": "Metadata"},
     ],
 }

@@ -36,6 +36,14 @@ class AuditEntry:
     doubtful: bool = False
     """Whether a deletion's URL says that it was a dry run, but its body, which would count instead, was not kept."""
     reason: str = ""
+    begun: str = ""
+    """When the request was received; empty if that is unknown."""
+    asked: int | None = None
+    """The resourceVersion that the request named as its precondition. None without one, or if its body was not kept."""
+    ended: bool = False
+    """Whether it removed the last finalizer of a deleted object, which is gone then."""
+    newest: bool = True
+    """Whether the answer has to show the newest revision. A GET may ask for less."""
 
     @property
     def write(self) -> bool:
@@ -78,8 +86,11 @@ def parse(event: dict[str, Any]) -> AuditEntry:
     # the answer to the removal of the last finalizer is the object as it was before, with its old revision
     went = bool(meta.get("deletionTimestamp")) and not meta.get("finalizers") and event.get("verb") in EDITS
     dry_run, doubtful = _dry_run(event)
+    # kubectl asks for tables, too
+    shows = answer.get("kind") != "Status" and (event.get("verb") != "get" or bool(meta.get("uid")))
     return AuditEntry(
         finished=_sortable(event.get("stageTimestamp", "")),
+        begun=_sortable(received) if (received := event.get("requestReceivedTimestamp", "")) else "",
         user=user.get("username", ""),
         pod=(extra.get(f"{POD}name") or [""])[0],
         pod_uid=(extra.get(f"{POD}uid") or [""])[0],
@@ -90,11 +101,29 @@ def parse(event: dict[str, Any]) -> AuditEntry:
         namespace=ref.get("namespace", ""),
         name=ref.get("name") or meta.get("name", ""),
         code=int(status.get("code") or 0),
-        revision=int(version) if version.isdecimal() and answer.get("kind") != "Status" and not went else None,
+        revision=int(version) if version.isdecimal() and shows and not went else None,
         dry_run=dry_run,
         doubtful=doubtful,
         reason=status.get("message") or status.get("reason", ""),
+        asked=_asked(event),
+        ended=went,
+        newest="resourceVersion" not in parse_qs(urlsplit(event.get("requestURI", "")).query),
     )
+
+
+def _asked(event: dict[str, Any]) -> int | None:
+    """Return the resourceVersion that a request named as its precondition."""
+    body, version = event.get("requestObject"), None
+    if isinstance(body, list):  # a JSON patch
+        tests = [o for o in body if isinstance(o, dict) and o.get("op") == "test"]
+        version = next((o.get("value") for o in tests if o.get("path") == "/metadata/resourceVersion"), None)
+    elif isinstance(body, dict):
+        part = "preconditions" if event.get("verb") in DELETIONS else "metadata"
+        version = (body.get(part) or {}).get("resourceVersion")
+    details = (event.get("responseStatus") or {}).get("details") or {}
+    if details.get("causes"):  # an apply met another field manager: that conflict is not about revisions
+        return None
+    return int(version) if isinstance(version, str) and version.isdecimal() else None
 
 
 def _dry_run(event: dict[str, Any]) -> tuple[bool, bool]:

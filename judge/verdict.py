@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from judge import addresses, audited, barrier, conflicts, freeing, leaks, leases, service, tokens, users
+from judge import addresses, answers, audited, barrier, conflicts, freeing, leaks, leases, service, tokens, users
 from judge.audit import AuditEntry
 from judge.finding import Finding
 from judge.history import History
@@ -107,6 +107,7 @@ def judge(history: History, audit: Iterable[AuditEntry] = (), expectations: Expe
     late = [c for c in tokens.late_but_harmless(history, seen, writers) if c.revision not in broke]
     summary = _summary(history, entries, writers, seen, len(late))
     fenced, quiet, older = expected.fenced, expected.quiet_after is not None, expected.older_operator
+    twice = list(addresses.no_address_twice(history, writers, fenced=fenced))
     left_behind = list(leaks.nothing_is_left(history, fenced=fenced))
     findings = [
         *tokens.tokens_only_rise(history, writers),
@@ -116,7 +117,9 @@ def judge(history: History, audit: Iterable[AuditEntry] = (), expectations: Expe
         *barrier.barrier_comes_first(history),
         *(barrier.pools_are_stamped_before_they_decide(history, seen) if fenced else ()),
         *(barrier.claims_are_stamped_before_activation(history) if fenced and not older else ()),
-        *addresses.no_address_twice(history, writers, fenced=fenced),
+        *twice,
+        *answers.answers_agree(history, entries),
+        *answers.no_address_held_twice(history, writers, fenced=fenced, known={f.object for f in twice}),
         *addresses.given_by_record(history, writers, fenced=fenced),
         *freeing.pools_keep_what_exists(history, writers, fenced=fenced, early=older),
         *users.only_users_change_specs(history, writers),

@@ -283,7 +283,7 @@ def refusal(what: str, answer: Response, cause: str = "") -> ApiRefused:
 def _parsed(data: bytes, what: str) -> dict[str, Any]:
     try:
         body = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
         raise Unreached(f"what answered to {what} is no API server: {data[:80]!r}")

@@ -33,6 +33,23 @@ def test_a_lease_that_somebody_made_without_a_counter_is_an_error(body: dict[str
         LeaseRecord.parse(body)
 
 
+@pytest.mark.parametrize(
+    "body", [{"metadata": ["a"]}, {"spec": "x"}, {"metadata": {"annotations": ["a"]}}, {"spec": [1]}]
+)
+def test_what_is_no_lease_at_all_is_an_unusable_lease(body: dict[str, Any]) -> None:
+    """A proxy may answer anything, and the elector goes on."""
+    with pytest.raises(MalformedLease, match="no object"):
+        LeaseRecord.parse(lease() | body)
+
+
+def test_a_null_is_a_field_that_is_missing() -> None:
+    made = lease(leaseDurationSeconds=15)
+    made["metadata"] |= {"annotations": None, "labels": None}
+    assert "annotations" not in LeaseRecord.parse(made).as_object("ns", "op")["metadata"]
+    nameless = LeaseRecord.parse({"metadata": None, "spec": {"leaseTransitions": 1}})
+    assert nameless.as_object("ns", "op")["metadata"] == {"namespace": "ns", "name": "op"}
+
+
 @pytest.mark.parametrize("good", [0, 1, TOKEN_MAX])
 def test_the_bounds_of_the_counter(good: int) -> None:
     assert LeaseRecord.parse(lease(leaseTransitions=good)).transitions == good

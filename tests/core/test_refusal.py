@@ -6,7 +6,19 @@ from typing import Any
 
 import pytest
 
-from kopf_ha.core.refusal import RULE_MESSAGE, Denial, Refusal, about_tokens, by_policy, by_rule, denial_of, refusal_of
+from kopf_ha.core.refusal import (
+    RULE_MESSAGE,
+    Denial,
+    Refusal,
+    about_term,
+    about_tokens,
+    by_policy,
+    by_rule,
+    denial_of,
+    given_before,
+    leader_in,
+    refusal_of,
+)
 from kopf_ha.core.wire import Response
 from tests.core.fake_api import CHILD, LEASE, WIDGET, FakeApi, denied, invalid, status
 
@@ -110,3 +122,18 @@ def test_what_the_self_test_asks() -> None:
     assert not by_policy(status(403, SAID))
     assert by_rule(invalid("<nil>", RULE_MESSAGE))
     assert not by_rule(denied("kopf-ha-op-stamped", STALE))
+
+
+def test_a_number_that_is_no_token_names_nobody() -> None:
+    """Python refuses to parse thousands of digits, and that is no reason to end an elector."""
+    for number in ("9" * 5000, "٣"):
+        said = f"{about_term(LEASE)}token {number} leads, in pod u, and this write is of no pod"
+        assert leader_in(denied("kopf-ha-ns.op-term", said), LEASE) is None
+        given = f"fencing: Term {LEASE} has token {number}; a new holder must raise leaseTransitions above it"
+        assert given_before(denied("kopf-ha-ns.op-lease-term", given)) == 0
+
+
+def test_an_answer_that_is_nested_too_deeply_is_no_json() -> None:
+    answer = Response(403, b"[" * 100_000)
+    assert answer.json is None
+    assert found(answer) is Refusal.NONE

@@ -561,6 +561,7 @@ def test_one_of_two_deployments_has_to_be_named(files: Files) -> None:
         ),
         ({"rbac": roles().replace("rules:\n", "rules:\n- everything\n")}, "kubectl apply --dry-run=server says what"),
         ({"bad": "a: [b\n"}, "bad.yaml is no YAML: "),
+        ({"bad": "[" * 600}, "bad.yaml cannot be read: it is nested too deeply"),
         ({"bad": "kind: {{ .Values.kind }}\nname: {{ x }}\n"}, "render it first: helm template"),
         ({"bad": "a: b\n"}, "bad.yaml has a document that is no Kubernetes object, with kind"),
         ({"bad": "apiVersion: v1\nkind: Secret\n"}, "an object of kind Secret without metadata.name"),

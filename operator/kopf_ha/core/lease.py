@@ -56,12 +56,16 @@ class LeaseRecord:
         """Read an API object.
 
         Raises:
-            MalformedLease: `leaseTransitions` is missing or no number from 0 to `TOKEN_MAX`, or the holder is no
-                string. Then the highest token so far is unknown, and counting from 0 would give tokens a second time
-                (I2). The message says how to repair the Lease.
+            MalformedLease: `leaseTransitions` is missing or no number from 0 to `TOKEN_MAX`, the holder is no string,
+                or what answered is no Lease at all. Then the highest token so far is unknown, and counting from 0 would
+                give tokens a second time (I2). The message says how to repair the Lease.
         """
-        meta = body.get("metadata") or {}
-        spec = body.get("spec") or {}
+        meta, spec = body.get("metadata") or {}, body.get("spec") or {}
+        if not isinstance(meta, Mapping) or not isinstance(spec, Mapping):
+            raise MalformedLease(_sentence({}, "its metadata or its spec is no object"))
+        notes = meta.get("annotations") or {}
+        if not isinstance(notes, Mapping):
+            raise MalformedLease(_sentence(meta, "its annotations are no object"))
         transitions = spec.get("leaseTransitions")
         if isinstance(transitions, bool) or not isinstance(transitions, int) or not 0 <= transitions <= TOKEN_MAX:
             raise MalformedLease(_sentence(meta, f"leaseTransitions is {_shown(transitions)}"))
@@ -79,7 +83,7 @@ class LeaseRecord:
             renew_time=spec.get("renewTime"),
             resource_version=str(meta.get("resourceVersion") or ""),
             uid=str(meta.get("uid") or ""),
-            operator=str((meta.get("annotations") or {}).get(OPERATOR) or ""),
+            operator=str(notes.get(OPERATOR) or ""),
             raw=body,
         )
 
@@ -87,7 +91,8 @@ class LeaseRecord:
         """Return the object to PUT or POST: our fields are replaced, everything else is as it was read."""
         body: dict[str, Any] = copy.deepcopy(dict(self.raw))
         body |= {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
-        meta = body.setdefault("metadata", {})
+        # A null means the same as a field that is missing.
+        meta = body["metadata"] = {k: v for k, v in (body.get("metadata") or {}).items() if v is not None}
         meta |= {"namespace": namespace, "name": name}
         if self.resource_version:
             # This precondition makes the PUT a compare-and-swap. The uid keeps it from changing a Lease that was

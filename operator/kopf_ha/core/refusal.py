@@ -34,9 +34,11 @@ PREFIX = "kopf-ha"
 _POLICY = re.compile(
     r"ValidatingAdmissionPolicy '([a-z0-9.-]+)' with binding '([a-z0-9.-]+)' denied request: (.*)", re.DOTALL
 )
+#: A token: CEL writes an int32. Python refuses to parse thousands of digits.
+_NUMBER = "[0-9]{1,10}"
 #: What follows `about_term` in the message of the policy about the Term.
-_LEADER = re.compile(r"token (\d+) leads, in pod (\S+), and this write is of (?:no pod|pod \S+)")
-_GIVEN = re.compile(r"fencing: Term \S+ has token (\d+); a new holder must raise leaseTransitions above it")
+_LEADER = re.compile(rf"token ({_NUMBER}) leads, in pod (\S+), and this write is of (?:no pod|pod \S+)")
+_GIVEN = re.compile(rf"fencing: Term \S+ has token ({_NUMBER}); a new holder must raise leaseTransitions above it")
 _FIELD = re.compile(r"status\.fencing(\.\w+)?")
 
 

@@ -75,10 +75,10 @@ class Response:
 
     @property
     def json(self) -> Any:
-        """Parse the body; None when it is no JSON."""
+        """Parse the body; None when it is no JSON, or nested too deeply for Python."""
         try:
             return json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
     @property

@@ -152,6 +152,13 @@ def _texts(paths: list[str], stdin: str) -> Iterator[tuple[str, str]]:
 
 
 def _load(source: str, text: str) -> Any:
+    try:
+        return _loaded(source, text)
+    except RecursionError as error:
+        raise ConfigurationError(f"{source} cannot be read: it is nested too deeply") from error
+
+
+def _loaded(source: str, text: str) -> Any:
     if text.lstrip().startswith("{"):
         try:
             return json.loads(text)
