@@ -151,7 +151,9 @@ def site(cluster: Cluster) -> Iterator[Site]:
         made.apply()
         made.elect(made.one, 1)
         path, body = made.config_map()
-        until("the policies to be in force", lambda: made.two("POST", path + "?dryRun=All", body).status == 403)
+        until("the policy to be in force", lambda: made.two("POST", path + "?dryRun=All", body).status == 403)
+        test = SelfTest(made.api(made.one), made.settings(made.one))
+        until("the others, too", lambda: test.ask(made.token) == [])
         yield made
     finally:
         made.remove()
