@@ -394,4 +394,15 @@ class Leader:
             pass
 
 
-__all__ = ["HOLD", "GivenTwice", "Leader", "View", "World"]
+async def led(*claims: str) -> tuple[World, Leader]:
+    """Give a world with a pool `p` and these claims of it, and a leader that has done all that there was to do."""
+    world = World()
+    world.pool("p")
+    for name in claims:
+        world.claim(name, "p")
+    leader = Leader(world, 1)
+    await leader.lead()
+    return world, leader
+
+
+__all__ = ["HOLD", "GivenTwice", "Leader", "View", "World", "led"]

@@ -18,7 +18,7 @@ from kopf_ha_ipam.allocator import Allocator
 from kopf_ha_ipam.model import Claim, ClaimRef
 from kopf_ha_ipam.planning import Wait
 from kopf_ha_ipam.writes import Api, Gone
-from tests.ipam.pauses import HOLD, Leader, World
+from tests.ipam.pauses import HOLD, Leader, World, led
 from tests.ipam.test_ipam_memory import Server, claim, keeper
 
 WRITES = (
@@ -64,10 +64,7 @@ def test_an_address_is_recorded_in_the_pool_then_in_the_claim_and_published_last
     """Whatever was published, the claim's status and the pool say whose it is, even if one of the two is lost."""
 
     async def scenario() -> None:
-        world = World()
-        world.pool("p")
-        leader = Leader(world, 1)
-        await leader.lead()
+        world, leader = await led()
         world.claim("a", "p")
         told = recorded(leader)
         await leader.turn()
@@ -112,11 +109,7 @@ def test_a_child_that_came_late_is_gone_before_its_address_is_freed() -> None:
     """A paused leader made it after the claim was taken back."""
 
     async def scenario() -> None:
-        world = World()
-        world.pool("p")
-        world.claim("a", "p")
-        leader = Leader(world, 1)
-        await leader.lead()
+        world, leader = await led("a")
         child = next(body for (kind, _), body in world.objects.items() if kind == "child")
         await leader.end("a")
         await leader.view.create_child({k: v for k, v in child.items() if k != "token"})
@@ -148,11 +141,7 @@ def test_a_pool_that_is_made_again_begins_with_what_its_claims_have() -> None:
     """I5: somebody deleted it by force, and its record with it. Only the claims' statuses say who has what."""
 
     async def scenario() -> None:
-        world = World()
-        world.pool("p")
-        world.claim("a", "p")
-        leader = Leader(world, 1)
-        await leader.lead()
+        world, leader = await led("a")
         address = world.status("a")["address"]
         world.force("pool", "p")
         world.pool("p")
@@ -180,10 +169,7 @@ def test_a_claim_that_is_being_deleted_gets_nothing_also_if_that_shows_only_afte
     """The API server would remove the claim together with the address."""
 
     async def scenario() -> None:
-        world = World()
-        world.pool("p")
-        leader = Leader(world, 1)
-        await leader.lead()
+        world, leader = await led()
         world.claim("a", "p", HOLD)
         seen = leader.memory.claim_seen(world.objects["claim", "a"])
         send = leader.view.patch_pool_status
@@ -281,10 +267,7 @@ def test_a_configmap_that_a_user_made_is_left_alone() -> None:
     """I6: it has the name of the claim's child."""
 
     async def scenario() -> None:
-        world = World()
-        world.pool("p")
-        leader = Leader(world, 1)
-        await leader.lead()
+        world, leader = await led()
         world.claim("a", "p")
         ref = Claim.parse(world.objects["claim", "a"]).ref
         # It belongs to somebody else's object.

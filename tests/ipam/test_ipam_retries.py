@@ -15,7 +15,7 @@ from kopf_ha_ipam import activation, claims, conflicts, handlers, retries
 from kopf_ha_ipam.backoff import FIRST, LONGEST, Backoff, delay
 from kopf_ha_ipam.model import Claim
 from kopf_ha_ipam.writes import Rejected, Unavailable
-from tests.ipam.pauses import Leader, World
+from tests.ipam.pauses import Leader, World, led
 
 
 @pytest.fixture(autouse=True)
@@ -256,11 +256,7 @@ def test_a_pool_whose_end_no_event_showed_gives_nothing_any_more_once_another_on
 
 def test_a_claim_whose_end_no_watch_showed_is_found() -> None:
     async def scenario() -> None:
-        world = World()
-        world.pool("p")
-        world.claim("a", "p")
-        leader = Leader(world, 1)
-        await leader.lead()
+        world, leader = await led("a")
         world.force("claim", "a")
         leader.memory.context = contextvars.copy_context()
         await leader.memory.sweep()
@@ -289,11 +285,7 @@ def test_a_term_ends_after_the_answers_to_what_its_pools_are_being_told() -> Non
     """A retry's write is let end, as a handler's is: whoever follows finds the whole of it, or the fence refused it."""
 
     async def scenario() -> None:
-        world = World()
-        world.pool("p")
-        world.claim("a", "p")
-        leader = Leader(world, 1)
-        await leader.lead()
+        world, leader = await led("a")
         world.claim("b", "p")
         claim = leader.memory.claim_seen(world.objects["claim", "b"])
         under_way, answered = asyncio.Event(), asyncio.Event()

@@ -56,12 +56,10 @@ class Wiring:
 
     def flow(self, client: str, request: Request, grant: Grant | None, *, saw: bool = False, elsewhere: bool) -> Flow:
         """Drive one attempt of one request; see `Fence.flow`."""
+        how = {"saw": saw, "only_reads": only_reads(), "elsewhere": elsewhere}
         if self.trace is None:
-            flow = self.fence.flow(request, grant, self.now, saw=saw, only_reads=only_reads(), elsewhere=elsewhere)
-        else:
-            trace, how = self.trace.flow, {"saw": saw, "only_reads": only_reads(), "elsewhere": elsewhere}
-            flow = trace(self.fence, request, grant, self.now, client, **how)
-        return flow
+            return self.fence.flow(request, grant, self.now, **how)
+        return self.trace.flow(self.fence, request, grant, self.now, client, **how)
 
 
 def media_type(headers: Mapping[str, str]) -> str:
