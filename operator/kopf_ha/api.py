@@ -281,10 +281,7 @@ def refusal(what: str, answer: Response, cause: str = "") -> ApiRefused:
 
 
 def _parsed(data: bytes, what: str) -> dict[str, Any]:
-    try:
-        body = json.loads(data)
-    except (ValueError, RecursionError):
-        body = None
+    body = Response(200, data).json
     if not isinstance(body, dict):
         raise Unreached(f"what answered to {what} is no API server: {data[:80]!r}")
     return body
