@@ -35,10 +35,11 @@ OWN: Mapping[str, Callable[[float], dict[str, Any]]] = {
     },
     "takeover": lambda seconds: {"rounds": _within(seconds / 12, 2, 9)},
     "waiting": lambda seconds: {
-        "many": 5000 if seconds >= 100 else 200,
-        "rounds": _within((seconds - 75) / 5 if seconds >= 100 else 3, 3, 20),
+        # To make 5,000 that wait takes 150 s on two slow cores.
+        "many": 5000 if seconds >= 200 else 1000 if seconds >= 100 else 200,
+        "rounds": _within((seconds - 150) / 5 if seconds >= 200 else 5 if seconds >= 100 else 3, 3, 20),
     },
-    "requests": lambda seconds: {"minutes": max(0.25, (seconds - 75) / 60)},
+    "asked": lambda seconds: {"minutes": max(0.25, (seconds - 75) / 60)},
 }
 
 

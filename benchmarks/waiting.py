@@ -71,6 +71,7 @@ class Cluster:
         self.world = World(plane, folder, env={"KOPF_HA_IPAM_QUARANTINE": "0"})
         self.claims = Claims(plane)
         self.bound: list[str] = []
+        self.more = 0  #: claims that came to wait after a round
         self.over = False  #: whether nobody watches any more
         self.ready: queue.SimpleQueue[tuple[float, str]] = queue.SimpleQueue()
         pool = {"apiVersion": f"{GROUP}/v1", "kind": "AddressPool", "metadata": {"name": POOL}}
@@ -147,7 +148,18 @@ class Cluster:
                 self.bound.append(who)
         time.sleep(REST)
         asked = [e for e in self.requests(began) if (e.get("objectRef") or {}).get("resource") not in ("leases", None)]
-        return {"served": served, "cpu": cpu(self.leader) - before, "requests": float(len(asked))}
+        took = {"served": served, "cpu": cpu(self.leader) - before, "requests": float(len(asked))}
+        self.queue_up()
+        return took
+
+    def queue_up(self) -> None:
+        """Let one more wait in the place of the one that was served."""
+        self.more += 1
+        name = f"x-{self.more:05}"
+        self.claims.call("POST", "", json=KIND | {"metadata": {"name": name}, "spec": {"poolName": POOL}})
+        until(
+            f"{name} to be told", lambda: "conditions" in self.claims.call("GET", f"/{name}").json().get("status", {})
+        )
 
     def requests(self, since: float) -> Iterator[dict[str, Any]]:
         """Yield the leader's requests, without its watches."""

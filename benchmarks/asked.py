@@ -1,4 +1,4 @@
-"""What each replica asks the API server for: `python -m benchmarks.requests [--minutes 3]`.
+"""What each replica asks the API server for: `python -m benchmarks.asked [--minutes 3]`.
 
 All requests of each replica in the same minutes, from the API server's audit log, where each process has a pod of its
 own. The reference operator has a leader and two followers, with its policies in force and nothing to do. Two more
