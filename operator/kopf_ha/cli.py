@@ -53,7 +53,7 @@ def _reader(one: Option) -> Callable[[click.Context, click.Parameter, str | None
     return read
 
 
-#: The commands for people on call, each by its module, in which it has its own name. `kopf-ha run` imports none of them.
+#: The commands for people on call, each with its module, in which it has the same name. `kopf-ha run` imports none.
 ON_CALL = {"status": "kopf_ha.oncall.status"}
 
 
