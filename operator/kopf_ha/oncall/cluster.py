@@ -41,7 +41,7 @@ class Answered:
 
     Args:
         body: the object.
-        at: when it was given, by the API server's clock, in whole seconds that are rounded down; None if it did not say.
+        at: when it was given, by the API server's clock, in whole seconds rounded down; None if it did not say.
     """
 
     body: Mapping[str, Any]

@@ -37,7 +37,7 @@ class Operator:
     name: str
     body: Mapping[str, Any] | None
     at: datetime.datetime | None
-    term: Mapping[str, Any] | None | Unknown
+    term: Mapping[str, Any] | Unknown | None
     pods: tuple[Mapping[str, Any], ...] | Unknown
 
     @property
