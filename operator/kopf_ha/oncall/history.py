@@ -32,8 +32,9 @@ def history(cluster: Cluster, lease: str, output: str) -> int:
 
     LEASE is [NAMESPACE/]NAME. It may be left out if the namespace has only one.
 
-    The leader keeps the history in the Term. It is for people: nothing depends on it. It needs the right to get the Term
-    and the Lease, and without LEASE to list Leases.
+    The leader keeps the history in the Term. It is for people, and nothing depends on it.
+
+    It needs the right to get the Term and the Lease, and without LEASE to list Leases.
 
     Exit status: 0 if there is a history, 2 if it could not be found out.
     """
