@@ -123,8 +123,8 @@ def run(plane: ControlPlane, folder: Path, seconds: float) -> list[dict[str, Any
             "peer": "one patch of a ConfigMap",
             "peer_values": peer,
             "goals": [f"median <= {GOAL_MS}"],
-            "note": "One API server; two requests at the least. The second one is sent beside the barrier. The Term has a"
-            f" full history; without one: {statistics.median(bare):.1f} ms in the median.",
+            "note": "One API server; two requests at the least. The second one is sent beside the barrier. The Term has"
+            f" a full history; without one: {statistics.median(bare):.1f} ms in the median.",
         }
     ]
 
