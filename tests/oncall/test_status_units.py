@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from kopf_ha.core.history import Past
+from kopf_ha.core.lease import ENDED
 from kopf_ha.core.refusal import REFUSED
 from kopf_ha.errors import ApiRefused
 from kopf_ha.manifests import Description, policies
@@ -148,8 +150,11 @@ def test_no_replica() -> None:
 
 
 def test_nobody_leads() -> None:
-    one = report(lease={f"{LEASE}/web": lease("")})
-    assert "given back 1s ago and nobody has taken it" in problems(one)["nobody-leads"].text
+    body = lease("")
+    body["metadata"]["annotations"][ENDED] = Past(7).ended_by("stopped", "SIGTERM").as_text()
+    one = report(lease={f"{LEASE}/web": body})
+    said = "nobody leads: the Lease was given back 1s ago, for this reason: SIGTERM; nobody has taken it since"
+    assert problems(one)["nobody-leads"].text == said
     assert one.set_aside == Unknown("nobody leads")
     assert as_data([one])["operators"][0]["leader"] is None
 
