@@ -265,7 +265,8 @@ def test_the_leader_s_metrics_win() -> None:
 def test_revisions_and_roles() -> None:
     pods = {PODS: [pod(), pod("web-77f-ccccc", "u3", revision="77f"), pod("web-5d4-ddddd", "u4", deleting=True)]}
     one = report(pods=pods)
-    assert [r.role for r in one.replicas if not isinstance(one.replicas, Unknown)] == ["leader", "leaving", "follower"]
+    assert not isinstance(one.replicas, Unknown)
+    assert [r.role for r in one.replicas] == ["leader", "leaving", "follower"]
     assert "revisions" in problems(one, "remark")
     assert problems(one) == {}, "a Pod that is being deleted is no problem"
 
@@ -287,8 +288,8 @@ def test_replicas_in_another_namespace() -> None:
     """Only if somebody leads and is not here: to list all Pods of a cluster takes long."""
     far = pod(env=[{"name": "KOPF_HA_LEASE_NAME", "value": "web"}, {"name": "KOPF_HA_LEASE_NAMESPACE", "value": "n"}])
     twin = pod("web-5d4-ddddd", "u4")
-    for one in (far, twin):
-        one["metadata"]["namespace"] = "far"
+    for body in (far, twin):
+        body["metadata"]["namespace"] = "far"
     twin["metadata"]["labels"]["app"] = "a twin in another namespace"
     one = report(here={PODS: []}, there={"/api/v1/pods": [far, twin]})
     assert not isinstance(one.replicas, Unknown)
