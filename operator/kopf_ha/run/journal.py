@@ -9,6 +9,7 @@ from kopf_ha._context import boottime
 from kopf_ha.adapters import Outcome
 from kopf_ha.api import Api
 from kopf_ha.core.grant import Grant
+from kopf_ha.core.orders import ByChoice
 from kopf_ha.election import Elector
 from kopf_ha.run.events import About, Events, own_pod
 from kopf_ha.run.level import LEVELS
@@ -47,7 +48,7 @@ class Journal:
 
     def watch(self, elector: Elector) -> None:
         """Let the metrics ask the election at each scrape."""
-        self.metrics.watch(lambda: elector.grant)
+        self.metrics.watch(lambda: elector.grant, paused=lambda: elector.pause is not None)
 
     def began(self, grant: Grant, lease_uid: str) -> None:
         """Report that a term began, by the Lease with this uid."""
@@ -155,8 +156,10 @@ class Journal:
             lost: whether it ended against the replica's will.
         """
         self._ended_at = boottime()
+        reason = cause.reason if isinstance(cause, ByChoice) else "Lost" if lost else "Stopped"
+        self.metrics.ended(reason)
         stopped = f"{grant.stamp.holder} stopped leading, token {grant.stamp.token}: {cause}"
-        self._post("Lost" if lost else "Stopped", "StoppedLeading", stopped, warning=lost)
+        self._post(reason, "StoppedLeading", stopped, warning=lost)
 
     def over(self, grant: Grant, cause: str) -> None:
         """Log one line that sums the term up, after its last handler ended."""
