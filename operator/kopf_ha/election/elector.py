@@ -49,8 +49,8 @@ class Elector:
         make_client: gives a new `ApiClient`; called once for each connection of the elector.
         on_started: a term began; here is its grant.
         on_stopped: the term of this grant ended, for this cause.
-        on_ordered: people ordered the end of this grant's term, for this cause. Drain it, then call `step_down` with the
-            cause; until then the grant stays open, and the Lease is renewed. Called once for a term at most.
+        on_ordered: people ordered the end of this grant's term, for this cause. Drain it, then call `step_down` with
+            the cause; until then the grant stays open, and the Lease is renewed. Called at most once for a term.
         on_new_leader: the Lease names this holder with this token; it may be this process.
         floor: gives the highest token recorded on any object that is known of. Asked while following only;
             must not raise.

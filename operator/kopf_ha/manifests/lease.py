@@ -26,8 +26,8 @@ def counted(description: Description) -> Policy:
     """Return the policy for writes to the Lease (I2).
 
     `leaseTransitions` never goes down, and only the operator raises it. Each new holder raises it, and a replica can
-    only name its own pod as the holder. While somebody has paused the Lease, no term begins, whichever release a replica
-    is of, and no replica ends the pause. The policy also tells the self-test what all policies were written from.
+    only name its own pod as the holder. While the Lease is paused, no term begins, whatever release a replica is of,
+    and no replica ends the pause. The policy also tells the self-test what all policies were written from.
     """
     namespace, name = description.lease_parts
     own = "variables.writer != '' && {}.contains('_' + variables.writer + '_')"
@@ -115,7 +115,7 @@ def counted(description: Description) -> Policy:
             Rule(
                 "paused-by-people",
                 "!variables.operator || variables.paused == variables.pauses",
-                f"fencing: people pause and resume, replicas leave the annotation {PAUSED} as it is",
+                f"fencing: people pause and resume, replicas neither set nor remove the annotation {PAUSED}",
             ),
             Rule(DESCRIBE, "true", DESCRIBED + description.as_json(), question=DESCRIBE),
         ],
