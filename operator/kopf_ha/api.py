@@ -90,7 +90,7 @@ class Api:
         """
         answer = self.request(method, path, body, timeout=timeout)
         if not answer.ok:
-            raise self._refused(answer, f"{method} {path}")
+            raise self.refused(answer, f"{method} {path}")
         return _parsed(answer.body, f"{method} {path}")
 
     def pages(
@@ -152,7 +152,7 @@ class Api:
         try:
             got = self._send("GET", path, None, "", (timeout, silence))
             if not 200 <= got.status < 300:
-                raise self._refused(Response(got.status, got.read()), what)
+                raise self.refused(Response(got.status, got.read()), what)
         except (u3.HTTPError, OSError) as error:
             raise self._unreached(error, what, silence) from error
         answer = self._streaming = got.response
@@ -241,7 +241,7 @@ class Api:
             return Unreached(f"the API server at {host} gave no answer to {what} in {seconds:.1f} s")
         return Unreached(f"the connection to the API server at {host} broke in {what}: {error}")
 
-    def _refused(self, answer: Response, what: str) -> ApiRefused:
+    def refused(self, answer: Response, what: str) -> ApiRefused:
         """Say what a refusal means and what to do about it."""
         message, where = answer.message, re.search("/namespaces/([^/?]+)", what)
         namespace = where[1] if where else ""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import importlib
 import logging
 import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -51,7 +53,24 @@ def _reader(one: Option) -> Callable[[click.Context, click.Parameter, str | None
     return read
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+#: The commands for people on call, each with its module, in which it has the same name. `kopf-ha run` imports none.
+ON_CALL = {"status": "kopf_ha.oncall.status"}
+
+
+class _Commands(click.Group):
+    """All commands. Those for people on call are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *ON_CALL})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in ON_CALL:
+            found: click.Command = getattr(importlib.import_module(ON_CALL[cmd_name]), cmd_name)
+            return found
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="kopf-ha")
 def main() -> None:
     """Run Kopf operators with one fenced leader."""
@@ -179,18 +198,21 @@ def options() -> None:
     click.echo(as_markdown(options_of(Settings)), nl=False)
 
 
+#: The program's other name, by which `kubectl kopf-ha` finds it.
+PLUGIN = "kubectl-kopf_ha"
+
 _ended_with: list[int] = []  #: the exit status of `run`, once it is decided
 
 
 def entry() -> None:
-    """Run the program `kopf-ha`. It skips the interpreter's own shutdown.
+    """Run the program `kopf-ha`, also as a plugin of kubectl. It skips the interpreter's own shutdown.
 
     Before Python 3.14, that shutdown often aborts the process, with another exit status, when a thread still waits for
     an API server that does not answer.
     """
     # The callback registered first runs last: by then the other callbacks ran, and non-daemon threads have ended.
     atexit.register(_leave)
-    main(prog_name="kopf-ha")
+    main(prog_name="kubectl kopf-ha" if Path(sys.argv[0]).name == PLUGIN else "kopf-ha")
 
 
 def _leave() -> None:
