@@ -33,7 +33,8 @@ def handover(cluster: Cluster, lease: str, to: str, wait: bool, timeout: float, 
     The leader drains its handlers, gives the Lease back and follows. The named replica takes it at once, and all others
     wait for it for some seconds. LEASE is [NAMESPACE/]NAME, and can be left out if the namespace has only one.
 
-    Needs the rights to get and patch the Lease, and to list Pods in its namespace; with --wait to get its Term.
+    Needs the rights to get and patch the Lease, and to list Pods in its namespace; to list Leases if LEASE is left out;
+    with --wait to get its Term.
     """
     operator = the_one(cluster, lease)
     if isinstance(operator.pods, Unknown):
@@ -46,10 +47,7 @@ def handover(cluster: Cluster, lease: str, to: str, wait: bool, timeout: float, 
     spec = written["spec"]
     changing = Changing(operator.lease, to, str(spec["holderIdentity"]), int(spec["leaseTransitions"]))
     say(output, f"asked {changing.old} (token {changing.token}) to hand over Lease {operator.lease} to {named(to)}")
-    for look in looks(cluster, operator, timeout):
-        if changing.saw(look):
-            break
-    else:
+    if not any(changing.saw(look) for look in looks(cluster, operator, timeout)):
         write(cluster, operator, lambda body: {HANDOVER: None})
         end = changing.given_up(timeout)
         show(changing.data() | {"message": end}, output, lambda: end)

@@ -32,7 +32,7 @@ def pause(cluster: Cluster, lease: str, reason: str, by: str, wait: bool, timeou
     The leader drains its handlers, gives the Lease back and follows. Replicas stay ready. LEASE is [NAMESPACE/]NAME,
     and can be left out if the namespace has only one.
 
-    Needs the rights to get and patch the Lease.
+    Needs the rights to get and patch the Lease; to list Leases if LEASE is left out.
     """
     if not reason.strip():
         raise click.UsageError("say why with --reason, for all who find the operator paused")
@@ -102,7 +102,7 @@ def resume(cluster: Cluster, lease: str, wait: bool, timeout: float, output: str
 
     LEASE is [NAMESPACE/]NAME, and can be left out if the namespace has only one.
 
-    Needs the rights to get and patch the Lease.
+    Needs the rights to get and patch the Lease; to list Leases if LEASE is left out.
     """
     operator = the_one(cluster, lease)
     ended = [""]
@@ -123,15 +123,15 @@ def resume(cluster: Cluster, lease: str, wait: bool, timeout: float, output: str
     if not wait:
         show(data, output, lambda: "not waited for: `kopf-ha status` shows more")
         return WELL
-    for look in looks(cluster, operator, timeout):
-        if look.record.holder:
-            took = look.at[1] - began
-            data |= {"leader": look.leader, "token": look.record.transitions, "seconds": round(took, 3)}
-            show(data, output, lambda: f"{shown(data['leader'])} leads with token {data['token']}, {took:.1f} s after")
-            return WELL
-    end = f"nobody leads {timeout:g} s after the pause: do replicas run? `kopf-ha status` says what is wrong"
-    show(data | {"leader": None, "message": end}, output, lambda: end)
-    return BAD
+    first = next((look for look in looks(cluster, operator, timeout) if look.record.holder), None)
+    if first is None:
+        end = f"nobody leads {timeout:g} s after the pause: do replicas run? `kopf-ha status` says what is wrong"
+        show(data | {"leader": None, "message": end}, output, lambda: end)
+        return BAD
+    took, token = first.at[1] - began, first.record.transitions
+    data |= {"leader": first.leader, "token": token, "seconds": round(took, 3)}
+    show(data, output, lambda: f"{shown(first.leader)} leads with token {token}, {took:.1f} s after")
+    return WELL
 
 
 def _now() -> str:
