@@ -265,6 +265,30 @@ def test_the_old_lock_is_given_back_for_a_pause(world: World) -> None:
     assert (world.leaders(), a.phase) == ([], Phase.FOLLOWING)
 
 
+def test_a_paused_lease_is_not_vacant(world: World) -> None:
+    """The metric of takeovers counts from the end of the pause."""
+    _, b = paused(world, "a", "b")
+    world.run(600)
+    assert b.rules.vacant_since(b.state, world.now) is None
+    world.lease.annotate(PAUSED, None)
+    b.deliver()
+    assert b.rules.vacant_since(b.state, world.now) == world.now
+
+
+def test_a_replica_of_an_older_revision_leaves_the_lease_to_others_after_a_pause_too(world: World) -> None:
+    a, b, c = many(world, "a", "b", "c")
+    for outdated in (a, b):
+        outdated.step(el.HeadStart(2.0))
+    world.lease.annotate(PAUSED, WHY)
+    a.flow()
+    drained(a)
+    world.run(600)
+    world.lease.annotate(PAUSED, None)
+    for each in (a, b, c):
+        each.flow()
+    assert world.leaders() == [c]
+
+
 # --- a handover
 
 
