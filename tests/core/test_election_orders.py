@@ -54,7 +54,7 @@ def test_a_leader_that_is_paused_goes_on_until_it_is_drained_and_gives_the_lease
     world.lease.annotate(PAUSED, WHY)
     world.run(30)  # a handler takes that long
     assert world.leaders() == [a], "the Lease is renewed, and the grant is open"
-    assert [(str(cause), cause.reason) for cause in a.ordered] == [(SAID, "Paused")], "it was asked once"
+    assert [(str(cause), cause.reason) for cause in a.ordered] == [(SAID, "paused")], "it was asked once"
     drained(a)
     assert a.stopped == [SAID]
     assert (world.lease.spec["holderIdentity"], world.lease.annotations[PAUSED]) == ("", WHY)
@@ -297,7 +297,7 @@ def test_the_named_replica_leads_next_and_at_once(world: World) -> None:
     c.step(el.HeadStart(2.0))  # of an older revision, and it was named all the same
     world.lease.annotate(HANDOVER, "c")
     a.flow()
-    assert [(str(x), x.reason) for x in a.ordered] == [("handed over to pod c", "HandedOver")]
+    assert [(str(x), x.reason) for x in a.ordered] == [("handed over to pod c", "handover")]
     assert a.leads()
     drained(a)
     assert world.lease.annotations == {PREFERRED: "c"}, "the request is done with the release"
@@ -403,6 +403,6 @@ def test_a_new_term_can_be_ended_by_a_new_order(world: World) -> None:
 
 
 def test_a_cause_by_choice_is_a_sentence_with_a_reason() -> None:
-    cause = ByChoice("handed over to pod b", "HandedOver")
+    cause = ByChoice("handed over to pod b", "handover")
     assert f"{cause}" == "handed over to pod b"
-    assert cause.reason == "HandedOver"
+    assert cause.reason == "handover"

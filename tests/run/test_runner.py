@@ -348,7 +348,7 @@ def test_what_runs_beside_the_terms_ends_with_the_runner(make: Any, monkeypatch:
 # --- what people order by annotations of the Lease
 
 
-PAUSED = ByChoice("paused by ann: etcd", "Paused")
+PAUSED = ByChoice("paused by ann: etcd", "paused")
 
 
 def test_an_ordered_end_drains_with_the_gate_open_and_gives_the_lease_back_after_that(make: Any) -> None:
@@ -364,7 +364,7 @@ def test_an_ordered_end_drains_with_the_gate_open_and_gives_the_lease_back_after
     assert runner.term is None
 
 
-@pytest.mark.parametrize("order", [PAUSED, ByChoice("handed over to pod b", "HandedOver")])
+@pytest.mark.parametrize("order", [PAUSED, ByChoice("handed over to pod b", "handover")])
 def test_an_ordered_end_is_no_failure(make: Any, timers: Any, order: ByChoice, caplog: Any) -> None:
     runner = make()
     for token in range(7, 12):
@@ -374,7 +374,7 @@ def test_an_ordered_end_is_no_failure(make: Any, timers: Any, order: ByChoice, c
         lose(runner, one, order)
     assert (timers, runner.failures) == ([], 0)
     posted = [(call.args[1], call.args[2], call.kwargs["warning"]) for call in runner.journal.events.post.mock_calls]
-    assert (order.reason, f"me stopped leading, token 7: {order}", False) in posted
+    assert (order.reason.capitalize(), f"me stopped leading, token 7: {order}", False) in posted
     value = runner.journal.metrics.registry.get_sample_value
     ended = {name: value("kopf_ha_terms_ended_total", {"name": "", "reason": name}) for name in ENDS}
     assert ended == dict.fromkeys(ENDS, 0.0) | {order.reason: 5.0}

@@ -16,6 +16,8 @@ OPERATOR = "kopf-ha.dev/operator"
 #: The annotation by which a leader tells followers that the fence was enforced when it asked last; each time another.
 #: No promise rests on it: before an early takeover each policy is asked all the same.
 ENFORCED = "kopf-ha.dev/enforced"
+#: The annotation by which a leader that gives the Lease back says how its term ended (`core.history`), for people.
+ENDED = "kopf-ha.dev/ended"
 #: The annotation with which nobody acquires the Lease, whatever its value is; `core.orders` reads the value.
 PAUSED = "kopf-ha.dev/paused"
 #: The annotation by which people ask the leader to hand over: to a pod, by its name, or to ``any`` other replica.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
+from kopf_ha.core import history
 from kopf_ha.core.lease import PAUSED, LeaseRecord
 
 #: The value of `HANDOVER` that leaves the choice to the replicas: the newest revision goes first.
@@ -21,7 +22,7 @@ class ByChoice(str):
     """Why a term ends by choice, in a sentence.
 
     Attributes:
-        reason: the same in one word, for events: ``Paused`` or ``HandedOver``.
+        reason: the same in one word, as `core.history` has them.
     """
 
     __slots__ = ("reason",)
@@ -88,9 +89,9 @@ def order(record: LeaseRecord, pod: str) -> ByChoice | None:
         pod: the leader's. To hand over to it changes nothing.
     """
     if (pause := pause_of(record)) is not None:
-        return ByChoice(str(pause), "Paused")
+        return ByChoice(str(pause), history.PAUSED)
     if successor(record, pod):
-        return ByChoice(f"handed over to {named(record.handover)}", "HandedOver")
+        return ByChoice(f"handed over to {named(record.handover)}", history.HANDOVER)
     return None
 
 

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from kopf_ha._context import boottime
 from kopf_ha.adapters import Outcome
 from kopf_ha.core.grant import Grant
+from kopf_ha.core.history import HANDOVER, LOST, PAUSED, STOPPED
 from kopf_ha.core.target import parse_path
 from kopf_ha.core.wire import WRITES
 from kopf_ha.election.signs import Observer
@@ -21,7 +22,7 @@ from kopf_ha.run.serving import Server
 from kopf_ha.settings import Settings
 
 #: Why a term ends: against the replica's will, with its process, or by choice, as `core.orders` puts it.
-ENDS = ("Lost", "Stopped", "Paused", "HandedOver")
+ENDS = (LOST, STOPPED, PAUSED, HANDOVER)
 #: Buckets: from an answer of a near API server to a takeover that waited for a lease to expire and for a barrier.
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0)
 #: The lines of the fence, in the words of docs/promises.md.
@@ -79,7 +80,7 @@ class Metrics(Observer):
         )
         ended = Counter(
             "kopf_ha_terms_ended",
-            "Terms of this replica that ended, by the reason that the event on the Lease has.",
+            "Terms of this replica that ended: lost, stopped with the process, or by choice: paused, handover.",
             ["name", "reason"],
             registry=registry,
         )
