@@ -441,10 +441,9 @@ ELECTION: tuple[Mutation, ...] = (
     Mutation(
         "an ordered end closes the gate before its handlers have ended",
         "operator/kopf_ha/run/runner.py",
-        "        self.drain(term, cause, self.settings.drain_timeout * PATIENCE)\n"
-        "        self.elector.step_down(cause, grant=grant)",
+        "        self.drain(term, cause, self.settings.drain_timeout * PATIENCE)\n        if not grant",
         "        self.elector.step_down(cause, grant=grant)\n"
-        "        self.drain(term, cause, self.settings.drain_timeout * PATIENCE)",
+        "        self.drain(term, cause, self.settings.drain_timeout * PATIENCE)\n        if not grant",
         "Handlers fail in the middle, and the next leader begins beside them.",
         "a pause",
         ("tests/run/test_runner.py",),

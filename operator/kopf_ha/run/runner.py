@@ -309,7 +309,8 @@ class Runner:
             return
         logger.info("ending term %d by choice: %s", grant.stamp.token, cause)
         self.drain(term, cause, self.settings.drain_timeout * PATIENCE)
-        self.journal.history.ending(grant, cause.reason, cause, wait=AT_THE_END)
+        if not grant.closed:  # otherwise it was lost meanwhile, or its barrier was not up
+            self.journal.history.ending(grant, cause.reason, cause, wait=AT_THE_END)
         self.elector.step_down(cause, grant=grant)
 
     def lost(self, grant: Grant, cause: str) -> int | None:
@@ -320,14 +321,11 @@ class Runner:
         chosen = isinstance(cause, ByChoice)
         # Any other short term counts as a failure. A long one ends the series.
         lived = self.clock() - self.began
-        chosen = isinstance(cause, ByChoice)
-        # Any other short term counts as a failure. A long one ends the series.
-        lived = self.clock() - self.began
         if lived >= self.settings.lease_duration:
             self.failures = 0
         elif not chosen:
             self.failures += 1
-        self.journal.history.ending(grant, LOST, cause)
+        self.journal.history.ending(grant, cause.reason if isinstance(cause, ByChoice) else LOST, cause)
         self.journal.ended(grant, cause, lost=not chosen)
         self.drain(term, f"term {grant.stamp.token} lost: {cause}")
         self.term = self.grant = None
