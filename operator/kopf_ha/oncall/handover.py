@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -45,7 +45,9 @@ def handover(cluster: Cluster, lease: str, to: str, wait: bool, timeout: float, 
         declined(written)
         return BAD
     spec = written["spec"]
-    changing = Changing(operator.lease, to, str(spec["holderIdentity"]), int(spec["leaseTransitions"]))
+    changing = Changing(
+        operator.lease, to, str(spec["holderIdentity"]), int(spec["leaseTransitions"]), time.monotonic()
+    )
     say(output, f"asked {changing.old} (token {changing.token}) to hand over Lease {operator.lease} to {named(to)}")
     if not any(changing.saw(look) for look in looks(cluster, operator, timeout)):
         write(cluster, operator, lambda body: {HANDOVER: None})
@@ -106,13 +108,14 @@ class Changing:
         to: who was asked for.
         holder: that leads at first.
         token: of its term.
+        began: when it was asked, in seconds of this process's clock.
     """
 
     lease: str
     to: str
     holder: str
     token: int
-    began: float = field(default_factory=time.monotonic)
+    began: float
     led: float = 0.0  #: when the old leader was last seen to hold the Lease: the begin of that request
     next: Look | None = None  #: the first look at the new leader
     wrote: float | None = None  #: when its first fenced write was seen
