@@ -30,8 +30,8 @@ ELECTION: tuple[Mutation, ...] = (
     Mutation(
         "a grant counts from the answer",
         _ELECTION + "leading.py",
-        "return state, [Extend(state.renewed + me.timing.lease_duration), *news, me.renewal_timer(state)]",
-        "return state, [Extend(now + me.timing.lease_duration), *news, me.renewal_timer(state)]",
+        "return state, [Extend(state.renewed + me.timing.lease_duration), *news, me.renewal_timer(state), *ordered]",
+        "return state, [Extend(now + me.timing.lease_duration), *news, me.renewal_timer(state), *ordered]",
         "Followers count from when the renewal was stored, so two grants are open.",
         "I3",
         _UNITS,

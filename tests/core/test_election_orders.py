@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -205,6 +206,16 @@ def test_a_lost_floor_does_not_go_around_a_pause(world: World) -> None:
     world.lease.annotate(PAUSED, None)
     world.run(3)
     assert world.tokens == [1, 10]
+
+
+def test_an_order_that_was_noted_in_passing_is_obeyed_with_the_next_renewal(world: World) -> None:
+    (a,) = many(world, "a")
+    world.lease.annotate(PAUSED, WHY)
+    news = a.inbox.popleft()
+    assert isinstance(news, el.LeaseSeen)
+    a.state = replace(a.state, seen=news.record, version=news.version)
+    world.run(3)
+    assert a.ordered == [SAID]
 
 
 def test_a_late_release_leaves_the_pause_alone(world: World) -> None:

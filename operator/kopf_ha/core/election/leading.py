@@ -137,8 +137,9 @@ def renewed(me: Candidate, state: State, event: Written, now: float, wall: str) 
     if cause:
         state, actions = lose(me, state, cause)
         return state, news + actions
-    state = replace(state, phase=Phase.LEADING, failure="")
-    return state, [Extend(state.renewed + me.timing.lease_duration), *news, me.renewal_timer(state)]
+    # Whatever way an order got into the Lease as I know it, I obey it with the next renewal at the latest.
+    state, ordered = memory.obey(me, replace(state, phase=Phase.LEADING, failure=""))
+    return state, [Extend(state.renewed + me.timing.lease_duration), *news, me.renewal_timer(state), *ordered]
 
 
 def read_before_renewing(me: Candidate, state: State, event: Conflict, now: float, wall: str) -> Step:
