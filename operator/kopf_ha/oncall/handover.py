@@ -17,7 +17,7 @@ from kopf_ha.errors import ConfigurationError
 from kopf_ha.oncall.cluster import BAD, WELL, Answered, Cluster, Unknown, on_cluster
 from kopf_ha.oncall.find import Operator, the_one
 from kopf_ha.oncall.ordering import PERIOD, Look, No, annotation, declined, is_paused, looks, say, write
-from kopf_ha.oncall.output import output_option, show
+from kopf_ha.oncall.output import FORMAT, output_option, show
 
 
 @click.command()
@@ -187,6 +187,7 @@ class Changing:
         """Return all of it for programs."""
         found = self.next
         return {
+            "format": FORMAT,
             "lease": self.lease,
             "to": self.to,
             "from": self.old,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +127,11 @@ def as_data(lease: str, found: list[Past], missing: str = "") -> dict[str, Any]:
 def not_recorded(found: list[Past]) -> list[int]:
     """Return the tokens of terms in between that nobody recorded, the newest of them if they are many."""
     tokens = {one.token for one in found}
-    return [t for t in range(min(tokens), max(tokens)) if t not in tokens][-_NAMED:] if tokens else []
+    if not tokens:
+        return []
+    # Somebody may have edited the numbers: the gap may be a billion wide.
+    newest = (t for t in range(max(tokens), min(tokens), -1) if t not in tokens)
+    return sorted(itertools.islice(newest, _NAMED))
 
 
 def as_text(lease: str, found: list[Past], wide: bool = False) -> str:

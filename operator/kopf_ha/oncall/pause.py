@@ -15,7 +15,7 @@ from kopf_ha.errors import MalformedLease
 from kopf_ha.oncall.cluster import BAD, WELL, Cluster, on_cluster
 from kopf_ha.oncall.find import Operator, the_one
 from kopf_ha.oncall.ordering import No, annotation, declined, is_paused, looks, myself, say, write
-from kopf_ha.oncall.output import output_option, show
+from kopf_ha.oncall.output import FORMAT, output_option, show
 
 
 @click.command()
@@ -52,6 +52,7 @@ def pause(cluster: Cluster, lease: str, reason: str, by: str, wait: bool, timeou
         return BAD
     say(output, f"Lease {operator.lease} is {order}")
     data: dict[str, Any] = {
+        "format": FORMAT,
         "lease": operator.lease,
         "paused": {"by": order.by, "reason": order.reason, "since": order.since},
         "led": held[0] or None,
@@ -119,7 +120,7 @@ def resume(cluster: Cluster, lease: str, wait: bool, timeout: float, output: str
         declined(written)
         return BAD
     say(output, f"Lease {operator.lease} is no longer {ended[0]}")
-    data: dict[str, Any] = {"lease": operator.lease, "was": ended[0]}
+    data: dict[str, Any] = {"format": FORMAT, "lease": operator.lease, "was": ended[0]}
     if not wait:
         show(data, output, lambda: "not waited for: `kopf-ha status` shows more")
         return WELL
