@@ -13,7 +13,7 @@ from kopf_ha.manifests import Description, policies
 from kopf_ha.manifests.description import Kind
 from kopf_ha.oncall.cluster import BAD, UNKNOWN, WELL, Cluster, Unknown
 from kopf_ha.oncall.find import find, the_one
-from kopf_ha.oncall.findings import Finding, exit_status, findings
+from kopf_ha.oncall.findings import REMARK, Finding, exit_status, findings
 from kopf_ha.oncall.live import frame, live
 from kopf_ha.oncall.protection import Policies
 from kopf_ha.oncall.renewal import renewal_of
