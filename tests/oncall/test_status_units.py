@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,6 +42,7 @@ from tests.oncall.support import (
 DESCRIBED = Description(
     group="example.dev", kinds=(Kind("pools", deciding=True),), lease="n/web", service_account="n/s"
 )
+ROOT = Path(__file__).parents[2]
 ALL = policies(DESCRIBED)
 IN_FORCE = {
     POLICIES: [o for o in ALL if o["kind"] == "ValidatingAdmissionPolicy"],
@@ -288,6 +291,20 @@ def test_the_pods_of_others_are_no_replicas() -> None:
     assert [r.pod for r in one.replicas] == ["job-1", "web-5d4-aaaaa"]
 
 
+def test_replicas_in_another_namespace() -> None:
+    """Only if somebody leads and is not here: to list all Pods of a cluster takes long."""
+    far = pod(env=[{"name": "KOPF_HA_LEASE_NAME", "value": "web"}, {"name": "KOPF_HA_LEASE_NAMESPACE", "value": "n"}])
+    twin = pod("web-5d4-ddddd", "u4")
+    for one in (far, twin):
+        one["metadata"]["namespace"] = "far"
+    twin["metadata"]["labels"]["app"] = "a twin in another namespace"
+    one = report(here={PODS: []}, there={"/api/v1/pods": [far, twin]})
+    assert not isinstance(one.replicas, Unknown)
+    assert [(r.pod, r.role) for r in one.replicas] == [("web-5d4-aaaaa", "leader")]
+    nowhere = report(here={PODS: []}, there={"/api/v1/pods": FORBIDDEN})
+    assert exit_status(findings(nowhere)) == UNKNOWN
+
+
 # --- the fence
 
 
@@ -393,6 +410,15 @@ def test_without_pods_it_is_not_known_whether_all_is_well() -> None:
     one = report(no={PODS: FORBIDDEN})
     assert exit_status(findings(one)) == UNKNOWN
     assert one.leads
+
+
+def test_every_reason_is_documented() -> None:
+    """Programs look at them."""
+    source = (ROOT / "operator" / "kopf_ha" / "oncall" / "findings.py").read_text()
+    given = set(re.findall(r'(?:PROBLEM|REMARK|LACKING|kind),\s+"([a-z-]+)"', source))
+    page = (ROOT / "docs" / "oncall.md").read_text()
+    assert len(given) > 10
+    assert {reason for reason in given if f"`{reason}`" not in page} == set()
 
 
 def test_data_are_plain() -> None:

@@ -120,6 +120,14 @@ def _replicas(report: Report) -> Iterator[Finding]:
             LACKING, "replicas", f"the replicas are unknown: {replicas}", "docs/oncall.md has a role that is enough"
         )
         return
+    if not replicas and report.leads:
+        yield Finding(
+            LACKING,
+            "replicas",
+            "no Pod that may be listed uses this Lease, and somebody renews it: replicas run in another namespace, or"
+            " outside of the cluster",
+        )
+        return
     if not replicas:
         yield Finding(
             PROBLEM, "no-replicas", f"no replica: no Pod in namespace {report.operator.namespace} uses this Lease",
@@ -130,18 +138,19 @@ def _replicas(report: Report) -> Iterator[Finding]:
         if one.trouble and one.role not in ("ended", "leaving"):
             yield Finding(
                 PROBLEM, "not-ready", f"{one.pod} cannot lead: {one.trouble}",
-                f"kubectl -n {report.operator.namespace} logs {one.pod}" + (" --previous" if one.restarts else ""),
+                f"kubectl -n {one.namespace} logs {one.pod}" + (" --previous" if one.restarts else ""),
             )  # fmt: skip
         # Each replica has a note about a pause, too.
         for note in one.notes if pause_of(report.record) is None else ():
             yield Finding(PROBLEM, "unfenced", f"{one.pod}: {note}", "docs/runbook.md, KopfHaUnfenced")
     if report.leads and not [r for r in replicas if r.ready and r.role == "follower"]:
+        more = f"kubectl -n {replicas[0].namespace} scale deployment/{_workload(report)} --replicas=2"
         yield Finding(
-            REMARK, "alone", "no other replica is ready, so nobody can take over from the leader",
-            "run two or more: kubectl -n NAMESPACE scale deployment/NAME --replicas=2".replace(
-                "NAMESPACE", report.operator.namespace
-            ).replace("NAME", _workload(report)),
-        )  # fmt: skip
+            REMARK,
+            "alone",
+            "no other replica is ready, so nobody can take over from the leader",
+            more if len(replicas) == 1 else "",
+        )
     if len({r.revision for r in replicas if r.role in ("leader", "follower")}) > 1:
         yield Finding(REMARK, "revisions", "replicas of several revisions run: an update is under way, or hangs")
 
@@ -236,7 +245,7 @@ def _logs(report: Report) -> str:
     if not replicas:
         return ""
     first = next((r for r in replicas if r.role == "follower"), replicas[0])
-    return f"kubectl -n {namespace} logs {first.pod} --tail=50 says what it waits for"
+    return f"kubectl -n {first.namespace} logs {first.pod} --tail=50 says what it waits for"
 
 
 def _scale(report: Report) -> str:

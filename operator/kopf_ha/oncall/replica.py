@@ -40,6 +40,7 @@ class Replica:
 
     Args:
         pod: its Pod's name.
+        namespace: its Pod's.
         uid: its Pod's.
         node: where it is; empty if it is nowhere yet.
         revision: hash of the template that it was made from; empty for none.
@@ -53,6 +54,7 @@ class Replica:
     """
 
     pod: str
+    namespace: str
     uid: str
     node: str
     revision: str
@@ -86,20 +88,22 @@ def look_at(cluster: Cluster, pod: Mapping[str, Any], holder_uid: str, *, ask: b
     parsed, container = Pod.parse(pod), operator_container(pod)
     state = _status_of(pod, container)
     trouble, notes = why_not(pod, state), ()
-    samples: Samples | Unknown = Unknown("its container does not run")
-    running = bool((state.get("state") or {}).get("running"))
-    if ask and running:
+    role = _role(parsed, holder_uid)
+    samples: Samples | Unknown = Unknown("nobody asked for its metrics")
+    if ask and (state.get("state") or {}).get("running") is not None:
         told = _ready(cluster, pod, container)
         if not isinstance(told, Unknown):
             failed, notes = read_probe(told)
             trouble = trouble if not failed else "; ".join(failed)
-        samples = _metrics(cluster, pod, container)
+        if role == "leader":  # the metrics of others are of their last term
+            samples = _metrics(cluster, pod, container)
     return Replica(
         pod=parsed.name,
+        namespace=str(pod["metadata"]["namespace"]),
         uid=parsed.uid,
         node=str(pod["spec"].get("nodeName") or ""),
         revision=parsed.revision,
-        role=_role(parsed, holder_uid),
+        role=role,
         ready=parsed.ready,
         restarts=int(state.get("restartCount") or 0),
         made=time_of(parsed.created),

@@ -89,6 +89,7 @@ def _leader(report: Report) -> dict[str, Any] | None:
 def _replica(one: Replica) -> dict[str, Any]:
     return {
         "pod": one.pod,
+        "namespace": one.namespace,
         "node": one.node or None,
         "revision": one.revision or None,
         "role": one.role,
@@ -117,14 +118,15 @@ def _lines(report: Report, wide: bool) -> Iterator[str]:
     width = max((len(name) for name, _ in facts), default=0)
     for name, text in facts:
         yield f"  {name.ljust(width)}  {printable(text)}"
-    if not isinstance(report.replicas, Unknown) and report.replicas:
-        yield ""
-        yield _table(report.replicas, report.operator.at, wide)
+    # Before the table: a screen may be too short for all of it.
     found = findings(report)
     if found:
         yield ""
     for one in found:
         yield from finding_lines(one)
+    if not isinstance(report.replicas, Unknown) and report.replicas:
+        yield ""
+        yield _table(report.replicas, report.operator.at, wide)
 
 
 def headline(report: Report) -> str:
