@@ -380,7 +380,9 @@ def test_an_ordered_end_is_no_failure(make: Any, timers: Any, order: ByChoice, c
     posted = [(call.args[1], call.args[2], call.kwargs["warning"]) for call in runner.journal.events.post.mock_calls]
     assert (order.reason.capitalize(), f"me stopped leading, token 7: {order}", False) in posted
     value = runner.journal.metrics.registry.get_sample_value
-    ended = {name: value("kopf_ha_terms_ended_total", {"name": "", "reason": name}) for name in ENDS}
+    ended = {
+        name: value("kopf_ha_terms_ended_total", {"name": runner.settings.lease_name, "reason": name}) for name in ENDS
+    }
     assert ended == dict.fromkeys(ENDS, 0.0) | {order.reason: 5.0}
     assert not [r for r in caplog.records if r.levelname in ("WARNING", "ERROR")]
 

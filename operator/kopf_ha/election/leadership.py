@@ -28,7 +28,7 @@ class Leadership:
         settings: Settings,
         on_started: Callable[[Grant], None],
         on_stopped: Callable[[Grant, str], None],
-        on_ordered: Callable[[Grant, ByChoice], None],
+        on_ordered: Callable[[Grant, ByChoice], None] = lambda grant, cause: None,
     ) -> None:
         self._settings = settings
         self._on_started = on_started
