@@ -78,7 +78,7 @@ def people(kinds: Cluster, world: World) -> People:
 def test_a_pause_survives_restarts_and_a_handover_survives_a_stale_leader(
     replica: Start, people: People, world: World
 ) -> None:
-    one, other = (people.pod(f"op-7d9fcb8d5b-{name}") for name in ("aaaaa", "bbbbb"))
+    one, other = (people.pod(f"op-7d9fcb8d5b-{name}") for name in ("bbbbb", "ccccc"))
     args = ("op.py", "--after-loss=follow")
     a = replica(HANDLING, *args, env=as_pod(one, world.namespace))
     a.see("leading: token 1")
