@@ -1,9 +1,10 @@
 """How soon a follower leads: `python -m benchmarks.takeover [rounds] [--trace]`.
 
 Replicas of the reference operator with the credentials of pods, its policies in force, one pool, no load. All times are
-the API server's own, from its audit log: from the answer to the request that makes the Lease free (its release, or the
-deletion of the Pod of a leader that is stopped) to the answer to the next leader's first stamp. The follower has asked
-whether the fence is enforced by then, as one that follows for some seconds has.
+the API server's own, from its audit log: from the answer to the request that makes the Lease free (its release, after
+SIGTERM or after the order to hand over, or the deletion of the Pod of a leader that is stopped) to the answer to the
+next leader's first stamp. The follower has asked whether the fence is enforced by then, as one that follows for some
+seconds has.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from rich.table import Table
 
 from devcluster import ControlPlane
 from devcluster.waiting import until
+from kopf_ha.core.lease import HANDOVER
 from testbed.deployment import NAME, ROOT
 from testbed.replica import IPAM, Replica, as_pod
 
@@ -135,6 +137,8 @@ def round_of(world: World, how: str, trace: bool = False) -> dict[str, float]:
     until("the follower's questions", lambda: has_asked(world, follower), every=0.5, watched=[follower])
     if how == "released":
         leader.signal(signal.SIGTERM)
+    elif how == "handed over":
+        world.plane.kubectl("annotate", "lease", NAME, "-n", NAME, f"{HANDOVER}={follower.name}")
     else:
         leader.pause()
         world.plane.kubectl("delete", "pod", leader.name, "-n", NAME, "--force", "--grace-period=0")
@@ -165,8 +169,8 @@ def round_of(world: World, how: str, trace: bool = False) -> dict[str, float]:
 
 
 def run(rounds: int = 5, *, trace: bool = False) -> list[dict[str, Any]]:
-    """Measure both ways in turns; give a row for each way and step that was seen, with a value for each round."""
-    ways = {"its release": "released", "the Pod's deletion": "deleted"}
+    """Measure all ways in turns; give a row for each way and step that was seen, with a value for each round."""
+    ways = {"its release": "released", "a handover": "handed over", "the Pod's deletion": "deleted"}
     took: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
     with ControlPlane() as plane, tempfile.TemporaryDirectory() as folder:
         world = World(plane, Path(folder))

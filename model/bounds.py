@@ -19,11 +19,19 @@ DEFENCES = {
     "moment": "the gate is still open at the very moment of its deadline",
     "sending": "a grant counts from the answer, not from when the request was sent",
     "resume": "the election is never told that a lost term is drained",
+    "heeded": "who acquires the Lease does not look whether it is paused",
     "order": "an address is freed before its claim is gone",
 }
 
 
-_ONE = {"faults": "fault", "edits": "edit", "deletions": "deletion", "losses": "loss"}
+_ONE = {
+    "faults": "fault",
+    "edits": "edit",
+    "deletions": "deletion",
+    "losses": "loss",
+    "pauses": "pause",
+    "handovers": "handover",
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,8 @@ class Bounds:
         edits: how many changes users make: to pools and children.
         deletions: how many claims are deleted.
         losses: how often the Lease is deleted.
+        pauses: how often somebody pauses. Each pause may end at any time, or never.
+        handovers: how often somebody asks the leader to hand over, to any of the replicas.
         term: whether line 4 is there, and the leader writes the Term.
         off: names of `DEFENCES` that are switched off.
     """
@@ -48,13 +58,15 @@ class Bounds:
     edits: int = 0
     deletions: int = 0
     losses: int = 0
+    pauses: int = 0
+    handovers: int = 0
     term: bool = False
     off: frozenset[str] = field(default_factory=frozenset)
 
     def __str__(self) -> str:
         count = [f"{n} {name}{'s' if n > 1 else ''}" for name, n in (("replica", self.replicas), ("term", self.terms))]
         many = [count[0], "2 deciding objects", "2 children", count[1]]
-        for name in ("faults", "edits", "deletions", "losses"):
+        for name in _ONE:
             if n := getattr(self, name):
                 many.append(f"{n} {name if n > 1 else _ONE[name]}")
         many += ["line 4"] if self.term else []

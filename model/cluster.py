@@ -19,7 +19,16 @@ from model.bounds import Bounds
 from model.electing import Electing
 from model.explorer import Move
 from model.flows import Flow, Flows
-from model.promises import Broken, Write, ended, i4_stamped_before_decided, i5_one_claim_for_an_address, outcome, stored
+from model.promises import (
+    Broken,
+    Write,
+    ended,
+    i4_stamped_before_decided,
+    i5_one_claim_for_an_address,
+    outcome,
+    paused,
+    stored,
+)
 from model.scene import CLOSED, OPEN, Scene
 from model.server import Objects, Rules, World, is_there, mark_in, serve, version_of
 from model.wire import NAMES, Answer, Mark, Wire, described
@@ -35,7 +44,7 @@ class State(NamedTuple):
     term: Mark | None
     heard: Mark | None
     network: tuple[tuple[Mark, Wire], ...]  #: what nobody waits for any more
-    spent: tuple[int, int, int, int]  #: faults, edits, deletions, losses
+    spent: tuple[int, ...]  #: faults, edits, deletions, losses, pauses, handovers
 
 
 class Cluster:
@@ -63,7 +72,7 @@ class Cluster:
         pool, claim = (1, None, False), (1, None, False)
         scene = self._scenes.number(self.electing.quiet(self.electing.begin()))
         works = (None,) * self.bounds.replicas
-        return State(scene, works, (pool, pool, claim, claim, 0, 0), None, None, (), (0, 0, 0, 0))
+        return State(scene, works, (pool, pool, claim, claim, 0, 0), None, None, (), (0,) * 6)
 
     def judge(self, state: State) -> Broken | None:
         """Return what is broken in a state."""
@@ -106,12 +115,15 @@ class Cluster:
                 continue
             gate = self.gate(state, r)
             if work.flow is None:
-                if gate == OPEN:
+                if gate == OPEN and self._scenes[state.scene].electors[r].state.retiring:
+                    yield self._drained(state, r)
+                elif gate == OPEN:
                     yield from self._choices(state, r, work)
             else:
                 yield from self._answers(state, r, work, work.flow, gate)
         yield from self._network(state)
         yield from self._users(state)
+        yield from self._orders(state)
 
     def gate(self, state: State, r: int) -> int:
         """Return how a replica's gate is."""
@@ -128,7 +140,8 @@ class Cluster:
         for label, cost, number in found:
             if number is None or state.spent[0] + cost > self.bounds.faults:
                 continue
-            broken = ended(self._scenes[state.scene], self._scenes[number])
+            one, other = self._scenes[state.scene], self._scenes[number]
+            broken = ended(one, other) or paused(one, other)
             there = state._replace(scene=number, spent=_spent(state, 0, cost))
             yield Move(label, self.settled(there), broken)
 
@@ -226,6 +239,11 @@ class Cluster:
             return state
         return state._replace(network=tuple(sorted({*state.network, (mark, wire)}, key=repr)))
 
+    def _drained(self, state: State, r: int) -> Move:
+        """End a term by choice, as was ordered. Nothing is under way, and no further operation begins."""
+        after = state._replace(scene=self._tell(state.scene, r, el.StepDown("ordered")))
+        return Move(f"{scenes.NAMES[r]} has drained, as ordered", self.settled(after))
+
     def _deliver(
         self, state: State, r: int, work: Work, answer: Answer | None, label: str, broken: Broken | None
     ) -> Move:
@@ -262,7 +280,7 @@ class Cluster:
             yield Move("the API server hears of the Term", state._replace(heard=state.term))
 
     def _users(self, state: State) -> Iterator[Move]:
-        _, edits, deletions, losses = state.spent
+        _, edits, deletions, losses, _, _ = state.spent
         scene = self._scenes[state.scene]
         if losses < self.bounds.losses and scene.lease is not None:
             lost = self._scenes.number(self.electing.quiet(scene._replace(lease=None)))
@@ -280,6 +298,13 @@ class Cluster:
             if deletions < self.bounds.deletions and name.startswith("claim") and not one[2]:
                 gone = _object(state, i, (one[0] + 1, one[1], True))
                 yield Move(f"a user deletes {name}", gone._replace(spent=_spent(state, 2, 1)))
+
+    def _orders(self, state: State) -> Iterator[Move]:
+        *_, pauses, handovers = state.spent
+        more = pauses < self.bounds.pauses, handovers < self.bounds.handovers
+        for label, cost, after in self.electing.orders(self._scenes[state.scene], *more):
+            there = state._replace(scene=self._scenes.number(after), spent=_spent(state, 4, cost[0]))
+            yield Move(label, self.settled(there._replace(spent=_spent(there, 5, cost[1]))))
 
 
 def _is_dead(wire: Wire, state: State) -> bool:
@@ -315,5 +340,5 @@ def _object(state: State, i: int, one: Any) -> State:
     return state._replace(objects=put(state.objects, i, one))
 
 
-def _spent(state: State, which: int, cost: int) -> tuple[int, int, int, int]:
+def _spent(state: State, which: int, cost: int) -> tuple[int, ...]:
     return put(state.spent, which, state.spent[which] + cost) if cost else state.spent

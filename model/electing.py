@@ -15,6 +15,7 @@ from kopf_ha.core.election import Election, Phase, State
 from kopf_ha.core.election import events as el
 from model.scene import (
     DURATION,
+    LEADING,
     NAMES,
     OPEN,
     TIMING,
@@ -33,6 +34,9 @@ from model.scene import (
     with_elector,
 )
 from model.wire import LEASE, holder
+
+#: Events by which a term ends after its handlers were drained.
+_BY_CHOICE = (el.Release, el.StepDown)
 
 
 class Electing:
@@ -70,6 +74,8 @@ class Electing:
     def step(self, scene: Scene, r: int, event: el.Event, now: float = 0.0) -> Scene | None:
         """Let an elector take one event in; None if it would ask for a token above the bound."""
         me = scene.electors[r]
+        if "heeded" in self.off and me.state.phase not in LEADING:
+            event = _unpaused(event)
         state, actions = self._rules[r].step(me.state, event, now, str(fresh(scene)))
         if "rising" in self.off and state.phase is Phase.ACQUIRING and state.seen is not None:
             state, actions = _unraised(state, actions)
@@ -89,7 +95,7 @@ class Electing:
                     grant = Grant(token, self._deadline(deadline, now))
                 case el.Extend(deadline) if grant is not None:
                     grant = grant._replace(deadline=max(grant.deadline, self._deadline(deadline, now)))
-                case el.Close() if grant is not None and not ("drain" in self.off and isinstance(event, el.Release)):
+                case el.Close() if grant is not None and not ("drain" in self.off and isinstance(event, _BY_CHOICE)):
                     grant = grant._replace(closed=True)
         moved = shifted(Elector(state, due, grant, pending, me.queue), now)
         return with_elector(scene, r, moved if self.shared else timeless(moved))
@@ -102,7 +108,7 @@ class Electing:
     def tell(self, scene: Scene, r: int, event: el.Event) -> Scene:
         """Put an event into an elector's queue; it is taken at once if no request is under way."""
         me = scene.electors[r]
-        if isinstance(event, el.StepDown) and me.grant is not None:
+        if isinstance(event, el.StepDown) and me.grant is not None and "drain" not in self.off:
             me = me._replace(grant=me.grant._replace(closed=True))
         return self.quiet(with_elector(scene, r, me._replace(queue=(*me.queue, event))))
 
@@ -123,6 +129,29 @@ class Electing:
             yield f"the network delivers {NAMES[r]}'s late write of the Lease", 0, self.quiet(stored)
         if self.shared:
             yield "a unit of time passes", 0, self.quiet(self.tick(scene))
+
+    def orders(self, scene: Scene, pauses: bool, handovers: bool) -> Iterator[tuple[str, tuple[int, int], Scene]]:
+        """Yield what people may order by annotations: what it is, its cost in pauses and handovers, what comes of it.
+
+        Args:
+            scene: the present.
+            pauses: whether there may be another pause. One that began may always end.
+            handovers: whether there may be another handover.
+        """
+        lease = scene.lease
+        if lease is None:
+            return
+        if lease.paused:
+            yield "somebody ends the pause", (0, 0), self._annotated(scene, lease._replace(paused=False))
+        elif pauses:
+            yield "somebody pauses", (1, 0), self._annotated(scene, lease._replace(paused=True))
+        if handovers and lease.to < 0:
+            for r in range(self.replicas):
+                after = self._annotated(scene, lease._replace(to=r))
+                yield f"somebody asks to hand over to {NAMES[r]}", (0, 1), after
+
+    def _annotated(self, scene: Scene, lease: Lease) -> Scene:
+        return self.quiet(scene._replace(lease=lease._replace(version=newest(scene) + 1)))
 
     def _moves_at_one_rate(self, scene: Scene, r: int, me: Elector) -> Iterator[tuple[str, int, Scene | None]]:
         if me.pending is not None:
@@ -224,6 +253,13 @@ class Electing:
         return None
 
 
+def _unpaused(event: el.Event) -> el.Event:
+    """Return news of the Lease as they look to who does not know of pauses."""
+    if isinstance(event, el.LeaseSeen | el.Written) and event.record is not None:
+        return replace(event, record=event.record.changed(paused=None))
+    return event
+
+
 def _unraised(state: State, actions: list[el.Action]) -> tuple[State, list[el.Action]]:
     """Return an acquisition that leaves the Lease's number as it is."""
     attempt, seen = state.attempt, state.seen
@@ -244,7 +280,8 @@ def _write(scene: Scene, lease: Lease, *, creates: bool) -> tuple[Scene, el.Even
     else:
         if old is None or (old.version, old.uid) != (lease.version, lease.uid):
             return scene, el.Conflict()
-        stored = lease._replace(version=newest(scene) + 1)
+        # An elector writes the annotation back as it was in the revision that its write is conditioned on.
+        stored = lease._replace(version=newest(scene) + 1, paused=old.paused)
     return scene._replace(lease=stored), el.Written(record(stored))
 
 

@@ -121,6 +121,16 @@ def i10_exactly(step: Step, mark: Mark, objects: Objects) -> Broken | None:
     return None
 
 
+def paused(before: Scene, after: Scene) -> Broken | None:
+    """While the Lease is paused, no elector's write begins a term."""
+    one, other = before.lease, after.lease
+    if one is None or other is None or not one.paused or one.uid != other.uid:
+        return None
+    if other.token != one.token or other.holder not in (-1, one.holder):
+        return Broken("pause", f"the Lease is paused, and a term with token {other.token} began")
+    return None
+
+
 def ended(before: Scene, after: Scene) -> Broken | None:
     """I10: whatever users do, the election ends a term only if the Lease is not its own, or its time is over."""
     lease = before.lease

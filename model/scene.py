@@ -21,6 +21,7 @@ from kopf_ha.core import grant as core
 from kopf_ha.core.election import Phase, State, Timing
 from kopf_ha.core.election import events as el
 from kopf_ha.core.lease import LeaseRecord
+from kopf_ha.core.siblings import pod_of
 from model.wire import holder, replica_of, stamp_of
 
 #: What replicas are called in stories.
@@ -47,6 +48,9 @@ class Lease(NamedTuple):
     duration: int | None
     acquired: int
     renewed: int
+    paused: bool = False
+    to: int = -1  #: to which replica the leader shall hand over; -1 for to none
+    preferred: int = -1  #: to which replica it was handed over
 
 
 class Grant(NamedTuple):
@@ -110,7 +114,14 @@ def record(lease: Lease) -> LeaseRecord:
         renew_time=str(lease.renewed),
         resource_version=str(lease.version) if lease.version else "",
         uid=str(lease.uid) if lease.uid else "",
+        paused="" if lease.paused else None,
+        handover=_pod(lease.to),
+        preferred=_pod(lease.preferred),
     )
+
+
+def _pod(replica: int) -> str:
+    return pod_of(holder(replica))[0] if replica >= 0 else ""
 
 
 @cache
@@ -124,6 +135,9 @@ def lease_of(record: LeaseRecord) -> Lease:
         record.lease_duration,
         int(record.acquire_time or 0),
         int(record.renew_time or 0),
+        record.paused is not None,
+        replica_of(record.handover),
+        replica_of(record.preferred),
     )
 
 
@@ -152,6 +166,8 @@ def shifted(me: Elector, by: float) -> Elector:
         conflicts=min(state.conflicts, 4),
         announced=("", 0),
         then=state.then if state.phase is Phase.RELEASING else Phase.STOPPED,
+        resumed=LONG_AGO if leads else max(LONG_AGO, state.resumed - by),
+        retiring="ordered" if state.retiring and leads else "",
     )
     grant = me.grant and me.grant._replace(deadline=0.0 if me.grant.closed else max(0.0, me.grant.deadline - by))
     return Elector(state, max(0.0, me.due - by), grant, me.pending, me.queue)
@@ -163,7 +179,7 @@ def timeless(me: Elector) -> Elector:
     if state.phase in LEADING:
         return me._replace(state=replace(state, conflicts=0))
     state = replace(
-        state, changed=LONG_AGO, not_before=LONG_AGO, reread=math.inf,
+        state, changed=LONG_AGO, not_before=LONG_AGO, reread=math.inf, resumed=LONG_AGO,
         conflicts=state.conflicts if state.phase is Phase.RELEASING else 0,
     )  # fmt: skip
     grant = me.grant if state.phase in (Phase.LOST, Phase.RELEASING) else None
@@ -276,7 +292,7 @@ def _state_key(state: State) -> Any:
     return (
         state.phase, state.known, seen, state.version, state.changed, state.floor, attempt, state.sent, state.token,
         state.uid, state.renewed, state.raised, state.not_before, state.reread, state.conflicts, state.then,
-        tuple(sorted(state.gone)), state.failure,
+        tuple(sorted(state.gone)), state.failure, state.resumed, state.retiring,
     )  # fmt: skip
 
 
@@ -296,5 +312,5 @@ def changes(before: Scene, after: Scene) -> list[str]:
         said.append("there is no Lease")
     elif other is not None and (one is None or (one.holder, one.token) != (other.holder, other.token)):
         who = NAMES[other.holder] if other.holder >= 0 else "nobody"
-        said.append(f"the Lease names {who}, with number {other.token}")
+        said.append(f"the Lease names {who}, with number {other.token}" + (", and is paused" if other.paused else ""))
     return said

@@ -54,7 +54,13 @@ def _reader(one: Option) -> Callable[[click.Context, click.Parameter, str | None
 
 
 #: The commands for people on call, each with its module, in which it has the same name. `kopf-ha run` imports none.
-ON_CALL = {"history": "kopf_ha.oncall.history", "status": "kopf_ha.oncall.status"}
+ON_CALL = {
+    "handover": "kopf_ha.oncall.handover",
+    "history": "kopf_ha.oncall.history",
+    "pause": "kopf_ha.oncall.pause",
+    "resume": "kopf_ha.oncall.pause",
+    "status": "kopf_ha.oncall.status",
+}
 
 
 class _Commands(click.Group):

@@ -20,6 +20,7 @@ from kopf_ha.core.election.events import Event
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.lease import LeaseRecord
 from kopf_ha.core.legacy_lock import ANNOTATION, LegacyLock
+from kopf_ha.core.orders import ByChoice
 from kopf_ha.core.token import Stamp
 from kopf_ha.errors import MalformedLease
 from kopf_ha.settings import Settings
@@ -71,6 +72,21 @@ class FakeLease:
             body["metadata"].setdefault("labels", {}).update(labels)
         body.setdefault("spec", {}).update(spec)
         self._store({**body, "spec": {k: v for k, v in body["spec"].items() if v is not None}})
+
+    def annotate(self, name: str, value: str | None) -> None:
+        """Set an annotation as people do; None removes it."""
+        assert self.body is not None
+        body = copy.deepcopy(self.body)
+        notes = body["metadata"].setdefault("annotations", {})
+        notes.pop(name, None)
+        if value is not None:
+            notes[name] = value
+        self._store(body)
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        assert self.body is not None
+        return dict(self.body["metadata"].get("annotations") or {})
 
     def written(self) -> el.Written:
         assert self.body is not None
@@ -225,6 +241,7 @@ class Replica:
     told_floor: int = 0
     last_beat: float = -math.inf
     tells: list[str] = field(default_factory=list)
+    ordered: list[ByChoice] = field(default_factory=list)  #: causes for which a term was to end by choice
 
     def __post_init__(self) -> None:
         lock, mine = (self.world.legacy.lock if self.legacy else None), self.settings
@@ -267,6 +284,9 @@ class Replica:
                     self.grant.close(cause)
                     self.grant = None
                     self.stopped.append(cause)
+                case el.Retire(cause):
+                    assert self.grant is not None, "nobody is asked to end what has not begun"
+                    self.ordered.append(cause)
                 case el.NewLeader(holder, token):
                     self.leaders.append((holder, token))
                 case el.Warn(cause):

@@ -24,6 +24,7 @@ NO_PROMTOOL = 3
 
 LEADS, TOKEN, MISSING = "leader_election_master_status", "kopf_ha_token", "kopf_ha_not_enforced"
 ASIDE = "kopf_ha_set_aside"
+PAUSE = "kopf_ha_paused"
 NEVER = 'kopf_ha_unfenced_refusals_total{reason="NoTerm"}'
 TWICE = "kopf_ha_ipam_addresses_given_twice"
 GATE, PRECONDITION, SERVER = (
@@ -67,6 +68,7 @@ HEALTHY: Series = {
     TOKEN: ["7+0x400", "6+0x400", "0+0x400"],
     MISSING: "0+0x400",
     ASIDE: "0+0x400",
+    PAUSE: "0+0x400",
     NEVER: "0+0x400",
     TWICE: "0+0x400",
     GATE: "0+0x400",
@@ -79,6 +81,7 @@ HEALTHY: Series = {
 (
     GIVEN,
     NO_LEADER,
+    PAUSED,
     SEVERAL,
     ABSENT,
     HELD_BACK,
@@ -96,6 +99,7 @@ HEALTHY: Series = {
         *(
             "IpamAddressGivenTwice",
             "NoLeader",
+            "Paused",
             "SeveralLeaders",
             "Absent",
             "StaleWritesHeldBack",
@@ -118,6 +122,21 @@ STORIES: dict[str, tuple[Series, str, set[tuple[str, str]]]] = {
     "an address was given twice": ({TWICE: ["0+0x10 1+0x400", "0+0x400", "0+0x400"]}, "2m", {(GIVEN, "")}),
     "nobody follows": ({LEADS: ["1+0x5 0+0x400", "0+0x400", "0+0x400"]}, "2m10s", {(NO_LEADER, "")}),
     "nobody follows, for less than a minute": ({LEADS: ["1+0x5 0+0x400", "0+0x400", "0+0x400"]}, "1m50s", set()),
+    "paused, so nobody leads": (
+        {LEADS: ["1+0x5 0+0x2000", "0+0x2000", "0+0x2000"], PAUSE: "0+0x5 1+0x2000", TOKEN: "7+0x2000"},
+        "3h59m",
+        set(),
+    ),
+    "paused, and forgotten": (
+        {LEADS: ["1+0x5 0+0x2000", "0+0x2000", "0+0x2000"], PAUSE: "0+0x5 1+0x2000", TOKEN: "7+0x2000"},
+        "4h5m",
+        {(PAUSED, "")},
+    ),
+    "nobody leads after the pause": (
+        {LEADS: ["1+0x5 0+0x400", "0+0x400", "0+0x400"], PAUSE: "0+0x5 1+0x20 0+0x400"},
+        "5m50s",
+        {(NO_LEADER, "")},
+    ),
     "two at one scrape, since they are not scraped at once": (
         {LEADS: ["1+0x5 0+0x400", "0+0x4 1+0x400", "0+0x400"]},
         "1m30s",

@@ -48,6 +48,10 @@ CASES = [
     # Line 1.
     Case(("drain",), "line 1", 6, TWO, clocks=True),
     Case(("moment",), "line 1", 8, TWO, clocks=True),
+    # Orders of people: who acquires looks for a pause, and who is paused gives the Lease back after its handlers ended.
+    Case(("heeded",), "pause", 7, Bounds(terms=2, pauses=1), clocks=True),
+    Case(("heeded",), "pause", 3, Bounds(terms=2, pauses=1)),
+    Case(("drain",), "pause", 5, Bounds(terms=2, pauses=1), clocks=True),
 ]
 
 

@@ -17,7 +17,7 @@ from kopf_ha.manifests import Description, policies
 from kopf_ha.manifests.description import Kind
 from kopf_ha.oncall.cluster import BAD, UNKNOWN, WELL, Cluster, Unknown
 from kopf_ha.oncall.find import find, the_one
-from kopf_ha.oncall.findings import Finding, exit_status, findings
+from kopf_ha.oncall.findings import REMARK, Finding, exit_status, findings
 from kopf_ha.oncall.live import frame, live
 from kopf_ha.oncall.protection import Policies
 from kopf_ha.oncall.renewal import renewal_of
@@ -157,6 +157,19 @@ def test_nobody_leads() -> None:
     assert problems(one)["nobody-leads"].text == said
     assert one.set_aside == Unknown("nobody leads")
     assert as_data([one])["operators"][0]["leader"] is None
+
+
+def test_a_pause_is_what_is_wrong_while_nobody_leads() -> None:
+    paused, drains = lease(""), lease()
+    for one in (paused, drains):
+        one["metadata"]["annotations"]["kopf-ha.dev/paused"] = '{"by": "ann", "reason": "etcd", "since": "now"}'
+    one = report(lease={f"{LEASE}/web": paused})
+    assert problems(one)["paused"].text == "nobody leads: paused by ann since now: etcd"
+    assert problems(one)["paused"].next == "kopf-ha resume n/web"
+    assert "nobody-leads" not in problems(one)
+    one = report(lease={f"{LEASE}/web": drains})
+    [found] = [f for f in findings(one) if f.reason == "paused"]
+    assert (found.kind, "the leader drains its handlers" in found.text) == (REMARK, True)
 
 
 def test_no_lease() -> None:

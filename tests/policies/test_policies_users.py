@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from devcluster.waiting import until
-from kopf_ha.core.lease import ENDED
+from kopf_ha.core.lease import ENDED, PAUSED
 from kopf_ha.core.notes import EARLIER, as_metadata, note_name, notes_of
 from kopf_ha.core.token import Stamp
-from tests.kit.client import APPLY, JSON_PATCH, MERGE, STRATEGIC, Client
+from tests.kit.client import APPLY, JSON_PATCH, MERGE, STRATEGIC, Answer, Client
 from tests.policies.fenced import GROUP, LABEL, Fenced, changed
 
 
@@ -389,6 +389,29 @@ def test_what_users_may_do_with_the_lease(fenced: Fenced) -> None:
     fenced.admin.must("PATCH", path, {"metadata": {"labels": {"a": "b"}, "annotations": {"c": "d"}}}, MERGE)
     fenced.admin.must("PATCH", path, {"spec": {"holderIdentity": None}}, MERGE)  # a hand-over
     token = fenced.read(path)["spec"]["leaseTransitions"]
+    assert fenced.acquire(fenced.third) == token + 1
+
+
+@pytest.mark.parametrize("value", ["true", ""])
+def test_while_people_pause_no_replica_begins_a_term_or_ends_the_pause(fenced: Fenced, value: str) -> None:
+    """Whichever release it is of, and whatever a stale leader sends: earlier releases do not know the annotation."""
+    path = lease(fenced)
+
+    def pause(by: Client, value: str | None) -> Answer:
+        return by("PATCH", path, {"metadata": {"annotations": {PAUSED: value}}}, MERGE)
+
+    assert refused(pause(fenced.new, value), "lease"), "people pause, replicas do not"
+    assert pause(fenced.admin, value).ok
+    now = fenced.read(path)
+    fenced.new.must("PUT", path, changed(now, renewTime="2026-01-01T00:00:00.000000Z"))  # its leader drains
+    token = now["spec"]["leaseTransitions"]
+    for by, holder in ((fenced.new, now["spec"]["holderIdentity"]), (fenced.old, fenced.old.stamp(1, "x").holder)):
+        taken = {"spec": {"holderIdentity": holder, "leaseTransitions": token + 1}}
+        for unpaused in ({}, {"metadata": {"annotations": {PAUSED: None}}}):
+            assert refused(by("PATCH", path, taken | unpaused, MERGE), "lease")
+        assert refused(pause(by, None), "lease")
+    fenced.new.must("PATCH", path, {"spec": {"holderIdentity": ""}}, MERGE)
+    assert pause(fenced.admin, None).ok
     assert fenced.acquire(fenced.third) == token + 1
 
 

@@ -130,6 +130,7 @@ def make_runner(journal: Journal, **given: Any) -> Runner:
     some: dict[str, Any] = dict.fromkeys(
         ("elector", "fence", "enforcement", "make_term", "pods", "run_lock", "everywhere"), MagicMock(taken=None)
     )
+    some["elector"].pause = None
     return Runner(settings=Settings(**given), inbox=inbox, journal=journal, **some)
 
 

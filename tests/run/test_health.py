@@ -59,6 +59,7 @@ def leads(**more: Any) -> Vitals:
 STATES: dict[str, tuple[Vitals, str, str]] = {
     "follows": (vitals(), "", ""),
     "leads": (leads(), "", ""),
+    "is paused": (vitals(paused="paused by ann: etcd"), "", ""),
     "renews": (dataclasses.replace(leads(), phase="renewing"), "", ""),
     "has just begun, without a beat": (leads(began=NOW, signs={"beat": -math.inf}), "", ""),
     "was not started yet": (Vitals(Signs(), "following"), "Lease ns/op has not been seen yet", ""),

@@ -18,7 +18,7 @@ from kopf_ha.core.grant import Grant
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Request
 from kopf_ha.errors import FloorLost, ForeignStamp, GateClosed, NoTerm, Refused, StaleLeader, Unfenced
-from kopf_ha.run.metrics import KINDS, LINES, OTHER, Metrics, kind_of
+from kopf_ha.run.metrics import ENDS, KINDS, LINES, OTHER, Metrics, kind_of
 from kopf_ha.settings import Settings
 from kopf_ha_ipam.conflicts import GIVEN_TWICE
 from testbed.ports import free_port
@@ -48,8 +48,11 @@ def test_a_replica_that_never_led_says_so() -> None:
                  "kopf_ha_renew_failures_total", "kopf_ha_renew_seconds_count", "kopf_ha_takeover_seconds_count",
                  "kopf_ha_barrier_seconds_count"):  # fmt: skip
         assert value(name, {"name": "op"}) == 0, name
+    for reason in ENDS:
+        assert value("kopf_ha_terms_ended_total", {"name": "op", "reason": reason}) == 0
     for line in LINES:
         assert value("kopf_ha_refused_writes_total", {"line": line}) == 0
+    assert value("kopf_ha_paused", {"name": "op"}) == 0
     assert value("kopf_ha_not_enforced") == 0
     assert value("kopf_ha_set_aside") == 0
 
@@ -66,6 +69,15 @@ def test_whether_it_leads_is_asked_at_each_scrape() -> None:
     now[0] = 110.0
     assert value("leader_election_master_status", {"name": "op"}) == 0
     assert value("kopf_ha_set_aside") == 0
+
+
+def test_a_pause_is_asked_for_at_each_scrape() -> None:
+    metrics, paused = Metrics(SETTINGS), [True]
+    metrics.watch(lambda: None, paused=lambda: paused[0])
+    value = metrics.registry.get_sample_value
+    assert value("kopf_ha_paused", {"name": "op"}) == 1
+    paused[0] = False
+    assert value("kopf_ha_paused", {"name": "op"}) == 0
 
 
 def test_between_terms_nothing_is_set_aside() -> None:

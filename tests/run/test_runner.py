@@ -15,14 +15,16 @@ import pytest
 from kopf_ha.adapters import Outcome
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
+from kopf_ha.core.orders import ByChoice
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Request, Response
 from kopf_ha.errors import ConfigurationError, Denied, FloorLost, GateClosed, NoTerm, StaleLeader
 from kopf_ha.run.arguments import options_for
 from kopf_ha.run.build import build
 from kopf_ha.run.ending import EXIT_LOST, EXIT_STUCK
-from kopf_ha.run.inbox import Ended, Inbox, Quit, Started, Stopped
+from kopf_ha.run.inbox import Ended, Inbox, Ordered, Quit, Started, Stopped
 from kopf_ha.run.journal import Journal
+from kopf_ha.run.metrics import ENDS
 from kopf_ha.run.runner import Runner
 from kopf_ha.run.term import Term
 from kopf_ha.run.unknown import PATIENCE
@@ -34,7 +36,7 @@ class Elector:
 
     def __init__(self, *_: Any, **__: Any) -> None:
         self.told: list[Any] = []
-        self.state, self.last_error = "following", ""
+        self.state, self.last_error, self.pause = "following", "", None
         self.released = threading.Event()
         self.taken = None
 
@@ -345,6 +347,80 @@ def test_what_runs_beside_the_terms_ends_with_the_runner(make: Any, monkeypatch:
             assert told(runner)[-1] == ("stop",)
         for part in (runner.pods, runner.run_lock, runner.everywhere, runner.enforcement):
             part.stop.assert_called()
+
+
+# --- what people order by annotations of the Lease
+
+
+PAUSED = ByChoice("paused by ann: etcd", "paused")
+
+
+def test_an_ordered_end_drains_with_the_gate_open_and_gives_the_lease_back_after_that(make: Any) -> None:
+    runner, one = make(drain_timeout=10), grant(7)
+    runner.step(Started(one))
+    term = runner.term
+    assert runner.step(Ordered(one, PAUSED)) is None
+    assert term.told == ["start", ("stop", 8.0, False), "join"]
+    assert term.until_drained == [], "the Lease is renewed until then"
+    assert told(runner) == [("step_down", PAUSED, one)]
+    assert lose(runner, one, PAUSED) is None
+    assert told(runner)[1:] == [("resume",)]
+    assert runner.term is None
+
+
+@pytest.mark.parametrize("order", [PAUSED, ByChoice("handed over to pod b", "handover")])
+def test_an_ordered_end_is_no_failure(make: Any, timers: Any, order: ByChoice, caplog: Any) -> None:
+    runner = make()
+    for token in range(7, 12):
+        one = grant(token)
+        runner.step(Started(one))
+        runner.step(Ordered(one, order))
+        lose(runner, one, order)
+    assert (timers, runner.failures) == ([], 0)
+    posted = [(call.args[1], call.args[2], call.kwargs["warning"]) for call in runner.journal.events.post.mock_calls]
+    assert (order.reason.capitalize(), f"me stopped leading, token 7: {order}", False) in posted
+    value = runner.journal.metrics.registry.get_sample_value
+    ended = {
+        name: value("kopf_ha_terms_ended_total", {"name": runner.settings.lease_name, "reason": name}) for name in ENDS
+    }
+    assert ended == dict.fromkeys(ENDS, 0.0) | {order.reason: 5.0}
+    assert not [r for r in caplog.records if r.levelname in ("WARNING", "ERROR")]
+
+
+def test_after_an_ordered_end_a_process_that_cannot_lead_again_exits_well(make: Any) -> None:
+    runner, one, two = make(after_loss="exit"), grant(7), grant(8)
+    for each, ran, status in ((one, False, None), (two, True, 0)):
+        runner.step(Started(each))
+        runner.term.kopf_ran = ran
+        runner.step(Ordered(each, PAUSED))
+        assert lose(runner, each, PAUSED) == status
+
+
+def test_a_term_that_is_lost_while_it_drains_by_choice_was_lost(make: Any, timers: Any) -> None:
+    runner, one = make(after_loss="exit"), grant(7)
+    runner.step(Started(one))
+    runner.term.kopf_ran = True
+    runner.step(Ordered(one, PAUSED))
+    assert lose(runner, one, "Lease ns/op was deleted") == EXIT_LOST
+
+
+def test_an_order_about_a_term_that_is_over_changes_nothing(make: Any) -> None:
+    runner, one, two = make(), grant(7), grant(8)
+    runner.step(Ordered(one, PAUSED))
+    runner.step(Started(two))
+    runner.step(Ordered(one, PAUSED))
+    two.close("lost")
+    runner.step(Ordered(two, PAUSED))
+    assert runner.term.told == ["start"]
+    assert told(runner) == []
+
+
+def test_a_signal_while_an_ordered_end_drains_stops_the_process(make: Any) -> None:
+    runner, one = make(), grant(7)
+    runner.step(Started(one))
+    runner.step(Ordered(one, PAUSED))
+    assert runner.step(Quit("SIGTERM")) == 0
+    assert told(runner)[-1] == ("release",)
 
 
 # --- credentials that the API server does not know

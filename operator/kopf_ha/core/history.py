@@ -31,6 +31,8 @@ LOST = "lost"  #: it found out that it was over, or had to end it
 FLOOR = "floor"  #: an object recorded a token that was not below its own, so it began again with a higher one
 EXPIRED = "expired"  #: nobody renewed the Lease
 GONE = "gone"  #: its Pod was deleted, or its container ended
+PAUSED = "paused"  #: people ordered that nobody leads
+HANDOVER = "handover"  #: people ordered that another replica leads
 RELEASED = "released"  #: the Lease was given back without a cause
 DELETED = "deleted"  #: the Lease was deleted
 

@@ -18,6 +18,12 @@ OPERATOR = "kopf-ha.dev/operator"
 ENFORCED = "kopf-ha.dev/enforced"
 #: The annotation by which a leader that gives the Lease back says how its term ended (`core.history`), for people.
 ENDED = "kopf-ha.dev/ended"
+#: The annotation with which nobody acquires the Lease, whatever its value is; `core.orders` reads the value.
+PAUSED = "kopf-ha.dev/paused"
+#: The annotation by which people ask the leader to hand over: to a pod, by its name, or to ``any`` other replica.
+HANDOVER = "kopf-ha.dev/handover-to"
+#: The annotation of a Lease that was handed over: to whom. It ends with the next term.
+PREFERRED = "kopf-ha.dev/preferred"
 
 
 def lease_path(namespace: str, name: str = "") -> str:
@@ -40,6 +46,9 @@ class LeaseRecord:
         resource_version: of this revision; empty for a Lease that does not exist yet.
         uid: of the Lease; empty for one that does not exist yet.
         operator: the operator that it belongs to, by the name of its workload; empty when that is unknown.
+        paused: the value of `PAUSED`; None when nobody paused. Replicas never write it.
+        handover: the value of `HANDOVER`; empty when nobody asked.
+        preferred: the value of `PREFERRED`; empty for nobody.
         raw: the whole object, so that what others keep in it survives a PUT.
     """
 
@@ -51,6 +60,9 @@ class LeaseRecord:
     resource_version: str = ""
     uid: str = ""
     operator: str = ""
+    paused: str | None = None
+    handover: str = ""
+    preferred: str = ""
     raw: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
@@ -86,11 +98,18 @@ class LeaseRecord:
             resource_version=str(meta.get("resourceVersion") or ""),
             uid=str(meta.get("uid") or ""),
             operator=str(notes.get(OPERATOR) or ""),
+            paused=str(notes[PAUSED] or "") if PAUSED in notes else None,
+            handover=str(notes.get(HANDOVER) or ""),
+            preferred=str(notes.get(PREFERRED) or ""),
             raw=body,
         )
 
     def as_object(self, namespace: str, name: str) -> dict[str, Any]:
-        """Return the object to PUT or POST: our fields are replaced, everything else is as it was read."""
+        """Return the object to PUT or POST: our fields are replaced, everything else is as it was read.
+
+        So a pause stays. If somebody paused since the Lease was read, the precondition keeps this write from being
+        stored, however late it comes.
+        """
         body: dict[str, Any] = copy.deepcopy(dict(self.raw))
         body |= {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
         # A null means the same as a field that is missing.
@@ -100,8 +119,12 @@ class LeaseRecord:
             # This precondition makes the PUT a compare-and-swap. The uid keeps it from changing a Lease that was
             # deleted and created again.
             meta |= {"resourceVersion": self.resource_version, "uid": self.uid}
-        if self.operator:
-            meta["annotations"] = (meta.get("annotations") or {}) | {OPERATOR: self.operator}
+        notes = dict(meta.get("annotations") or {}) | ({OPERATOR: self.operator} if self.operator else {})
+        for name, value in ((HANDOVER, self.handover), (PREFERRED, self.preferred)):
+            notes.pop(name, None)
+            notes |= {name: value} if value else {}
+        if notes or "annotations" in meta:
+            meta["annotations"] = notes
         body["spec"] = (body.get("spec") or {}) | {
             "holderIdentity": self.holder,
             "leaseTransitions": self.transitions,

@@ -138,6 +138,8 @@ class Driver:
                 self._leadership.extend(deadline)
             case events.Close(cause):
                 self._leadership.close(cause)
+            case events.Retire(cause):
+                self._leadership.retire(cause)
             case events.NewLeader(holder, token):
                 log.info("new leader: %s (token %d)", holder, token)
                 if holder != self._identity:

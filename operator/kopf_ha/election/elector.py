@@ -17,6 +17,7 @@ from kopf_ha.core.grant import Grant
 from kopf_ha.core.history import Taken
 from kopf_ha.core.lease import LeaseRecord
 from kopf_ha.core.legacy_lock import LegacyLock
+from kopf_ha.core.orders import ByChoice, Pause, pause_of
 from kopf_ha.election.driver import Driver, Record
 from kopf_ha.election.leadership import Leadership
 from kopf_ha.election.lease_client import LeaseClient, lease_api
@@ -49,6 +50,8 @@ class Elector:
         make_client: gives a new `ApiClient`; called once for each connection of the elector.
         on_started: a term began; here is its grant.
         on_stopped: the term of this grant ended, for this cause.
+        on_ordered: people ordered the end of this grant's term, for this cause. Drain it, then call `step_down` with
+            the cause; until then the grant stays open, and the Lease is renewed. Called at most once for a term.
         on_new_leader: the Lease names this holder with this token; it may be this process.
         floor: gives the highest token recorded on any object that is known of. Asked while following only;
             must not raise.
@@ -64,6 +67,7 @@ class Elector:
         *,
         on_started: Callable[[Grant], None],
         on_stopped: Callable[[Grant, str], None],
+        on_ordered: Callable[[Grant, ByChoice], None] = lambda grant, cause: None,
         on_new_leader: Callable[[str, int], None] = lambda holder, token: None,
         floor: Callable[[], int] = lambda: 0,
         observer: Observer | None = None,
@@ -73,7 +77,7 @@ class Elector:
         self._settings = settings
         self._make_client = make_client
         self._clock = clock
-        self._leadership = Leadership(settings, on_started, on_stopped)
+        self._leadership = Leadership(settings, on_started, on_stopped, on_ordered)
         self._troubles = Troubles(settings.lease)
         self._driver = Driver(
             settings,
@@ -314,6 +318,11 @@ class Elector:
     def observed(self) -> LeaseRecord | None:
         """The Lease as it was last seen; None when there is none, or none that can be understood."""
         return self._driver.state.seen
+
+    @property
+    def pause(self) -> Pause | None:
+        """Why nobody may lead, as the Lease was last seen; None if it is not paused."""
+        return pause_of(self._driver.state.seen)
 
     @property
     def observed_holder(self) -> str:

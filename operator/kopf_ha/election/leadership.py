@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 from kopf_ha.core.grant import Grant
+from kopf_ha.core.orders import ByChoice
 from kopf_ha.core.token import Stamp
 from kopf_ha.settings import Settings
 
@@ -19,14 +20,20 @@ class Leadership:
         settings: the Lease and the identity, which the stamp names.
         on_started: see `Elector`.
         on_stopped: see `Elector`.
+        on_ordered: see `Elector`.
     """
 
     def __init__(
-        self, settings: Settings, on_started: Callable[[Grant], None], on_stopped: Callable[[Grant, str], None]
+        self,
+        settings: Settings,
+        on_started: Callable[[Grant], None],
+        on_stopped: Callable[[Grant, str], None],
+        on_ordered: Callable[[Grant, ByChoice], None] = lambda grant, cause: None,
     ) -> None:
         self._settings = settings
         self._on_started = on_started
         self._on_stopped = on_stopped
+        self._on_ordered = on_ordered
         self.grant: Grant | None = None  #: of the present term; None between terms
 
     def open(self, token: int, deadline: float) -> bool:
@@ -41,13 +48,20 @@ class Leadership:
         if self.grant is not None:
             self.grant.extend(deadline)
 
+    def retire(self, cause: ByChoice) -> None:
+        """Ask for the end of the term by choice. The grant stays open until the term is drained."""
+        if self.grant is not None:
+            called(self._on_ordered, self.grant, cause)
+
     def close(self, cause: str) -> None:
         """Close the grant, if there is one, before `on_stopped` is called."""
         grant, self.grant = self.grant, None
         if grant is None:
             return
         grant.close(cause)
-        if cause in ("released", "stopped"):
+        if isinstance(cause, ByChoice):
+            log.info("gave up: token %d, Lease %s: %s", grant.stamp.token, self._settings.lease, cause)
+        elif cause in ("released", "stopped"):
             log.info("%s: token %d, Lease %s", cause, grant.stamp.token, self._settings.lease)
         else:
             log.error("lost: token %d, Lease %s: %s", grant.stamp.token, self._settings.lease, cause)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kopf_ha.core.lease import ENDED
+from kopf_ha.core.lease import ENDED, PAUSED
 from kopf_ha.core.token import TOKEN_MAX
 from kopf_ha.manifests import cel
 from kopf_ha.manifests.cel import Policy, Rule, text
@@ -26,7 +26,8 @@ def counted(description: Description) -> Policy:
     """Return the policy for writes to the Lease (I2).
 
     `leaseTransitions` never goes down, and only the operator raises it. Each new holder raises it, and a replica can
-    only name its own pod as the holder. The policy also tells the self-test what all policies were written from.
+    only name its own pod as the holder. While the Lease is paused, no term begins, whatever release a replica is of,
+    and no replica ends the pause. The policy also tells the self-test what all policies were written from.
     """
     namespace, name = description.lease_parts
     own = "variables.writer != '' && {}.contains('_' + variables.writer + '_')"
@@ -47,6 +48,9 @@ def counted(description: Description) -> Policy:
             ("after", "object.?spec.?leaseTransitions.orValue(-1)"),
             ("holder", "object.?spec.?holderIdentity.orValue('')"),
             ("held", "oldObject == null ? '' : oldObject.?spec.?holderIdentity.orValue('')"),
+            # Any value pauses, the empty one, too.
+            ("paused", f"oldObject != null && oldObject.metadata.?annotations[?{text(PAUSED)}].hasValue()"),
+            ("pauses", f"object.metadata.?annotations[?{text(PAUSED)}].hasValue()"),
         ],
         rules=[
             Rule(
@@ -103,6 +107,16 @@ def counted(description: Description) -> Policy:
                 "raised-by-holder",
                 "!variables.operator || variables.holder != '' || variables.after == variables.before",
                 "fencing: leaseTransitions is raised only by a holder",
+            ),
+            Rule(
+                "paused",
+                "!variables.operator || !variables.paused || variables.after == variables.before",
+                f"fencing: the Lease is paused, so no term begins until somebody removes the annotation {PAUSED}",
+            ),
+            Rule(
+                "paused-by-people",
+                "!variables.operator || variables.paused == variables.pauses",
+                f"fencing: people pause and resume, replicas neither set nor remove the annotation {PAUSED}",
             ),
             Rule(DESCRIBE, "true", DESCRIBED + description.as_json(), question=DESCRIBE),
         ],

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kopf_ha.core.history import noted_in
+from kopf_ha.core.orders import pause_of
 from kopf_ha.core.siblings import pod_of
 from kopf_ha.oncall.cluster import BAD, UNKNOWN, WELL, Unknown
 from kopf_ha.oncall.objects import NAMED
@@ -73,6 +74,13 @@ def _leadership(report: Report) -> Iterator[Finding]:
                 "compare the name with --lease-name of the replicas, and with the Deployment's name, which is the"
                 " default; `kopf-ha status -A` lists all that there are",
             )  # fmt: skip
+    elif (pause := pause_of(record)) is not None:
+        drains = record.holder and not (renewal is not None and renewal.expired)
+        yield Finding(
+            REMARK if drains else PROBLEM, "paused",
+            (f"the Lease is {pause}; the leader drains its handlers" if drains else f"nobody leads: {pause}"),
+            f"kopf-ha resume {operator.lease}",
+        )  # fmt: skip
     elif not record.holder:
         age, noted = duration(renewal.age if renewal else None), noted_in(record)
         said = f", for this reason: {noted.cause}" if noted and noted.cause else ""
@@ -135,7 +143,8 @@ def _replicas(report: Report) -> Iterator[Finding]:
                 PROBLEM, "not-ready", f"{one.pod} cannot lead: {one.trouble}",
                 f"kubectl -n {one.namespace} logs {one.pod}" + (" --previous" if one.restarts else ""),
             )  # fmt: skip
-        for note in one.notes:
+        # Each replica has a note about a pause, too.
+        for note in one.notes if pause_of(report.record) is None else ():
             yield Finding(PROBLEM, "unfenced", f"{one.pod}: {note}", "docs/runbook.md, KopfHaUnfenced")
     if report.leads and not [r for r in replicas if r.ready and r.role == "follower"]:
         more = f"kubectl -n {replicas[0].namespace} scale deployment/{_workload(report)} --replicas=2"

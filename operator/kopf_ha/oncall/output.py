@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+#: The version of what programs get. As long as it is the same, fields may be added, and none changes its meaning.
+FORMAT = 1
 #: What `-o` takes. `wide` is a table with more columns.
 FORMATS = ("table", "wide", "json", "yaml")
 

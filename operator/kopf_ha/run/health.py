@@ -45,6 +45,7 @@ class Vitals:
         stopping: why the process stops; empty while it does not.
         never: a line for each code path of the operator whose writes are refused in every term.
         everywhere: whether `kopf_ha.everywhere` is ready, or has no handlers.
+        paused: by whom the Lease is paused, and why; empty if it is not. Replicas stay ready.
     """
 
     signs: Signs
@@ -56,6 +57,7 @@ class Vitals:
     stopping: str = ""
     everywhere: bool = True
     never: tuple[str, ...] = ()
+    paused: str = ""
 
 
 def readiness(v: Vitals, s: Settings, now: float) -> list[Check]:
@@ -69,8 +71,9 @@ def readiness(v: Vitals, s: Settings, now: float) -> list[Check]:
 
 
 def notes(v: Vitals) -> list[str]:
-    """Return what is wrong and makes no replica unready, since no other replica would do better."""
-    return [f"a write that is refused in every term: {line}" for line in v.never]
+    """Return what makes no replica unready, since no other replica would do better."""
+    paused = [f"nobody leads: {v.paused}"] if v.paused else []
+    return [*paused, *(f"a write that is refused in every term: {line}" for line in v.never)]
 
 
 def liveness(v: Vitals, s: Settings, now: float) -> list[Check]:

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from kopf_ha.core.grant import Grant
+from kopf_ha.core.orders import ByChoice
 from kopf_ha.run.term import Term
 
 
@@ -23,6 +24,14 @@ class Stopped:
 
     grant: Grant
     cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """People ordered the end of this grant's term. The grant is still open."""
+
+    grant: Grant
+    cause: ByChoice
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,6 @@ class Quit:
     status: int = 0
 
 
-Event = Started | Stopped | Ended | Load | Quit
+Event = Started | Stopped | Ordered | Ended | Load | Quit
 #: A `SimpleQueue`, since signal handlers may put into it while the runner's thread waits on it.
 Inbox = queue.SimpleQueue[Event]

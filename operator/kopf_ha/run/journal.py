@@ -9,7 +9,8 @@ from kopf_ha._context import boottime
 from kopf_ha.adapters import Outcome
 from kopf_ha.api import Api
 from kopf_ha.core.grant import Grant
-from kopf_ha.core.history import Taken
+from kopf_ha.core.history import LOST, STOPPED, Taken
+from kopf_ha.core.orders import ByChoice
 from kopf_ha.core.refusal import REFUSED
 from kopf_ha.election import Elector
 from kopf_ha.run.events import About, Events, own_pod
@@ -51,7 +52,7 @@ class Journal:
 
     def watch(self, elector: Elector) -> None:
         """Let the metrics ask the election at each scrape, and a release say how the term ended."""
-        self.metrics.watch(lambda: elector.grant)
+        self.metrics.watch(lambda: elector.grant, paused=lambda: elector.pause is not None)
         self.history.tell = elector.tell_end
 
     def began(self, grant: Grant, lease_uid: str, taken: Taken | None = None) -> None:
@@ -162,8 +163,10 @@ class Journal:
             lost: whether it ended against the replica's will.
         """
         self._ended_at = boottime()
+        reason = cause.reason if isinstance(cause, ByChoice) else LOST if lost else STOPPED
+        self.metrics.ended(reason)
         stopped = f"{grant.stamp.holder} stopped leading, token {grant.stamp.token}: {cause}"
-        self._post("Lost" if lost else "Stopped", "StoppedLeading", stopped, warning=lost)
+        self._post(reason.capitalize(), "StoppedLeading", stopped, warning=lost)
 
     def over(self, grant: Grant, cause: str) -> None:
         """Log one line that sums the term up, after its last handler ended."""

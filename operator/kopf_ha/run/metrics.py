@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from kopf_ha._context import boottime
 from kopf_ha.adapters import Outcome
 from kopf_ha.core.grant import Grant
+from kopf_ha.core.history import HANDOVER, LOST, PAUSED, STOPPED
 from kopf_ha.core.target import parse_path
 from kopf_ha.core.wire import WRITES
 from kopf_ha.election.signs import Observer
@@ -20,6 +21,8 @@ from kopf_ha.run.level import LEVELS
 from kopf_ha.run.serving import Server
 from kopf_ha.settings import Settings
 
+#: Why a term ends: against the replica's will, with its process, or by choice, as `core.orders` puts it.
+ENDS = (LOST, STOPPED, PAUSED, HANDOVER)
 #: Buckets: from an answer of a near API server to a takeover that waited for a lease to expire and for a barrier.
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0)
 #: The lines of the fence, in the words of docs/promises.md.
@@ -75,6 +78,19 @@ class Metrics(Observer):
             "From the moment when the Lease was free (released, expired, its holder gone) to the begin of this term.",
             name,
         )
+        ended = Counter(
+            "kopf_ha_terms_ended",
+            "Terms of this replica that ended: lost, stopped with the process, or by choice: paused, handover.",
+            ["name", "reason"],
+            registry=registry,
+        )
+        self._ended = {reason: ended.labels(name, reason) for reason in ENDS}
+        self._paused = Gauge(
+            "kopf_ha_paused",
+            "1 while the Lease, as this replica sees it, is paused, so that nobody leads; 0 otherwise.",
+            ["name"],
+            registry=registry,
+        ).labels(name)
         self._barrier = self._histogram(
             "kopf_ha_barrier_seconds", "Time to stamp all objects of the deciding kinds.", name
         )
@@ -118,14 +134,20 @@ class Metrics(Observer):
     def _histogram(self, metric: str, text: str, name: str) -> Histogram:
         return Histogram(metric, text, ["name"], buckets=SECONDS, registry=self.registry).labels(name)
 
-    def watch(self, grant: Callable[[], Grant | None], now: Callable[[], float] = boottime) -> None:
-        """Look at each scrape at what is left of the present term's grant, and at what is set aside in it.
+    def watch(
+        self,
+        grant: Callable[[], Grant | None],
+        now: Callable[[], float] = boottime,
+        paused: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Look at each scrape at what is left of the present term's grant, what is set aside in it, and the Lease.
 
         If this were noted when a term begins and ends, a leader that wakes from a pause would report that it leads.
 
         Args:
             grant: returns the present term's grant; None between terms.
             now: the machine's boot-time clock, in seconds.
+            paused: returns whether the Lease is paused.
         """
 
         def remaining() -> float:
@@ -139,6 +161,7 @@ class Metrics(Observer):
         self._remaining.set_function(remaining)
         self._status.set_function(lambda: 1.0 if remaining() > 0 else 0.0)
         self._aside.set_function(aside)
+        self._paused.set_function(lambda: 1.0 if paused() else 0.0)
 
     def serve(self, port: int) -> Server | None:
         """Serve them on all addresses; return None for port 0.
@@ -154,6 +177,10 @@ class Metrics(Observer):
     def leads(self, token: int) -> None:
         """Note that a term began."""
         self._token.set(token)
+
+    def ended(self, reason: str) -> None:
+        """Note that a term ended, for one of the reasons of `ENDS`."""
+        self._ended[reason].inc()
 
     def renewed(self, seconds: float) -> None:
         """Note how long a renewal took."""

@@ -21,6 +21,7 @@ from kopf_ha.adapters import Clusters, Outcome, Wiring, open_ports, refused_befo
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.history import FAILED, FLOOR, LOST, STOPPED
+from kopf_ha.core.orders import ByChoice
 from kopf_ha.election import Elector, PodWatcher, RunLock
 from kopf_ha.errors import ApiError, ConfigurationError, FloorLost, MalformedLease, TermEnded
 from kopf_ha.run.ending import EXIT_LOST, EXIT_STUCK, EXIT_UNFENCED, end_hard
@@ -28,7 +29,7 @@ from kopf_ha.run.enforcement import Enforcement
 from kopf_ha.run.everywhere import LINGER, Everywhere
 from kopf_ha.run.health import Health, Vitals
 from kopf_ha.run.history import AT_THE_END
-from kopf_ha.run.inbox import Ended, Event, Inbox, Load, Quit, Started, Stopped
+from kopf_ha.run.inbox import Ended, Event, Inbox, Load, Ordered, Quit, Started, Stopped
 from kopf_ha.run.journal import Journal
 from kopf_ha.run.kopf_thread import WAKE
 from kopf_ha.run.liveness import Endpoint, Liveness, servers
@@ -132,6 +133,7 @@ class Runner:
             self.stopping,
             ready,
             self.journal.never.lines(),
+            str(self.elector.pause or ""),
         )
 
     def on_outcome(self, outcome: Outcome) -> None:
@@ -240,6 +242,9 @@ class Runner:
             case Stopped(grant, cause):
                 with entered(grant):  # so that the log names the term
                     return self.lost(grant, cause)
+            case Ordered(grant, cause):
+                with entered(grant):
+                    self.retire(grant, cause)
             case Ended(term, error) if term is self.term and not term.grant.closed:
                 with entered(term.grant):
                     self.failed(term, error)
@@ -297,23 +302,38 @@ class Runner:
         self.journal.history.ending(term.grant, FAILED, f"the term failed: {cause}", wait=AT_THE_END)
         self.elector.step_down(f"the term failed: {cause}", grant=term.grant)
 
+    def retire(self, grant: Grant, cause: ByChoice) -> None:
+        """End a term by choice, as `leave` does, but stay. `Stopped` follows, with this cause unless it was lost."""
+        term = self.term
+        if term is None or term.grant is not grant or grant.closed:
+            return
+        logger.info("ending term %d by choice: %s", grant.stamp.token, cause)
+        self.drain(term, cause, self.settings.drain_timeout * PATIENCE)
+        if not grant.closed:  # otherwise it was lost meanwhile, or its barrier was not up
+            self.journal.history.ending(grant, cause.reason, cause, wait=AT_THE_END)
+        self.elector.step_down(cause, grant=grant)
+
     def lost(self, grant: Grant, cause: str) -> int | None:
         """Stop a term whose grant is closed already, then follow again or exit."""
         term = self.term
         if term is None or term.grant is not grant:
             return None  # this term never began here, or is stopped already
-        # A short term counts as a failure, whatever ended it. A long one ends the series.
+        chosen = isinstance(cause, ByChoice)
+        # Any other short term counts as a failure. A long one ends the series.
         lived = self.clock() - self.began
-        self.failures = self.failures + 1 if lived < self.settings.lease_duration else 0
-        self.journal.history.ending(grant, LOST, cause)
-        self.journal.ended(grant, cause, lost=True)
+        if lived >= self.settings.lease_duration:
+            self.failures = 0
+        elif not chosen:
+            self.failures += 1
+        self.journal.history.ending(grant, cause.reason if isinstance(cause, ByChoice) else LOST, cause)
+        self.journal.ended(grant, cause, lost=not chosen)
         self.drain(term, f"term {grant.stamp.token} lost: {cause}")
         self.term = self.grant = None
         self.journal.over(grant, cause)
         # Until Kopf runs, no code of the operator runs, so there is no state that a restart would clear.
         if term.kopf_ran and (why := self._why_exit(grant)):
             return self.exit_after_loss(cause, why, floor_lost=grant is self.floor_lost)
-        if grant is self.floor_lost and self.failures <= 1:
+        if chosen or (grant is self.floor_lost and self.failures <= 1):
             self.elector.resume()
         else:
             self.back_off()
@@ -332,11 +352,12 @@ class Runner:
 
     def exit_after_loss(self, cause: str, why: str, *, floor_lost: bool) -> int | None:
         """Exit, so that the pod restarts. If the floor was lost, raise the Lease before that."""
-        logger.error("leaving, since %s: %s", why, cause)
+        chosen = isinstance(cause, ByChoice)
+        logger.log(logging.INFO if chosen else logging.ERROR, "leaving, since %s: %s", why, cause)
         if not floor_lost:
             self.elector.release(self.settings.renew_deadline)
             self.journal.flush()
-            return EXIT_LOST
+            return 0 if chosen else EXIT_LOST
         # The next process would not know the floor, and would meet the same object.
         self.leaving = EXIT_LOST
         self.later(self.settings.lease_duration, lambda: self.inbox.put(Quit("the Lease is not raised")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from kopf_ha.core.election.events import (
@@ -23,6 +24,7 @@ from kopf_ha.core.election.events import (
 from kopf_ha.core.election.legacy import Legacy
 from kopf_ha.core.election.timing import Timing
 from kopf_ha.core.lease import OPERATOR, LeaseRecord, newer
+from kopf_ha.core.orders import ANY, named, pause_of
 
 Step = tuple[State, list[Action]]
 
@@ -45,6 +47,11 @@ class Candidate:
     legacy: Legacy | None = None
     operator: str = ""
 
+    @property
+    def pod(self) -> str:
+        """The name of this process's pod, with which its identity begins."""
+        return self.identity.split("_")[0]
+
     # --- what the Lease says
 
     def note(self, state: State, record: LeaseRecord | None, version: str, now: float) -> Step:
@@ -64,11 +71,23 @@ class Candidate:
             changed=state.changed if same else now,
             floor=max(state.floor, record.transitions if record else 0),
             reread=math.inf,
+            resumed=now if is_paused(old) and not is_paused(record) else state.resumed,
         )
+        told: list[Action] = [Tell(text) for text in self._told(old, record)]
         leader = (record.holder, record.transitions) if record and record.holder else None
         if leader is None or leader == state.announced:
-            return state, []
-        return replace(state, announced=leader), [NewLeader(*leader)]
+            return state, told
+        return replace(state, announced=leader), [NewLeader(*leader), *told]
+
+    def _told(self, old: LeaseRecord | None, new: LeaseRecord | None) -> Iterator[str]:
+        """Yield for people what was ordered since the Lease was last seen, once."""
+        before, pause = pause_of(old), pause_of(new)
+        if pause is not None and pause != before:
+            yield f"Lease {self.lease} is {pause}"
+        if before is not None and pause is None:
+            yield f"Lease {self.lease} is no longer paused"
+        if new is not None and new.handover and new.handover != (old.handover if old else ""):
+            yield f"Lease {self.lease} is to be handed over to {named(new.handover)}"
 
     def went_back(self, state: State, event: LeaseSeen) -> str:
         """Return the cause if a GET showed an older revision than was seen before; then tokens may be lost (I2)."""
@@ -99,17 +118,37 @@ class Candidate:
         return state.known and state.token > 0 and not self.lost_to(state)
 
     def free_at(self, state: State) -> float:
-        """Return when the Lease, as seen, is free for everybody. Only times that this process saw count.
+        """Return when the Lease, as seen, is free for everybody; never while it is paused.
+
+        Only times that this process saw count.
 
         If the holder is gone, nobody waits for it. If it still runs after all, its grant may be open, but its token is
         below the next one, so its writes are refused (I2, I3). The run layer decides whether that is enough.
         """
         seen = state.seen
+        if is_paused(seen):
+            return math.inf
+        since = max(state.changed, state.resumed)
         if seen is None or not seen.holder:
-            return state.changed
+            return since
         if seen.holder in state.gone:
-            return max(state.changed, state.gone[seen.holder])
-        return state.changed + (seen.lease_duration or self.timing.lease_duration)
+            return max(since, state.gone[seen.holder])
+        return max(state.changed + (seen.lease_duration or self.timing.lease_duration), state.resumed)
+
+    def patience(self, state: State) -> float:
+        """Return for how many seconds a free Lease is left to better suited replicas.
+
+        After a handover the replica that was named waits for nobody, all others wait for it, and who handed over waits
+        longest. All of it ends, so a replica that was named and is gone costs seconds.
+        """
+        seen = state.seen
+        if seen is None or not seen.preferred:
+            return state.head_start
+        if seen.preferred == self.pod:
+            return 0.0
+        mine = (seen.uid, seen.transitions) == (state.uid, state.token)
+        periods = (0 if seen.preferred == ANY else 1) + (2 if mine else 0)
+        return state.head_start + periods * self.timing.retry_period
 
     def stranger(self, state: State) -> str:
         """Return why the Lease seems to be another operator's, in a sentence; empty if it does not."""
@@ -178,6 +217,11 @@ class Candidate:
     def read(self, now: float) -> Read:
         """Return the action that reads the Lease."""
         return Read(now + self.timing.request_timeout)
+
+
+def is_paused(record: LeaseRecord | None) -> bool:
+    """Whether nobody may acquire the Lease as it is here."""
+    return record is not None and record.paused is not None
 
 
 def unseen(state: State, event: LeaseUnusable) -> State:

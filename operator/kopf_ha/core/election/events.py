@@ -15,6 +15,7 @@ from typing import Any
 from kopf_ha.core.election.legacy import LegacyView
 from kopf_ha.core.lease import LeaseRecord
 from kopf_ha.core.legacy_lock import LegacyRecord
+from kopf_ha.core.orders import ByChoice
 
 
 class Phase(enum.Enum):
@@ -238,6 +239,13 @@ class Close:
 
 
 @dataclass(frozen=True, slots=True)
+class Retire:
+    """People ordered the end of the present term. Drain it with the grant open, then `StepDown` with this cause."""
+
+    cause: ByChoice
+
+
+@dataclass(frozen=True, slots=True)
 class NewLeader:
     """The Lease names another leader, or another term of the same one."""
 
@@ -259,7 +267,7 @@ class Tell:
     text: str
 
 
-Action = Put | Read | PutLegacy | Timer | Open | Extend | Close | NewLeader | Warn | Tell
+Action = Put | Read | PutLegacy | Timer | Open | Extend | Close | Retire | NewLeader | Warn | Tell
 
 
 # --- state
@@ -300,6 +308,8 @@ class State:
         gone: holder identities whose processes are gone, and when that was told.
         head_start: for how many seconds a free Lease is left to others.
         legacy: the legacy lock; not known if there is none.
+        resumed: when a pause was last seen to end.
+        retiring: why the run layer was asked to end the present term by choice; empty if it was not.
     """
 
     phase: Phase = Phase.FOLLOWING
@@ -324,3 +334,5 @@ class State:
     gone: Mapping[str, float] = field(default_factory=dict)
     head_start: float = 0.0
     legacy: LegacyView = field(default_factory=LegacyView)
+    resumed: float = -math.inf
+    retiring: str = ""

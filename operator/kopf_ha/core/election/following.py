@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from kopf_ha.core.election import memory
-from kopf_ha.core.election.candidate import Candidate, Step, unseen
+from kopf_ha.core.election.candidate import Candidate, Step, is_paused, unseen
 from kopf_ha.core.election.events import (
     Attempt,
     Conflict,
@@ -94,7 +94,7 @@ def follow(me: Candidate, state: State, now: float, wall: str) -> Step:
     if seen is not None and seen.holder and seen.holder not in state.gone and not me.holds(state):
         state = replace(state, conflicts=0)
     # A head start counts from when the Lease became free, so it ends.
-    free = state.changed if me.holds(state) else me.free_at(state) + state.head_start
+    free = state.changed if me.holds(state) else me.free_at(state) + me.patience(state)
     stranger = me.stranger(state)
     if stranger:
         free += me.strangers_wait
@@ -105,8 +105,14 @@ def follow(me: Candidate, state: State, now: float, wall: str) -> Step:
 
 
 def acquire(me: Candidate, state: State, now: float, wall: str) -> Step:
-    """PUT my name into the revision that was seen to be free, with a token above all that are known (I2)."""
+    """PUT my name into the revision that was seen to be free, with a token above all that are known (I2).
+
+    Never into one that is paused. All acquisitions pass here, and each is conditioned on the revision that was judged.
+    So once the Lease has been seen paused and without a holder, no term begins until somebody removes the annotation.
+    """
     seen, attempt = state.seen, state.attempt
+    if is_paused(seen):
+        return replace(state, phase=Phase.FOLLOWING), [Timer(state.reread)]
     if now < (free := me.legacy_free_at(state, now)):
         # The Lease is free, and an old replica leads by the legacy lock.
         return replace(state, phase=Phase.FOLLOWING), [Timer(min(free, state.reread))]
@@ -126,6 +132,8 @@ def acquire(me: Candidate, state: State, now: float, wall: str) -> Step:
         lease_duration=int(me.timing.lease_duration),
         acquire_time=wall,
         renew_time=wall,
+        handover="",  # was meant for the leader of that time
+        preferred="",
     )
     started = now
     if attempt is not None and attempt.record.transitions == token and _same_base(attempt.record, record):
@@ -217,6 +225,7 @@ def begin_term(me: Candidate, state: State, started: float, now: float, wall: st
         failure="",
         conflicts=0,
         raised=False,
+        retiring="",
     )
     if me.overdue(state, now):
         # Acquired, but too long ago to begin a term. Nobody leads with that token, so take the next one at once.
@@ -224,8 +233,8 @@ def begin_term(me: Candidate, state: State, started: float, now: float, wall: st
     if me.legacy_lost_to(state, now):
         # Acquired, but an old replica has the legacy lock again. Take the next token when that is free.
         return follow(me, replace(state, phase=Phase.FOLLOWING), now, wall)
-    state = replace(state, phase=Phase.LEADING)
-    return state, [Open(state.token, started + me.timing.lease_duration), me.renewal_timer(state)]
+    state, ordered = memory.obey(me, replace(state, phase=Phase.LEADING))
+    return state, [Open(state.token, started + me.timing.lease_duration), me.renewal_timer(state), *ordered]
 
 
 def _same_base(one: LeaseRecord, other: LeaseRecord) -> bool:

@@ -34,15 +34,17 @@ from kopf_ha.core.election.events import (
     Written,
 )
 from kopf_ha.core.lease import LeaseRecord
+from kopf_ha.core.orders import successor
 
 
 def check(me: Candidate, state: State, event: LeaseSeen, now: float, wall: str) -> Step:
-    """End the term if the Lease no longer belongs to it."""
+    """End the term if the Lease no longer belongs to it, and have it ended by choice if the Lease orders that."""
     cause = me.went_back(state, event)
     state, news = me.note(state, event.record, event.version, now)
     cause = cause or me.lost_to(state) or me.overdue(state, now)
     if not cause:
-        return state, news
+        state, ordered = memory.obey(me, state)
+        return state, news + ordered
     state, actions = lose(me, state, cause)
     return state, news + actions
 
@@ -135,8 +137,9 @@ def renewed(me: Candidate, state: State, event: Written, now: float, wall: str) 
     if cause:
         state, actions = lose(me, state, cause)
         return state, news + actions
-    state = replace(state, phase=Phase.LEADING, failure="")
-    return state, [Extend(state.renewed + me.timing.lease_duration), *news, me.renewal_timer(state)]
+    # Whatever way an order got into the Lease as I know it, I obey it with the next renewal at the latest.
+    state, ordered = memory.obey(me, replace(state, phase=Phase.LEADING, failure=""))
+    return state, [Extend(state.renewed + me.timing.lease_duration), *news, me.renewal_timer(state), *ordered]
 
 
 def read_before_renewing(me: Candidate, state: State, event: Conflict, now: float, wall: str) -> Step:
@@ -185,8 +188,12 @@ def lose(me: Candidate, state: State, cause: str) -> Step:
 
 def _renewal(me: Candidate, state: State, wall: str) -> LeaseRecord:
     assert state.seen is not None  # noqa: S101  without a Lease there is no term
-    operator = me.operator or state.seen.operator
-    return state.seen.changed(operator=operator, lease_duration=int(me.timing.lease_duration), renew_time=wall)
+    return state.seen.changed(
+        operator=me.operator or state.seen.operator,
+        lease_duration=int(me.timing.lease_duration),
+        renew_time=wall,
+        handover=successor(state.seen, me.pod),  # an order to hand over to myself is done
+    )
 
 
 def _until(me: Candidate, state: State) -> float:

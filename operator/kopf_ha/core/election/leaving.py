@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from kopf_ha.core.election import following
-from kopf_ha.core.election.candidate import Candidate, Step, unseen
+from kopf_ha.core.election.candidate import Candidate, Step, is_paused, unseen
 from kopf_ha.core.election.events import (
     Conflict,
     Failed,
@@ -28,6 +28,7 @@ from kopf_ha.core.election.events import (
     Warn,
     Written,
 )
+from kopf_ha.core.orders import successor
 
 
 def release(me: Candidate, state: State, event: Release, now: float, wall: str) -> Step:
@@ -45,7 +46,14 @@ def stop(me: Candidate, state: State, event: Stop, now: float, wall: str) -> Ste
 def put_release(me: Candidate, state: State, now: float, wall: str) -> Step:
     """Give the Lease back with its token. Its short duration is for readers that ignore an empty holder."""
     assert state.seen is not None  # noqa: S101  only a Lease that is held is released
-    record = state.seen.changed(holder="", lease_duration=1, acquire_time=wall, renew_time=wall)
+    record = state.seen.changed(
+        holder="",
+        lease_duration=1,
+        acquire_time=wall,
+        renew_time=wall,
+        handover="",
+        preferred=successor(state.seen, me.pod),
+    )
     state = replace(state, phase=Phase.RELEASING)
     return state, [Timer(math.inf), Put(record, now + me.timing.request_timeout)]
 
@@ -126,7 +134,7 @@ def resume(me: Candidate, state: State, event: Resume, now: float, wall: str) ->
     """Follow or acquire again, now that the lost term is drained."""
     if not me.holds(state):
         return following.follow(me, replace(state, phase=Phase.FOLLOWING, raised=False), now, wall)
-    if state.raised:
+    if state.raised and not is_paused(state.seen):
         return following.acquire(me, replace(state, raised=False), now, wall)
     # The term ended badly here, so the other replicas get the first chance.
     state = replace(state, then=Phase.FOLLOWING, not_before=now + me.timing.retry_period)

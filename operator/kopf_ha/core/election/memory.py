@@ -1,4 +1,4 @@
-"""Rules that only remember what they are told, in several phases."""
+"""Rules of several phases, which remember what they are told."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import math
 from dataclasses import replace
 
 from kopf_ha.core.election.candidate import Candidate, Step
-from kopf_ha.core.election.events import Event, HeadStart, HolderGone, RaiseFloor, State
+from kopf_ha.core.election.events import Event, HeadStart, HolderGone, RaiseFloor, Retire, State
+from kopf_ha.core.orders import order
 
 
 def ignore(me: Candidate, state: State, event: Event, now: float, wall: str) -> Step:
@@ -33,3 +34,9 @@ def keep_gone(me: Candidate, state: State, event: HolderGone, now: float, wall: 
 def keep_head_start(me: Candidate, state: State, event: HeadStart, now: float, wall: str) -> Step:
     """Remember for how long a free Lease is left to better suited replicas."""
     return replace(state, head_start=max(0.0, event.seconds)), []
+
+
+def obey(me: Candidate, state: State) -> Step:
+    """Ask the run layer, once in a term, to end it by choice, if the Lease as seen orders that."""
+    cause = order(state.seen, me.pod) if state.seen is not None and not state.retiring else None
+    return (state, []) if cause is None else (replace(state, retiring=cause), [Retire(cause)])
