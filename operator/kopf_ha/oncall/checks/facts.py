@@ -113,6 +113,8 @@ class Facts:
         files: what was given with ``-f``, as words of a command; empty for nothing.
         flags: of kubectl, which lead to the same cluster.
         from_files: the objects are those in files, and not the cluster's.
+        looked_at: where operators were looked for, in words.
+        lease: ``namespace/name`` of the only Lease that is meant; empty for all.
     """
 
     objects: Mapping[str, Sequence[Object] | Unknown]
@@ -124,6 +126,8 @@ class Facts:
     files: str = ""
     flags: str = ""
     from_files: bool = False
+    looked_at: str = ""
+    lease: str = ""
 
     def of(self, plural: str, namespace: str = "") -> list[Object]:
         """Return the objects of a kind, in a namespace if one is named.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -55,22 +54,31 @@ _TO_INSTALL = (
 )
 
 
-def of_files(documents: Sequence[Document], files: str) -> Facts:
-    """Return what documents say, as if they were installed."""
+def of_files(documents: Sequence[Document], files: str, namespace: str) -> Facts:
+    """Return what documents say, as if they were installed.
+
+    Args:
+        documents: all of them.
+        files: as words of a command.
+        namespace: of what names none.
+    """
     kinds = {kind: plural for plural, (_, kind) in (_GLOBAL | _NAMESPACED).items()}
-    objects: dict[str, Sequence[Object] | Unknown] = {plural: [] for plural in kinds.values()}
+    objects: dict[str, list[Object]] = {plural: [] for plural in kinds.values()}
     for document in documents:
         if plural := kinds.get(document.kind):
-            objects[plural] = [*objects[plural], document.data]
-    return Facts(objects=objects, files=files, from_files=True, now=time.time())
+            if plural in _NAMESPACED and not document.namespace:
+                document.data["metadata"]["namespace"] = namespace
+            objects[plural].append(document.data)
+    return Facts(objects=dict(objects), files=files, from_files=True, looked_at="the files")
 
 
-def of_cluster(cluster: Cluster, *, everywhere: bool, files: str = "") -> Facts:
+def of_cluster(cluster: Cluster, *, everywhere: bool, lease: str = "", files: str = "") -> Facts:
     """Read a cluster.
 
     Args:
         cluster: and the namespace to look at.
         everywhere: look at all namespaces.
+        lease: ``namespace/name`` of the only one that is meant; empty for all.
         files: what was given with ``-f``, as words of a command.
 
     Raises:
@@ -88,6 +96,8 @@ def of_cluster(cluster: Cluster, *, everywhere: bool, files: str = "") -> Facts:
         files=files,
         flags=" ".join(cluster.flags),
         now=_now(cluster),
+        looked_at="all namespaces" if everywhere else f"namespace {cluster.namespace}",
+        lease=lease,
         **about_server(cluster),
     )
 

@@ -65,36 +65,41 @@ def described(policies: Sequence[Object]) -> Iterator[Described]:
                     yield Described(name, None, str(error))
 
 
-def operators(facts: Facts, lease: str = "") -> list[Operator]:
+def operators(facts: Facts) -> list[Operator]:
     """Return the operators whose workloads were read, by their Leases.
 
     Args:
         facts: what was read.
-        lease: ``namespace/name`` of the only one that is meant; empty for all.
 
     Raises:
         NotRead: workloads could not be read.
     """
     by_lease: dict[str, list[Object]] = {}
     known = _by_annotation(facts)
-    for found in (*facts.of(DEPLOYMENTS), *_or_none(facts, STATEFUL_SETS)):
+    workloads = [*facts.of(DEPLOYMENTS), *_or_none(facts, STATEFUL_SETS)]
+    alone = facts.from_files and len(workloads) == 1
+    for found in workloads:
         own = known.get((str(found["metadata"].get("namespace")), str(found["metadata"]["name"])), "")
-        if (container := container_of(found, plain=facts.from_files or bool(own))) is not None:
+        container = container_of(found, plain=facts.from_files, alone=alone or bool(own))
+        if container is not None:
             by_lease.setdefault(lease_of(found, container, own), []).append(found)
-    return [_operator(facts, name, many) for name, many in sorted(by_lease.items()) if lease in ("", name)]
+    return [_operator(facts, name, many) for name, many in sorted(by_lease.items()) if facts.lease in ("", name)]
 
 
-def container_of(found: Object, *, plain: bool = False) -> Any | None:
+def container_of(found: Object, *, plain: bool = False, alone: bool = False) -> Any | None:
     """Return the container of a workload that runs kopf-ha; None if none does.
 
     Args:
         found: a Deployment or a StatefulSet.
-        plain: it is known to be the operator's, or should be: then one counts that runs Kopf, or the only one.
+        plain: one that runs plain Kopf counts, too.
+        alone: the workload is an operator's, so that any container counts.
     """
     containers = found["spec"]["template"]["spec"].get("containers") or ()
     ours = [c for c in containers if programs.is_fenced(c) or is_told(c)]
-    if plain and not ours:
-        ours = [c for c in containers if programs.runs_kopf(c)] or list(containers)
+    if plain or alone:
+        ours = ours or [c for c in containers if programs.runs_kopf(c)]
+    if alone:
+        ours = ours or list(containers)
     return ours[0] if ours else None
 
 
@@ -137,7 +142,7 @@ def _operator(facts: Facts, lease: str, found: list[Object]) -> Operator:
     namespace = str(first["metadata"].get("namespace") or "default")
     pod = first["spec"]["template"]["spec"]
     account = f"{namespace}/{pod.get('serviceAccountName') or pod.get('serviceAccount') or 'default'}"
-    container = container_of(first, plain=True)
+    container = container_of(first, alone=True)
     all_known = [d for d in described(_or_none(facts, POLICIES)) if d.description is not None]
     ours = {
         d.policy: d.description for d in all_known if d.description and _is_for(d.description, lease, account)
