@@ -11,9 +11,9 @@ from dataclasses import replace
 import click
 
 from kopf_ha.errors import ConfigurationError, Unreached
-from kopf_ha.oncall.checks import gather, result, rights
+from kopf_ha.oncall.checks import gather, result, rights, roles
 from kopf_ha.oncall.checks.ask import ask
-from kopf_ha.oncall.checks.facts import Facts, NotRead, Operator
+from kopf_ha.oncall.checks.facts import Asked, Facts, NotRead, Operator
 from kopf_ha.oncall.checks.finding import When
 from kopf_ha.oncall.checks.operators import operators
 from kopf_ha.oncall.checks.result import Result
@@ -111,7 +111,9 @@ def _wanted(files: Sequence[str], stdin: str, namespace: str) -> Facts:
 
 
 def _of_files(wanted: Facts) -> list[Result]:
-    return result.run(wanted, operators(wanted), When.FILES)
+    found = operators(wanted)
+    allowed = {o.lease: roles.may(wanted, o.account, rights.asked(o)) for o in found}
+    return result.run(wanted, [replace(o, asked=Asked(may=allowed[o.lease])) for o in found], When.FILES)
 
 
 def _of_cluster(cluster: Cluster, facts: Facts, wanted: Facts | None, *, dry_runs: bool) -> list[Result]:

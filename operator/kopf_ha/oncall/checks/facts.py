@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -35,6 +35,10 @@ class NotRead(Exception):
     """A check needs what could not be read. The message says why."""
 
 
+class NobodyKnows(NotRead):
+    """A check needs to know what the policies should be, and nobody does. `policies.known` says so."""
+
+
 class Right(NamedTuple):
     """Something that an account may do, or not.
 
@@ -57,6 +61,14 @@ class Right(NamedTuple):
         kind = f"{plural}.{self.group}" if self.group else plural
         named = f" {self.name}" if self.name else ""
         return f"{self.verb} {kind}{slash}{sub}{named}" + (f" in {self.namespace}" if self.namespace else "")
+
+
+def in_words(rights: Iterable[Right]) -> str:
+    """Return rights as people say them, with all verbs for one thing together."""
+    by_what: dict[str, list[str]] = {}
+    for right in rights:
+        by_what.setdefault(str(right).partition(" ")[2], []).append(right.verb)
+    return "; ".join(f"{', '.join(verbs)} {what}" for what, verbs in by_what.items())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,10 +217,10 @@ class Operator:
         """What policies should be written from.
 
         Raises:
-            NotRead: nobody can tell.
+            NobodyKnows: nobody can tell.
         """
         if isinstance(self.expected, Unknown):
-            raise NotRead(self.expected)
+            raise NobodyKnows(self.expected)
         return self.expected
 
 

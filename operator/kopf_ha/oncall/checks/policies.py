@@ -73,9 +73,13 @@ def present(case: Case) -> Iterator[Finding]:
     """Give a finding if policies or bindings are missing."""
     if _elsewhere(case):
         return
-    lacking = [f"{kind} {name}" for kind, name, stored, _ in _compared(case) if stored is None]
+    lacking: dict[str, list[str]] = {}
+    for kind, name, stored, _ in _compared(case):
+        if stored is None:
+            lacking.setdefault(name, []).append("policy" if _PLURALS[kind] == POLICIES else "binding")
     if lacking:
-        yield error(f"missing: {', '.join(lacking)}", "apply them", _again(case))
+        listed = [f"{name} ({' and '.join(kinds)})" for name, kinds in lacking.items()]
+        yield error(f"what a stale leader does is not refused by {', '.join(listed)}: not there", "apply them", _again(case))
 
 
 def same(case: Case) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kopf_ha.oncall.checks.facts import Case, Facts, NotRead, Operator
+from kopf_ha.oncall.checks.facts import Case, Facts, NobodyKnows, NotRead, Operator
 from kopf_ha.oncall.checks.finding import Check, Finding, Mark, When, unknown
 from kopf_ha.oncall.checks.table import CHECKS, SECTIONS
 from kopf_ha.oncall.cluster import BAD, UNKNOWN, WELL
@@ -44,9 +44,9 @@ def run(facts: Facts, operators: Sequence[Operator], when: When) -> list[Result]
         when: what the facts are about.
     """
     chosen = [check for check in CHECKS if check.when & when]
-    results = [_one(check, Case(facts)) for check in chosen if check.about_server]
-    results += [_one(c, Case(facts, operator)) for operator in operators for c in chosen if not c.about_server]
-    return results
+    cases = [(check, Case(facts)) for check in chosen if check.about_server]
+    cases += [(check, Case(facts, operator)) for operator in operators for check in chosen if not check.about_server]
+    return [found for check, case in cases if (found := _one(check, case)) is not None]
 
 
 def status_of(results: Iterable[Result]) -> int:
@@ -91,9 +91,12 @@ def as_text(results: Sequence[Result]) -> str:
     return "\n".join(lines[1:])
 
 
-def _one(check: Check, case: Case) -> Result:
+def _one(check: Check, case: Case) -> Result | None:
+    """Run one check; None if it can say nothing, for a reason that another check names."""
     try:
         found = tuple(check.run(case))
+    except NobodyKnows:
+        return None
     except NotRead as reason:
         found = (unknown(f"could not find out whether {check.well}: {reason}"),)
     return Result(check, case.operator.lease if case.operator else "", found)
@@ -103,7 +106,7 @@ def _shown(result: Result) -> Iterator[str]:
     if not result.findings:
         yield f"{Mark.OK.sign} {result.check.well}"
     for finding in result.findings:
-        yield f"{finding.mark.sign} {printable(finding.text)}"
+        yield f"{finding.mark.sign} {printable(finding.text)} ({result.check.name})"
         if finding.hint:
             yield textwrap.fill(
                 printable(finding.hint) + (":" if finding.command else ""), 110, initial_indent="    ",
@@ -111,7 +114,6 @@ def _shown(result: Result) -> Iterator[str]:
             )  # fmt: skip
         if finding.command:
             yield f"      {printable(finding.command)}"
-        yield f"    see {result.check.name} in docs/oncall.md"
 
 
 def _summary(results: Sequence[Result]) -> str:

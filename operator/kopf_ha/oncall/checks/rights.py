@@ -9,7 +9,7 @@ from kopf_ha.manifests import rbac
 from kopf_ha.manifests.cel import TERM_API, TERMS
 from kopf_ha.manifests.description import Description
 from kopf_ha.oncall.checks import commands
-from kopf_ha.oncall.checks.facts import BINDINGS, CRDS, POLICIES, Case, NotRead, Operator, Right
+from kopf_ha.oncall.checks.facts import BINDINGS, CRDS, POLICIES, Case, NotRead, Operator, Right, in_words
 from kopf_ha.oncall.checks.finding import Finding, error, warning
 from kopf_ha.oncall.cluster import Unknown
 
@@ -46,9 +46,9 @@ def needed(description: Description) -> list[Right]:
 def enough(case: Case) -> Iterator[Finding]:
     """Give a finding if the account lacks what the election and the fence need."""
     may, description = _may(case), case.its.description
-    if lacking := [str(right) for right in needed(description) if may.get(right) is False]:
+    if lacking := [right for right in needed(description) if may.get(right) is False]:
         yield error(
-            f"{description.user} may not {', '.join(lacking)}",
+            f"{description.service_account} may not {in_words(lacking)}",
             "apply the roles and their bindings",
             commands.regenerate(case.facts, description, "rbac"),
         )
@@ -62,12 +62,12 @@ def children(case: Case) -> Iterator[Finding]:
         lacking = {"get", "patch"} - allowed
         if allowed and lacking:
             yield error(
-                f"{description.user} may {', '.join(sorted(allowed))} {kind}, and not {', '.join(sorted(lacking))}",
+                f"{description.service_account} may {', '.join(sorted(allowed))} {kind}, and not {', '.join(sorted(lacking))}",
                 "the fence reads and stamps an object before it is changed: add these verbs to the role",
             )
         elif not allowed:
             yield warning(
-                f"{description.user} may do nothing with {kind} in all namespaces, which the policies name as children",
+                f"{description.service_account} may do nothing with {kind} in all namespaces, which the policies name as children",
                 "this is right if its roles allow it by name, or in some namespaces",
             )
 
@@ -115,8 +115,8 @@ def _too_much(case: Case, rights: list[Right], why: str) -> Iterator[Finding]:
     may = _may(case)
     if may.get(_EVERYTHING):
         return
-    if held := [str(right) for right in rights if may.get(right)]:
-        yield warning(f"{case.its.account} may {', '.join(held)}", why)
+    if held := [right for right in rights if may.get(right)]:
+        yield warning(f"{case.its.account} may {in_words(held)}", why)
 
 
 def _to_policies() -> list[Right]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kopf_ha.oncall.checks import samples
-from kopf_ha.oncall.checks.facts import BINDINGS, POLICIES, Case, NotRead
+from kopf_ha.oncall.checks.facts import BINDINGS, POLICIES, Case, NotRead, in_words
 from kopf_ha.oncall.checks.finding import Finding, error, unknown
 from kopf_ha.oncall.checks.operators import operators as operators_of
 from kopf_ha.oncall.cluster import Unknown
@@ -68,9 +68,9 @@ def person(case: Case) -> Iterator[Finding]:
     may = case.facts.person
     if isinstance(may, Unknown):
         raise NotRead(may)
-    if lacking := [str(right) for right, allowed in may.items() if not allowed]:
+    if lacking := [right for right, allowed in may.items() if not allowed]:
         yield error(
-            f"you may not {', '.join(lacking)}",
+            f"you may not {in_words(lacking)}",
             "a cluster administrator has to apply what `kopf-ha manifests` writes, or to give you these rights",
         )
 
