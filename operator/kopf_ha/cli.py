@@ -54,7 +54,7 @@ def _reader(one: Option) -> Callable[[click.Context, click.Parameter, str | None
 
 
 #: The commands for people on call, each with its module, in which it has the same name. `kopf-ha run` imports none.
-ON_CALL = {"check": "kopf_ha.oncall.check", "status": "kopf_ha.oncall.status"}
+ON_CALL = {name: f"kopf_ha.oncall.{name}" for name in ("check", "history", "status")}
 
 
 class _Commands(click.Group):

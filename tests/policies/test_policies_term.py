@@ -150,6 +150,22 @@ def test_only_the_pod_in_the_term_writes(led: Terms) -> None:
         assert leader.status in one.answers, f"{one.what}: {leader.status} {leader.message}"
 
 
+def test_only_the_leader_s_pod_writes_the_history(led: Terms) -> None:
+    """I10: neither a stale leader nor anybody else makes up how a term ended; the term itself stays as it is."""
+    f = led.f
+    made_up = {"history": [{"token": 7, "reason": "stopped", "cause": "made up"}]}
+    for client in (f.old, f.bare, f.admin):
+        refused = client("PATCH", led.path, made_up, MERGE)
+        assert (refused.status, refused.by) == (403, f"{led.policy}-written"), refused.message
+    f.new.must("PATCH", led.path, made_up, MERGE)
+    for client in (f.old, f.admin):
+        assert client("PATCH", led.path, {"history": None}, MERGE).status == 403, "nor does anybody remove it"
+        client.must("PATCH", led.path, {"metadata": {"labels": {"a": "b"}}}, MERGE)
+    now = f.read(led.path)
+    assert now["spec"] == led.body(8, f.new)["spec"]
+    assert now["history"] == made_up["history"]
+
+
 def test_a_collection_is_deleted_by_the_leader_only(led: Terms) -> None:
     f = led.f
     name = f.admin.must("POST", led.secrets, led.secret(labels={"of": "many"}))["metadata"]["name"]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from devcluster.waiting import until
+from kopf_ha.core.lease import ENDED
 from kopf_ha.core.notes import EARLIER, as_metadata, note_name, notes_of
 from kopf_ha.core.token import Stamp
 from tests.kit.client import APPLY, JSON_PATCH, MERGE, STRATEGIC, Client
@@ -398,13 +399,24 @@ def test_what_users_may_do_with_the_lease(fenced: Fenced) -> None:
         ({"leaseTransitions": None}, "may not go back from"),
         ({"leaseTransitions": 2_000_000_000}, "raises leaseTransitions, from"),
         ({"leaseTransitions": 2_000_000_001}, "must be a number from 0 to 2000000000"),
-        ({"holderIdentity": "me"}, "names a holder; others may only empty it"),
+        ({"holderIdentity": "me"}, "names a holder, and says how a term ended; others may only empty it"),
     ],
 )
 def test_what_users_may_not_do_with_the_lease(fenced: Fenced, spec: dict[str, object], said: str) -> None:
     answer = fenced.admin("PATCH", lease(fenced), {"spec": spec}, MERGE)
     assert refused(answer, "lease")
     assert said in answer.message
+
+
+def test_users_do_not_say_how_a_term_ended(fenced: Fenced) -> None:
+    """The next leader would keep it in the history of terms (I10)."""
+    path, made_up = lease(fenced), {"metadata": {"annotations": {ENDED: "made up"}}}
+    for body in (made_up, made_up | {"spec": {"holderIdentity": None}}):
+        answer = fenced.admin("PATCH", path, body, MERGE)
+        assert refused(answer, "lease")
+        assert "says how a term ended" in answer.message
+    fenced.new.must("PATCH", path, made_up | {"spec": {"holderIdentity": None}}, MERGE)
+    assert refused(fenced.admin("PATCH", path, {"metadata": {"annotations": None}}, MERGE), "lease")
 
 
 def test_only_this_lease(fenced: Fenced) -> None:

@@ -128,7 +128,7 @@ def make_runner(journal: Journal, **given: Any) -> Runner:
     """A runner without threads; its parts are stand-ins."""
     inbox: Inbox = queue.SimpleQueue()
     some: dict[str, Any] = dict.fromkeys(
-        ("elector", "fence", "enforcement", "make_term", "pods", "run_lock", "everywhere"), MagicMock()
+        ("elector", "fence", "enforcement", "make_term", "pods", "run_lock", "everywhere"), MagicMock(taken=None)
     )
     return Runner(settings=Settings(**given), inbox=inbox, journal=journal, **some)
 

@@ -36,6 +36,10 @@ class Elector:
         self.told: list[Any] = []
         self.state, self.last_error = "following", ""
         self.released = threading.Event()
+        self.taken = None
+
+    def tell_end(self, text: str) -> None:
+        """For people, and in no order with the rest."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         def tell(*args: Any, **more: Any) -> None:

@@ -16,6 +16,8 @@ OPERATOR = "kopf-ha.dev/operator"
 #: The annotation by which a leader tells followers that the fence was enforced when it asked last; each time another.
 #: No promise rests on it: before an early takeover each policy is asked all the same.
 ENFORCED = "kopf-ha.dev/enforced"
+#: The annotation by which a leader that gives the Lease back says how its term ended (`core.history`), for people.
+ENDED = "kopf-ha.dev/ended"
 
 
 def lease_path(namespace: str, name: str = "") -> str:

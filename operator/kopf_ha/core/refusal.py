@@ -20,6 +20,9 @@ RULE_MESSAGE = (
     " stale leader or would let one through."
 )
 
+#: The annotation of an event with counts of stale writes that were refused, as ``gate=1,precondition=2``.
+REFUSED = "kopf-ha.dev/refused-writes"
+
 #: The message of the rule at the root of the schema of a Term.
 TERM_RULE_MESSAGE = (
     "The token of a Term only rises, and holder and podUID change with it, so this write comes from a stale leader."

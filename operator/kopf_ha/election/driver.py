@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 from kopf_ha.core.election import Election, IllegalMove, Phase, State, events
 from kopf_ha.core.election.events import Action, Event
+from kopf_ha.core.history import Taken
+from kopf_ha.core.lease import LeaseRecord
 from kopf_ha.election.leadership import Leadership, called
 from kopf_ha.election.lease_client import LeaseClient
 from kopf_ha.election.legacy_client import LegacyClient
@@ -52,6 +54,7 @@ class Driver:
         due: when a `Tick` is due, on the clock; infinite for never.
         turned: when the thread last began to wait, or a request; -inf before it was started.
         vacant: since when the Lease can be had; None while it cannot.
+        taken: the Lease as it was when this process acquired it last; None before that.
     """
 
     def __init__(
@@ -82,6 +85,8 @@ class Driver:
         self.due = math.inf
         self.turned = -math.inf
         self.vacant: float | None = None
+        self.taken: Taken | None = None
+        self._first_seen = -math.inf  #: when the Lease was seen first, on the clock
 
     def take(self, event: Event, client: LeaseClient) -> None:
         """Take in one event. Answers to the requests that it leads to go in before anything else."""
@@ -92,6 +97,7 @@ class Driver:
                 todo.appendleft(events.RaiseFloor(floor))
         while todo:
             event, now, wall = todo.popleft(), self._clock(), _wall()
+            knew = self.state.known
             try:
                 self.state, actions = self._rules.step(self.state, event, now, wall)
             except IllegalMove as error:
@@ -100,6 +106,8 @@ class Driver:
                 log.log(logging.DEBUG if self.state.phase is Phase.STOPPED else logging.ERROR, "ignored: %s", error)
                 continue
             self._record(event, now, wall, actions)
+            if self.state.known and not knew:
+                self._first_seen = self.state.changed
             self._note_vacancy()
             if isinstance(event, events.LeaseSeen):
                 self._troubles.tell("read", "")
@@ -139,6 +147,8 @@ class Driver:
 
     def _put(self, action: events.Put, client: LeaseClient) -> Event:
         began = self._clock()
+        if self.state.phase is Phase.ACQUIRING:
+            self._note_taken(action.record, began)
         answer = client.write(action.record, action.until - began)
         written = isinstance(answer, events.Written)
         if written:
@@ -149,6 +159,16 @@ class Driver:
             else:
                 called(self._observer.not_renewed)
         return answer
+
+    def _note_taken(self, record: LeaseRecord, now: float) -> None:
+        """Keep what is about to be replaced, for the history of terms."""
+        state, seen = self.state, self.state.seen
+        self.taken = Taken(
+            record=seen,
+            gone=seen is not None and seen.holder in state.gone,
+            silent=now - state.changed if state.changed > self._first_seen else None,
+            acquired=record.acquire_time or "",
+        )
 
     def _open(self, token: int, deadline: float) -> Event | None:
         vacant, self.vacant = self.vacant, None

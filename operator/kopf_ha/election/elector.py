@@ -14,6 +14,7 @@ from kopf_ha._context import boottime
 from kopf_ha.core.election import Phase, State, events
 from kopf_ha.core.election.events import Event
 from kopf_ha.core.grant import Grant
+from kopf_ha.core.history import Taken
 from kopf_ha.core.lease import LeaseRecord
 from kopf_ha.core.legacy_lock import LegacyLock
 from kopf_ha.election.driver import Driver, Record
@@ -298,6 +299,16 @@ class Elector:
         """Tell followers with the next renewal what is known about enforcement; empty for nothing. From any thread."""
         if self._client is not None:
             self._client.note = enforced
+
+    def tell_end(self, text: str) -> None:
+        """Say in the Lease, when it is given back, how the term ended; empty for nothing. From any thread."""
+        if self._client is not None:
+            self._client.ended = text
+
+    @property
+    def taken(self) -> Taken | None:
+        """The Lease as it was when this process acquired it last; None before that."""
+        return self._driver.taken
 
     @property
     def observed(self) -> LeaseRecord | None:

@@ -9,7 +9,7 @@ from kubernetes.client import ApiClient
 from kopf_ha._context import boottime
 from kopf_ha.api import Api, single_attempts
 from kopf_ha.core.election import events
-from kopf_ha.core.lease import ENFORCED, OPERATOR, LeaseRecord, lease_path
+from kopf_ha.core.lease import ENDED, ENFORCED, OPERATOR, LeaseRecord, lease_path
 from kopf_ha.core.refusal import given_before
 from kopf_ha.core.wire import Response
 from kopf_ha.errors import ApiError, ApiRefused, MalformedLease
@@ -39,6 +39,7 @@ class LeaseClient:
         self._collection = lease_path(settings.lease_namespace)
         self._path = lease_path(settings.lease_namespace, settings.lease_name)
         self.note = ""  #: what each write says about enforcement from now on
+        self.ended = ""  #: what a release says about how the term ended
         self._earlier = settings.earlier_lease  #: has to be looked at before the first write; empty for none
         #: the highest token that was given before, as a refusal said; 0 if none did
         self.floor = 0
@@ -81,10 +82,11 @@ class LeaseClient:
                 return events.NotWritten(cause)
             self._earlier = ""
         body = record.as_object(self._settings.lease_namespace, self._settings.lease_name)
-        if self.note:
-            body["metadata"].setdefault("annotations", {})[ENFORCED] = self.note
-        elif record.enforced:
-            del body["metadata"]["annotations"][ENFORCED]
+        for name, text in ((ENFORCED, self.note), (ENDED, "" if record.holder else self.ended)):
+            if text:
+                body["metadata"].setdefault("annotations", {})[name] = text
+            else:
+                (body["metadata"].get("annotations") or {}).pop(name, None)
         method, path = ("PUT", self._path) if record.resource_version else ("POST", self._collection)
         try:
             return events.Written(LeaseRecord.parse(self._api.call(method, path, body, timeout=timeout)))

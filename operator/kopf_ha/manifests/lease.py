@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kopf_ha.core.lease import ENDED
 from kopf_ha.core.token import TOKEN_MAX
 from kopf_ha.manifests import cel
 from kopf_ha.manifests.cel import Policy, Rule, text
@@ -72,8 +73,9 @@ def counted(description: Description) -> Policy:
             ),
             Rule(
                 "named-by-operator",
-                "variables.operator || variables.holder == '' || variables.holder == variables.held",
-                f"{unowned} names a holder; others may only empty it",
+                "variables.operator || ((variables.holder == '' || variables.holder == variables.held)"
+                f" && {_ended('object')} == {_ended('oldObject')})",
+                f"{unowned} names a holder, and says how a term ended; others may only empty it",
             ),
             Rule(
                 "new-holder-raises",
@@ -106,6 +108,11 @@ def counted(description: Description) -> Policy:
         ],
         scope="Namespaced",
     )
+
+
+def _ended(of: str) -> str:
+    """Return what a Lease says about how the last term ended. The next leader keeps it in the Term."""
+    return cel.metadata("annotations", ENDED, of)
 
 
 def kept(description: Description) -> Policy:

@@ -73,9 +73,15 @@ def leading(description: Description) -> Policy:
 
 
 def written(description: Description) -> Policy:
-    """Return the policy by which only the operator writes the Term, each replica for its own pod (I10)."""
+    """Return the policy by which only the operator writes the Term, each replica for its own pod (I10).
+
+    So only the pod that the Term names writes its history.
+    """
     own = "object.spec.podUID == variables.writer"
-    changed = "(oldObject == null || object.spec != oldObject.spec)"
+    changed = (
+        "(oldObject == null || object.spec != oldObject.spec"
+        " || object.?history.orValue([]) != oldObject.?history.orValue([]))"
+    )
     return Policy(
         name=f"{description.prefix}-term-written",
         description=description,

@@ -98,5 +98,26 @@ def _schema() -> Object:
                     ),
                 },
             },
+            # Beside the spec, so that the rule above holds for the term alone. It demands nothing: a history that
+            # another release wrote must not keep a leader from writing its term.
+            "history": {
+                "type": "array",
+                "description": "The last terms, the oldest first, for people. Only the leader writes it.",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "token": field("integer", "The number of the term.", format="int32"),
+                        "holder": field("string", "The process that led."),
+                        "began": field("string", "When it acquired the Lease, by its own clock."),
+                        "barrierSeconds": field("number", "How long its barrier took."),
+                        "ended": field(
+                            "string", "When it gave the Lease back, or else renewed it last, by its own clock."
+                        ),
+                        "reason": field("string", "Why it ended, in a word."),
+                        "cause": field("string", "Why it ended, in a sentence."),
+                        "gapSeconds": field("number", "How long nobody led after it."),
+                    },
+                },
+            },
         },
     }

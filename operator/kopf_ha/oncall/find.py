@@ -143,7 +143,7 @@ def replicas(
     """Choose the Pods that elect their leader by a Lease: by what it says, and by what they were told.
 
     Args:
-        pods: of its namespace, as read.
+        pods: as read.
         namespace: the Lease's.
         lease: its name.
         body: the Lease, as read; None if there is none.
@@ -157,14 +157,14 @@ def replicas(
     operator = str(notes.get(OPERATOR) or "") or lease
     uid = pod_of(str(((body or {}).get("spec") or {}).get("holderIdentity") or ""))[1]
     leader = next((p for p in pods if uid and p["metadata"]["uid"] == uid), None)
-    kin = (Pod.parse(leader).owner, sibling_labels(leader)) if leader is not None else ("", {})
+    kin = _kin(leader) if leader is not None else None
     found = [
         one
         for one in pods
         if one is leader
         or (told := _told(one)) == (namespace, lease)
-        or (not any(told) and workload_of(str(one["metadata"]["name"])) == operator)
-        or (kin[0] and (Pod.parse(one).owner, sibling_labels(one)) == kin)
+        or (not any(told) and _workload(one["metadata"]) == (namespace, operator))
+        or (kin is not None and kin[1] and _kin(one) == kin)
     ]
     return sorted(found, key=lambda p: (str(p["metadata"].get("creationTimestamp")), str(p["metadata"]["name"])))
 
@@ -180,7 +180,6 @@ def time_of(text: object) -> datetime.datetime | None:
 
 def _operator(cluster: Cluster, namespace: str, name: str, lease: Answered | None) -> Operator:
     term = cluster.read(term_path(namespace, name))
-    pods = cluster.items(f"/api/v1/namespaces/{quote(namespace, safe='')}/pods")
     body = lease.body if lease else None
     return Operator(
         namespace=namespace,
@@ -188,8 +187,22 @@ def _operator(cluster: Cluster, namespace: str, name: str, lease: Answered | Non
         body=body,
         at=lease.at if lease else None,
         term=term.body if isinstance(term, Answered) else term,
-        pods=pods if isinstance(pods, Unknown) else tuple(replicas(pods, namespace, name, body)),
+        pods=_pods(cluster, namespace, name, body),
     )
+
+
+def _pods(
+    cluster: Cluster, namespace: str, name: str, body: Mapping[str, Any] | None
+) -> tuple[Mapping[str, Any], ...] | Unknown:
+    """Return the replicas' Pods. If somebody leads and is none of the Lease's namespace, look in all others."""
+    found = cluster.items(f"/api/v1/namespaces/{quote(namespace, safe='')}/pods")
+    if isinstance(found, Unknown):
+        return found
+    here = replicas(found, namespace, name, body)
+    if here or not ((body or {}).get("spec") or {}).get("holderIdentity"):
+        return tuple(here)
+    found = cluster.items("/api/v1/pods")
+    return () if isinstance(found, Unknown) else tuple(replicas(found, namespace, name, body))
 
 
 def _with_term(cluster: Cluster, everywhere: bool) -> set[tuple[str, str]]:
@@ -207,6 +220,15 @@ def _is_ours(body: Mapping[str, Any], with_term: set[tuple[str, str]]) -> bool:
 
 def _name(meta: Mapping[str, Any]) -> tuple[str, str]:
     return str(meta["namespace"]), str(meta["name"])
+
+
+def _kin(pod: Mapping[str, Any]) -> tuple[str, str, dict[str, str]]:
+    """Return what the Pods of one workload share, whatever their revision."""
+    return str(pod["metadata"]["namespace"]), Pod.parse(pod).owner, sibling_labels(pod)
+
+
+def _workload(meta: Mapping[str, Any]) -> tuple[str, str]:
+    return str(meta["namespace"]), workload_of(str(meta["name"]))
 
 
 def _told(pod: Mapping[str, Any]) -> tuple[str, str]:

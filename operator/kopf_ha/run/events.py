@@ -11,7 +11,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kopf_ha._context import outside
@@ -67,12 +67,22 @@ class Events:
         self._queue: queue.Queue[tuple[str, dict[str, object]]] = queue.Queue(WAITING)
         self._thread: threading.Thread | None = None
 
-    def post(self, about: About, reason: str, message: str, *, warning: bool = False) -> None:
-        """Send one, without waiting for the API server. From any thread; events are sent in the order of the calls."""
-        with self._lock:
-            self._post(about, reason, message, warning)
+    def post(
+        self, about: About, reason: str, message: str, *, warning: bool = False, notes: Mapping[str, str] | None = None
+    ) -> None:
+        """Send one, without waiting for the API server. From any thread; events are sent in the order of the calls.
 
-    def _post(self, about: About, reason: str, message: str, warning: bool) -> None:
+        Args:
+            about: the object.
+            reason: one word.
+            message: for people.
+            warning: whether something is wrong.
+            notes: annotations, for programs.
+        """
+        with self._lock:
+            self._post(about, reason, message, warning, dict(notes or {}))
+
+    def _post(self, about: About, reason: str, message: str, warning: bool, notes: dict[str, str]) -> None:
         # Named here, as client-go does, so that an event that is sent again is not stored twice. Two events of the same
         # moment need two names, or the second would get the 409 of one that is sent again.
         self._named = max(time.time_ns(), self._named + 1)
@@ -84,7 +94,8 @@ class Events:
             "name": about.name,
         }
         body: dict[str, object] = {
-            "metadata": {"name": f"{about.name}.{self._named:x}", "namespace": about.namespace},
+            "metadata": {"name": f"{about.name}.{self._named:x}", "namespace": about.namespace}
+            | ({"annotations": notes} if notes else {}),
             "involvedObject": involved | ({"uid": about.uid} if about.uid else {}),
             "type": "Warning" if warning else "Normal",
             "reason": reason,

@@ -9,8 +9,11 @@ from kopf_ha._context import boottime
 from kopf_ha.adapters import Outcome
 from kopf_ha.api import Api
 from kopf_ha.core.grant import Grant
+from kopf_ha.core.history import Taken
+from kopf_ha.core.refusal import REFUSED
 from kopf_ha.election import Elector
 from kopf_ha.run.events import About, Events, own_pod
+from kopf_ha.run.history import History
 from kopf_ha.run.level import LEVELS
 from kopf_ha.run.metrics import Metrics
 from kopf_ha.run.never import Never, is_never
@@ -37,6 +40,7 @@ class Journal:
         self._settings = settings
         self.metrics = Metrics(settings)
         self.events = Events(settings, make_api)
+        self.history = History(settings, make_api)
         self.report = Report()
         self._lease_uid = ""
         self._missing: list[str] = []  #: what the API server does not enforce, as found in this term
@@ -46,14 +50,16 @@ class Journal:
         self._pod = own_pod(settings)
 
     def watch(self, elector: Elector) -> None:
-        """Let the metrics ask the election at each scrape."""
+        """Let the metrics ask the election at each scrape, and a release say how the term ended."""
         self.metrics.watch(lambda: elector.grant)
+        self.history.tell = elector.tell_end
 
-    def began(self, grant: Grant, lease_uid: str) -> None:
-        """Report that a term began, by the Lease with this uid."""
+    def began(self, grant: Grant, lease_uid: str, taken: Taken | None = None) -> None:
+        """Report that a term began, by the Lease with this uid, which was taken in this state."""
         token, holder = grant.stamp.token, grant.stamp.holder
         self.report, self._lease_uid = Report(grant, boottime()), lease_uid
         self._missing, self._aside = [], 0
+        self.history.began(grant, taken)
         self.metrics.leads(token)
         self._post("Leading", "BecameLeader", f"{holder} became leader with token {token}")
 
@@ -67,6 +73,7 @@ class Journal:
         """
         self.report.barrier = (seconds, objects + behind)
         self.metrics.barrier_took(seconds)
+        self.history.barrier_up(seconds)
         token = self.report.grant.stamp.token if self.report.grant else 0
         more = f"; {behind} are stamped behind" if behind else ""
         logger.info("barrier: %d deciding objects stamped with token %d in %.3f s%s", objects, token, seconds, more)
@@ -164,14 +171,23 @@ class Journal:
         line = "term %d of %s is over: %s"
         extra = {"term": report.fields(cause, now)}
         logger.info(line, stamp.token, stamp.holder, report.summary(cause, now), extra=extra)
+        if stale := dict(sorted(report.stale.items())):
+            told = ", ".join(f"{line} {count}" for line, count in stale.items())
+            said = f"{sum(stale.values())} writes of {stamp.holder}, token {stamp.token}, were refused as stale: "
+            notes = {REFUSED: ",".join(f"{line}={count}" for line, count in stale.items())}
+            self.events.post(self._lease, "StaleWrites", said + told, warning=True, notes=notes)
 
     def flush(self) -> None:
         """Wait for the events that are not sent yet, at most `FLUSH` seconds."""
         self.events.flush(FLUSH)
 
+    @property
+    def _lease(self) -> About:
+        s = self._settings
+        return About("coordination.k8s.io/v1", "Lease", s.lease_namespace, s.lease_name, self._lease_uid)
+
     def _post(self, on_lease: str, on_pod: str, message: str, *, warning: bool = False) -> None:
         s = self._settings
-        lease = About("coordination.k8s.io/v1", "Lease", s.lease_namespace, s.lease_name, self._lease_uid)
-        self.events.post(lease, on_lease, message, warning=warning)
+        self.events.post(self._lease, on_lease, message, warning=warning)
         if self._pod is not None:
             self.events.post(self._pod, on_pod, f"{message} (Lease {s.lease})", warning=warning)

@@ -12,6 +12,7 @@ from kopf_ha.core.asked import carried
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.refusal import outline
 from kopf_ha.core.wire import WRITES
+from kopf_ha.errors import TermEnded
 
 logger = logging.getLogger("kopf_ha.fence")
 
@@ -31,6 +32,7 @@ class Report:
         self.level = ""  #: at which the API server enforces the fence; empty while that is unknown
         self._lock = threading.Lock()
         self.counts: Counter[tuple[str, str]] = Counter()  #: by client, and status class or line that refused
+        self.stale: Counter[str] = Counter()  #: by line: those refused because the term was over, or had to end
         self.never: Counter[str] = Counter()  #: by error: those that are refused in every term
 
     def add(self, outcome: Outcome) -> None:
@@ -38,6 +40,8 @@ class Report:
         if outcome.request.method in WRITES:
             with self._lock:
                 self.counts[outcome.client, outcome.result] += 1
+                if isinstance(outcome.refused, TermEnded):
+                    self.stale[outcome.refused.line] += 1
                 if outcome.refused is not None and outcome.refused.never:
                     self.never[type(outcome.refused).__name__] += 1
 

@@ -20,12 +20,14 @@ from kopf_ha._context import boottime, entered
 from kopf_ha.adapters import Clusters, Outcome, Wiring, open_ports, refused_before, wired
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
+from kopf_ha.core.history import FAILED, FLOOR, LOST, STOPPED
 from kopf_ha.election import Elector, PodWatcher, RunLock
 from kopf_ha.errors import ApiError, ConfigurationError, FloorLost, MalformedLease, TermEnded
 from kopf_ha.run.ending import EXIT_LOST, EXIT_STUCK, EXIT_UNFENCED, end_hard
 from kopf_ha.run.enforcement import Enforcement
 from kopf_ha.run.everywhere import LINGER, Everywhere
 from kopf_ha.run.health import Health, Vitals
+from kopf_ha.run.history import AT_THE_END
 from kopf_ha.run.inbox import Ended, Event, Inbox, Load, Quit, Started, Stopped
 from kopf_ha.run.journal import Journal
 from kopf_ha.run.kopf_thread import WAKE
@@ -140,12 +142,14 @@ class Runner:
         refused, grant = outcome.refused, outcome.grant
         if isinstance(refused, TermEnded) and grant is not None and not grant.closed:
             grant.close(str(refused))
+            self.journal.history.ending(grant, FLOOR if isinstance(refused, FloorLost) else LOST, str(refused))
             if isinstance(refused, FloorLost):
                 self.floor_lost = grant
                 self.elector.raise_floor(refused.floor)
             else:
                 self.elector.step_down(str(refused), grant=grant)
         elif grant is not None and (cause := self.unknown.wrote(outcome)):
+            self.journal.history.ending(grant, FAILED, cause)
             self.elector.step_down(cause, grant=grant)
         self.journal.wrote(outcome)
         if is_never(outcome) and self.settings.on_unfenced == "exit":
@@ -254,7 +258,7 @@ class Runner:
         self.began = self.clock()
         self.grant = grant
         self.fence.known.new_term()
-        self.journal.began(grant, self.elector.lease_uid)
+        self.journal.began(grant, self.elector.lease_uid, self.elector.taken)
         if self.settings.fence != "full":
             logger.warning(
                 "UNSAFE: fence=%s: a stale leader can write in this term; for comparison only", self.settings.fence
@@ -282,6 +286,7 @@ class Runner:
         """Step down after a term that ended by itself; another replica may do better. `Stopped` follows."""
         if isinstance(error, FloorLost):
             self.floor_lost = term.grant
+            self.journal.history.ending(term.grant, FLOOR, str(error))
             self.elector.raise_floor(error.floor)
             return
         cause = f"{type(error).__name__}: {error}" if error else "Kopf stopped"
@@ -289,6 +294,7 @@ class Runner:
             logger.error("term %d failed: %s", term.grant.stamp.token, error)
         else:
             logger.error("term %d failed", term.grant.stamp.token, exc_info=error)
+        self.journal.history.ending(term.grant, FAILED, f"the term failed: {cause}", wait=AT_THE_END)
         self.elector.step_down(f"the term failed: {cause}", grant=term.grant)
 
     def lost(self, grant: Grant, cause: str) -> int | None:
@@ -299,6 +305,7 @@ class Runner:
         # A short term counts as a failure, whatever ended it. A long one ends the series.
         lived = self.clock() - self.began
         self.failures = self.failures + 1 if lived < self.settings.lease_duration else 0
+        self.journal.history.ending(grant, LOST, cause)
         self.journal.ended(grant, cause, lost=True)
         self.drain(term, f"term {grant.stamp.token} lost: {cause}")
         self.term = self.grant = None
@@ -352,6 +359,7 @@ class Runner:
         self.enforcement.stop()
         term = self.term
         if term is not None:
+            self.journal.history.ending(term.grant, STOPPED, cause, wait=AT_THE_END)
             self.drain(term, cause, self.settings.drain_timeout * PATIENCE)
             term.grant.close(f"stopped: {cause}")
             self.term = None

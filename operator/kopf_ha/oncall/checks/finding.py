@@ -20,7 +20,7 @@ class Mark(enum.Enum):
     @property
     def sign(self) -> str:
         """As people see it."""
-        return {"ok": "✓", "error": "×"}.get(self.value, "‼")
+        return {"ok": "✓", "warning": "‼", "unknown": "?", "error": "×"}[self.value]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,9 @@ from kopf_ha.oncall.checks.table import CHECKS, SECTIONS
 from kopf_ha.oncall.cluster import BAD, UNKNOWN, WELL
 from kopf_ha.oncall.output import printable
 
+#: The version of the data's form.
+FORMAT = 1
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -59,6 +62,7 @@ def as_data(results: Sequence[Result]) -> dict[str, Any]:
     """Return plain data; docs/oncall.md describes it."""
     words = {WELL: "well", BAD: "bad", UNKNOWN: "unknown"}
     return {
+        "format": FORMAT,
         "status": words[status_of(results)],
         "checks": [
             {

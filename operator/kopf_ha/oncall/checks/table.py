@@ -78,7 +78,7 @@ CHECKS = (
     Check("policies.fit", "they were written for the options that the replicas run with",
           "× `--deciding`, `--level`, `--exempt` or `-n` are others in the workload.", policies.fit, FILES | INSTALLED),
     Check("enforcement.tried", "dry runs as one of the operator's Pods were possible",
-          "‼ They were not; the reason is named.", enforcement.tried, INSTALLED),
+          "? They were not; the reason is named.", enforcement.tried, INSTALLED),
     Check("enforcement.rules", "each rule of each policy refuses", "× One does not, although it is there.",
           enforcement.rules, INSTALLED),
     Check("enforcement.lease", "the Lease's count cannot be lowered", "× It can.", enforcement.lease, INSTALLED),
