@@ -16,7 +16,7 @@ from kopf_ha.manifests import Child, Description, Kind
 from kopf_ha.manifests.command import manifests
 from kopf_ha.oncall.checks import commands, samples
 from kopf_ha.oncall.checks.compare import difference, missing
-from kopf_ha.oncall.checks.facts import EVENTS, LEASES, NAMESPACES, NETWORK_POLICIES, PODS, Facts, Right
+from kopf_ha.oncall.checks.facts import EVENTS, LEASES, NAMESPACES, NETWORK_POLICIES, PODS, VALIDATING, Facts, Right
 from kopf_ha.oncall.checks.finding import Mark, When
 from kopf_ha.oncall.checks.result import as_text, run, status_of
 from kopf_ha.oncall.checks.table import CHECKS, SECTIONS, as_markdown
@@ -138,6 +138,13 @@ def not_refused(made: Healthy) -> None:
     made.tried["refused"] = {(f"kopf-ha-{NAMESPACE}.toys-stamped", "token"): False}
 
 
+def webhook(selector: Any = None, **rule: Any) -> Callable[[Healthy], None]:
+    whole = {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "operations": ["*"]} | rule
+    one = {"name": "a.b.c", "rules": [whole], "namespaceSelector": selector or {}}
+    made = {"metadata": {"name": "watcher"}, "webhooks": [one]}
+    return lambda h: h.objects.update({VALIDATING: [made], NAMESPACES: [{"metadata": {"name": NAMESPACE}}]})
+
+
 def several(made: Healthy) -> None:
     made.pod["containers"].append({"name": "proxy", "image": "p"})
 
@@ -176,6 +183,12 @@ BROKEN: dict[str, tuple[Callable[[Healthy], Any], dict[str, str]]] = {
     "a count that can be lowered": (set_in("tried.lowered", True), {"enforcement.lease": ERROR}),
     "a foreign stamp that is taken": (set_in("tried.foreign", ("racks",)), {"enforcement.stamps": ERROR}),
     "nothing tried": (set_in("asked.tried", Unknown("no token")), {"enforcement.tried": NOT_KNOWN}),
+    "a webhook for Leases": (webhook(), {"enforcement.webhooks": WARNING}),
+    "a webhook for all stamps": (
+        webhook(apiGroups=["*"], resources=["*/status"]), {"enforcement.webhooks": WARNING}),
+    "a webhook for other kinds": (webhook(resources=["pods"]), {}),
+    "a webhook for other namespaces": (
+        webhook(selector={"matchExpressions": [{"key": "name", "operator": "Exists"}]}), {}),
     "a right that is missing": (
         denied("patch", "kopf-ha.dev", "terms", NAMESPACE, "toys"), {"rights.enough": ERROR}),
     "children that cannot be stamped": (denied("patch", "", "configmaps"), {"rights.children": ERROR}),

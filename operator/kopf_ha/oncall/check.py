@@ -61,7 +61,7 @@ def check(
     The exit status is 0 if no error was found (there may be warnings), 1 if one was, and 2 if something could not be
     found out.
 
-    It needs to list CRDs, policies, bindings, FlowSchemas, PriorityClasses, Namespaces and cluster roles, and in the
+    It needs to list CRDs, policies, bindings, webhook configurations, FlowSchemas, PriorityClasses, Namespaces and cluster roles, and in the
     namespace Deployments, StatefulSets, Pods, ServiceAccounts, PodDisruptionBudgets, Leases, Events, NetworkPolicies and
     roles; to create subjectaccessreviews; and, for dry runs, tokens of the operator's account (serviceaccounts/token).
     What it may not read, it names.

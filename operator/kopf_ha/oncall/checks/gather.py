@@ -21,6 +21,8 @@ _GLOBAL = {
     f.CRDS: ("apiextensions.k8s.io/v1", "CustomResourceDefinition"),
     f.POLICIES: (f"{_ADMISSION}/v1", "ValidatingAdmissionPolicy"),
     f.BINDINGS: (f"{_ADMISSION}/v1", "ValidatingAdmissionPolicyBinding"),
+    f.VALIDATING: (f"{_ADMISSION}/v1", "ValidatingWebhookConfiguration"),
+    f.MUTATING: (f"{_ADMISSION}/v1", "MutatingWebhookConfiguration"),
     f.FLOW_SCHEMAS: (f"{_FLOW}/v1", "FlowSchema"),
     f.PRIORITY_CLASSES: ("scheduling.k8s.io/v1", "PriorityClass"),
     f.NAMESPACES: ("v1", "Namespace"),

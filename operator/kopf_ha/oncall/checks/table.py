@@ -12,6 +12,7 @@ from kopf_ha.oncall.checks import (
     replicas,
     rights,
     server,
+    webhooks,
     workloads,
 )
 from kopf_ha.oncall.checks.finding import Check, When
@@ -24,7 +25,7 @@ SECTIONS: Mapping[str, str] = {
     "you": "your rights",
     "definitions": "definitions",
     "policies": "policies",
-    "enforcement": "what the API server refuses, by dry runs",
+    "enforcement": "what the API server refuses",
     "rights": "rights of the operator",
     "workload": "workload",
     "election": "election",
@@ -84,6 +85,8 @@ CHECKS = (
     Check("enforcement.lease", "the Lease's count cannot be lowered", "× It can.", enforcement.lease, INSTALLED),
     Check("enforcement.stamps", "no object takes another Pod's stamp, or a lower token", "× One does.",
           enforcement.stamps, INSTALLED),
+    Check("enforcement.webhooks", "no webhook stands between the leader and its Lease or its stamps",
+          "‼ One is asked about each renewal, or about stamps.", webhooks.between, INSTALLED),
     Check("rights.enough", "the operator's account may do what the election and the fence need", "× A right is missing.",
           rights.enough, FILES | INSTALLED),
     Check("rights.children", "it may read and stamp each kind of children that it may change",
