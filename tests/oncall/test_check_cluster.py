@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ import yaml
 from devcluster import Cluster
 from devcluster.waiting import until
 from kopf_ha.core.lease import OPERATOR
-from kopf_ha.manifests.cel import TERMS
+from kopf_ha.oncall import check as check_command
 from kopf_ha.oncall.cluster import BAD, UNKNOWN, WELL
 from tests.kit.client import MERGE
 from tests.kit.world import fresh_namespace
@@ -338,6 +337,75 @@ MISTAKES = {
         },
     ),
 }  # fmt: skip
+
+
+# --- the command
+
+
+def test_what_is_installed_is_as_the_files_say(installed: Checked) -> None:
+    assert installed.check("-f", str(installed.file), "--installed")["exit"] == WELL
+    assert installed.check("-f", str(installed.file))["exit"] == WELL
+    everywhere = installed.check("-A")
+    mine = [c for c in everywhere["checks"] if c["operator"] == f"{installed.namespace}/toys" and c["findings"]]
+    assert mine == []
+    (one,) = {c["operator"] for c in installed.check("toys")["checks"]} - {None}
+    assert one == f"{installed.namespace}/toys"
+    assert [c["name"] for c in installed.check("zoo")["checks"] if c["findings"]] == ["server.operators"]
+
+
+def test_before_installation_the_api_server_is_tried(installed: Checked) -> None:
+    done = installed.check("--pre", "-f", str(installed.file))
+    assert done["exit"] == WELL, [c for c in done["checks"] if c["findings"]]
+    assert "server.expressions" in {c["name"] for c in done["checks"]}
+    stored = installed.cluster.kubectl("get", POLICY, "-o", "name").stdout
+    assert "kopf-ha-check" not in stored, "a dry run stores nothing"
+
+
+def test_somebody_with_few_rights_is_told_which_are_missing(installed: Checked) -> None:
+    installed.kubectl("create", "serviceaccount", "reader")
+    installed.kubectl("create", "rolebinding", "reader", "--clusterrole=view", f"--serviceaccount={installed.namespace}:reader")
+    token = installed.kubectl("create", "token", "reader").stdout.strip()
+    try:
+        done = installed.check(f"--kubeconfig={installed.cluster.kubeconfig_for(token, name='reader')}")
+    finally:
+        installed.kubectl("delete", "rolebinding/reader", "serviceaccount/reader")
+    found = {c["name"]: c["result"] for c in done["checks"] if c["findings"]}
+    assert (done["exit"], {*found.values()}) == (UNKNOWN, {"unknown"})
+    assert {"policies.present", "enforcement.tried", "rights.enough", "definitions.term"} <= found.keys()
+    assert "workload.grace" not in found
+
+
+def test_it_waits_until_all_is_well(installed: Checked, monkeypatch: pytest.MonkeyPatch) -> None:
+    def grace(seconds: int) -> None:
+        patch = {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": seconds}}}}
+        installed.kubectl("patch", "deployment/toys", "-p", json.dumps(patch))
+
+    waited = []
+
+    def mend(seconds: float) -> None:
+        waited.append(seconds)
+        grace(45)
+
+    monkeypatch.setattr(check_command, "sleep", mend)
+    installed.renew()
+    grace(20)
+    assert (installed.check("--no-dry-runs", "--wait", "--timeout=0")["exit"], waited) == (BAD, [])
+    assert installed.check("--no-dry-runs", "--wait")["exit"] == WELL
+    assert len(waited) == 1
+
+
+def test_an_overlay_of_kustomize_is_seen_before_it_is_applied(installed: Checked, tmp_path: Path) -> None:
+    (tmp_path / "fenced.yaml").write_text(installed.file.read_text())
+    for line, found in (
+        ("namePrefix: dev-", {"policies.names", "election.priority"}),
+        ("namespace: elsewhere", {"policies.names", "election.priority"}),
+        ("commonAnnotations: {a: b}", set()),
+    ):
+        (tmp_path / "kustomization.yaml").write_text(f"resources: [fenced.yaml]\n{line}\n")
+        rendered = installed.cluster.kubectl("kustomize", str(tmp_path)).stdout
+        (tmp_path / "rendered").write_text(rendered)
+        done = installed.check("-f", str(tmp_path / "rendered"))
+        assert {c["name"] for c in done["checks"] if c["findings"]} == found, line
 
 
 @pytest.mark.parametrize("name", MISTAKES)

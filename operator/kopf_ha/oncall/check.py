@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from time import monotonic, sleep
 
 import click
 
@@ -145,17 +145,17 @@ def _as_wanted(operator: Operator, wanted: Facts) -> Operator:
 
 def _until_well(look: Callable[[], list[Result]], timeout: float) -> list[Result]:
     """Look again and again; return the last results."""
-    until = time.monotonic() + timeout
+    until = monotonic() + timeout
     while True:
         try:
             found = look()
         except Unreached:
-            if time.monotonic() >= until:
+            if monotonic() >= until:
                 raise
         else:
-            if result.status_of(found) == WELL or time.monotonic() >= until:
+            if result.status_of(found) == WELL or monotonic() >= until:
                 return found
-        time.sleep(AGAIN)
+        sleep(AGAIN)
 
 
 def _told(results: list[Result], output: str) -> int:

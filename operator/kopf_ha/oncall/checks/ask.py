@@ -66,7 +66,7 @@ def ask(cluster: Cluster, facts: Facts, operator: Operator, rights: Sequence[Rig
         cluster.read(path)
         latencies.append(time.perf_counter() - began)
     term = cluster.read(term_path(*operator.lease_parts))
-    objects = {kind: _objects(cluster, facts, kind) for kind in _stamped(operator)}
+    objects = {kind: _objects(cluster, facts, kind, served) for kind, served in _stamped(operator).items()}
     return Asked(
         may=gather.may(cluster, operator.account, rights),
         tried=_tried(cluster, facts, operator, objects) if dry_runs else Unknown("--no-dry-runs was given"),
@@ -76,10 +76,12 @@ def ask(cluster: Cluster, facts: Facts, operator: Operator, rights: Sequence[Rig
     )
 
 
-def _stamped(operator: Operator) -> list[str]:
-    if isinstance(operator.expected, Unknown):
-        return []
-    return [f"{kind.plural}.{operator.expected.group}" for kind in operator.expected.stamped]
+def _stamped(operator: Operator) -> dict[str, Sequence[str]]:
+    """Return the stamped kinds, each with the namespaces whose objects are the operator's; none for all."""
+    known = operator.expected
+    if isinstance(known, Unknown):
+        return {}
+    return {f"{kind.plural}.{known.group}": () if kind.cluster else known.namespaces for kind in known.stamped}
 
 
 def _collection(facts: Facts, kind: str) -> str | Unknown:
@@ -93,14 +95,15 @@ def _collection(facts: Facts, kind: str) -> str | Unknown:
     return f"/apis/{group}/{versions[0]}/{plural}" if versions else ""
 
 
-def _objects(cluster: Cluster, facts: Facts, kind: str) -> Sequence[Object] | Unknown:
-    """Return one page of a kind's objects."""
+def _objects(cluster: Cluster, facts: Facts, kind: str, served: Sequence[str]) -> Sequence[Object] | Unknown:
+    """Return those of a kind's first objects that are in namespaces of the operator."""
     path = _collection(facts, kind)
     if isinstance(path, Unknown) or not path:
         return path or ()
     answer = cluster.api.request("GET", f"{path}?limit={OBJECTS}", timeout=TIMEOUT)
     if answer.ok:
-        return list((answer.json or {}).get("items") or ())
+        items = (answer.json or {}).get("items") or ()
+        return [o for o in items if not served or o["metadata"].get("namespace") in served]
     return () if answer.status == 404 else Unknown(f"objects of {kind} cannot be listed: {answer.message}")
 
 

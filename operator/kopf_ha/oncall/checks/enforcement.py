@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from kopf_ha.manifests.policies import all_policies
 from kopf_ha.oncall.checks import commands, policies
-from kopf_ha.oncall.checks.facts import Case, NotRead, Right, Tried
+from kopf_ha.oncall.checks.facts import LEASES, Case, NotRead, Right, Tried
 from kopf_ha.oncall.checks.finding import Finding, error, unknown
 from kopf_ha.oncall.cluster import Unknown
 
@@ -81,8 +81,14 @@ def _wrong_policies(case: Case) -> bool:
 
 
 def _explained(case: Case) -> bool:
-    """Return whether a missing right of the operator, which is said elsewhere, keeps anything from being tried."""
+    """Return whether something that is said elsewhere keeps anything from being tried: the Lease, or a missing right."""
     may = case.its.asked.may
     namespace, name = case.its.lease_parts
     needed = [Right(verb, "coordination.k8s.io", "leases", namespace, name) for verb in ("get", "update")]
-    return not isinstance(may, Unknown) and any(may.get(right) is False for right in needed)
+    if not isinstance(may, Unknown) and any(may.get(right) is False for right in needed):
+        return True
+    try:
+        lease = case.facts.named(LEASES, name, namespace)
+    except NotRead:
+        return False
+    return not ((lease or {}).get("spec") or {}).get("leaseTransitions")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,7 +83,8 @@ def operators(facts: Facts) -> list[Operator]:
         container = container_of(found, plain=facts.from_files, alone=alone or bool(own))
         if container is not None:
             by_lease.setdefault(lease_of(found, container, own), []).append(found)
-    return [_operator(facts, name, many) for name, many in sorted(by_lease.items()) if facts.lease in ("", name)]
+    taken = {(name, _account(many[0])) for name, many in by_lease.items()}
+    return [_operator(facts, name, many, taken) for name, many in sorted(by_lease.items()) if facts.lease in ("", name)]
 
 
 def container_of(found: Object, *, plain: bool = False, alone: bool = False) -> Any | None:
@@ -137,18 +138,31 @@ def named_for(name: str, description: Description) -> str:
     return name.removesuffix(_OF_LEASE) if name.endswith(_OF_LEASE) else description.prefix
 
 
-def _operator(facts: Facts, lease: str, found: list[Object]) -> Operator:
+def _account(found: Object) -> str:
+    pod = found["spec"]["template"]["spec"]
+    name = pod.get("serviceAccountName") or pod.get("serviceAccount") or "default"
+    return f"{found['metadata'].get('namespace') or 'default'}/{name}"
+
+
+def _operator(facts: Facts, lease: str, found: list[Object], taken: Collection[tuple[str, str]]) -> Operator:
+    """Return one operator.
+
+    Args:
+        facts: what was read.
+        lease: ``namespace/name``.
+        found: its workloads.
+        taken: Lease and account of all operators, whose policies are meant for nobody else.
+    """
     first = found[0]
-    namespace = str(first["metadata"].get("namespace") or "default")
-    pod = first["spec"]["template"]["spec"]
-    account = f"{namespace}/{pod.get('serviceAccountName') or pod.get('serviceAccount') or 'default'}"
+    account = _account(first)
     container = container_of(first, alone=True)
-    all_known = [d for d in described(_or_none(facts, POLICIES)) if d.description is not None]
-    ours = {
-        d.policy: d.description for d in all_known if d.description and _is_for(d.description, lease, account)
-    } or {d.policy: d.description for d in all_known if d.description and _is_near(d.description, lease, account)}
+    known = {d.policy: d.description for d in described(_or_none(facts, POLICIES)) if d.description is not None}
+    ours = {name: d for name, d in known.items() if d.lease == lease or d.service_account == account}
+    if not ours:
+        free = {name: d for name, d in known.items() if (d.lease, d.service_account) not in taken}
+        ours = {name: d for name, d in free.items() if _is_near(d, lease, account)}
     return Operator(
-        namespace=namespace,
+        namespace=account.partition("/")[0],
         lease=lease,
         workloads=found,
         container=container,
@@ -156,10 +170,6 @@ def _operator(facts: Facts, lease: str, found: list[Object]) -> Operator:
         descriptions=ours,
         expected=_expected(facts, lease, account, first, container, ours),
     )
-
-
-def _is_for(description: Description, lease: str, account: str) -> bool:
-    return description.lease == lease or description.service_account == account
 
 
 def _is_near(description: Description, lease: str, account: str) -> bool:
