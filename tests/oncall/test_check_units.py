@@ -283,6 +283,30 @@ def test_nothing_is_found_where_all_is_well(options: tuple[str, ...]) -> None:
     assert status_of(made.results()) == WELL
 
 
+@pytest.mark.parametrize(
+    ("served", "found"),
+    [
+        (["-n", "play"], {}),
+        (["-n", "play", "-n", "other"], {"policies.fit": ERROR}),
+        (["-n", "pla*"], {}),
+        (["-A"], {"policies.fit": ERROR}),
+    ],
+)
+def test_the_policies_cover_the_namespaces_that_are_served(served: list[str], found: dict[str, str]) -> None:
+    made = Healthy("--namespace=play")
+    made.container["command"] = ["kopf-ha", "run", *served, "toys.py"]
+    assert made.found() == found
+
+
+@pytest.mark.parametrize("options", [(), ("--level=term",), (f"--exempt=toys.{GROUP}/scale",)])
+def test_without_policies_the_workload_tells_what_they_should_be(options: tuple[str, ...]) -> None:
+    made = Healthy(*options)
+    made.documents = [d for d in made.documents if not d["kind"].startswith("ValidatingAdmission")]
+    assert made.found() == {"policies.present": ERROR}
+    (finding,) = next(r for r in made.results() if r.findings).findings
+    assert (options[0].partition("=")[2] if options else "racks") in finding.command
+
+
 def test_each_check_has_a_mistake_that_it_finds() -> None:
     by_samples = {"server.expressions", "server.rule", "you.install"}  # below
     known = {name for _, wanted in BROKEN.values() for name in wanted} | {n for m in MISTAKES.values() for n in m.found}

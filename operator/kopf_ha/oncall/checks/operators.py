@@ -12,7 +12,7 @@ from kopf_ha.core.refusal import PREFIX
 from kopf_ha.errors import ConfigurationError
 from kopf_ha.manifests import programs, workload
 from kopf_ha.manifests.bundle import bundle
-from kopf_ha.manifests.description import Description
+from kopf_ha.manifests.description import TERM, Description
 from kopf_ha.manifests.documents import Document
 from kopf_ha.manifests.lease import DESCRIBED
 from kopf_ha.manifests.reader import Said
@@ -190,12 +190,25 @@ def _expected(
         base = exact[0] if exact else next(iter(ours.values()))
         return _moved(base, lease, account, workload.legacy_lock(container))
     try:
-        made = bundle(_documents(facts, found), Said(lease=lease))
+        made = bundle(_documents(facts, found), _said(lease, container))
     except NotRead as reason:
         return Unknown(f"what the policies should be is not known, since {reason}")
     except (ConfigurationError, AttributeError, KeyError, TypeError, ValueError) as reason:
         return Unknown(f"what the policies should be cannot be read from what is there: {reason}")
     return made.description
+
+
+def _said(lease: str, container: Any) -> Said:
+    """Return what the workload itself says that `kopf-ha manifests` cannot read from its documents."""
+    level = next(iter(programs.option(container, "--level")), workload.variable(container, "KOPF_HA_LEVEL"))
+    exempt = [*programs.option(container, "--exempt"), *workload.variable(container, "KOPF_HA_EXEMPT").split(",")]
+    return Said(
+        lease=lease,
+        container=str(container["name"]),
+        level=level or None,
+        # A whole kind that is exempt is unknown to policies.
+        exempt=tuple(dict.fromkeys(e.strip() for e in exempt if "/" in e)) if level != TERM else (),
+    )
 
 
 def _moved(base: Description, lease: str, account: str, legacy_lock: str) -> Description:

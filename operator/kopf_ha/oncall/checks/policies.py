@@ -134,7 +134,7 @@ def fit(case: Case) -> Iterator[Finding]:
     """Give a finding if the policies were written for other options than the replicas run with."""
     operator = case.its
     right = _right(operator)
-    if not right:
+    if not right or not _shows_options(operator.container):
         return
     description = next(iter(right.values()))
     for what, theirs, ours in _options(description, operator):
@@ -155,12 +155,18 @@ def _options(description: Description, operator: Operator) -> Iterator[tuple[str
     missing = sorted({e.strip() for e in exempt} - {*description.exempt})
     # An exempt kind as a whole is unknown to policies.
     yield "--exempt", "", ", ".join(e for e in missing if "/" in e)
-    served = [n for n in workload.served_namespaces(container, operator.namespace) if not set(n) & set("*?!,[]$")]
-    if description.namespaces and not programs.option(container, "-n", "--namespace"):
+    served = workload.served_namespaces(container, operator.namespace)
+    if description.namespaces and not served:
         yield "-n", ", ".join(description.namespaces), ""
     elif description.namespaces:
-        uncovered = sorted({*served} - {*description.namespaces})
-        yield "-n", "", ", ".join(uncovered)
+        # Nobody can tell here which namespaces a pattern or a variable means.
+        plain = {n for n in served if not set(n) & set("*?!,[]$")}
+        yield "-n", "", ", ".join(sorted(plain - {*description.namespaces}))
+
+
+def _shows_options(container: Any) -> bool:
+    """Return whether a container's command is seen. An image's own, or a program that has `kopf_ha.Settings`, is not."""
+    return programs.is_fenced(container) or (container.get("args") or ("",))[0] in ("run", "exec")
 
 
 # --- what is compared
