@@ -47,14 +47,23 @@ def operator(namespace: str, group: str, name: str = "toys") -> list[dict[str, A
     meta = {"name": name, "namespace": namespace}
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": f"{namespace}-{name}"}
     rules = [
-        {"apiGroups": [group], "resources": ["racks", "racks/status", "toys", "toys/status"], "verbs": ["get", "patch"]},
+        {
+            "apiGroups": [group],
+            "resources": ["racks", "racks/status", "toys", "toys/status"],
+            "verbs": ["get", "patch"],
+        },
         {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create", "patch", "delete"]},
     ]
     return [
         definition(group, "Rack"),
         definition(group, "Toy"),
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta},
-        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": role["name"]}, "rules": rules},
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRole",
+            "metadata": {"name": role["name"]},
+            "rules": rules,
+        },
         {
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "ClusterRoleBinding",
@@ -174,7 +183,14 @@ class Checked(World):
     def set_status(self, pod: str, *, ready: bool = True, ended: int = 0) -> None:
         """Say as a kubelet would whether a Pod is ready, and how its container ended last."""
         last = {"terminated": {"exitCode": ended}} if ended else {}
-        container = {"name": "operator", "image": "", "imageID": "", "ready": ready, "restartCount": 0, "lastState": last}
+        container = {
+            "name": "operator",
+            "image": "",
+            "imageID": "",
+            "ready": ready,
+            "restartCount": 0,
+            "lastState": last,
+        }
         status = {
             "phase": "Running",
             "conditions": [{"type": "Ready", "status": str(ready)}],
@@ -191,7 +207,7 @@ class Checked(World):
 
     def check(self, *args: str) -> dict[str, Any]:
         """What `kopf-ha check -o json` prints, with its exit status as `exit`."""
-        given = ["check", *args, "-o", "json", f"--kubeconfig={self.cluster.kubeconfig}", "-n", self.namespace]
+        given = ["check", "-o", "json", f"--kubeconfig={self.cluster.kubeconfig}", "-n", self.namespace, *args]
         done = CliRunner().invoke(main, given)
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
         assert done.stdout.startswith("{"), done.output

@@ -41,7 +41,9 @@ def unbound(world: Checked, policy: str) -> Iterator[None]:
     """Without the binding of a policy, as somebody does for a repair."""
     name = f"{world.prefix}-{policy}"
     world.cluster.kubectl("delete", BINDING, name)
-    probe = yaml.safe_dump(next(d for d in world.documents if d["kind"].endswith("Binding") and d["metadata"]["name"] == name))
+    probe = yaml.safe_dump(
+        next(d for d in world.documents if d["kind"].endswith("Binding") and d["metadata"]["name"] == name)
+    )
     try:
         yield
     finally:
@@ -54,7 +56,7 @@ def insist(act: Callable[[], Any]) -> None:
     def done() -> bool:
         try:
             act()
-        except Exception:  # noqa: BLE001  the policy, or an error that lasts, which times out
+        except Exception:  # the policy, or an error that lasts, which times out
             return False
         return True
 
@@ -167,7 +169,11 @@ def apply_all(world: Checked) -> None:
 
 def grant(name: str, *rules: tuple[str, str, str]) -> Callable[[Checked], Any]:
     def make(world: Checked) -> None:
-        role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": f"{world.namespace}-{name}"}}
+        role = {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRole",
+            "metadata": {"name": f"{world.namespace}-{name}"},
+        }
         role["rules"] = [{"verbs": [v], "apiGroups": [g], "resources": [r]} for v, g, r in rules]  # type: ignore[assignment]
         world.apply(yaml.safe_dump(role))
         bind(name, f"{world.namespace}-{name}")(world)
@@ -292,7 +298,9 @@ MISTAKES = {
     "the account may do everything": Mistake(
         bind("all", "cluster-admin"), {"rights.everything": WARNING}, revoke("all")
     ),
-    "the FlowSchema was deleted": Mistake(kubectl("delete", "flowschema", "PREFIX-election"), {"election.priority": WARNING}),
+    "the FlowSchema was deleted": Mistake(
+        kubectl("delete", "flowschema", "PREFIX-election"), {"election.priority": WARNING}
+    ),
     "another FlowSchema comes first": Mistake(
         shadow, {"election.matched": WARNING}, kubectl("delete", "flowschema", "NAMESPACE-shadow")
     ),
@@ -363,7 +371,9 @@ def test_before_installation_the_api_server_is_tried(installed: Checked) -> None
 
 def test_somebody_with_few_rights_is_told_which_are_missing(installed: Checked) -> None:
     installed.kubectl("create", "serviceaccount", "reader")
-    installed.kubectl("create", "rolebinding", "reader", "--clusterrole=view", f"--serviceaccount={installed.namespace}:reader")
+    installed.kubectl(
+        "create", "rolebinding", "reader", "--clusterrole=view", f"--serviceaccount={installed.namespace}:reader"
+    )
     token = installed.kubectl("create", "token", "reader").stdout.strip()
     try:
         done = installed.check(f"--kubeconfig={installed.cluster.kubeconfig_for(token, name='reader')}")

@@ -26,6 +26,7 @@ from tests.oncall.checked import fenced, operator
 from tests.oncall.healthy import GROUP, NAMESPACE, NOW, Healthy, at
 from tests.oncall.test_check_cluster import MISTAKES
 
+LAST = 1_999_999_999
 ERROR, WARNING, NOT_KNOWN = (mark.value for mark in (Mark.ERROR, Mark.WARNING, Mark.UNKNOWN))
 
 
@@ -109,7 +110,13 @@ def stranger(made: Healthy) -> None:
 
 def event(reason: str, seconds: float = 60.0) -> Callable[[Healthy], None]:
     about = {"kind": "Lease", "name": "toys"}
-    made = {"metadata": {}, "involvedObject": about, "reason": reason, "message": "m", "lastTimestamp": at(NOW - seconds)}
+    made = {
+        "metadata": {},
+        "involvedObject": about,
+        "reason": reason,
+        "message": "m",
+        "lastTimestamp": at(NOW - seconds),
+    }
     return lambda h: h.objects[EVENTS].append(made)
 
 
@@ -238,10 +245,11 @@ BROKEN: dict[str, tuple[Callable[[Healthy], Any], dict[str, str]]] = {
     "one that comes first": (set_in("tried.flow_schema", "another"), {"election.matched": WARNING}),
     "no count": (set_in("lease.spec.leaseTransitions", None), {"election.usable": ERROR}),
     "tokens that are used up": (
-        lambda h: (h.lease["spec"].update(leaseTransitions=1_999_999_999), h.asked["term"]["spec"].update(token=1_999_999_999)),
+        lambda h: (h.lease["spec"].update(leaseTransitions=LAST), h.asked["term"]["spec"].update(token=LAST)),
         {"election.usable": WARNING}),
     "another operator's Lease": (
-        lambda h: h.lease["metadata"]["annotations"].update({"kopf-ha.dev/operator": "zoo"}), {"election.owner": ERROR}),
+        lambda h: h.lease["metadata"]["annotations"].update({"kopf-ha.dev/operator": "zoo"}),
+        {"election.owner": ERROR}),
     "two with one Lease": (second, {"election.owner": ERROR}),
     "a Lease of earlier releases": (unnamed, {"election.unnamed": ERROR}),
     "no Lease": (widow, {"election.held": ERROR}),
@@ -408,7 +416,10 @@ def test_deploy_is_well_as_files(tmp_path: Path) -> None:
 
 def test_a_difference_is_named_and_what_the_api_server_fills_in_is_none() -> None:
     written = {"a": [{"b": 1}], "m": {"resources": ["x"]}}
-    stored = {"a": [{"b": 1, "scope": "*"}], "m": {"resources": ["x"], "matchPolicy": "Equivalent", "objectSelector": {}}}
+    stored = {
+        "a": [{"b": 1, "scope": "*"}],
+        "m": {"resources": ["x"], "matchPolicy": "Equivalent", "objectSelector": {}},
+    }
     assert difference(written, stored) == ""
     assert difference(written, {"a": [{"b": 2}], "m": written["m"]}) == "a[0].b"
     assert difference(written, {"a": [], "m": written["m"]}) == "a"

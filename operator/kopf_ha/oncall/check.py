@@ -61,10 +61,10 @@ def check(
     The exit status is 0 if no error was found (there may be warnings), 1 if one was, and 2 if something could not be
     found out.
 
-    It needs to list CRDs, policies, bindings, webhook configurations, FlowSchemas, PriorityClasses, Namespaces and cluster roles, and in the
-    namespace Deployments, StatefulSets, Pods, ServiceAccounts, PodDisruptionBudgets, Leases, Events, NetworkPolicies and
-    roles; to create subjectaccessreviews; and, for dry runs, tokens of the operator's account (serviceaccounts/token).
-    What it may not read, it names.
+    It needs to list CRDs, policies, bindings, webhook configurations, FlowSchemas, PriorityClasses, Namespaces and
+    cluster roles, and in the namespace Deployments, StatefulSets, Pods, ServiceAccounts, PodDisruptionBudgets, Leases,
+    Events, NetworkPolicies and roles; to read the Term and the operator's own kinds; to create subjectaccessreviews;
+    and, for dry runs, tokens of the operator's account (serviceaccounts/token). What it may not read, it names.
     """
     if installed and not files:
         raise click.UsageError("--installed needs -f")

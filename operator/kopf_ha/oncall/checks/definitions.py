@@ -23,9 +23,7 @@ def installed(case: Case) -> Iterator[Finding]:
         if found is None:
             yield error(f"{name} is not installed", "apply its CustomResourceDefinition", f"{facts.kubectl} apply -f …")
         elif not facts.from_files and not _established(found):
-            yield error(
-                f"{name} is not established", "its conditions say why", f"{facts.kubectl} describe crd {name}"
-            )
+            yield error(f"{name} is not established", "its conditions say why", f"{facts.kubectl} describe crd {name}")
 
 
 def stamp(case: Case) -> Iterator[Finding]:
@@ -61,7 +59,8 @@ def subresource(case: Case) -> Iterator[Finding]:
             yield error(
                 f"version {version['name']} of {name} has no status subresource, so its objects cannot be stamped by"
                 " status.fencing",
-                f"add `subresources: {{status: {{}}}}` to it, or fence the kind by annotations: --kind {name.partition('.')[0]}"
+                f"add `subresources: {{status: {{}}}}` to it, or fence the kind by annotations: --kind"
+                f" {name.partition('.')[0]}"
                 ":annotations",
             )
 
@@ -106,7 +105,7 @@ def _versions(case: Case) -> Iterator[tuple[str, Object, Any]]:
     for kind in description.stamped:
         name = f"{kind.plural}.{description.group}"
         definition = case.facts.named(CRDS, name)
-        for version in (definition["spec"]["versions"] if definition else ()):
+        for version in definition["spec"]["versions"] if definition else ():
             if version.get("served"):
                 yield name, definition or {}, version
 

@@ -52,9 +52,11 @@ def times(case: Case) -> Iterator[Finding]:
     lease, renew, retry = (found[name] for name in _DEFAULTS)
     if not lease > renew > 1.2 * retry > 0:
         yield error(
-            f"lease duration {lease:g} s, renew deadline {renew:g} s and retry period {retry:g} s do not fit together, so"
+            f"lease duration {lease:g} s, renew deadline {renew:g} s and retry period {retry:g} s do not fit together,"
+            " so"
             " no replica starts",
-            "the lease duration must be greater than the renew deadline, and that greater than 1.2 times the retry period",
+            "the lease duration must be greater than the renew deadline, and that greater than 1.2 times the retry"
+            " period",
         )
 
 
@@ -72,7 +74,8 @@ def latency(case: Case) -> Iterator[Finding]:
         f" deadline is {deadline:g} s"
     )
     hint = (
-        "look at the latency of the API server and of etcd, and at the FlowSchema. If it is always this slow, set longer"
+        "look at the latency of the API server and of etcd, and at the FlowSchema. If it is always this slow, set"
+        " longer"
         " durations, all three together"
     )
     yield error(text, hint) if min(measured) > deadline / 2 else warning(text, hint)
@@ -126,7 +129,8 @@ def usable(case: Case) -> Iterator[Finding]:
         namespace, name = case.its.lease_parts
         yield error(
             str(problem).partition(" Its number")[0],
-            "its number counts the terms and is never guessed. Set it to the highest token that any object records (0 if"
+            "its number counts the terms and is never guessed. Set it to the highest token that any object records (0"
+            " if"
             " there is none) in the place of N",
             f"{case.facts.kubectl} -n {namespace} patch lease {name} --type=merge"
             ' -p \'{"spec":{"holderIdentity":null,"leaseTransitions":N}}\'',
@@ -146,7 +150,8 @@ def owner(case: Case) -> Iterator[Finding]:
         names = " and ".join(f"{str(w['kind']).lower()}/{w['metadata']['name']}" for w in operator.workloads)
         yield error(
             f"{names} elect their leader by one Lease, {operator.lease}, so only one of them runs",
-            "each operator needs a Lease of its own: set KOPF_HA_LEASE_NAME of one to another name, and write its policies"
+            "each operator needs a Lease of its own: set KOPF_HA_LEASE_NAME of one to another name, and write its"
+            " policies"
             " for that",
         )
         return
@@ -230,7 +235,8 @@ def term(case: Case) -> Iterator[Finding]:
         )
     elif token > record.transitions:
         yield error(
-            f"Term {case.its.lease} has token {token}, and the Lease counts {record.transitions} terms: the Lease was lost"
+            f"Term {case.its.lease} has token {token}, and the Lease counts {record.transitions} terms: the Lease was"
+            " lost"
             " or edited backwards",
             "a replica of this release counts on above the Term by itself; the log of one says why it did not",
             _logs(case),
@@ -251,5 +257,3 @@ def _lease(case: Case) -> Object | None:
 
 def _logs(case: Case) -> str:
     return f"{case.facts.kubectl} -n {case.its.namespace} logs {case.its.title} --all-pods --prefix --tail=50"
-
-

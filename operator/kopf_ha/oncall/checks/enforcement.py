@@ -63,7 +63,9 @@ def stamps(case: Case) -> Iterator[Finding]:
             commands.regenerate(case.facts, case.its.description, "policies"),
         )
     for kind in found.sunk:
-        yield error(f"{kind}: a recorded token can be lowered", "its CustomResourceDefinition needs the rule: see above")
+        yield error(
+            f"{kind}: a recorded token can be lowered", "its CustomResourceDefinition needs the rule: see above"
+        )
 
 
 def _tried(case: Case) -> Tried | None:
@@ -81,7 +83,8 @@ def _wrong_policies(case: Case) -> bool:
 
 
 def _explained(case: Case) -> bool:
-    """Return whether something that is said elsewhere keeps anything from being tried: the Lease, or a missing right."""
+    """Return whether something that is said elsewhere keeps anything from being tried: the Lease, or a missing"
+    " right."""
     may = case.its.asked.may
     namespace, name = case.its.lease_parts
     needed = [Right(verb, "coordination.k8s.io", "leases", namespace, name) for verb in ("get", "update")]

@@ -11,6 +11,9 @@ from kopf_ha.oncall.cluster import Unknown
 
 Object = Mapping[str, Any]
 
+#: What nobody has looked at.
+NOT_TRIED, NOT_ASKED, NOT_KNOWN = Unknown("not tried"), Unknown("not asked"), Unknown("not known")
+
 CRDS = "customresourcedefinitions"
 POLICIES = "validatingadmissionpolicies"
 BINDINGS = "validatingadmissionpolicybindings"
@@ -107,8 +110,8 @@ class Asked:
     """
 
     may: Mapping[Right, bool] | Unknown = field(default_factory=dict)
-    tried: Tried | Unknown = Unknown("not tried")
-    term: Object | None | Unknown = None
+    tried: Tried | Unknown = NOT_TRIED
+    term: Object | Unknown | None = None
     objects: Mapping[str, Sequence[Object] | Unknown] = field(default_factory=dict)
     latencies: Sequence[float] = ()
 
@@ -132,8 +135,8 @@ class Facts:
     """
 
     objects: Mapping[str, Sequence[Object] | Unknown]
-    version: tuple[int, int] | Unknown = Unknown("not asked")
-    served: frozenset[str] | Unknown = Unknown("not asked")
+    version: tuple[int, int] | Unknown = NOT_ASKED
+    served: frozenset[str] | Unknown = NOT_ASKED
     person: Mapping[Right, bool] | Unknown = field(default_factory=dict)
     samples: Mapping[str, str | Unknown] = field(default_factory=dict)
     now: float = 0.0
@@ -190,7 +193,7 @@ class Operator:
     container: Object
     account: str
     descriptions: Mapping[str, Description] = field(default_factory=dict)
-    expected: Description | Unknown = Unknown("not known")
+    expected: Description | Unknown = NOT_KNOWN
     asked: Asked = Asked()
 
     @property

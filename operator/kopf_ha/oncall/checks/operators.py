@@ -174,7 +174,9 @@ def _operator(facts: Facts, lease: str, found: list[Object], taken: Collection[t
 
 def _is_near(description: Description, lease: str, account: str) -> bool:
     """Return whether a namespace or a name was changed after policies were written, as an overlay does."""
-    ours, theirs = (set(map(_name, names)) for names in ((lease, account), (description.lease, description.service_account)))
+    ours, theirs = (
+        set(map(_name, names)) for names in ((lease, account), (description.lease, description.service_account))
+    )
     return bool(ours & theirs)
 
 

@@ -48,7 +48,8 @@ def names(case: Case) -> Iterator[Finding]:
     ]
     yield error(
         f"the policies (such as {name}) are for {'; and for '.join(changed)}. So they refuse its pods nothing",
-        "kustomize does not change names inside of expressions. Write policies and FlowSchema for these names, and leave"
+        "kustomize does not change names inside of expressions. Write policies and FlowSchema for these names, and"
+        " leave"
         " the others out",
         commands.regenerate(case.facts, operator.description, "policies", "flowschema"),
     )
@@ -79,7 +80,9 @@ def present(case: Case) -> Iterator[Finding]:
             lacking.setdefault(name, []).append("policy" if _PLURALS[kind] == POLICIES else "binding")
     if lacking:
         listed = [f"{name} ({' and '.join(kinds)})" for name, kinds in lacking.items()]
-        yield error(f"what a stale leader does is not refused by {', '.join(listed)}: not there", "apply them", _again(case))
+        yield error(
+            f"what a stale leader does is not refused by {', '.join(listed)}: not there", "apply them", _again(case)
+        )
 
 
 def same(case: Case) -> Iterator[Finding]:
@@ -103,7 +106,9 @@ def typed(case: Case) -> Iterator[Finding]:
         warnings = ((stored or {}).get("status") or {}).get("typeChecking") or {}
         told = [str(w.get("warning")) for w in warnings.get("expressionWarnings") or ()]
         if kind == "ValidatingAdmissionPolicy" and told:
-            yield warning(f"the API server warns about {name}: {told[0]}", "it says where an expression cannot be judged")
+            yield warning(
+                f"the API server warns about {name}: {told[0]}", "it says where an expression cannot be judged"
+            )
 
 
 def earlier(case: Case) -> Iterator[Finding]:
@@ -140,7 +145,8 @@ def fit(case: Case) -> Iterator[Finding]:
     for what, theirs, ours in _options(description, operator):
         if theirs != ours:
             yield error(
-                f"the policies were written for {what} {theirs or 'none'}, and {operator.title} runs with {ours or 'none'}",
+                f"the policies were written for {what} {theirs or 'none'}, and {operator.title} runs with"
+                f" {ours or 'none'}",
                 "change the variable in the workload, or write the policies for it",
             )
 
@@ -151,7 +157,9 @@ def _options(description: Description, operator: Operator) -> Iterator[tuple[str
     yield "--deciding", ", ".join(deciding), ", ".join(sorted(workload.given_deciding(container)))
     level = next(iter(programs.option(container, "--level")), workload.variable(container, "KOPF_HA_LEVEL")) or FULL
     yield "--level", description.level, level
-    exempt = {*programs.option(container, "--exempt"), *workload.variable(container, "KOPF_HA_EXEMPT").split(",")} - {""}
+    exempt = {*programs.option(container, "--exempt"), *workload.variable(container, "KOPF_HA_EXEMPT").split(",")} - {
+        ""
+    }
     missing = sorted({e.strip() for e in exempt} - {*description.exempt})
     # An exempt kind as a whole is unknown to policies.
     yield "--exempt", "", ", ".join(e for e in missing if "/" in e)
@@ -165,7 +173,8 @@ def _options(description: Description, operator: Operator) -> Iterator[tuple[str
 
 
 def _shows_options(container: Any) -> bool:
-    """Return whether a container's command is seen. An image's own, or a program that has `kopf_ha.Settings`, is not."""
+    """Return whether a container's command is seen. An image's own, or a program that has `kopf_ha.Settings`, is"
+    " not."""
     return programs.is_fenced(container) or (container.get("args") or ("",))[0] in ("run", "exec")
 
 

@@ -69,7 +69,8 @@ def account(case: Case) -> Iterator[Finding]:
     ]
     if others:
         yield error(
-            f"{', '.join(others)} run as {case.its.account}, and are no replicas of {case.its.title}. The policies refuse"
+            f"{', '.join(others)} run as {case.its.account}, and are no replicas of {case.its.title}. The policies"
+            " refuse"
             " their writes, or take them for a stale leader's",
             "give them an account of their own",
             f"{case.facts.kubectl} -n {namespace} get pods --field-selector=spec.serviceAccountName={name}"
@@ -96,10 +97,13 @@ def reported(case: Case) -> Iterator[Finding]:
 
 def scraped(case: Case) -> Iterator[Finding]:
     """Give a finding if a NetworkPolicy waits for a label of Prometheus' namespace, and none has it."""
-    waits = [p for p in case.facts.of(NETWORK_POLICIES, case.its.namespace) if _SCRAPES in str(p["spec"].get("ingress"))]
+    waits = [
+        p for p in case.facts.of(NETWORK_POLICIES, case.its.namespace) if _SCRAPES in str(p["spec"].get("ingress"))
+    ]
     if waits and not any((n["metadata"].get("labels") or {}).get(_SCRAPES) for n in case.facts.of(NAMESPACES)):
         yield warning(
-            f"NetworkPolicy {waits[0]['metadata']['name']} lets only namespaces with the label {_SCRAPES} read metrics, and"
+            f"NetworkPolicy {waits[0]['metadata']['name']} lets only namespaces with the label {_SCRAPES} read metrics,"
+            " and"
             " none has it",
             "label the namespace of Prometheus, in the place of NAMESPACE, if there is one",
             f"{case.facts.kubectl} label namespace NAMESPACE {_SCRAPES}=true",
@@ -160,7 +164,9 @@ def _pods(case: Case) -> list[Object]:
     return [
         p
         for p in case.facts.of(PODS, case.its.namespace)
-        if selected and all((p["metadata"].get("labels") or {}).get(k) == v for k, v in selected.items()) and not _is_over(p)
+        if selected
+        and all((p["metadata"].get("labels") or {}).get(k) == v for k, v in selected.items())
+        and not _is_over(p)
     ]
 
 

@@ -62,12 +62,14 @@ def children(case: Case) -> Iterator[Finding]:
         lacking = {"get", "patch"} - allowed
         if allowed and lacking:
             yield error(
-                f"{description.service_account} may {', '.join(sorted(allowed))} {kind}, and not {', '.join(sorted(lacking))}",
+                f"{description.service_account} may {', '.join(sorted(allowed))} {kind}, and not"
+                f" {', '.join(sorted(lacking))}",
                 "the fence reads and stamps an object before it is changed: add these verbs to the role",
             )
         elif not allowed:
             yield warning(
-                f"{description.service_account} may do nothing with {kind} in all namespaces, which the policies name as children",
+                f"{description.service_account} may do nothing with {kind} in all namespaces, which the policies name"
+                " as children",
                 "this is right if its roles allow it by name, or in some namespaces",
             )
 
@@ -76,7 +78,8 @@ def everything(case: Case) -> Iterator[Finding]:
     """Give a finding if the account may do everything."""
     if _may(case).get(_EVERYTHING):
         yield warning(
-            f"{case.its.account} may do everything, so whoever has its credentials can remove the policies, and with them"
+            f"{case.its.account} may do everything, so whoever has its credentials can remove the policies, and with"
+            " them"
             " lines 3 and 4 of the fence",
             "give it a role with what it writes; `kopf-ha manifests --only rbac` writes what the fence needs",
         )
@@ -84,7 +87,9 @@ def everything(case: Case) -> Iterator[Finding]:
 
 def policies(case: Case) -> Iterator[Finding]:
     """Give a finding if the account may change policies, which no policy judges."""
-    yield from _too_much(case, _to_policies(), "no policy judges writes of policies, so a stale leader could remove them")
+    yield from _too_much(
+        case, _to_policies(), "no policy judges writes of policies, so a stale leader could remove them"
+    )
 
 
 def definitions(case: Case) -> Iterator[Finding]:
@@ -98,7 +103,9 @@ def definitions(case: Case) -> Iterator[Finding]:
 
 def others(case: Case) -> Iterator[Finding]:
     """Give a finding if the account may become another one."""
-    yield from _too_much(case, _to_others(), "as another account it can write past the policies, which know it by its name")
+    yield from _too_much(
+        case, _to_others(), "as another account it can write past the policies, which know it by its name"
+    )
 
 
 def count(case: Case) -> Iterator[Finding]:
@@ -107,7 +114,8 @@ def count(case: Case) -> Iterator[Finding]:
     yield from _too_much(
         case,
         [right for right in _to_count(description) if not _is_child(description, right)],
-        "the Lease and the Term count the terms, and other Leases are other operators': see `kopf-ha manifests --only rbac`",
+        "the Lease and the Term count the terms, and other Leases are other operators': see `kopf-ha manifests --only"
+        " rbac`",
     )
 
 

@@ -43,7 +43,10 @@ def _bound(facts: Facts, account: str) -> Iterator[tuple[str, Any]]:
             where = str(binding["metadata"].get("namespace") or "") if plural == ROLE_BINDINGS else ""
             for subject in binding.get("subjects") or ():
                 kind, called = subject.get("kind"), subject.get("name")
-                own = kind == "ServiceAccount" and (subject.get("namespace") or where or namespace, called) == (namespace, name)
+                own = kind == "ServiceAccount" and (subject.get("namespace") or where or namespace, called) == (
+                    namespace,
+                    name,
+                )
                 user = kind == "User" and called == f"system:serviceaccount:{namespace}:{name}"
                 if own or user or (kind == "Group" and called in groups):
                     yield where, binding.get("roleRef") or {}

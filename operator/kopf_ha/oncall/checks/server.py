@@ -23,7 +23,8 @@ def version(case: Case) -> Iterator[Finding]:
     elif found < OLDEST:
         yield error(
             f"the API server is Kubernetes {found[0]}.{found[1]}",
-            f"the policies need {OLDEST[0]}.{OLDEST[1]} or newer: update the cluster. Without policies only lines 1 and 2"
+            f"the policies need {OLDEST[0]}.{OLDEST[1]} or newer: update the cluster. Without policies only lines 1 and"
+            " 2"
             " of the fence hold",
         )
 

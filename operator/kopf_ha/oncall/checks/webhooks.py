@@ -18,19 +18,24 @@ def between(case: Case) -> Iterator[Finding]:
     except NobodyKnows:
         pass
     else:
-        stamped = [(description.group, f"{k.plural}/status", "", f"the stamps of {k.plural}") for k in description.stamped]
+        stamped = [
+            (description.group, f"{k.plural}/status", "", f"the stamps of {k.plural}") for k in description.stamped
+        ]
         targets += stamped
     for plural in (VALIDATING, MUTATING):
         for configuration in case.facts.of(plural):
             for webhook in configuration.get("webhooks") or ():
-                about = [what for group, resource, where, what in targets if _asks(case, webhook, group, resource, where)]
+                about = [
+                    what for group, resource, where, what in targets if _asks(case, webhook, group, resource, where)
+                ]
                 if about:
                     name = f"{configuration['metadata']['name']} ({webhook.get('name')})"
                     fails = webhook.get("failurePolicy", "Fail") == "Fail"
                     yield warning(
                         f"webhook {name} is asked about {' and '.join(about)}, and waited for up to"
                         f" {webhook.get('timeoutSeconds', 10)} s" + (", and they fail with it" if fails else ""),
-                        "leave the operator's Lease and kinds out of its rules, or its namespace by a namespaceSelector",
+                        "leave the operator's Lease and kinds out of its rules, or its namespace by a"
+                        " namespaceSelector",
                     )
 
 

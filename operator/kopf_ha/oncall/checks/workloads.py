@@ -31,7 +31,8 @@ def fenced(case: Case) -> Iterator[Finding]:
     if programs.runs_kopf(container) or not (programs.is_fenced(container) or is_told(container)):
         yield error(
             f"container {container['name']} of {case.its.title} does not run kopf-ha",
-            "write `kopf-ha run` in the place of `kopf run`, or `kopf-ha exec -- …` in front of the program. This makes all"
+            "write `kopf-ha run` in the place of `kopf run`, or `kopf-ha exec -- …` in front of the program. This makes"
+            " all"
             " changes in manifests",
             f"kopf-ha manifests {case.facts.files or '-f FILE'} --diff",
         )
@@ -48,7 +49,8 @@ def downward(case: Case) -> Iterator[Finding]:
     if wrong:
         entries = [{"name": n, "value": None, "valueFrom": {"fieldRef": {"fieldPath": _DOWNWARD[n]}}} for n in wrong]
         yield error(
-            f"container {case.its.container['name']} of {case.its.title} does not get {', '.join(wrong)} by the downward"
+            f"container {case.its.container['name']} of {case.its.title} does not get {', '.join(wrong)} by the"
+            " downward"
             " API. The policies compare the Pod's uid with the writer's credentials, and refuse what does not fit",
             "add them to its env",
             _patch(case, {"containers": [{"name": case.its.container["name"], "env": entries}]}),
@@ -58,7 +60,9 @@ def downward(case: Case) -> Iterator[Finding]:
 def grace(case: Case) -> Iterator[Finding]:
     """Give a finding if the grace period ends before handlers have drained and the Lease is released."""
     container = case.its.container
-    text = next(iter(programs.option(container, "--drain-timeout")), workload.variable(container, "KOPF_HA_DRAIN_TIMEOUT"))
+    text = next(
+        iter(programs.option(container, "--drain-timeout")), workload.variable(container, "KOPF_HA_DRAIN_TIMEOUT")
+    )
     try:
         drain = float(text.removesuffix("s")) if text else _DRAIN
         needed = 2 * drain + election.durations(container)["RENEW_DEADLINE"]
@@ -69,7 +73,8 @@ def grace(case: Case) -> Iterator[Finding]:
     if given <= needed:
         wanted = max(workload.GRACE, int(needed) + 15)
         yield error(
-            f"terminationGracePeriodSeconds of {case.its.title} is {given}. Draining handlers and releasing the Lease may"
+            f"terminationGracePeriodSeconds of {case.its.title} is {given}. Draining handlers and releasing the Lease"
+            " may"
             f" take {needed:g} s, and the kubelet would kill the leader before",
             "give it longer than twice the drain timeout plus the renew deadline",
             _patch(case, {"terminationGracePeriodSeconds": wanted}),
@@ -97,7 +102,8 @@ def probes(case: Case) -> Iterator[Finding]:
         if port not in served:
             yield error(
                 f"the {name} of {case.its.title} asks port {port or 'of no name'}, and kopf-ha serves"
-                f" {', '.join(sorted(served)) or 'none'} on every replica. The kubelet takes followers for dead or not ready",
+                f" {', '.join(sorted(served)) or 'none'} on every replica. The kubelet takes followers for dead or not"
+                " ready",
                 f"ask {path} at the port of KOPF_HA_HEALTH_PORT",
             )
 
@@ -157,7 +163,8 @@ def budget(case: Case) -> Iterator[Finding]:
     found = [b for b in case.facts.of(BUDGETS, case.its.namespace) if _selects(b["spec"].get("selector") or {}, labels)]
     if not found:
         yield warning(
-            f"no PodDisruptionBudget covers {case.its.title}, so a drain of several nodes may stop all replicas at once",
+            f"no PodDisruptionBudget covers {case.its.title}, so a drain of several nodes may stop all replicas at"
+            " once",
             "allow one voluntary disruption at a time",
             _create_budget(case),
         )
@@ -171,7 +178,7 @@ def budget(case: Case) -> Iterator[Finding]:
                 f"PodDisruptionBudget {name} allows no eviction of the {count} replicas, so no node can be drained",
                 "allow one",
                 f"{case.facts.kubectl} -n {case.its.namespace} patch pdb {name} --type=merge"
-                " -p '{\"spec\":{\"minAvailable\":null,\"maxUnavailable\":1}}'",
+                ' -p \'{"spec":{"minAvailable":null,"maxUnavailable":1}}\'',
             )
 
 
@@ -180,15 +187,17 @@ def place(case: Case) -> Iterator[Finding]:
     pod = case.its.pod_spec
     if pod.get("hostNetwork"):
         yield warning(
-            f"{case.its.title} uses the node's network, so each replica needs a node of its own: its ports are the node's",
+            f"{case.its.title} uses the node's network, so each replica needs a node of its own: its ports are the"
+            " node's",
             "leave hostNetwork out, or see that there are as many nodes as replicas, and one more for updates",
         )
-    if (name := pod.get("priorityClassName")) and not str(name).startswith("system-"):
-        if not case.facts.from_files and case.facts.named(PRIORITY_CLASSES, name) is None:
-            yield error(
-                f"there is no PriorityClass {name}, so no new Pod of {case.its.title} is made",
-                "apply it, or remove priorityClassName",
-            )
+    name = str(pod.get("priorityClassName") or "")
+    is_known = not name or name.startswith("system-") or case.facts.from_files
+    if not is_known and case.facts.named(PRIORITY_CLASSES, name) is None:
+        yield error(
+            f"there is no PriorityClass {name}, so no new Pod of {case.its.title} is made",
+            "apply it, or remove priorityClassName",
+        )
 
 
 def throttled(case: Case) -> Iterator[Finding]:
@@ -196,10 +205,13 @@ def throttled(case: Case) -> Iterator[Finding]:
     limits = (case.its.container.get("resources") or {}).get("limits") or {}
     if "cpu" in limits:
         yield warning(
-            f"container {case.its.container['name']} of {case.its.title} has a CPU limit of {limits['cpu']}, and a throttled"
+            f"container {case.its.container['name']} of {case.its.title} has a CPU limit of {limits['cpu']}, and a"
+            " throttled"
             " leader renews late",
             "remove the limit, and keep the request",
-            _patch(case, {"containers": [{"name": case.its.container["name"], "resources": {"limits": {"cpu": None}}}]}),
+            _patch(
+                case, {"containers": [{"name": case.its.container["name"], "resources": {"limits": {"cpu": None}}}]}
+            ),
         )
 
 
@@ -210,7 +222,8 @@ def main_container(case: Case) -> Iterator[Finding]:
         name = case.its.container["name"]
         patch = {"spec": {"template": {"metadata": {"annotations": {_MAIN_CONTAINER: name}}}}}
         yield warning(
-            f"the Pods of {case.its.title} have several containers, and do not say that {name} is the operator's. When the"
+            f"the Pods of {case.its.title} have several containers, and do not say that {name} is the operator's. When"
+            " the"
             " leader's container crashes, the next leader waits for the Lease to expire",
             "name it in an annotation",
             f"{case.facts.kubectl} -n {case.its.namespace} patch {case.its.title} -p '{_json(patch)}'",
@@ -222,7 +235,8 @@ def account(case: Case) -> Iterator[Finding]:
     namespace, _, name = case.its.account.partition("/")
     if name == "default":
         yield error(
-            f"{case.its.title} runs as the service account default, as all Pods do that name none; the policies would judge"
+            f"{case.its.title} runs as the service account default, as all Pods do that name none; the policies would"
+            " judge"
             " their writes, too",
             "give it an account of its own in serviceAccountName",
         )
