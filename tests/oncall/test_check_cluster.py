@@ -330,9 +330,9 @@ MISTAKES = {
     ),
     "a replica reported trouble": Mistake(event, {"replicas.reported": WARNING}, own("delete", "event", "reported")),
     "an object is another Lease's": Mistake(
-        stamp_two(lease="other/zoo", token=1), {"objects.foreign": ERROR}, own("delete", "racks", "two")
+        stamp_two(lease="other/zoo", token=1), {"objects.foreign": ERROR}, own("delete", "racks.NAMESPACE.kopf-ha.test", "two")
     ),
-    "an object is ahead": Mistake(stamp_two(token=1000), {"objects.ahead": ERROR}, own("delete", "racks", "two")),
+    "an object is ahead": Mistake(stamp_two(token=1000), {"objects.ahead": ERROR}, own("delete", "racks.NAMESPACE.kopf-ha.test", "two")),
     "the budget was deleted": Mistake(own("delete", "pdb", "toys"), {"workload.budget": WARNING}),
     "the workload was edited": Mistake(
         worse_workload,
@@ -381,7 +381,7 @@ def test_somebody_with_few_rights_is_told_which_are_missing(installed: Checked) 
         installed.kubectl("delete", "rolebinding/reader", "serviceaccount/reader")
     found = {c["name"]: c["result"] for c in done["checks"] if c["findings"]}
     assert (done["exit"], {*found.values()}) == (UNKNOWN, {"unknown"})
-    assert {"policies.present", "enforcement.tried", "rights.enough", "definitions.term"} <= found.keys()
+    assert {"policies.known", "enforcement.tried", "rights.enough", "definitions.term"} <= found.keys()
     assert "workload.grace" not in found
 
 

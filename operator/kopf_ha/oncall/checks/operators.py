@@ -188,6 +188,8 @@ def _expected(
     facts: Facts, lease: str, account: str, found: Object, container: Any, ours: Mapping[str, Description]
 ) -> Description | Unknown:
     exact = [d for d in ours.values() if (d.lease, d.service_account) == (lease, account)]
+    # Those of earlier releases have other names.
+    exact.sort(key=lambda d: d.prefix != f"{PREFIX}-{'.'.join(d.account_parts)}")
     if exact or ours:
         base = exact[0] if exact else next(iter(ours.values()))
         return _moved(base, lease, account, workload.legacy_lock(container))
