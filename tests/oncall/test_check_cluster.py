@@ -21,6 +21,7 @@ from tests.kit.client import MERGE
 from tests.kit.world import fresh_namespace
 from tests.oncall.checked import Checked, definition, fenced, operator
 
+RACK = "racks.NAMESPACE.kopf-ha.test"
 POLICY, BINDING = "validatingadmissionpolicy", "validatingadmissionpolicybinding"
 
 
@@ -330,9 +331,9 @@ MISTAKES = {
     ),
     "a replica reported trouble": Mistake(event, {"replicas.reported": WARNING}, own("delete", "event", "reported")),
     "an object is another Lease's": Mistake(
-        stamp_two(lease="other/zoo", token=1), {"objects.foreign": ERROR}, own("delete", "racks.NAMESPACE.kopf-ha.test", "two")
+        stamp_two(lease="other/zoo", token=1), {"objects.foreign": ERROR}, own("delete", RACK, "two")
     ),
-    "an object is ahead": Mistake(stamp_two(token=1000), {"objects.ahead": ERROR}, own("delete", "racks.NAMESPACE.kopf-ha.test", "two")),
+    "an object is ahead": Mistake(stamp_two(token=1000), {"objects.ahead": ERROR}, own("delete", RACK, "two")),
     "the budget was deleted": Mistake(own("delete", "pdb", "toys"), {"workload.budget": WARNING}),
     "the workload was edited": Mistake(
         worse_workload,
