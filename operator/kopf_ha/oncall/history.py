@@ -60,8 +60,9 @@ def known(operator: Operator) -> list[Past]:
     Raises:
         MalformedLease: the Lease cannot be used.
     """
-    record = operator.record
-    found = {past.token: past for past in terms((operator.term or {}).get("history"))}  # type: ignore[union-attr]
+    record, term = operator.record, operator.term
+    kept = None if term is None or isinstance(term, Unknown) else term.get("history")
+    found = {past.token: past for past in terms(kept)}
     if record is not None and record.transitions:
         now = shown_by(record)
         found[now.token] = found.get(now.token, now).over(now)
