@@ -214,6 +214,7 @@ BROKEN: dict[str, tuple[Callable[[Healthy], Any], dict[str, str]]] = {
     "a uid that is a text": (env("POD_UID", "1"), {"workload.downward": ERROR}),
     "a short grace period": (set_in("pod.terminationGracePeriodSeconds", 30), {"workload.grace": ERROR}),
     "a long drain": (env("KOPF_HA_DRAIN_TIMEOUT", "60"), {"workload.grace": ERROR}),
+    "a drain that is no number": (env("KOPF_HA_DRAIN_TIMEOUT", "long"), {"workload.grace": ERROR}),
     "a probe of another port": (
         set_in("container.livenessProbe.httpGet.port", 9999), {"workload.probes": ERROR}),
     "no probe": (set_in("container.readinessProbe", None), {"workload.probes": WARNING}),
@@ -359,6 +360,25 @@ def test_warnings_are_well_and_what_is_unknown_is_not(names: list[str], status: 
     for name in names:
         BROKEN[name][0](made)
     assert status_of(made.results()) == status
+
+
+@pytest.mark.parametrize(
+    ("name", "silent"),
+    [
+        ("nothing tried", {"enforcement.rules", "enforcement.lease", "enforcement.stamps", "election.matched"}),
+        ("no count", {"election.held", "election.term", "objects.ahead"}),
+        ("no Lease", {"election.usable", "election.term"}),
+        ("everything", {"rights.policies", "rights.definitions", "rights.others", "rights.count"}),
+        ("a policy of another format", {"enforcement.rules", "enforcement.lease"}),
+        ("no FlowSchema", {"election.matched"}),
+        ("policies that nobody can tell", {"policies.present", "definitions.stamp", "enforcement.rules"}),
+    ],
+)
+def test_nothing_is_called_well_that_nobody_could_see(name: str, silent: set[str]) -> None:
+    made = Healthy()
+    BROKEN[name][0](made)
+    assert not silent & {r.check.name for r in made.results()}
+    assert silent <= {r.check.name for r in Healthy().results()}
 
 
 def test_people_see_what_mends_it_below_each_finding() -> None:

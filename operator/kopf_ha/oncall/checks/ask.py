@@ -69,7 +69,7 @@ def ask(cluster: Cluster, facts: Facts, operator: Operator, rights: Sequence[Rig
     objects = {kind: _objects(cluster, facts, kind, served) for kind, served in _stamped(operator).items()}
     return Asked(
         may=gather.may(cluster, operator.account, rights),
-        tried=_tried(cluster, facts, operator, objects) if dry_runs else Unknown("--no-dry-runs was given"),
+        tried=_tried(cluster, facts, operator, objects) if dry_runs else None,
         term=term.body if isinstance(term, Answered) else term,
         objects=objects,
         latencies=tuple(latencies),

@@ -13,7 +13,7 @@ from kopf_ha.errors import MalformedLease
 from kopf_ha.manifests import flow_schema, programs, workload
 from kopf_ha.oncall.checks import commands
 from kopf_ha.oncall.checks.compare import difference
-from kopf_ha.oncall.checks.facts import FLOW_SCHEMAS, LEASES, Case, Object
+from kopf_ha.oncall.checks.facts import FLOW_SCHEMAS, LEASES, Case, Object, SaidElsewhere, Tried
 from kopf_ha.oncall.checks.finding import Finding, error, unknown, warning
 from kopf_ha.oncall.cluster import Unknown
 from kopf_ha.settings import UNNAMED
@@ -65,9 +65,11 @@ def latency(case: Case) -> Iterator[Finding]:
     measured = case.its.asked.latencies
     try:
         deadline = durations(case.its.container)["RENEW_DEADLINE"]
-    except ValueError:
-        return  # which `times` says
-    if not measured or min(measured) <= deadline / 4:
+    except ValueError as problem:
+        raise SaidElsewhere(problem) from problem
+    if not measured:
+        raise SaidElsewhere("nothing was measured")
+    if min(measured) <= deadline / 4:
         return
     text = (
         f"a read of the Lease took {statistics.median(measured):.2f} s in the median, measured from here, and the renew"
@@ -101,8 +103,8 @@ def priority(case: Case) -> Iterator[Finding]:
 def matched(case: Case) -> Iterator[Finding]:
     """Give a finding if another FlowSchema is chosen for the election's requests."""
     tried = case.its.asked.tried
-    if isinstance(tried, Unknown) or not tried.flow_schema or any(priority(case)):
-        return
+    if not isinstance(tried, Tried) or not tried.flow_schema or any(priority(case)):
+        raise SaidElsewhere("it is not known, or there is none")
     ours = flow_schema(case.its.description)[0]["metadata"]["name"]
     all_known = case.facts.of(FLOW_SCHEMAS)
     chosen = next((o for o in all_known if o["metadata"].get("uid") == tried.flow_schema), None)
@@ -122,7 +124,7 @@ def usable(case: Case) -> Iterator[Finding]:
     """Give a finding if the Lease does not count terms."""
     body = _lease(case)
     if body is None:
-        return
+        raise SaidElsewhere("there is no Lease")
     try:
         record = LeaseRecord.parse(body)
     except MalformedLease as problem:
@@ -151,8 +153,7 @@ def owner(case: Case) -> Iterator[Finding]:
         yield error(
             f"{names} elect their leader by one Lease, {operator.lease}, so only one of them runs",
             "each operator needs a Lease of its own: set KOPF_HA_LEASE_NAME of one to another name, and write its"
-            " policies"
-            " for that",
+            " policies for that",
         )
         return
     body = _lease(case)
@@ -195,14 +196,15 @@ def held(case: Case) -> Iterator[Finding]:
         return
     try:
         record = LeaseRecord.parse(body)
-    except MalformedLease:
-        return  # which `usable` says
+    except MalformedLease as problem:
+        raise SaidElsewhere(problem) from problem
     if not record.holder:
         yield error(f"nobody holds Lease {case.its.lease}", "the log of a replica says what it waits for", _logs(case))
         return
     try:
         renewed = datetime.datetime.fromisoformat(str(record.renew_time)).timestamp()
     except ValueError:
+        yield unknown(f"Lease {case.its.lease} does not say when it was renewed", "look again in some seconds")
         return
     ago, duration = case.facts.now - renewed, record.lease_duration or _DEFAULTS["LEASE_DURATION"]
     if ago > SILENT * duration:
@@ -221,10 +223,10 @@ def term(case: Case) -> Iterator[Finding]:
         return
     try:
         record = LeaseRecord.parse(body) if body else None
-    except MalformedLease:
-        return
+    except MalformedLease as problem:
+        raise SaidElsewhere(problem) from problem
     if record is None:
-        return
+        raise SaidElsewhere("there is no Lease")
     spec: Mapping[str, Any] = (found or {}).get("spec") or {}
     token = int(spec.get("token") or 0)
     if record.holder and found is None and record.transitions:

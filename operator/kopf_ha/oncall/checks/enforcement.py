@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from kopf_ha.manifests.policies import all_policies
 from kopf_ha.oncall.checks import commands, policies
-from kopf_ha.oncall.checks.facts import LEASES, Case, NotRead, Right, Tried
+from kopf_ha.oncall.checks.facts import LEASES, Case, NotRead, Right, SaidElsewhere, Tried
 from kopf_ha.oncall.checks.finding import Finding, error, unknown
 from kopf_ha.oncall.cluster import Unknown
 
@@ -14,7 +14,9 @@ from kopf_ha.oncall.cluster import Unknown
 def tried(case: Case) -> Iterator[Finding]:
     """Give a finding if nothing could be tried."""
     found = case.its.asked.tried
-    if isinstance(found, Unknown) and not _explained(case):
+    if found is None or (isinstance(found, Unknown) and _explained(case)):
+        raise SaidElsewhere("nothing was to be tried")
+    if isinstance(found, Unknown):
         namespace, _, account = case.its.account.partition("/")
         yield unknown(
             f"not tried: {found}",
@@ -25,9 +27,7 @@ def tried(case: Case) -> Iterator[Finding]:
 
 def rules(case: Case) -> Iterator[Finding]:
     """Give a finding for each policy that is as it should be, and refuses less than it should."""
-    found = _tried(case)
-    if found is None or _wrong_policies(case):
-        return
+    found = _tried(case, of_policies=True)
     for policy in all_policies(case.its.description):
         asked = {rule.name: found.refused.get((policy.name, rule.name)) for rule in policy.rules}
         lacking = [name for name, refused in asked.items() if refused is False]
@@ -41,8 +41,7 @@ def rules(case: Case) -> Iterator[Finding]:
 
 def lease(case: Case) -> Iterator[Finding]:
     """Give a finding if the Lease's count can be lowered (I2)."""
-    found = _tried(case)
-    if found is not None and found.lowered and not _wrong_policies(case):
+    if _tried(case, of_policies=True).lowered:
         yield error(
             f"leaseTransitions of Lease {case.its.lease} can be lowered, so tokens could be given twice",
             "apply the policies of the Lease",
@@ -53,10 +52,7 @@ def lease(case: Case) -> Iterator[Finding]:
 def stamps(case: Case) -> Iterator[Finding]:
     """Give a finding for each kind whose objects take another pod's stamp, or a lower token (I1, I3)."""
     found = _tried(case)
-    if found is None:
-        return
-    wrong = _wrong_policies(case)
-    for kind in () if wrong else found.foreign:
+    for kind in () if _wrong_policies(case) else found.foreign:
         yield error(
             f"{kind}: a status write is accepted without its writer's own stamp",
             "apply the policy for stamped kinds",
@@ -68,16 +64,33 @@ def stamps(case: Case) -> Iterator[Finding]:
         )
 
 
-def _tried(case: Case) -> Tried | None:
+def _tried(case: Case, *, of_policies: bool = False) -> Tried:
+    """Return what dry runs found out.
+
+    Args:
+        case: of an operator.
+        of_policies: only if the policies are as they should be, which is said already otherwise.
+
+    Raises:
+        SaidElsewhere: there is nothing to say.
+    """
     found = case.its.asked.tried
-    return None if isinstance(found, Unknown) else found
+    if found is None or isinstance(found, Unknown):
+        raise SaidElsewhere("nothing was tried")
+    if of_policies and _wrong_policies(case):
+        raise SaidElsewhere("the policies are others")
+    return found
 
 
 def _wrong_policies(case: Case) -> bool:
     """Return whether policies are missing or changed, which is said already."""
     checks = (policies.known, policies.names, policies.renamed, policies.present, policies.same)
+    return any(_finds(check, case) for check in checks)
+
+
+def _finds(check: Callable[[Case], Iterator[Finding]], case: Case) -> bool:
     try:
-        return any(next(iter(check(case)), None) is not None for check in checks)
+        return any(check(case))
     except NotRead:
         return False
 

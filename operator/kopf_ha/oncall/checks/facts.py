@@ -40,8 +40,8 @@ class NotRead(Exception):
     """A check needs what could not be read. The message says why."""
 
 
-class NobodyKnows(NotRead):
-    """A check needs to know what the policies should be, and nobody does. `policies.known` says so."""
+class SaidElsewhere(NotRead):
+    """A check can say nothing, not even that all is well, for a reason that another check names."""
 
 
 class Right(NamedTuple):
@@ -103,14 +103,14 @@ class Asked:
 
     Args:
         may: what its account may do, of what was asked.
-        tried: what dry runs found out.
+        tried: what dry runs found out; None if nobody wants any.
         term: its Term; None if there is none.
         objects: some objects of each stamped kind, by ``plural.group``.
         latencies: seconds that reads of its Lease took.
     """
 
     may: Mapping[Right, bool] | Unknown = field(default_factory=dict)
-    tried: Tried | Unknown = NOT_TRIED
+    tried: Tried | Unknown | None = NOT_TRIED
     term: Object | Unknown | None = None
     objects: Mapping[str, Sequence[Object] | Unknown] = field(default_factory=dict)
     latencies: Sequence[float] = ()
@@ -222,10 +222,10 @@ class Operator:
         """What policies should be written from.
 
         Raises:
-            NobodyKnows: nobody can tell.
+            SaidElsewhere: nobody can tell, which `policies.known` says.
         """
         if isinstance(self.expected, Unknown):
-            raise NobodyKnows(self.expected)
+            raise SaidElsewhere(self.expected)
         return self.expected
 
 

@@ -11,7 +11,7 @@ from kopf_ha.manifests import programs, workload
 from kopf_ha.manifests.description import FULL, Description
 from kopf_ha.oncall.checks import commands
 from kopf_ha.oncall.checks.compare import difference
-from kopf_ha.oncall.checks.facts import BINDINGS, POLICIES, Case, Object, Operator
+from kopf_ha.oncall.checks.facts import BINDINGS, POLICIES, Case, Object, Operator, SaidElsewhere
 from kopf_ha.oncall.checks.finding import Finding, error, warning
 from kopf_ha.oncall.checks.operators import described, named_for
 from kopf_ha.oncall.cluster import Unknown
@@ -35,7 +35,9 @@ def known(case: Case) -> Iterator[Finding]:
 def names(case: Case) -> Iterator[Finding]:
     """Give a finding if the policies name another Lease or account, as after an overlay of kustomize."""
     operator = case.its
-    if not operator.descriptions or _right(operator):
+    if not operator.descriptions:
+        raise SaidElsewhere("there are none")
+    if _right(operator):
         return
     name, found = next(iter(operator.descriptions.items()))
     changed = [
@@ -72,8 +74,7 @@ def renamed(case: Case) -> Iterator[Finding]:
 
 def present(case: Case) -> Iterator[Finding]:
     """Give a finding if policies or bindings are missing."""
-    if _elsewhere(case):
-        return
+    _check_names(case)
     lacking: dict[str, list[str]] = {}
     for kind, name, stored, _ in _compared(case):
         if stored is None:
@@ -87,8 +88,7 @@ def present(case: Case) -> Iterator[Finding]:
 
 def same(case: Case) -> Iterator[Finding]:
     """Give a finding for each policy and binding that is not as this version of kopf-ha writes it."""
-    if _elsewhere(case):
-        return
+    _check_names(case)
     for kind, name, stored, made in _compared(case):
         if stored is not None and (at := difference(made["spec"], stored["spec"], "spec")):
             yield error(
@@ -100,8 +100,7 @@ def same(case: Case) -> Iterator[Finding]:
 
 def typed(case: Case) -> Iterator[Finding]:
     """Give a finding if the API server warns about an expression."""
-    if _elsewhere(case):
-        return
+    _check_names(case)
     for kind, name, stored, _ in _compared(case):
         warnings = ((stored or {}).get("status") or {}).get("typeChecking") or {}
         told = [str(w.get("warning")) for w in warnings.get("expressionWarnings") or ()]
@@ -140,7 +139,7 @@ def fit(case: Case) -> Iterator[Finding]:
     operator = case.its
     right = _right(operator)
     if not right or not _shows_options(operator.container):
-        return
+        raise SaidElsewhere("there is nothing to compare")
     description = next(iter(right.values()))
     for what, theirs, ours in _options(description, operator):
         if theirs != ours:
@@ -187,12 +186,16 @@ def _right(operator: Operator) -> dict[str, Description]:
     return {n: d for n, d in operator.descriptions.items() if (d.lease, d.service_account) == names}
 
 
-def _elsewhere(case: Case) -> bool:
-    """Return whether policies of the operator are there with other names in them or on them, which is said already."""
+def _check_names(case: Case) -> None:
+    """Check that the operator's policies have its names in them and on them.
+
+    Raises:
+        SaidElsewhere: they have others.
+    """
     right = _right(case.its)
-    if case.its.descriptions and not right:
-        return True
-    return any(named_for(name, found) != found.prefix for name, found in right.items())
+    renamed = any(named_for(name, found) != found.prefix for name, found in right.items())
+    if renamed or (case.its.descriptions and not right):
+        raise SaidElsewhere("they have other names")
 
 
 def _compared(case: Case) -> Iterator[tuple[str, str, Object | None, Any]]:

@@ -9,7 +9,17 @@ from typing import Any
 from kopf_ha.core.lease import LeaseRecord
 from kopf_ha.core.token import MalformedStamp, stamp_of
 from kopf_ha.errors import MalformedLease
-from kopf_ha.oncall.checks.facts import EVENTS, LEASES, NAMESPACES, NETWORK_POLICIES, PODS, Case, NotRead, Object
+from kopf_ha.oncall.checks.facts import (
+    EVENTS,
+    LEASES,
+    NAMESPACES,
+    NETWORK_POLICIES,
+    PODS,
+    Case,
+    NotRead,
+    Object,
+    SaidElsewhere,
+)
 from kopf_ha.oncall.checks.finding import Finding, error, warning
 from kopf_ha.oncall.cluster import Unknown
 
@@ -131,8 +141,8 @@ def ahead(case: Case) -> Iterator[Finding]:
     body = case.facts.named(LEASES, name, namespace)
     try:
         count = LeaseRecord.parse(body).transitions if body else 0
-    except MalformedLease:
-        return
+    except MalformedLease as problem:
+        raise SaidElsewhere(problem) from problem
     for kind, one, stamp in _stamped(case):
         if stamp.lease == case.its.lease and stamp.token > count:
             yield error(

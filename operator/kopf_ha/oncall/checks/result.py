@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kopf_ha.oncall.checks.facts import Case, Facts, NobodyKnows, NotRead, Operator
+from kopf_ha.oncall.checks.facts import Case, Facts, NotRead, Operator, SaidElsewhere
 from kopf_ha.oncall.checks.finding import Check, Finding, Mark, When, unknown
 from kopf_ha.oncall.checks.table import CHECKS, SECTIONS
 from kopf_ha.oncall.cluster import BAD, UNKNOWN, WELL
@@ -99,7 +99,7 @@ def _one(check: Check, case: Case) -> Result | None:
     """Run one check; None if it can say nothing, for a reason that another check names."""
     try:
         found = tuple(check.run(case))
-    except NobodyKnows:
+    except SaidElsewhere:
         return None
     except NotRead as reason:
         found = (unknown(f"could not find out whether {check.well}: {reason}"),)

@@ -9,7 +9,17 @@ from kopf_ha.manifests import rbac
 from kopf_ha.manifests.cel import TERM_API, TERMS
 from kopf_ha.manifests.description import Description
 from kopf_ha.oncall.checks import commands
-from kopf_ha.oncall.checks.facts import BINDINGS, CRDS, POLICIES, Case, NotRead, Operator, Right, in_words
+from kopf_ha.oncall.checks.facts import (
+    BINDINGS,
+    CRDS,
+    POLICIES,
+    Case,
+    NotRead,
+    Operator,
+    Right,
+    SaidElsewhere,
+    in_words,
+)
 from kopf_ha.oncall.checks.finding import Finding, error, warning
 from kopf_ha.oncall.cluster import Unknown
 
@@ -122,7 +132,7 @@ def count(case: Case) -> Iterator[Finding]:
 def _too_much(case: Case, rights: list[Right], why: str) -> Iterator[Finding]:
     may = _may(case)
     if may.get(_EVERYTHING):
-        return
+        raise SaidElsewhere("it may do everything")
     if held := [right for right in rights if may.get(right)]:
         yield warning(f"{case.its.account} may {in_words(held)}", why)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from kopf_ha.oncall.checks.facts import MUTATING, NAMESPACES, VALIDATING, Case, NobodyKnows
+from kopf_ha.oncall.checks.facts import MUTATING, NAMESPACES, VALIDATING, Case, SaidElsewhere
 from kopf_ha.oncall.checks.finding import Finding, warning
 
 
@@ -15,7 +15,7 @@ def between(case: Case) -> Iterator[Finding]:
     targets = [("coordination.k8s.io", "leases", namespace, "each renewal of the Lease")]
     try:
         description = case.its.description
-    except NobodyKnows:
+    except SaidElsewhere:
         pass
     else:
         stamped = [

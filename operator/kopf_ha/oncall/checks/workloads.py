@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from kopf_ha.manifests import programs, workload
 from kopf_ha.oncall.checks import election
-from kopf_ha.oncall.checks.facts import ACCOUNTS, BUDGETS, PRIORITY_CLASSES, Case, Object
+from kopf_ha.oncall.checks.facts import ACCOUNTS, BUDGETS, PRIORITY_CLASSES, Case, Object, SaidElsewhere
 from kopf_ha.oncall.checks.finding import Finding, error, warning
 from kopf_ha.oncall.checks.operators import is_told
 
@@ -64,10 +64,14 @@ def grace(case: Case) -> Iterator[Finding]:
         iter(programs.option(container, "--drain-timeout")), workload.variable(container, "KOPF_HA_DRAIN_TIMEOUT")
     )
     try:
-        drain = float(text.removesuffix("s")) if text else _DRAIN
-        needed = 2 * drain + election.durations(container)["RENEW_DEADLINE"]
+        renew = election.durations(container)["RENEW_DEADLINE"]
+    except ValueError as problem:
+        raise SaidElsewhere(problem) from problem
+    try:
+        needed = renew + 2 * (float(text.removesuffix("s")) if text else _DRAIN)
     except ValueError:
-        return  # `times` says so
+        yield error(f"the drain timeout of {case.its.title} is no number: {text}", "write seconds, such as 10")
+        return
     given = case.its.pod_spec.get("terminationGracePeriodSeconds")
     given = 30 if given is None else int(given)
     if given <= needed:
@@ -112,12 +116,12 @@ def patience(case: Case) -> Iterator[Finding]:
     """Give a finding if the liveness probe kills a leader that is only late."""
     probe = case.its.container.get("livenessProbe")
     if not probe:
-        return
+        raise SaidElsewhere("there is none")
     allowed = int(probe.get("periodSeconds") or 10) * int(probe.get("failureThreshold") or 3)
     try:
         lease = election.durations(case.its.container)["LEASE_DURATION"]
-    except ValueError:
-        return
+    except ValueError as problem:
+        raise SaidElsewhere(problem) from problem
     if allowed <= lease:
         yield warning(
             f"the livenessProbe of {case.its.title} gives up after {allowed} s, and the lease duration is {lease:g} s",
