@@ -55,6 +55,7 @@ def _reader(one: Option) -> Callable[[click.Context, click.Parameter, str | None
 
 #: The commands for people on call, each with its module, in which it has the same name. `kopf-ha run` imports none.
 ON_CALL = {
+    "check": "kopf_ha.oncall.check",
     "handover": "kopf_ha.oncall.handover",
     "history": "kopf_ha.oncall.history",
     "pause": "kopf_ha.oncall.pause",

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -99,6 +99,20 @@ class Cluster:
         return found
 
 
+def cluster_flags(command: Callable[..., Any]) -> Any:
+    """Add kubectl's flags to a command, which gets them as `namespace`, `context` and `kubeconfig`, for `connect`."""
+    options = (
+        click.option("-n", "--namespace", default="", metavar="NAMESPACE",
+                     help="Where the Lease is.  [default: the context's]"),
+        click.option("--context", default="", metavar="NAME",
+                     help="The context of the kubeconfig.  [default: the current]"),
+        click.option("--kubeconfig", default="", metavar="FILE", type=click.Path(),
+                     help="The kubeconfig.  [default: KUBECONFIG, or ~/.kube/config; in a pod without one, its service"
+                     " account]"),
+    )  # fmt: skip
+    return functools.reduce(lambda made, option: option(made), reversed(options), command)
+
+
 def on_cluster(command: Callable[..., int]) -> Callable[..., None]:
     """Add kubectl's flags to a command, and give it the cluster that they lead to.
 
@@ -106,24 +120,20 @@ def on_cluster(command: Callable[..., int]) -> Callable[..., None]:
     sentence and exit status 2.
     """
 
-    @click.option("-n", "--namespace", default="", metavar="NAMESPACE",
-                  help="Where the Lease is.  [default: the context's]")  # fmt: skip
-    @click.option(
-        "--context", default="", metavar="NAME", help="The context of the kubeconfig.  [default: the current]"
-    )
-    @click.option("--kubeconfig", default="", metavar="FILE", type=click.Path(),
-                  help="The kubeconfig.  [default: KUBECONFIG, or ~/.kube/config; in a pod without one, its service"
-                  " account]")  # fmt: skip
     @functools.wraps(command)
     def with_cluster(namespace: str, context: str, kubeconfig: str, **given: Any) -> None:
-        try:
-            status = command(connect(namespace, context, kubeconfig), **given)
-        except (ApiError, ConfigurationError, MalformedLease) as error:
-            click.echo(f"error: {error}", err=True)
-            status = UNKNOWN
-        raise SystemExit(status)
+        raise SystemExit(answered(lambda: command(connect(namespace, context, kubeconfig), **given)))
 
-    return with_cluster
+    return cast(Callable[..., None], cluster_flags(with_cluster))
+
+
+def answered(command: Callable[[], int]) -> int:
+    """Run a command; return its exit status. An error of the cluster becomes a sentence and exit status 2."""
+    try:
+        return command()
+    except (ApiError, ConfigurationError, MalformedLease) as error:
+        click.echo(f"error: {error}", err=True)
+        return UNKNOWN
 
 
 def connect(namespace: str = "", context: str = "", kubeconfig: str = "") -> Cluster:

@@ -8,23 +8,18 @@ from urllib.parse import urlencode
 
 from kopf_ha.api import Api, refusal
 from kopf_ha.core.refusal import by_policy, by_rule
-from kopf_ha.core.token import TOKEN_MAX, MalformedStamp, Stamp, stamp_of
+from kopf_ha.core.token import MalformedStamp, Stamp, stamp_of
 from kopf_ha.core.wire import MERGE_PATCH, is_gone
 from kopf_ha.errors import ApiRefused, ConfigurationError, Unfenced
+from kopf_ha.manifests.questions import BY_SELFTEST, DRY_RUN, another_pods, lower
 from kopf_ha.run.kinds import ServedKind, locate, schema_of
-from kopf_ha.run.leasetest import DRY_RUN, HELP
+from kopf_ha.run.leasetest import HELP
 from kopf_ha.run.namespaces import Namespaces
 
 #: Objects that one look for an example sees.
 PAGE = 50
 #: Objects that are tried one after the other, when each is gone meanwhile or is changed without a pause.
 ATTEMPTS = 5
-
-#: Tells the policy about the Term that it need not judge a dry run, so that a follower learns of the others.
-BY_SELFTEST = "&fieldManager=kopf-ha-ask%3Akind"
-
-#: The uid of a pod that does not exist.
-NOBODY = "00000000-0000-0000-0000-000000000000"
 
 _SCHEMA = "its CRD needs `kopf-ha manifests --only schema`"
 
@@ -155,8 +150,7 @@ def wrong_stamps(api: Api, kind: str, path: str, body: dict[str, Any], mine: Sta
     """
     path += "/status" + DRY_RUN + BY_SELFTEST
     token, name = recorded_token(body), str(body["metadata"]["name"])
-    above = min(max(token, mine.token) + 1, TOKEN_MAX)
-    foreign = api.request("PATCH", path, _status(Stamp(above, "selftest", mine.lease, NOBODY)), MERGE_PATCH)
+    foreign = api.request("PATCH", path, another_pods(token, mine), MERGE_PATCH)
     if foreign.status == 404:
         # If the path is not served, there is no `/status`. The stamps of such a kind are in its metadata.
         return None if is_gone(foreign, name) else ([], [])
@@ -167,16 +161,12 @@ def wrong_stamps(api: Api, kind: str, path: str, body: dict[str, Any], mine: Sta
     accepted = [f"{kind}: a status write is accepted without its writer's own stamp; {HELP}"] if foreign.ok else []
     if token < 2:
         return accepted, []
-    lower = api.request("PATCH", path, _status(Stamp(token - 1, mine.holder, mine.lease, mine.pod_uid)), MERGE_PATCH)
-    if lower.status in (404, 409):
+    sunk = api.request("PATCH", path, lower(token, mine), MERGE_PATCH)
+    if sunk.status in (404, 409):
         return None
-    if by_rule(lower):
+    if by_rule(sunk):
         return accepted, []
     # The rule is asked before the policies: where one of these answers, it is not there.
-    if lower.ok or by_policy(lower):
+    if sunk.ok or by_policy(sunk):
         return accepted, [f"{kind}: a recorded token can be lowered; {_SCHEMA}"]
-    raise refusal(f"cannot find out whether {kind} is protected", lower)
-
-
-def _status(stamp: Stamp) -> dict[str, Any]:
-    return {"status": {"fencing": stamp.as_status()}}
+    raise refusal(f"cannot find out whether {kind} is protected", sunk)

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Any
-from urllib.parse import quote
 
 from kopf_ha._context import boottime
 from kopf_ha.api import Api, refusal
@@ -24,11 +23,10 @@ from kopf_ha.manifests.cel import QUESTION, Policy, Rule
 from kopf_ha.manifests.description import Description
 from kopf_ha.manifests.lease import DESCRIBE, DESCRIBED
 from kopf_ha.manifests.policies import all_policies
+from kopf_ha.manifests.questions import counting, question
 from kopf_ha.run.namespaces import Namespaces
 from kopf_ha.settings import Settings
 
-#: The query of a dry run.
-DRY_RUN = "?dryRun=All"
 #: What to do about a protection that is missing.
 HELP = "apply the policies that `kopf-ha manifests` writes for this Lease and service account"
 
@@ -98,14 +96,12 @@ class LeaseTest:
 
     def _put(self, manager: str = "", lower: int = 0) -> Response:
         """Update the Lease by a dry run; again on the new revision if a renewal came in between."""
-        query = DRY_RUN + (f"&fieldManager={quote(manager, safe='')}" if manager else "")
         body = self._read()
         while True:
             count = (body.get("spec") or {}).get("leaseTransitions")
             if not count:
                 raise MalformedLease(f"Lease {self._name} counts no terms: leaseTransitions is {count}")
-            changed = body | {"spec": body["spec"] | {"leaseTransitions": count - lower}}
-            answer = self._api.request("PUT", self._path + query, changed)
+            answer = self._api.request("PUT", self._path + question(manager), counting(body, lower))
             if answer.status != 409 or self._clock() >= self._until:
                 return answer
             body = self._read(other_than=body)
