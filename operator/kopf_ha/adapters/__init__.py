@@ -12,6 +12,7 @@ from kopf_ha.adapters._clusters import PATH as KUBE_SYSTEM
 from kopf_ha.adapters._clusters import Clusters
 from kopf_ha.adapters._install import install, programs, uncovered
 from kopf_ha.adapters._ports import open_ports, share_ports
+from kopf_ha.adapters._waiting import while_held
 from kopf_ha.adapters._wiring import Outcome, Wiring, is_wired, noting_reads, refused_before, wired, wiring
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "refused_before",
     "share_ports",
     "uncovered",
+    "while_held",
     "wired",
     "wiring",
 ]
