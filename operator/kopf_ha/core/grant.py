@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -71,7 +72,7 @@ class Grant:
 
     def wait_no_more(self) -> None:
         """Let nothing wait for a held or expired grant any more: what asks, and what waits already, is refused."""
-        self.recovers = 0.0
+        self.recovers = -math.inf
         self._wake()
 
     def may_reopen(self, now: float) -> bool:

@@ -56,9 +56,8 @@ class NotedGrant(Grant):
         return super().remaining(now)
 
     def may_reopen(self, now: float) -> bool:
-        """Whether a write waits, by what `remaining` has just noted."""
-        self.recovers = self._note("recovers", self._grant.recovers)
-        return super().may_reopen(now)
+        """Whether a write waits."""
+        return bool(self._note("may reopen", self._grant.may_reopen(now)))
 
     def sets_aside(self, uid: str, namespace: str) -> bool:
         """Whether nothing may be decided from a deciding object."""
