@@ -18,6 +18,7 @@ DEFENCES = {
     "drain": "the Lease is given back before the handlers have ended, with the gate open",
     "moment": "the gate is still open at the very moment of its deadline",
     "sending": "a grant counts from the answer, not from when the request was sent",
+    "asking": "a held gate opens again without a question to the API server",
     "resume": "the election is never told that a lost term is drained",
     "order": "an address is freed before its claim is gone",
 }
@@ -39,6 +40,7 @@ class Bounds:
         deletions: how many claims are deleted.
         losses: how often the Lease is deleted.
         term: whether line 4 is there, and the leader writes the Term.
+        recovers: whether a term may go on after its renew deadline, with its gate held meanwhile.
         off: names of `DEFENCES` that are switched off.
     """
 
@@ -49,6 +51,7 @@ class Bounds:
     deletions: int = 0
     losses: int = 0
     term: bool = False
+    recovers: bool = False
     off: frozenset[str] = field(default_factory=frozenset)
 
     def __str__(self) -> str:
@@ -58,5 +61,6 @@ class Bounds:
             if n := getattr(self, name):
                 many.append(f"{n} {name if n > 1 else _ONE[name]}")
         many += ["line 4"] if self.term else []
+        many += ["terms that recover"] if self.recovers else []
         many += [f"without {', '.join(sorted(self.off))}"] if self.off else []
         return ", ".join(many)
