@@ -115,8 +115,10 @@ def test_who_lost_the_lease_meanwhile_writes_nothing_any_more(world: World, a: R
     b.flow()
     assert (world.leaders(), world.tokens) == ([b], [1, 2])
     world.now = a.last_beat = world.now + 1
+    before = copy.deepcopy(world.lease.body)
     a.flow()
     assert a.stopped == ["Lease ns/op is held by b (token 2)"]
+    assert world.lease.body == before
     assert not a.grants[0].may_reopen(world.now)
 
 

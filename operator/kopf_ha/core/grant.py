@@ -61,9 +61,8 @@ class Grant:
 
     def reopen(self, deadline: float) -> None:
         """Open a held grant again, since nobody acquired the Lease in between. A closed grant stays closed."""
-        self.deadline = max(self.deadline, deadline)
         self.held = ""
-        self._wake()
+        self.extend(deadline)
 
     def close(self, cause: str) -> None:
         """End the grant for good. The first cause is kept."""
