@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 import pytest
 
 from devcluster.waiting import until
 from kopf_ha._context import boottime, entered
-from kopf_ha.adapters import Wiring, _wiring, while_held, wired
-from kopf_ha.adapters._waiting import wait
+from kopf_ha.adapters import Wiring, _wiring, may_begin, wired
+from kopf_ha.adapters._waiting import wait, while_held
 from kopf_ha.core.gate import Gate
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.wire import Request, Response
@@ -120,27 +120,48 @@ def test_a_grant_that_changed_before_is_not_waited_for(grant: Grant) -> None:
     wait(grant)
 
 
-@pytest.mark.parametrize("end", [lambda grant: grant.reopen(0.0), lambda grant: grant.close("lost")])
-def test_handlers_and_reads_of_kopf_wait_as_long(grant: Grant, end: Callable[[Grant], None]) -> None:
-    async def waiting() -> None:
+def ends_with(grant: Grant, end: Callable[[Grant], None], waiting: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Let something wait in the term, end that, and wait for it."""
+
+    async def run() -> None:
         with entered(grant):
-            task = asyncio.create_task(as_coroutine(while_held()))
+            task = asyncio.create_task(waiting())
         while not grant._woken:
             await asyncio.sleep(0)
         assert not task.done()
         end(grant)
         await asyncio.wait_for(task, 30)
 
-    asyncio.run(waiting())
-    assert not grant._woken
+    try:
+        asyncio.run(run())
+    finally:
+        assert not grant._woken
 
 
-def test_without_a_term_nothing_waits() -> None:
-    asyncio.run(as_coroutine(while_held()))
+ENDS = [lambda grant: grant.close("lost"), Grant.wait_no_more]
 
 
-async def as_coroutine(awaitable: Awaitable[None]) -> None:
-    await awaitable
+@pytest.mark.parametrize("end", [lambda grant: grant.reopen(boottime() + MINUTES), *ENDS])
+def test_reads_of_kopf_wait_as_long(grant: Grant, end: Callable[[Grant], None]) -> None:
+    ends_with(grant, end, while_held)
+
+
+def test_handlers_begin_when_it_opens(grant: Grant) -> None:
+    ends_with(grant, lambda grant: grant.reopen(boottime() + MINUTES), may_begin)
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_no_handler_begins_in_a_term_that_ends_meanwhile(grant: Grant, end: Callable[[Grant], None]) -> None:
+    with pytest.raises(asyncio.CancelledError):
+        ends_with(grant, end, may_begin)
+
+
+def test_without_a_term_and_with_an_open_gate_nothing_waits(grant: Grant) -> None:
+    asyncio.run(while_held())
+    asyncio.run(may_begin())
+    grant.reopen(boottime() + MINUTES)
+    with entered(grant):
+        asyncio.run(may_begin())
 
 
 def test_whoever_is_cancelled_leaves_nothing_behind(grant: Grant) -> None:
@@ -148,7 +169,7 @@ def test_whoever_is_cancelled_leaves_nothing_behind(grant: Grant) -> None:
 
     async def cancelled() -> None:
         with entered(grant):
-            task = asyncio.create_task(as_coroutine(while_held()))
+            task = asyncio.create_task(while_held())
         while not grant._woken:
             await asyncio.sleep(0)
         task.cancel()
@@ -165,7 +186,7 @@ def test_a_loop_that_is_closed_stops_nobody_else(grant: Grant) -> None:
 
     async def begins() -> None:
         with entered(grant):
-            asyncio.ensure_future(as_coroutine(while_held()))  # noqa: RUF006  it is lost with its loop
+            asyncio.ensure_future(while_held())  # noqa: RUF006  it is lost with its loop
         while not grant._woken:
             await asyncio.sleep(0)
 

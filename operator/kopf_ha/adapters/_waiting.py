@@ -53,6 +53,20 @@ async def while_held() -> None:
         await wait_in_loop(grant)
 
 
+async def may_begin() -> None:
+    """Wait as `while_held`, for a handler that is about to begin.
+
+    Raises:
+        CancelledError: the term is over, or is drained: no handler begins in it any more.
+    """
+    grant = current_grant()
+    if grant is None or not grant.held:
+        return
+    await while_held()
+    if grant.held or grant.closed:
+        raise asyncio.CancelledError
+
+
 def _seconds(grant: Grant) -> float:
     """Return how long to wait at most; 0 if there is nothing to wait for."""
     now = boottime()
