@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 
@@ -175,9 +176,15 @@ def test_the_time_that_an_api_server_has_to_hear_of_the_term_does_not_count_ther
 
 def test_whoever_waits_is_woken_by_each_change_that_may_let_it_go_on() -> None:
     grant, woken = Grant(MINE, 10.0, RECOVERS), list[str]()
-    wake = lambda: woken.append("")  # noqa: E731
+
+    def wake() -> None:
+        woken.append("")
+
     grant.on_change(wake)
-    for change in (lambda: grant.extend(11.0), lambda: grant.reopen(12.0), grant.wait_no_more, lambda: grant.close("x")):
+    changes: tuple[Callable[[], None], ...] = (
+        lambda: grant.extend(11.0), lambda: grant.reopen(12.0), grant.wait_no_more, lambda: grant.close("x"),
+    )  # fmt: skip
+    for change in changes:
         before = len(woken)
         change()
         assert len(woken) == before + 1

@@ -158,7 +158,13 @@ def test_a_term_that_is_drained_lets_nothing_wait_at_its_gate(make: Any, ends: s
     one.hold("not renewed")
     assert one.may_reopen(0.0)
     waits: list[bool] = []
-    runner.term.join = lambda timeout: waits.append(one.may_reopen(0.0)) or True
+    join = runner.term.join
+
+    def drained(timeout: float) -> bool:
+        waits.append(one.may_reopen(0.0))
+        return bool(join(timeout))
+
+    runner.term.join = drained
     lose(runner, one) if ends == "lost" else runner.step(Quit("SIGTERM"))
     assert waits == [False]
 
