@@ -290,8 +290,7 @@ def test_handlers_wait_until_they_may_begin_and_ours_does_not(
 
     async def may_begin() -> None:
         asked.set()
-        while not begins.is_set():
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(begins.wait, LONG)
 
     monkeypatch.setattr(holding, "_may_begin", None)  # and put back
     _kopf.hold_handlers(may_begin)

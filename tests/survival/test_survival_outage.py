@@ -21,7 +21,6 @@ from tests.kit.crd import crd as kit_crd
 from tests.kit.ipam import LEASE
 from tests.kit.world import apply_kinds
 from tests.survival.support import BEFORE, Site, terms
-from tests.survival.test_survival_servers import bearer  # noqa: F401  a fixture
 
 GROUP = "outage.kopf-ha.test"
 #: Long enough for whatever the test does meanwhile.
@@ -68,7 +67,7 @@ def write(name, namespace, stopped, **_):
 
 
 @pytest.fixture
-def outage(site: Site, bearer: str, tmp_path: Path) -> Iterator[Outage]:  # noqa: F811
+def outage(site: Site, bearer: str, tmp_path: Path) -> Iterator[Outage]:
     made = Outage(site, bearer, tmp_path)
     try:
         yield made

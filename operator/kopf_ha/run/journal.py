@@ -69,9 +69,8 @@ class Journal:
             return
         seconds, self._held_at = boottime() - self._held_at, None
         self.metrics.recovered()
-        line = (
-            f"term {grant.stamp.token} goes on: its Lease could not be renewed, and writes waited for {seconds:.1f} s"
-        )
+        waited = f"its Lease could not be renewed, and writes waited for {seconds:.1f} s"
+        line = f"term {grant.stamp.token} goes on: {waited}"
         logger.info("%s", line)
         self._post("Recovered", "Recovered", line)
 

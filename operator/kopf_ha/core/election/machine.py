@@ -4,8 +4,9 @@
 Nothing here reads a clock, waits, or sends a request.
 
 While nobody deletes or edits the Lease and all clocks run at the same rate, no two grants are open and unexpired at
-the same time; a held grant is not open. A wrong `HolderGone` breaks that. I2 and I3 hold even then, since they rest on the tokens: whatever
-happens to the Lease, `following.acquire` takes a token above all that this process saw in it or was told of.
+the same time; a held grant is not open. A wrong `HolderGone` breaks that. I2 and I3 hold even then, since they rest on
+the tokens: whatever happens to the Lease, `following.acquire` takes a token above all that this process saw in it or
+was told of.
 """
 
 from __future__ import annotations
