@@ -120,14 +120,18 @@ def test_a_grant_that_changed_before_is_not_waited_for(grant: Grant) -> None:
     wait(grant)
 
 
+async def until_it_waits(grant: Grant) -> None:
+    while not grant._woken:  # noqa: ASYNC110  nobody tells when something begins to wait
+        await asyncio.sleep(0)
+
+
 def ends_with(grant: Grant, end: Callable[[Grant], None], waiting: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Let something wait in the term, end that, and wait for it."""
 
     async def run() -> None:
         with entered(grant):
             task = asyncio.create_task(waiting())
-        while not grant._woken:
-            await asyncio.sleep(0)
+        await until_it_waits(grant)
         assert not task.done()
         end(grant)
         await asyncio.wait_for(task, 30)
@@ -170,8 +174,7 @@ def test_whoever_is_cancelled_leaves_nothing_behind(grant: Grant) -> None:
     async def cancelled() -> None:
         with entered(grant):
             task = asyncio.create_task(while_held())
-        while not grant._woken:
-            await asyncio.sleep(0)
+        await until_it_waits(grant)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -187,8 +190,7 @@ def test_a_loop_that_is_closed_stops_nobody_else(grant: Grant) -> None:
     async def begins() -> None:
         with entered(grant):
             asyncio.ensure_future(while_held())  # noqa: RUF006  it is lost with its loop
-        while not grant._woken:
-            await asyncio.sleep(0)
+        await until_it_waits(grant)
 
     loop.run_until_complete(begins())
     loop.close()
