@@ -1,7 +1,7 @@
 """The Lease and the electors of one moment, and the one form of those that nobody can tell apart.
 
-Each replica counts time in units: three for the lease duration, two for the renew deadline, one for the retry period, and
-two for recovery where terms recover. Its state is moved so that it is now 0. Times that no rule can tell apart become
+Each replica counts time in units: three for the lease duration, two for the renew deadline, one for the retry period,
+and two for recovery where terms recover. Its state is moved so that it is now 0. Times that no rule can tell apart are
 one: what was three units ago or more is "long ago". So clocks are regions: before the next renewal, until the renew
 deadline, until the grant's deadline, after it, and the exact moments between them.
 
