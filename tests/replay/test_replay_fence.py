@@ -192,6 +192,7 @@ def test_what_is_known_decides_in_the_replay_too(api: FakeApi, file: Path) -> No
 
 @pytest.mark.parametrize("end", ["opens", "closes"])
 def test_a_write_that_waited_at_the_gate_waits_again(me: TracedProcess, file: Path, end: str) -> None:
+    me.api.put(WIDGET, {"spec": {}}, stamp(6))
     me.grant = Grant(me.grant.stamp, me.clock + 10.0, recovers=15.0)
     me.grant.hold("not renewed")
     late = me.attempt(patch(WIDGET, {"spec": {"mine": PRIVATE}}))
