@@ -175,8 +175,9 @@ def timeless(me: Elector) -> Elector:
     if state.phase in LEADING:
         return me._replace(state=replace(state, conflicts=0))
     if state.phase in HOLDING:
-        # Its time is over when a move says so.
-        state = replace(state, changed=LONG_AGO, renewed=LONG_AGO, sent=LONG_AGO, failure="")
+        # Its time is over when a move says so. What it has sent, it has sent just now.
+        sent = 0.0 if state.phase is Phase.REGAINING else LONG_AGO
+        state = replace(state, changed=LONG_AGO, renewed=LONG_AGO, sent=sent, failure="")
         grant = me.grant and me.grant._replace(deadline=0.0)
         return me._replace(state=replace(state, conflicts=min(state.conflicts, 2)), due=0.0, grant=grant)
     state = replace(
