@@ -66,6 +66,7 @@ BENCHMARKS = (
     Benchmark("rollout", 3, 150, "nodes"),
     Benchmark("term", 1, 60),
     Benchmark("term_lag", 2, 120),
+    Benchmark("outage", 4, 300),
 )
 
 #: Seconds that the start of a cluster and the end of all that was started take, by kind.

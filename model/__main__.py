@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if type(default) is int:
             parser.add_argument(f"--{name}", type=int, metavar="N", help="explore this bound instead of the plans")
     parser.add_argument("--line4", action="store_true", help="with the Term and its policy")
+    parser.add_argument("--recovery", action="store_true", help="with terms that go on after an outage")
     parser.add_argument("--clocks", action="store_true", help="the election alone, with clocks at one rate")
     parser.add_argument("--off", action="append", default=[], choices=DEFENCES, help="switch a defence off")
     parser.add_argument("--only", action="append", default=[], metavar="PROMISE", help="ask about this promise only")
@@ -48,8 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     given = {name: getattr(args, name) for name in vars(Bounds()) if isinstance(getattr(args, name, None), int)}
     plans: Sequence[Plan] = QUICK if args.quick else FULL
-    if given or args.off or args.only or args.clocks or args.line4:
-        bounds = replace(Bounds(term=args.line4, off=frozenset(args.off)), **given)
+    if given or args.off or args.only or args.clocks or args.line4 or args.recovery:
+        bounds = replace(Bounds(term=args.line4, recovers=args.recovery, off=frozenset(args.off)), **given)
         plans = (Plan(bounds, clocks=args.clocks, limit=args.limit, only=tuple(args.only)),)
     began, good = time.monotonic(), True
     with ProcessPoolExecutor(min(args.workers, len(plans))) as pool:

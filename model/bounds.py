@@ -18,6 +18,7 @@ DEFENCES = {
     "drain": "the Lease is given back before the handlers have ended, with the gate open",
     "moment": "the gate is still open at the very moment of its deadline",
     "sending": "a grant counts from the answer, not from when the request was sent",
+    "asking": "a held gate opens again without a question to the API server",
     "resume": "the election is never told that a lost term is drained",
     "heeded": "who acquires the Lease does not look whether it is paused",
     "order": "an address is freed before its claim is gone",
@@ -49,6 +50,7 @@ class Bounds:
         pauses: how often somebody pauses. Each pause may end at any time, or never.
         handovers: how often somebody asks the leader to hand over, to any of the replicas.
         term: whether line 4 is there, and the leader writes the Term.
+        recovers: whether a term may go on after its renew deadline, with its gate held meanwhile.
         off: names of `DEFENCES` that are switched off.
     """
 
@@ -61,6 +63,7 @@ class Bounds:
     pauses: int = 0
     handovers: int = 0
     term: bool = False
+    recovers: bool = False
     off: frozenset[str] = field(default_factory=frozenset)
 
     def __str__(self) -> str:
@@ -70,5 +73,6 @@ class Bounds:
             if n := getattr(self, name):
                 many.append(f"{n} {name if n > 1 else _ONE[name]}")
         many += ["line 4"] if self.term else []
+        many += ["terms that recover"] if self.recovers else []
         many += [f"without {', '.join(sorted(self.off))}"] if self.off else []
         return ", ".join(many)

@@ -33,7 +33,9 @@ class Clocks:
 
     def __init__(self, bounds: Bounds, stops: int = 1) -> None:
         self.bounds, self.stops = bounds, stops
-        self.electing = Electing(bounds.replicas, bounds.terms, shared=True, renewals=True, off=bounds.off)
+        self.electing = Electing(
+            bounds.replicas, bounds.terms, shared=True, renewals=True, recovers=bounds.recovers, off=bounds.off
+        )
         self._scenes = scenes.Numbered()
 
     def begin(self) -> State:

@@ -18,7 +18,7 @@ from model import scene as scenes
 from model.bounds import Bounds
 from model.electing import Electing
 from model.explorer import Move
-from model.flows import Flow, Flows
+from model.flows import WAITS, WENT_ON, Flow, Flows
 from model.promises import (
     Broken,
     Write,
@@ -29,7 +29,7 @@ from model.promises import (
     paused,
     stored,
 )
-from model.scene import CLOSED, OPEN, Scene
+from model.scene import CLOSED, HELD, OPEN, Scene
 from model.server import Objects, Rules, World, is_there, mark_in, serve, version_of
 from model.wire import NAMES, Answer, Mark, Wire, described
 from model.work import FREED, LEAVING, LIST, LOAD, TERM, THERE, Work, after_operation, begun, choices, put
@@ -52,13 +52,14 @@ class Cluster:
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
-        self.flows = Flows(bounds.off)
+        self.flows = Flows(bounds.off, recovers=bounds.recovers)
         self.electing = Electing(
             bounds.replicas,
             bounds.terms,
             shared=False,
             renewals=False,
             asleep=bounds.losses > 0,
+            recovers=bounds.recovers,
             off=bounds.off,
         )
         rules = "rules" not in bounds.off
@@ -117,8 +118,8 @@ class Cluster:
             if work.flow is None:
                 if gate == OPEN and self._scenes[state.scene].electors[r].state.retiring:
                     yield self._drained(state, r)
-                elif gate == OPEN:
-                    yield from self._choices(state, r, work)
+                elif gate == OPEN or (gate == HELD and self.bounds.recovers):
+                    yield from self._choices(state, r, work, gate)
             else:
                 yield from self._answers(state, r, work, work.flow, gate)
         yield from self._network(state)
@@ -166,6 +167,14 @@ class Cluster:
                     first = LOAD
                 work = begun(Work((me.grant.token, r), first), OPEN)
                 state = state._replace(works=put(state.works, r, work))
+            elif (
+                self.bounds.recovers
+                and me.grant is not None
+                and me.grant.gate == OPEN
+                and work is not None
+                and work.flow is None
+            ):
+                state = state._replace(works=put(state.works, r, begun(work, OPEN)))  # its gate was held meanwhile
         return state
 
     def _tell(self, scene: int, r: int, *events: el.Event) -> int:
@@ -180,10 +189,10 @@ class Cluster:
 
     # --- a writer
 
-    def _choices(self, state: State, r: int, work: Work) -> Iterator[Move]:
-        """Yield what the operator can do next; which comes first is open."""
+    def _choices(self, state: State, r: int, work: Work, gate: int) -> Iterator[Move]:
+        """Yield what the operator can do next; which comes first is open. While the gate is held, it waits there."""
         for what, op in choices(work, early="order" in self.bounds.off):
-            flow = Flow(op, work.mark, work.known)
+            flow = Flow(op, work.mark, work.known, begun=gate)
             broken = i4_stamped_before_decided(work.mark, state.objects) if op[0] == "give" else None
             yield Move(f"{scenes.NAMES[r]} decides {what}", _with(state, r, work._replace(flow=flow)), broken)
         for i, claim in enumerate(work.claims):
@@ -197,6 +206,10 @@ class Cluster:
         """Yield what can become of the request that is under way."""
         name, wire = scenes.NAMES[r], self.flows.run(flow).wire
         assert wire is not None  # noqa: S101  a flow that has ended is not kept
+        if wire == WAITS:
+            if gate in (OPEN, CLOSED):
+                yield self._deliver(state, r, work, WENT_ON, f"{name}'s write waits no more", None)
+            return
         if work.held is not None:
             if gate != OPEN:
                 yield self._deliver(state, r, work, work.held, f"{name} gets its late answer", None)

@@ -14,10 +14,13 @@ from dataclasses import replace
 from kopf_ha.core.election import Election, Phase, State
 from kopf_ha.core.election import events as el
 from model.scene import (
+    DEADLINE,
     DURATION,
     LEADING,
+    LONG_AGO,
     NAMES,
     OPEN,
+    RECOVERING,
     TIMING,
     Elector,
     Grant,
@@ -48,6 +51,7 @@ class Electing:
         shared: whether all clocks run at one rate; otherwise they are apart.
         renewals: whether the leader renews.
         asleep: whether all but the first replica start at some later time.
+        recovers: whether a term may go on after its renew deadline.
         off: defences that are switched off.
     """
 
@@ -59,11 +63,15 @@ class Electing:
         shared: bool,
         renewals: bool,
         asleep: bool = False,
+        recovers: bool = False,
         off: frozenset[str] = frozenset(),
     ) -> None:
         self.replicas, self.tokens, self.shared, self.renewals = replicas, tokens, shared, renewals
         self.asleep, self.off = asleep, off
-        self._rules = [Election(holder(r), LEASE, TIMING) for r in range(replicas)]
+        self.timing = RECOVERING if recovers else TIMING
+        self._rules = [Election(holder(r), LEASE, self.timing) for r in range(replicas)]
+        #: before that, no rule asks when a term was renewed
+        self._over = min(LONG_AGO, -DEADLINE - self.timing.recovery)
 
     def begin(self) -> Scene:
         """Return the beginning: there is no Lease, and nobody has looked."""
@@ -79,6 +87,8 @@ class Electing:
         state, actions = self._rules[r].step(me.state, event, now, str(fresh(scene)))
         if "rising" in self.off and state.phase is Phase.ACQUIRING and state.seen is not None:
             state, actions = _unraised(state, actions)
+        if "asking" in self.off and state.phase is Phase.REGAINING and isinstance(event, el.Tick):
+            state, actions = replace(state, phase=Phase.LEADING, renewed=now), [el.Reopen(now + DURATION)]
         due, grant, pending = me.due, me.grant, None
         for action in actions:
             match action:
@@ -95,9 +105,13 @@ class Electing:
                     grant = Grant(token, self._deadline(deadline, now))
                 case el.Extend(deadline) if grant is not None:
                     grant = grant._replace(deadline=max(grant.deadline, self._deadline(deadline, now)))
+                case el.Hold() if grant is not None:
+                    grant = grant._replace(held=True)
+                case el.Reopen(deadline) if grant is not None:
+                    grant = grant._replace(held=False, deadline=max(grant.deadline, self._deadline(deadline, now)))
                 case el.Close() if grant is not None and not ("drain" in self.off and isinstance(event, _BY_CHOICE)):
                     grant = grant._replace(closed=True)
-        moved = shifted(Elector(state, due, grant, pending, me.queue), now)
+        moved = shifted(Elector(state, due, grant, pending, me.queue), now, self._over)
         return with_elector(scene, r, moved if self.shared else timeless(moved))
 
     def _deadline(self, deadline: float, now: float) -> float:
@@ -175,8 +189,16 @@ class Electing:
                 yield " hears of the Lease", 0, self.step(scene, r, news)
             if self.renewals or me.due <= 0:
                 yield "'s timer fires", 0, self.step(scene, r, el.Tick(me.due), me.due)
+            if self.timing.recovery and (late := max(0.0, me.state.renewed + DEADLINE)) != me.due:
+                yield " cannot renew the Lease in time", 0, self.step(scene, r, el.Tick(late), late)
+        elif me.state.phase is Phase.RECOVERING:
+            if (news := _news(scene.lease, me.state)) is not None:
+                yield " hears of the Lease", 0, self.step(scene, r, news)
+            yield "'s timer fires", 0, self.step(scene, r, el.Tick(0.0))
+            over = me.state.renewed + DEADLINE + self.timing.recovery
+            yield " waits for too long", 0, self.step(scene, r, el.Tick(over), over)
         if me.grant is not None and me.grant.gate == OPEN:
-            yield "'s grant runs out", 0, with_elector(scene, r, shifted(me, me.grant.deadline))
+            yield "'s grant runs out", 0, with_elector(scene, r, shifted(me, me.grant.deadline, self._over))
 
     def _answers(self, scene: Scene, r: int, me: Elector, pending: Pending) -> Iterator[tuple[str, int, Scene | None]]:
         ready = with_elector(scene, r, me._replace(pending=None))
@@ -201,7 +223,7 @@ class Electing:
 
     def tick(self, scene: Scene) -> Scene:
         """Let a unit of time pass for everybody."""
-        return scene._replace(electors=tuple(shifted(one, 1.0) for one in scene.electors))
+        return scene._replace(electors=tuple(shifted(one, 1.0, self._over) for one in scene.electors))
 
     def quiet(self, scene: Scene) -> Scene:
         """Let everybody do what nobody else can notice, and number the versions anew.

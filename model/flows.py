@@ -18,10 +18,10 @@ from kopf_ha.core.known import Revision
 from kopf_ha.core.notes import notes_of
 from kopf_ha.core.target import parse_path
 from kopf_ha.core.token import Stamp, Verdict, judge
-from kopf_ha.core.wire import Request
+from kopf_ha.core.wire import AT_GATE, WAITED, Request
 from kopf_ha.errors import FloorLost, Refused, TermEnded
 from model.operations import SCHEMAS, Op, Writer, begin
-from model.scene import CLOSED, EXPIRED
+from model.scene import CLOSED, EXPIRED, HELD, OPEN
 from model.wire import (
     CHILDREN,
     LEASE,
@@ -43,6 +43,11 @@ Known = tuple[int, int, Mark | None] | None
 Entry = tuple[Answer | None, int]
 #: Seconds until the grant's deadline. A grant that has run out did so at this very moment.
 _LEFT = 100.0
+#: Seconds for which the grant may open again after that, where terms recover: the election says when they do not.
+_RECOVERS = 1e6
+#: What a write does in front of a gate that is held, and how it goes on.
+WAITS: Wire = ("WAITS",)
+WENT_ON: Answer = (0, "at the gate")
 #: Seconds after which the fence no longer waits for an API server to hear of the term (`core.hearing.LAG`).
 _LAG = 6.0
 
@@ -54,6 +59,7 @@ class Flow(NamedTuple):
     mark: Mark
     known: tuple[Known, ...]  #: of each object of `wire.NAMES`, when it began
     log: tuple[Entry, ...] = ()
+    begun: int = OPEN  #: how the gate was when it began
 
 
 class Step(NamedTuple):
@@ -79,8 +85,9 @@ class Step(NamedTuple):
 class Flows:
     """The local steps of all writers, under the defences that are switched off."""
 
-    def __init__(self, off: frozenset[str] = frozenset()) -> None:
+    def __init__(self, off: frozenset[str] = frozenset(), *, recovers: bool = False) -> None:
         self._off = off
+        self._recovers = _RECOVERS if recovers else 0.0
         self._steps: dict[Flow, Step] = {}
 
     def run(self, flow: Flow) -> Step:
@@ -97,22 +104,31 @@ class Flows:
         for name, known in zip(NAMES, flow.known, strict=True):
             if known is not None:
                 fence.known.objects.learn(_key(name), _revision(name, known))
-        writer = Writer(fence, Grant(stamp_of(flow.mark), _LEFT), off=self._off)
+        writer = Writer(fence, Grant(stamp_of(flow.mark), _LEFT, self._recovers), off=self._off)
         steps = begin(writer, flow.op)
+        if flow.begun == HELD:
+            writer.grant.hold("not renewed")
         try:
             request, waited = next(steps), 0.0
             for answer, gate in flow.log:
                 if gate == CLOSED:
                     writer.grant.close("lost")
                 elif gate == EXPIRED:
-                    writer.now = _LEFT
+                    writer.now = max(writer.now, writer.grant.deadline)
+                elif gate == HELD:
+                    writer.grant.hold("not renewed")
+                elif writer.grant.held or writer.now >= writer.grant.deadline:
+                    writer.grant.reopen(writer.now + _LEFT)
+                if request is AT_GATE:
+                    request = steps.send(WAITED)
+                    continue
                 if answer is None:
                     return Step(None, "unanswered", known=_known(fence))
                 if answer[:3] == (403, "policy", "term"):
                     # The first time the fence waits; by the second time it has waited for as long as it does.
                     writer.now, waited = writer.now + waited, _LAG
                 request = steps.send(response(answer))
-            return Step(self._sent(request), known=_known(fence))
+            return Step(WAITS if request is AT_GATE else self._sent(request), known=_known(fence))
         except StopIteration as end:
             return Step(None, end.value, known=_known(fence))
         except Refused as error:

@@ -34,6 +34,8 @@ QUICK = (
     Plan(Bounds(replicas=1, terms=2, faults=1, edits=1)),
     Plan(Bounds(terms=1, term=True, deletions=1, edits=1)),
     Plan(Bounds(terms=1), clocks=True),
+    Plan(Bounds(replicas=1, terms=1, recovers=True)),
+    Plan(Bounds(terms=1, recovers=True), clocks=True),
 )
 FULL = (
     Plan(Bounds(terms=2, deletions=1)),  # the longest come first, so that two processes end at about the same time
@@ -41,6 +43,8 @@ FULL = (
     Plan(Bounds(terms=3, off=frozenset({"rules"}))),
     Plan(Bounds(terms=2, losses=1)),
     Plan(Bounds(terms=2), clocks=True, limit=100_000),
+    Plan(Bounds(terms=2, recovers=True), limit=200_000),
+    Plan(Bounds(terms=2, recovers=True), clocks=True, limit=100_000),
     Plan(Bounds(replicas=3, terms=3), limit=200_000),
     Plan(Bounds(terms=2, edits=1)),
     Plan(Bounds(terms=2, faults=1)),

@@ -1,9 +1,9 @@
 """The Lease and the electors of one moment, and the one form of those that nobody can tell apart.
 
-Each replica counts time in units, three for the lease duration, two for the renew deadline, one for the retry period,
-and its state is moved so that it is now 0. Times that no rule can tell apart become one: what was three units ago or
-more is "long ago". So clocks are regions: before the next renewal, until the renew deadline, until the grant's
-deadline, after it, and the exact moments between them.
+Each replica counts time in units: three for the lease duration, two for the renew deadline, one for the retry period,
+and two for recovery where terms recover. Its state is moved so that it is now 0. Times that no rule can tell apart are
+one: what was three units ago or more is "long ago". So clocks are regions: before the next renewal, until the renew
+deadline, until the grant's deadline, after it, and the exact moments between them.
 
 Versions of the Lease and the times written into it are only compared with each other. So they are numbered by their
 order among all that somebody still knows.
@@ -29,13 +29,16 @@ NAMES = ("A", "B", "C", "D")
 #: Units of time: the lease duration, the renew deadline, the retry period.
 DURATION, DEADLINE, RETRY = 3.0, 2.0, 1.0
 TIMING = Timing(DURATION, DEADLINE, RETRY)
+#: The same where a term may go on after its renew deadline.
+RECOVERING = Timing(DURATION, DEADLINE, RETRY, 2.0)
 #: A time that is so long ago that no rule asks for how long.
 LONG_AGO = -DURATION
-_WAITING = (Phase.ACQUIRING, Phase.RENEWING)
+_WAITING = (Phase.ACQUIRING, Phase.RENEWING, Phase.REGAINING)
 LEADING = (Phase.LEADING, Phase.RENEWING)
+HOLDING = (Phase.RECOVERING, Phase.REGAINING)
 
 #: How a grant's gate is.
-OPEN, EXPIRED, CLOSED = 0, 1, 2
+OPEN, EXPIRED, CLOSED, HELD = 0, 1, 2, 3
 
 
 class Lease(NamedTuple):
@@ -54,16 +57,19 @@ class Lease(NamedTuple):
 
 
 class Grant(NamedTuple):
-    """A grant that the election opened: the token, when it runs out, and whether it is closed."""
+    """A grant that the election opened: the token, when it runs out, and whether it is closed, or held."""
 
     token: int
     deadline: float
     closed: bool = False
+    held: bool = False
 
     @property
     def gate(self) -> int:
         """Whether a write may leave now: what the grant that ships says."""
-        return CLOSED if self.closed else OPEN if _is_valid(self.deadline) else EXPIRED
+        if self.closed or self.held:
+            return CLOSED if self.closed else HELD
+        return OPEN if _is_valid(self.deadline) else EXPIRED
 
 
 @cache
@@ -141,8 +147,14 @@ def lease_of(record: LeaseRecord) -> Lease:
     )
 
 
-def shifted(me: Elector, by: float) -> Elector:
-    """Move an elector's clock so that the present is 0 again."""
+def shifted(me: Elector, by: float, over: float = LONG_AGO) -> Elector:
+    """Move an elector's clock so that the present is 0 again.
+
+    Args:
+        me: the elector.
+        by: so many units.
+        over: a time before which no rule asks when a term was renewed.
+    """
     state = me.state
     sent = state.sent - by if state.phase in _WAITING else LONG_AGO
     attempt = state.attempt
@@ -151,14 +163,14 @@ def shifted(me: Elector, by: float) -> Elector:
         started = max(LONG_AGO, attempt.started - by)
         attempt = replace(attempt, started=started)
         sent = started if same and state.phase in _WAITING else sent
-    leads = state.phase in LEADING
+    leads = state.phase in LEADING + HOLDING
     not_before = state.not_before - by
     state = replace(
         state,
         changed=max(LONG_AGO, state.changed - by),
         sent=max(LONG_AGO, sent),
         attempt=attempt,
-        renewed=max(LONG_AGO, state.renewed - by) if leads else LONG_AGO,
+        renewed=max(over, state.renewed - by) if leads else LONG_AGO,
         beat=0.0 if leads else LONG_AGO,
         failure="failed" if state.failure and leads else "",
         not_before=not_before if not_before > 0 else LONG_AGO,
@@ -178,6 +190,12 @@ def timeless(me: Elector) -> Elector:
     state = me.state
     if state.phase in LEADING:
         return me._replace(state=replace(state, conflicts=0))
+    if state.phase in HOLDING:
+        # Its time is over when a move says so. What it has sent, it has sent just now.
+        sent = 0.0 if state.phase is Phase.REGAINING else LONG_AGO
+        state = replace(state, changed=LONG_AGO, renewed=LONG_AGO, sent=sent, failure="")
+        grant = me.grant and me.grant._replace(deadline=0.0)
+        return me._replace(state=replace(state, conflicts=min(state.conflicts, 2)), due=0.0, grant=grant)
     state = replace(
         state, changed=LONG_AGO, not_before=LONG_AGO, reread=math.inf, resumed=LONG_AGO,
         conflicts=state.conflicts if state.phase is Phase.RELEASING else 0,
@@ -305,8 +323,12 @@ def changes(before: Scene, after: Scene) -> list[str]:
         if new.grant is not None and now == OPEN and (was != OPEN or old.grant != new.grant._replace(deadline=0.0)):
             if old.grant is None or old.grant.token != new.grant.token:
                 said.append(f"term {new.grant.token} of {name} begins")
+            elif was == HELD:
+                said.append(f"term {new.grant.token} of {name} goes on")
         elif old.grant is not None and was == OPEN and now != OPEN:
             said.append(f"term {old.grant.token} of {name} " + ("ends" if now == CLOSED else "may write no more"))
+        elif old.grant is not None and was == HELD and now == CLOSED:
+            said.append(f"term {old.grant.token} of {name} ends")
     one, other = before.lease, after.lease
     if other is None and one is not None:
         said.append("there is no Lease")

@@ -86,7 +86,7 @@ def deadlines(run: Run) -> dict[int, set[float]]:
         for action in line.data["actions"] or ():
             if action["is"] == "Open":
                 token = action["token"]
-            if action["is"] in ("Open", "Extend"):
+            if action["is"] in ("Open", "Extend", "Reopen"):
                 given[token].add(action["deadline"])
     return given
 

@@ -30,6 +30,7 @@ from kopf._core.reactor import running as kopf_running
 import kopf_ha
 from devcluster.waiting import until
 from kopf_ha import _kopf
+from kopf_ha._kopf import holding
 from kopf_ha.run.observe import ignore_stamps
 from kopf_ha.run.term import list_in_pages
 from tests.kopf_api import GROUP, IN_NS, LIST, KopfApi
@@ -279,6 +280,28 @@ def test_our_watching_handler_sees_each_object_first(api: KopfApi, registry: kop
     with Kopf(registry):
         until("the creation to be handled", lambda: ("creation", "things/a") in calls, LONG)
     assert calls[:3] == [("ours", "things/a"), ("event", "things/a"), ("creation", "things/a")]
+
+
+def test_handlers_wait_until_they_may_begin_and_ours_does_not(
+    api: KopfApi, registry: kopf.OperatorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else handlers begin while the gate is held, maybe beside those of the next leader."""
+    begins, asked, ours, theirs = (threading.Event() for _ in range(4))
+
+    async def may_begin() -> None:
+        asked.set()
+        await asyncio.to_thread(begins.wait, LONG)
+
+    monkeypatch.setattr(holding, "_may_begin", None)  # and put back
+    _kopf.hold_handlers(may_begin)
+    kopf.on.event("things", registry=registry, id="theirs")(lambda **_: theirs.set())
+    _kopf.watch_first(registry, lambda **_: ours.set(), "ours")
+    with Kopf(registry):
+        assert ours.wait(LONG)
+        assert asked.wait(LONG)
+        assert not theirs.is_set()
+        begins.set()
+        assert theirs.wait(LONG)
 
 
 def test_files_and_modules_are_loaded_as_kopf_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

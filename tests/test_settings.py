@@ -101,7 +101,17 @@ def test_durations_that_are_not_given_follow_the_lease_duration(
 @pytest.mark.parametrize("seconds", [1, 5, 15, 86_400])
 def test_a_lease_duration_alone_is_enough(seconds: int) -> None:
     s = Settings(lease_duration=seconds)
-    assert (s.renew_deadline, s.retry_period) == (seconds * 10 / 15, seconds * 2 / 15)
+    assert (s.renew_deadline, s.retry_period, s.recovery) == (seconds * 10 / 15, seconds * 2 / 15, seconds)
+
+
+def test_only_a_fenced_term_recovers_and_none_that_old_replicas_wait_for() -> None:
+    """Old peers of Kopf go on when nobody renews, and change nothing by which that could be seen."""
+    assert Settings().timing.recovery == 15
+    assert Settings(recovery=0).timing.recovery == 0
+    assert Settings(fence="rv", unsafe=True).timing.recovery == 0
+    assert Settings(legacy_lock="kopfpeerings/default").timing.recovery == 0
+    with pytest.raises(ConfigurationError, match="--recovery"):
+        Settings(recovery=-1)
 
 
 def test_a_copy_is_checked_again_and_keeps_its_identity() -> None:

@@ -5,6 +5,7 @@ from mutants.mutation import Mutation
 _ELECTION = "operator/kopf_ha/core/election/"
 _UNITS = ("tests/core/test_election.py",)
 _ORDERS = ("tests/core/test_election_orders.py",)
+_RECOVERY = ("tests/core/test_election_recovery.py",)
 _GRANT = (*_UNITS, "model --terms 1 --faults 1 --clocks --limit 30000")
 
 ELECTION: tuple[Mutation, ...] = (
@@ -102,7 +103,7 @@ ELECTION: tuple[Mutation, ...] = (
     Mutation(
         "a blocked leader renews for ever",
         _ELECTION + "leading.py",
-        "if not cause and now - state.beat > me.timing.renew_deadline:",
+        "if now - state.beat > me.timing.renew_deadline:",
         "if False:",
         "A leader whose event loop hangs keeps the Lease and serves nobody.",
         "I7",
@@ -262,6 +263,89 @@ ELECTION: tuple[Mutation, ...] = (
         "After a failure, each edit of the Lease is answered by another attempt at once.",
         "I7",
         _UNITS,
+    ),
+    # --- a term that outlives an outage
+    Mutation(
+        "a held term asks for another's Lease",
+        _ELECTION + "recovering.py",
+        "if cause := cause or me.lost_to(state) or _too_late(me, state, now):",
+        "if cause := cause or _too_late(me, state, now):",
+        "A leader of the past renews the Lease of the present one.",
+        "I7",
+        _RECOVERY,
+    ),
+    Mutation(
+        "a gate opens again without a look at the Lease",
+        _ELECTION + "recovering.py",
+        "    return replace(state, phase=Phase.REGAINING), [Read(_until(me, state, now))]\n",
+        "    state = replace(state, phase=Phase.LEADING, renewed=now)\n"
+        "    return state, [Reopen(now + me.timing.lease_duration), me.renewal_timer(state)]\n",
+        "Two replicas lead, and the first one does not know it.",
+        "I3",
+        (*_RECOVERY, "model --terms 2 --recovery --clocks --limit 30000"),
+    ),
+    Mutation(
+        "a held term believes a Lease of the past",
+        _ELECTION + "recovering.py",
+        "    cause = me.went_back(state, event)\n",
+        '    cause = ""\n',
+        "After a restore from a snapshot, a term goes on whose token was given to another.",
+        "I2",
+        _RECOVERY,
+    ),
+    Mutation(
+        "a recovered grant counts from the answer",
+        _ELECTION + "recovering.py",
+        "actions = [Reopen(state.renewed + me.timing.lease_duration), me.renewal_timer(state)]",
+        "actions = [Reopen(now + me.timing.lease_duration), me.renewal_timer(state)]",
+        "Followers count from when the renewal was stored, so two grants are open.",
+        "I3",
+        _RECOVERY,
+    ),
+    Mutation(
+        "a late answer opens the gate",
+        _ELECTION + "recovering.py",
+        "    elif me.overdue(state, now):\n",
+        "    elif False:\n",
+        "A process that slept before it got the answer leads by a Lease that is about to run out.",
+        "I3",
+        _RECOVERY,
+    ),
+    Mutation(
+        "a term recovers for ever",
+        _ELECTION + "recovering.py",
+        'return me.overdue(state, now) if now >= me.recovers_until(state) else ""',
+        'return ""',
+        "A leader that is cut off keeps its handlers for ever, and the process is of no use to anybody.",
+        "I7",
+        _RECOVERY,
+    ),
+    Mutation(
+        "a term recovers after a long sleep",
+        _ELECTION + "leading.py",
+        "    if now >= me.recovers_until(state):\n",
+        "    if me.timing.recovery <= 0:\n",
+        "A process that slept for a day goes on with what it knew a day ago.",
+        "--recovery",
+        _RECOVERY,
+    ),
+    Mutation(
+        "a blocked event loop recovers",
+        _ELECTION + "recovering.py",
+        "    if now - state.beat > me.timing.renew_deadline:\n",
+        "    if False:\n",
+        "A leader whose event loop hangs gets the Lease back and serves nobody.",
+        "I7",
+        _RECOVERY,
+    ),
+    Mutation(
+        "a term with a legacy lock recovers",
+        "operator/kopf_ha/settings.py",
+        'self.recovery if self.fence == "full" and not self.legacy_lock else 0.0',
+        'self.recovery if self.fence == "full" else 0.0',
+        "Old peers of Kopf go on when nobody renews, and write beside a term that goes on, too.",
+        "--legacy-lock",
+        ("tests/test_settings.py",),
     ),
     # --- the end of a term
     Mutation(

@@ -6,6 +6,7 @@ _CORE = "operator/kopf_ha/core/"
 _GATE = ("tests/core/test_fence_gate.py",)
 _WRITES = ("tests/core/test_fence_writes.py", "tests/core/test_fence_conflicts.py")
 _PARTS = ("tests/core/test_fence_parts.py",)
+_WAITING = ("tests/core/test_fence_waiting.py", "tests/fencing/test_waiting_at_gate.py")
 _ATTACKS = ("tests/core/test_fence_attacks.py",)
 _SERVER = ("tests/core/test_fence_server.py", "tests/core/test_refusal.py")
 _SAME = ("tests/core/test_fence_transparency.py",)
@@ -15,8 +16,8 @@ FENCE: tuple[Mutation, ...] = (
     Mutation(
         "a closed grant writes on",
         _CORE + "grant.py",
-        "return 0.0 if self.closed else max(0.0, self.deadline - now)",
-        "return max(0.0, self.deadline - now)",
+        "return 0.0 if self.closed or self.held else max(0.0, self.deadline - now)",
+        "return 0.0 if self.held else max(0.0, self.deadline - now)",
         "A term that is known to be over writes until its lease has run out.",
         "I3",
         _GATE,
@@ -24,8 +25,8 @@ FENCE: tuple[Mutation, ...] = (
     Mutation(
         "the gate is open at the deadline",
         _CORE + "gate.py",
-        "if left <= 0:",
-        "if left < 0:",
+        "while (left := self.grant.remaining(now)) <= 0:",
+        "while (left := self.grant.remaining(now)) < 0:",
         "A write leaves at the moment at which another replica may lead.",
         "I3",
         _GATE,
@@ -47,6 +48,51 @@ FENCE: tuple[Mutation, ...] = (
         "A late answer shortens the grant that a later one extended.",
         "I9",
         _PARTS,
+    ),
+    Mutation(
+        "a held grant writes on",
+        _CORE + "grant.py",
+        "return 0.0 if self.closed or self.held else max(0.0, self.deadline - now)",
+        "return 0.0 if self.closed else max(0.0, self.deadline - now)",
+        "A term writes although it is not known whether another replica leads by now.",
+        "I3",
+        _WAITING,
+    ),
+    Mutation(
+        "a write waits at the gate for ever",
+        _CORE + "grant.py",
+        "return not self.closed and now < self.deadline + self.recovers",
+        "return not self.closed",
+        "If the election's thread hangs, handlers hang with it.",
+        "I7",
+        _WAITING,
+    ),
+    Mutation(
+        "who waits at the gate is not told that the term is over",
+        _CORE + "grant.py",
+        'self.closed = self.closed or cause or "closed"\n        self._wake()',
+        'self.closed = self.closed or cause or "closed"',
+        "The drain waits for handlers that wait for nothing.",
+        "I7",
+        _WAITING,
+    ),
+    Mutation(
+        "a drained term lets writes wait",
+        "operator/kopf_ha/run/runner.py",
+        "        term.grant.wait_no_more()\n",
+        "",
+        "During an outage, each SIGTERM ends in a process that is killed, and its Lease is not released.",
+        "I7",
+        ("tests/run/test_runner.py",),
+    ),
+    Mutation(
+        "the time at the gate counts",
+        _CORE + "gate.py",
+        "            self._hearing.postpone(now - came)\n",
+        "",
+        "After an outage, an API server gets no time to hear of the term.",
+        "I9",
+        _WAITING,
     ),
     Mutation(
         "a paused term writes to other clusters",

@@ -124,7 +124,7 @@ class CurrentTerm:
         return body if stamper is None else stamper(body)
 
     def remaining(self) -> float:
-        """Return the seconds for which this term may still write. 0.0 if it has ended."""
+        """Return the seconds for which this term may still write. 0.0 if it has ended, and while its writes wait."""
         return self._grant.remaining(boottime())
 
     def bind(self, fn: Callable[P, R]) -> Callable[P, R]:

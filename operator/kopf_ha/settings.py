@@ -23,8 +23,8 @@ LONGEST_IDENTITY = 320
 #: A pod's uid as a stamp takes it, also as part of a label (`core/notes.py`).
 POD_UID = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_.]{0,35}")
 
-#: What follows the lease duration unless it is given, in client-go's proportion: so many seconds of 15.
-_OF_15 = {"renew_deadline": 10, "retry_period": 2}
+#: What follows the lease duration unless it is given: so many seconds of 15. The first two as in client-go.
+_OF_15 = {"renew_deadline": 10, "retry_period": 2, "recovery": 15}
 
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -186,6 +186,14 @@ class Settings:
         "Time between two attempts to acquire or renew the Lease.",
         shown="2/15 of the lease duration",
     )
+    recovery: float = option(
+        None,
+        _seconds("a number of seconds, 0 or more", lambda value: value >= 0),
+        "How long after the renew deadline a term may still go on. Meanwhile writes wait. If the Lease can be renewed"
+        " and nobody acquired it in between, they go on in the same term; otherwise the term ends. 0 ends it at the"
+        " renew deadline, as does `--legacy-lock`.",
+        shown="the lease duration",
+    )
     legacy_lock: str = option(
         "",
         _LOCK,
@@ -330,8 +338,13 @@ class Settings:
 
     @property
     def timing(self) -> Timing:
-        """The durations of the election."""
-        return Timing(self.lease_duration, self.renew_deadline, self.retry_period)
+        """The durations of the election.
+
+        A term recovers only with the fence. Old replicas know no tokens, and those of a peering go on without a sign
+        when nobody renews (`core.election.legacy`), so with their lock it does not recover either.
+        """
+        recovery = self.recovery if self.fence == "full" and not self.legacy_lock else 0.0
+        return Timing(self.lease_duration, self.renew_deadline, self.retry_period, recovery)
 
     @property
     def legacy(self) -> LegacyLock | None:

@@ -24,7 +24,7 @@ from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.target import Target
 from kopf_ha.core.token import Stamp
-from kopf_ha.core.wire import Request, Response
+from kopf_ha.core.wire import AT_GATE, WAITED, Request, Response
 
 Body = dict[str, Any]
 Key = tuple[str, str, str]
@@ -556,10 +556,15 @@ class Attempt:
     def ended(self) -> bool:
         return self.pending is None
 
+    @property
+    def waits(self) -> bool:
+        """Whether it waits in front of the gate."""
+        return self.pending is AT_GATE
+
     def step(self) -> None:
         """Let the server answer what is under way."""
         assert self.pending is not None
-        answer = self.api.handle(self.pending, self.who)
+        answer = WAITED if self.waits else self.api.handle(self.pending, self.who)
         self._advance(lambda: self.flow.send(answer))
 
     def _advance(self, go: Callable[[], Request]) -> None:

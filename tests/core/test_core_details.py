@@ -249,7 +249,7 @@ def test_to_find_out_about_a_schema_only_reads_are_sent(api: FakeApi, me: Proces
 def test_the_phases_have_the_names_that_probes_and_logs_show() -> None:
     """The runner and `Elector.state` know them by these words."""
     assert {phase.value for phase in Phase} == {
-        "following", "acquiring", "leading", "renewing", "releasing", "lost", "stopped"
+        "following", "acquiring", "leading", "renewing", "recovering", "regaining", "releasing", "lost", "stopped"
     }  # fmt: skip
 
 

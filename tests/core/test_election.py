@@ -624,7 +624,8 @@ def at(world: World, phase: Phase, *, legacy: bool = False) -> Replica:
     """
     if phase is Phase.FOLLOWING:
         world.replica("other").flow()
-    replica = world.replica("a", legacy=legacy)
+    held = (Phase.RECOVERING, Phase.REGAINING)
+    replica = world.replica("a", legacy=legacy, recovery=15 if phase in held else 0)
     if phase is Phase.ACQUIRING:
         replica.deliver()
     if phase not in (Phase.FOLLOWING, Phase.ACQUIRING):
@@ -632,6 +633,12 @@ def at(world: World, phase: Phase, *, legacy: bool = False) -> Replica:
     if phase is Phase.RENEWING:
         world.now = replica.due
         replica.tick()
+    if phase in held:
+        replica.last_beat = world.now = world.now + 12
+        replica.tick()
+    if phase is Phase.REGAINING:
+        replica.tick()
+        replica.answer()
     if phase is Phase.RELEASING:
         replica.step(el.Release())
         if legacy:
@@ -681,6 +688,22 @@ CELLS = [
     (Phase.RENEWING, DELETED, Phase.LOST),
     (Phase.RENEWING, el.LeaseUnusable("x", read=True), Phase.LOST),
     (Phase.RENEWING, el.ReadFailed("x"), Phase.LEADING),
+    (Phase.RECOVERING, DELETED, Phase.LOST),
+    (Phase.RECOVERING, el.LeaseUnusable("x", read=True), Phase.LOST),
+    (Phase.RECOVERING, el.Tick(), Phase.REGAINING),
+    (Phase.RECOVERING, el.RaiseFloor(1), Phase.LOST),
+    (Phase.RECOVERING, el.HolderGone("x"), Phase.RECOVERING),
+    (Phase.RECOVERING, el.HeadStart(1.0), Phase.RECOVERING),
+    (Phase.RECOVERING, el.StepDown("x"), Phase.RELEASING),
+    (Phase.RECOVERING, el.Release(), Phase.RELEASING),
+    (Phase.RECOVERING, el.Stop(), Phase.STOPPED),
+    (Phase.REGAINING, DONE, Phase.LEADING),
+    (Phase.REGAINING, el.Conflict(), Phase.REGAINING),
+    (Phase.REGAINING, el.Failed("x"), Phase.RECOVERING),
+    (Phase.REGAINING, el.NotWritten("x"), Phase.RECOVERING),
+    (Phase.REGAINING, DELETED, Phase.LOST),
+    (Phase.REGAINING, el.LeaseUnusable("x", read=True), Phase.LOST),
+    (Phase.REGAINING, el.ReadFailed("x"), Phase.RECOVERING),
     (Phase.RELEASING, DONE, Phase.STOPPED),
     (Phase.RELEASING, el.Conflict(), Phase.RELEASING),
     (Phase.RELEASING, el.Failed("x"), Phase.STOPPED),

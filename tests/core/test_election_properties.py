@@ -34,15 +34,18 @@ class Faults(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.recovery = 0.0
         self.dead: list[str] = []  #: identities of processes that ended
         self.world = World()
         self.late: list[LeaseRecord] = []  #: writes whose client gave up, and that may still be done
         self.late_legacy: list[Mapping[str, Any]] = []
 
-    @initialize(n=st.sampled_from([2, 3]))
-    def begin(self, n: int) -> None:
+    @initialize(n=st.sampled_from([2, 3]), recovery=st.sampled_from([0.0, 15.0, 40.0]))
+    def begin(self, n: int, recovery: float) -> None:
+        # With a legacy lock there is no recovery (`Settings.timing`).
+        self.recovery = 0.0 if self.legacy else recovery
         for identity in self.identities[:n]:
-            self.world.replica(identity, legacy=self.legacy)
+            self.world.replica(identity, legacy=self.legacy, recovery=self.recovery)
 
     def pick(self, who: int) -> Replica:
         return self.world.replicas[who % len(self.world.replicas)]
@@ -193,7 +196,8 @@ class Faults(RuleBasedStateMachine):
         if self.unique:
             self.dead.append(identity)
             identity = f"{identity[0]}{len(self.dead)}"
-        self.world.replicas[self.world.replicas.index(old)] = self.world.replica(identity, legacy=old.legacy)
+        new = self.world.replica(identity, legacy=old.legacy, recovery=0.0 if old.legacy else self.recovery)
+        self.world.replicas[self.world.replicas.index(old)] = new
         self.world.replicas.pop()
 
     @precondition(lambda self: self.dead)
@@ -341,6 +345,10 @@ class WrongNews(Faults):
 
 class Vandals(Faults):
     """The Lease is deleted and edited, too. Two may lead then, but never with a token that one of them saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world.tampered = True
 
     @rule()
     def deleted(self) -> None:

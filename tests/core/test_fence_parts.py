@@ -290,7 +290,9 @@ def test_the_gate_remembers_the_last_write_and_no_read() -> None:
 def test_the_gate_is_asked_before_each_request() -> None:
     change, grant = asked("PATCH", MERGE, {}), Grant(MINE, 100.0)
     gate = Gate(change.request, change.target, grant, lambda: 90.0)
-    assert gate.check() == 10.0
+    with pytest.raises(StopIteration) as left:
+        next(gate.check())
+    assert left.value.value == 10.0
     grant.close("lost")
     with pytest.raises(GateClosed, match=r"PATCH widgets\.t\.dev a/x: term 7 is over \(lost\)"):
         next(gate.send(Request("GET", WIDGET)))

@@ -29,6 +29,8 @@ class Replica:
         self.settings = settings
         self.grants: list[Grant] = []
         self.stopped: list[tuple[int, str]] = []
+        self.held: list[str] = []
+        self.reopened: list[Grant] = []
         self.open_when_stopped: list[bool] = []
         self.leaders: list[tuple[str, int]] = []
         self.elector = Elector(
@@ -36,6 +38,8 @@ class Replica:
             make_client,
             on_started=self.grants.append,
             on_stopped=self._on_stopped,
+            on_held=lambda grant, cause: self.held.append(cause),
+            on_reopened=self.reopened.append,
             on_new_leader=self._on_leader,
             floor=floor,
         )
@@ -107,7 +111,8 @@ class Stage:
         uid: str = "uid",
         **values: Any,
     ) -> Replica:
-        given: dict[str, Any] = TIMES | {"lease_name": "op", "lease_namespace": self.namespace} | values
+        times = TIMES | {"recovery": 0}  # most tests here are about how a term ends
+        given: dict[str, Any] = times | {"lease_name": "op", "lease_namespace": self.namespace} | values
         settings = Settings(identity=identity, pod_uid=uid, **given)
 
         def make_client() -> ApiClient:

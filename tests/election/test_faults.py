@@ -114,13 +114,17 @@ def test_a_counter_that_is_removed_ends_the_term(stage: Stage) -> None:
 def test_without_an_api_server_the_term_ends_and_begins_anew(
     stage: Stage, control_plane: ControlPlane, how: str
 ) -> None:
-    a = stage.replica("a")
+    """One that may recover goes on in the same term: nobody else acquired its Lease."""
+    a, b = stage.replica("a"), stage.replica("b", lease_name="other", recovery=600)
     a.leads()
+    b.leads()
     server = control_plane.apiserver(0)
     server.kill() if how == "stopped" else server.pause()
     try:
         a.lost("not renewed for")
         a.elector.resume()
+        until("b to hold its grant", lambda: b.held)
+        assert not b.elector.leading
     finally:
         server.start() if how == "stopped" else server.resume()
         server.wait_ready()
@@ -128,6 +132,9 @@ def test_without_an_api_server_the_term_ends_and_begins_anew(
     assert ("connection refused" if how == "stopped" else "gave no answer") in cause
     until("a new term", lambda: len(a.grants) == 2)
     assert a.tokens == [1, 2]
+    until("the old term of b", lambda: b.reopened)
+    assert b.elector.leading
+    assert (b.tokens, b.stopped) == ([1], [])
 
 
 def test_a_follower_outlives_an_api_server_and_its_watch(stage: Stage, control_plane: ControlPlane) -> None:

@@ -30,7 +30,7 @@ NS, NAME = "ns", "op"
 
 
 def settings(identity: str, **values: Any) -> Settings:
-    given = {"lease_duration": 15, "renew_deadline": 10, "retry_period": 2} | values
+    given = {"lease_duration": 15, "renew_deadline": 10, "retry_period": 2, "recovery": 0} | values
     return Settings(lease_name=NAME, lease_namespace=NS, identity=identity, pod_uid="uid", **given)
 
 
@@ -236,6 +236,7 @@ class Replica:
     grant: Grant | None = None
     grants: list[Grant] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)  #: causes, one for each ended term
+    holds: list[str] = field(default_factory=list)  #: causes, one for each time that a grant was held
     leaders: list[tuple[str, int]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     told_floor: int = 0
@@ -261,7 +262,7 @@ class Replica:
         self.state, actions = self.rules.step(self.state, event, self.world.now, wall)
         may, then = NEXT[before][type(event)], self.state.phase
         assert then in may, f"{type(event).__name__} may not lead from {before.value} to {then.value}"
-        closes = [i for i, a in enumerate(actions) if isinstance(a, el.Close)]
+        closes = [i for i, a in enumerate(actions) if isinstance(a, el.Close | el.Hold)]
         assert closes in ([], [0]), "a grant is closed before anything else happens"
         for action in actions:
             assert self.request is None, "a request comes last"
@@ -273,12 +274,22 @@ class Replica:
                     self.due = at + spread / 2
                 case el.Open(token, deadline):
                     assert self.grant is None
-                    self.grant = Grant(Stamp(token, self.settings.identity, f"{NS}/{NAME}", "uid"), deadline)
+                    stamp = Stamp(token, self.settings.identity, f"{NS}/{NAME}", "uid")
+                    self.grant = Grant(stamp, deadline, self.settings.timing.recovery)
                     self.grants.append(self.grant)
                     self.world.opened(self, self.grant)
                 case el.Extend(deadline):
                     assert self.grant is not None
                     self.grant.extend(deadline)
+                case el.Hold(cause):
+                    assert self.grant is not None
+                    self.grant.hold(cause)
+                    self.holds.append(cause)
+                case el.Reopen(deadline):
+                    assert self.grant is not None
+                    assert self.grant.held
+                    self.grant.reopen(deadline)
+                    self.world.reopened(self.grant)
                 case el.Close(cause):
                     assert self.grant is not None
                     self.grant.close(cause)
@@ -293,9 +304,11 @@ class Replica:
                     self.warnings.append(cause)
                 case el.Tell(text):
                     self.tells.append(text)
+        held = then in (Phase.RECOVERING, Phase.REGAINING)
         leading = then in (Phase.LEADING, Phase.RENEWING)
-        assert (self.grant is not None) == leading, f"{then.value}, and the grant is {self.grant}"
-        waiting = then in (Phase.ACQUIRING, Phase.RENEWING, Phase.RELEASING)
+        assert (self.grant is not None) == (leading or held), f"{then.value}, and the grant is {self.grant}"
+        assert self.grant is None or bool(self.grant.held) == held, f"{then.value}, and the grant is {self.grant}"
+        waiting = then in (Phase.ACQUIRING, Phase.RENEWING, Phase.REGAINING, Phase.RELEASING)
         assert self.request is not None or not waiting, f"{then.value} without a request: nothing would end it"
 
     # --- what the world does to it
@@ -369,6 +382,7 @@ class World:
         self.replicas: list[Replica] = []
         self.born = 0
         self.tokens: list[int] = []  #: of all grants, in the order they were opened
+        self.tampered = False  #: whether somebody edits the Lease's holder and number
 
     def replica(self, identity: str, *, legacy: bool = False, **values: Any) -> Replica:
         self.born += 1
@@ -384,6 +398,9 @@ class World:
         assert grant.stamp.token > replica.told_floor, "a token at or below a floor that was told"
         assert all(g.stamp.token < grant.stamp.token for g in replica.grants[:-1])
         self.tokens.append(grant.stamp.token)
+
+    def reopened(self, grant: Grant) -> None:
+        assert self.tampered or grant.stamp.token == max(self.tokens), "somebody led in between"
 
     def old(self, name: str, **values: Any) -> Old:
         old = Old(self, name, **values)

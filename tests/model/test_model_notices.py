@@ -52,6 +52,8 @@ CASES = [
     Case(("heeded",), "pause", 7, Bounds(terms=2, pauses=1), clocks=True),
     Case(("heeded",), "pause", 3, Bounds(terms=2, pauses=1)),
     Case(("drain",), "pause", 5, Bounds(terms=2, pauses=1), clocks=True),
+    # A gate that was held opens again, whoever leads by now.
+    Case(("asking",), "line 1", 10, Bounds(terms=2, recovers=True), clocks=True),
 ]
 
 
@@ -121,6 +123,19 @@ def test_a_grant_that_counts_from_the_answer_outlives_the_lease() -> None:
     run = replay(LATE_ANSWER, Bounds(terms=2, faults=1, off=frozenset({"sending"})), clocks=True)
     assert run.broken is not None
     assert run.broken.promise == "line 1"
+
+
+def test_a_term_whose_gate_was_held_goes_on_or_ends() -> None:
+    """Both are among what is explored: nobody acquires the Lease meanwhile, or somebody does."""
+    bounds = Bounds(terms=2, recovers=True)
+    held = ["A's write of the Lease is answered", "A cannot renew the Lease in time"]
+    alone = replay([*held, "A's timer fires", "A's write of the Lease is answered"], bounds)
+    assert alone.told[-1] == "A's write of the Lease is answered: term 1 of A goes on."
+    other = ["B's timer fires", "B's write of the Lease is answered", "A's timer fires"]
+    beside = replay([*held, *other], bounds)
+    assert "term 1 of A ends" in beside.told[-1]
+    assert alone.broken is None
+    assert beside.broken is None
 
 
 def test_what_the_core_does_is_what_is_explored() -> None:

@@ -32,4 +32,4 @@ def me(api: FakeApi, file: Path) -> Process:
 def begin(file: Path) -> Callable[[], Trace]:
     """Begin the trace of another process in the same file."""
     assert settings("x").lease == LEASE
-    return lambda: Trace(str(file), settings("pod7"), "1.0")
+    return lambda: Trace(str(file), settings("pod7", recovery=15), "1.0")

@@ -41,6 +41,17 @@ def test_the_core_takes_the_same_steps_again(led: Elected, file: Path) -> None:
     assert differences(file) == []
 
 
+def test_a_term_that_recovered_does_so_again(begin: Callable[[], Trace], file: Path) -> None:
+    me = Elected(FakeLease(), begin())
+    me.take(el.LeaseSeen(None, read=True))
+    me.take(el.Tick(me.now + 12.0), 12.0)
+    assert (me.driver.state.phase, bool(me.grants[0].held)) == (Phase.RECOVERING, True)
+    me.take(el.Tick(me.now))
+    assert (me.driver.state.phase, me.grants[0].held) == (Phase.LEADING, "")
+    assert '"is":"Reopen"' in file.read_text()
+    assert differences(file) == []
+
+
 def test_labels_of_the_lease_are_not_written(led: Elected, file: Path) -> None:
     assert "secret-label" not in file.read_text()
 

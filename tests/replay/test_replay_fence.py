@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from kopf_ha.core.grant import Grant
 from kopf_ha.core.wire import Request, Response
-from kopf_ha.errors import Refused
+from kopf_ha.errors import GateClosed, Refused
 from tests.core.fake_api import (
     APPLY,
     CHILD,
@@ -186,4 +187,23 @@ def test_what_is_known_decides_in_the_replay_too(api: FakeApi, file: Path) -> No
     before = len(api.log)
     me.send(patch(WIDGET + "/status", {"status": {"s": 1}}, MERGE))
     assert len(api.log) == before + 1
+    assert differences(file) == []
+
+
+@pytest.mark.parametrize("end", ["opens", "closes"])
+def test_a_write_that_waited_at_the_gate_waits_again(me: TracedProcess, file: Path, end: str) -> None:
+    me.api.put(WIDGET, {"spec": {}}, stamp(6))
+    me.grant = Grant(me.grant.stamp, me.clock + 10.0, recovers=15.0)
+    me.grant.hold("not renewed")
+    late = me.attempt(patch(WIDGET, {"spec": {"mine": PRIVATE}}))
+    late.step()
+    assert late.waits
+    if end == "opens":
+        me.grant.reopen(me.clock + 20.0)
+        assert late.finish().ok
+    else:
+        me.grant.close("another one leads")
+        with pytest.raises(GateClosed):
+            late.finish()
+    assert '"held"' in file.read_text()
     assert differences(file) == []

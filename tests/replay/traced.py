@@ -58,7 +58,7 @@ class Elected:
 
     def __init__(self, lease: FakeLease, trace: Trace, holder: str = "pod7", pod_uid: str = "uid-pod7") -> None:
         self.now = 1000.0
-        mine = settings(holder).changed(pod_uid=pod_uid)
+        mine = settings(holder, recovery=15).changed(pod_uid=pod_uid)
         self.client = Client(lease)
         self.grants: list[Grant] = []
         self.driver = Driver(

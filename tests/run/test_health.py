@@ -39,8 +39,9 @@ NOW = 10_000.0
 WELL = Signs(alive=True, turned=NOW - 1, watching=True, watch_turned=NOW - 30, heard=NOW - 30)
 
 
-def grant(deadline: float = NOW + 5, closed: str = "") -> Grant:
+def grant(deadline: float = NOW + 5, closed: str = "", held: str = "") -> Grant:
     one = Grant(Stamp(7, "me", "ns/op", "uid"), deadline)
+    one.held = held
     if closed:
         one.close(closed)
     return one
@@ -99,7 +100,11 @@ STATES: dict[str, tuple[Vitals, str, str]] = {
     ),
     "was not renewed, and the election closed it": (leads(grant=grant(NOW - 60, "overdue")), "", ""),
     "cannot renew and keeps its grant": (
-        leads(grant=grant(NOW - 6)), "", "leads by a Lease that expired 6 s ago",
+        leads(grant=grant(NOW - 21)), "", "leads by a Lease that expired 21 s ago",
+    ),
+    "may still recover": (
+        vitals("regaining", {"beat": NOW - 1}, grant=grant(NOW - 14, held="not renewed"), began=NOW - 100),
+        "writes wait: not renewed", "",
     ),
     "blocks its loop": (
         leads(signs={"beat": NOW - 16}), "",

@@ -53,8 +53,10 @@ def test_a_replica_that_never_led_says_so() -> None:
     for line in LINES:
         assert value("kopf_ha_refused_writes_total", {"line": line}) == 0
     assert value("kopf_ha_paused", {"name": "op"}) == 0
-    assert value("kopf_ha_not_enforced") == 0
-    assert value("kopf_ha_set_aside") == 0
+    for name in ("kopf_ha_not_enforced", "kopf_ha_set_aside", "kopf_ha_held"):
+        assert value(name) == 0, name
+    for outcome in ("recovered", "lost"):
+        assert value("kopf_ha_recoveries_total", {"outcome": outcome}) == 0
 
 
 def test_whether_it_leads_is_asked_at_each_scrape() -> None:

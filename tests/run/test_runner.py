@@ -22,7 +22,7 @@ from kopf_ha.errors import ConfigurationError, Denied, FloorLost, GateClosed, No
 from kopf_ha.run.arguments import options_for
 from kopf_ha.run.build import build
 from kopf_ha.run.ending import EXIT_LOST, EXIT_STUCK
-from kopf_ha.run.inbox import Ended, Inbox, Ordered, Quit, Started, Stopped
+from kopf_ha.run.inbox import Ended, Held, Inbox, Ordered, Quit, Reopened, Started, Stopped
 from kopf_ha.run.journal import Journal
 from kopf_ha.run.metrics import ENDS
 from kopf_ha.run.runner import Runner
@@ -153,6 +153,47 @@ def test_a_lost_term_is_drained_before_the_election_goes_on(make: Any, now: list
     # Its thread's end comes when the term is over already.
     assert runner.step(Ended(term, GateClosed("x"))) is None
     assert told(runner) == [("resume",)]
+
+
+@pytest.mark.parametrize("ends", ["lost", "asked to stop"])
+def test_a_term_that_is_drained_lets_nothing_wait_at_its_gate(make: Any, ends: str) -> None:
+    """A handler that waits for an outage to end would be waited for until the process is killed."""
+    runner = make()
+    one = Grant(Stamp(7, "me", "ns/op", "uid"), deadline=1e9, recovers=1e9)
+    runner.step(Started(one))
+    one.hold("not renewed")
+    assert one.may_reopen(0.0)
+    waits: list[bool] = []
+    join = runner.term.join
+
+    def drained(timeout: float) -> bool:
+        waits.append(one.may_reopen(0.0))
+        return bool(join(timeout))
+
+    runner.term.join = drained
+    lose(runner, one) if ends == "lost" else runner.step(Quit("SIGTERM"))
+    assert waits == [False]
+
+
+def test_an_outage_that_a_term_survives_is_reported_and_ends_nothing(make: Any) -> None:
+    runner, one = make(), grant(7)
+    value = runner.journal.metrics.registry.get_sample_value
+    runner.journal.watch(MagicMock(grant=one))
+    runner.step(Started(one))
+    for outcome, end in (("recovered", Reopened(one)), ("lost", Stopped(one, "held by b"))):
+        one.hold("not renewed")
+        assert runner.step(Held(one, "not renewed")) is None
+        assert value("kopf_ha_held") == 1
+        if outcome == "recovered":
+            one.reopen(2e9)
+        else:
+            one.close("held by b")
+        assert runner.step(end) is None
+        assert value("kopf_ha_held") == 0
+        assert value("kopf_ha_recoveries_total", {"outcome": outcome}) == 1
+    posted = [call.args[1] for call in runner.journal.events.post.call_args_list]
+    assert posted.count("Recovered") >= 1
+    assert runner.term is None
 
 
 def test_news_of_an_older_term_do_not_touch_the_present_one(make: Any) -> None:

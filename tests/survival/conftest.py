@@ -28,3 +28,13 @@ def site(cluster: ControlPlane, namespace: str, tmp_path: Path) -> Iterator[Site
         yield made
     finally:
         made.clear()
+
+
+@pytest.fixture
+def bearer(site: Site) -> Iterator[str]:
+    """A token of an account that may do anything, at any server."""
+    site.kubectl("create", "serviceaccount", "op")
+    account = f"--serviceaccount={site.namespace}:op"
+    site.kubectl("create", "clusterrolebinding", site.namespace, "--clusterrole=cluster-admin", account)
+    yield site.kubectl("create", "token", "op").stdout.strip()
+    site.kubectl("delete", "clusterrolebinding", site.namespace)

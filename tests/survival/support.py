@@ -118,11 +118,15 @@ class Site(Ipam):
 class Follower:
     """An elector on a clock that the test turns by hand; None for the machine's own."""
 
-    def __init__(self, site: Site, identity: str, *, turned: bool = False, duration: float = DURATION) -> None:
+    def __init__(
+        self, site: Site, identity: str, *, turned: bool = False, duration: float = DURATION, recovery: float = 0
+    ) -> None:
         self.now = boottime()
         self.grants: list[Grant] = []
         self.causes: list[str] = []
-        times: dict[str, Any] = {"lease_duration": duration, "renew_deadline": duration * 2 / 3, "retry_period": 0.5}
+        times: dict[str, Any] = {
+            "lease_duration": duration, "renew_deadline": duration * 2 / 3, "retry_period": 0.5, "recovery": recovery
+        }  # fmt: skip
         self.elector = Elector(
             Settings(lease_name=LEASE, lease_namespace=site.namespace, identity=identity, pod_uid="u", **times),
             lambda: config.new_client_from_config(str(site.cluster.kubeconfig)),

@@ -92,6 +92,24 @@ def test_a_whole_second_is_a_time_like_any_other(site: Site, monkeypatch: pytest
         one.elector.stop()
 
 
+def test_a_clock_that_jumps_ahead_ends_no_term_if_nobody_acquired_the_lease(site: Site) -> None:
+    """As after a nap. Until that is known, the gate is not open."""
+    one = Follower(site, "one", turned=True, recovery=DURATION)
+    try:
+        until("one to lead", one.leads)
+        one.now += DURATION
+        assert not one.elector.leading
+
+        def again() -> bool:
+            one.now += 0.05  # it asks once its event loop has said that it lives
+            return one.leads()
+
+        until("one to lead again", again)
+        assert (len(one.grants), one.causes) == (1, [])
+    finally:
+        one.elector.stop()
+
+
 def test_a_clock_that_jumps_ahead_closes_the_gate_at_once(site: Site) -> None:
     """As after a suspended machine: no request is needed to know that the grant is over."""
     one = Follower(site, "one", turned=True)

@@ -78,16 +78,6 @@ class Writer:
         return self.send(Request("GET", path)).json
 
 
-@pytest.fixture
-def bearer(site: Site) -> Iterator[str]:
-    """A token of an account that may do anything, at any server."""
-    site.kubectl("create", "serviceaccount", "op")
-    account = f"--serviceaccount={site.namespace}:op"
-    site.kubectl("create", "clusterrolebinding", site.namespace, "--clusterrole=cluster-admin", account)
-    yield site.kubectl("create", "token", "op").stdout.strip()
-    site.kubectl("delete", "clusterrolebinding", site.namespace)
-
-
 def takeover(site: Site, bearer: str, servers: tuple[int, int], n: int) -> tuple[Writer, Writer, list[str]]:
     """Give two replicas, and objects that the first wrote and the second stamped after it."""
     old, new = Writer(site, bearer, "old", 1, servers[0]), Writer(site, bearer, "new", 2, servers[1])

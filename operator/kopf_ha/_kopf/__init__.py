@@ -6,6 +6,7 @@ import contract in pyproject.toml forbids `kopf._*` in all other files.
 
 from kopf_ha._kopf.discovery import discovers, exact_namespaces, serves
 from kopf_ha._kopf.first_list import Flow, Kind, MakeFlow
+from kopf_ha._kopf.holding import hold_handlers
 from kopf_ha._kopf.logs import (
     Formatter,
     ObjectPrefix,
@@ -40,8 +41,8 @@ from kopf_ha._kopf.vault import PreparedVault
 
 __all__ = [
     "Flow", "Formatter", "Kind", "MakeFlow", "ObjectPrefix", "PreparedVault", "SpawnedOperator", "TextFormatter",
-    "activities", "discovers", "exact_namespaces", "for_every_replica", "is_async", "load", "logins", "new_registry",
-    "objects_log", "only_logs_in", "plain_spawn_tasks", "replace_spawn_tasks", "running_log", "serves",
+    "activities", "discovers", "exact_namespaces", "for_every_replica", "hold_handlers", "is_async", "load", "logins",
+    "new_registry", "objects_log", "only_logs_in", "plain_spawn_tasks", "replace_spawn_tasks", "running_log", "serves",
     "sleeps_between_tries", "spawn", "storing_handlers", "tells_of_handler", "tells_of_signals", "watch_first",
     "webhooks", "with_lasting_webhooks", "with_logins_of",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from kopf_ha.adapters._clusters import PATH as KUBE_SYSTEM
 from kopf_ha.adapters._clusters import Clusters
 from kopf_ha.adapters._install import install, programs, uncovered
 from kopf_ha.adapters._ports import open_ports, share_ports
+from kopf_ha.adapters._waiting import may_begin
 from kopf_ha.adapters._wiring import Outcome, Wiring, is_wired, noting_reads, refused_before, wired, wiring
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Wiring",
     "install",
     "is_wired",
+    "may_begin",
     "noting_reads",
     "open_ports",
     "programs",

@@ -8,12 +8,16 @@ import aiohttp
 from yarl import URL
 
 from kopf_ha.adapters._bearer import renew
+from kopf_ha.adapters._waiting import while_held
 from kopf_ha.adapters._wiring import adrive, headers_for, media_type, note_read
 from kopf_ha.core.wire import WRITES, Request, Response
 
 
 class FenceMiddleware:
     """Sends one attempt of a request through the fence. Reads and watches are not fenced.
+
+    While the gate is held, those of the fenced operator's own Kopf wait: most of the time the API server does not
+    answer then, and Kopf would sleep for up to 21 s before its next attempt. So its watches go on at once afterwards.
 
     Args:
         client: the client's name in metrics and the log.
@@ -30,6 +34,8 @@ class FenceMiddleware:
         renew(request.headers)
         if request.method not in WRITES:
             note_read(request.url.raw_path)
+            if self.saw:
+                await while_held()
             return await handler(request)
         body = request.body
         asked = Request(

@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 
 from kopf_ha._context import boottime, current_grant, only_reads, runs_again
 from kopf_ha.adapters._clusters import Clusters
+from kopf_ha.adapters._waiting import wait, wait_in_loop
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.target import parse_path
-from kopf_ha.core.wire import Flow, Request, Response
+from kopf_ha.core.wire import AT_GATE, WAITED, Flow, Request, Response
 from kopf_ha.errors import GateClosed, NoTerm, Refused, TermEnded, Unfenced
 from kopf_ha.trace import Trace
 
@@ -205,6 +206,10 @@ def drive(client: str, request: Request, send: Callable[[Request], Response], or
         flow = use.flow(client, request, grant, elsewhere=elsewhere)
         out = next(flow)
         while True:
+            if out is AT_GATE and grant is not None:
+                wait(grant)
+                out = flow.send(WAITED)
+                continue
             if out.after:
                 time.sleep(out.after)
             out = flow.send(send(out))
@@ -254,6 +259,10 @@ async def adrive(
                 if not elsewhere:
                     use.report(Outcome(client, request, grant, None, final.status))
                 return final
+            if out is AT_GATE and grant is not None:
+                await wait_in_loop(grant)
+                answer = WAITED
+                continue
             if out.after:
                 await asyncio.sleep(out.after)
             answer = await send(out)

@@ -1,5 +1,8 @@
 """Line 1 of the fence: no request leaves without a valid grant (I3, I8).
 
+While the grant is held, or has run out and may open again, a write waits in front of the gate instead of failing. Its
+revisions were judged before. They are still its preconditions, and the API server compares them (line 2).
+
 Each write of the fence's passes here, so what line 4 refuses is dealt with here, too (`hearing`).
 """
 
@@ -11,7 +14,7 @@ from dataclasses import replace
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.hearing import Hearing
 from kopf_ha.core.target import Target, api_root
-from kopf_ha.core.wire import WRITES, Flow, Request, Response
+from kopf_ha.core.wire import AT_GATE, WRITES, Flow, Request, Response, Steps
 from kopf_ha.errors import GateClosed
 
 
@@ -19,7 +22,8 @@ class Gate:
     """Sends all requests of one write, and remembers the last write among them for the log.
 
     Args:
-        request: what the client wants to send. Its timeout is the limit of all that the fence sends for it (I9).
+        request: what the client wants to send. Its timeout is the limit of all that the fence sends for it (I9). The
+            time in front of the gate does not count.
         target: what it writes to, for messages.
         grant: of the term that the caller belongs to.
         now: this machine's boot-time clock, in seconds.
@@ -35,18 +39,25 @@ class Gate:
         self._until = None if request.timeout is None else now() + request.timeout
         self._hearing = Hearing(f"{request.method} {target}", grant.stamp, now, self._until)
 
-    def check(self) -> float:
-        """Return the seconds that are left to write.
+    def check(self) -> Steps[float]:
+        """Return the seconds that are left to write. If there may be some later, wait for that.
 
         Raises:
             GateClosed: none are left.
         """
-        left = self.grant.remaining(self._now())
-        if left <= 0:
-            raise GateClosed(
-                f"{self._request.method} {self._target}: term {self.grant.stamp.token} is over"
-                f" ({self.grant.closed or 'its lease ran out on this machine'})"
-            )
+        now = came = self._now()
+        while (left := self.grant.remaining(now)) <= 0:
+            if not self.grant.may_reopen(now):
+                cause = self.grant.closed or self.grant.held or "its lease ran out on this machine"
+                raise GateClosed(
+                    f"{self._request.method} {self._target}: term {self.grant.stamp.token} is over ({cause})"
+                )
+            yield AT_GATE
+            now = self._now()
+        if now > came:
+            self._hearing.postpone(now - came)
+            if self._until is not None:
+                self._until += now - came
         return left
 
     def send(self, request: Request) -> Flow:
@@ -77,7 +88,7 @@ class Gate:
         Raises:
             GateClosed: no time is left to write.
         """
-        left = self.check()
+        left = yield from self.check()
         request = replace(request, timeout=left if self._until is None else min(left, self._until - self._now()))
         if request.method in WRITES:
             self.sent = request

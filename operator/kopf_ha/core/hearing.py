@@ -57,6 +57,11 @@ class Hearing:
         self._since: float | None = None  #: when the API server refused first
         self._pause = PAUSES[0]
 
+    def postpone(self, seconds: float) -> None:
+        """Do not count so many seconds, in which nothing could be sent."""
+        self._since = None if self._since is None else self._since + seconds
+        self._until = None if self._until is None else self._until + seconds
+
     def refused(self, answer: Response) -> Leader | None:
         """Return who leads for an API server that refused by line 4; None if it did not."""
         other = leader_in(answer, self._mine.lease)

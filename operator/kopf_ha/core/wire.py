@@ -29,6 +29,7 @@ class Request:
             no such limit. Of the fence's: none are left if it is not above 0, and the adapter raises what the client
             does after its timeout.
         after: seconds to wait before it is sent. The fence asks so only for reads: no write may wait behind the gate.
+            In front of it, a write waits with `AT_GATE`.
     """
 
     method: str
@@ -89,6 +90,11 @@ class Response:
             return str(data["message"])
         return self.body[:300].decode("utf-8", "replace")
 
+
+#: A flow yields it instead of a request: wait until the grant changes or can change no more, send nothing, and answer
+#: with `WAITED`. The flow looks at the grant again.
+AT_GATE = Request("", "")
+WAITED = Response(0)
 
 T = TypeVar("T")
 

@@ -48,7 +48,7 @@ def write(request: Request, target: Target, known: Known, gate: Gate, *, saw: bo
     Raises:
         Refused: the write must not happen, or the API server refused it.
     """
-    gate.check()
+    yield from gate.check()
     if part_of(target) is Part.PASSES:
         return (yield from gate.send(request))
     if target.kind == "bindings" and request.method == "POST" and not target.name:

@@ -136,6 +136,10 @@ class Driver:
                 return self._open(token, deadline)
             case events.Extend(deadline):
                 self._leadership.extend(deadline)
+            case events.Hold(cause):
+                self._leadership.hold(cause)
+            case events.Reopen(deadline):
+                self._leadership.reopen(deadline)
             case events.Close(cause):
                 self._leadership.close(cause)
             case events.Retire(cause):
@@ -155,7 +159,7 @@ class Driver:
         written = isinstance(answer, events.Written)
         if written:
             self._troubles.tell("write", "")
-        if self.state.phase is Phase.RENEWING and not isinstance(answer, events.Conflict):
+        if self.state.phase in (Phase.RENEWING, Phase.REGAINING) and not isinstance(answer, events.Conflict):
             if written:
                 called(self._observer.renewed, self._clock() - began)
             else:

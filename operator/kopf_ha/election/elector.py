@@ -41,6 +41,9 @@ class Elector:
     closed before `on_stopped` is called. After that the elector follows, and it acquires the Lease again only after
     `resume`. After `release` or `stop` it does not acquire again.
 
+    In between the grant may be held and opened again, several times (`--recovery`): each `on_held` is followed by
+    `on_reopened` or `on_stopped`.
+
     The callbacks run in the elector's thread and must not block: while they run, nothing is renewed. Code that closes
     a grant elsewhere must call `step_down`, too, since the election renews until it is told.
     All methods may be called from any thread.
@@ -52,6 +55,8 @@ class Elector:
         on_stopped: the term of this grant ended, for this cause.
         on_ordered: people ordered the end of this grant's term, for this cause. Drain it, then call `step_down` with
             the cause; until then the grant stays open, and the Lease is renewed. Called at most once for a term.
+        on_held: this grant is held, for this cause: nothing leaves for now.
+        on_reopened: this grant is open again.
         on_new_leader: the Lease names this holder with this token; it may be this process.
         floor: gives the highest token recorded on any object that is known of. Asked while following only;
             must not raise.
@@ -68,6 +73,8 @@ class Elector:
         on_started: Callable[[Grant], None],
         on_stopped: Callable[[Grant, str], None],
         on_ordered: Callable[[Grant, ByChoice], None] = lambda grant, cause: None,
+        on_held: Callable[[Grant, str], None] = lambda grant, cause: None,
+        on_reopened: Callable[[Grant], None] = lambda grant: None,
         on_new_leader: Callable[[str, int], None] = lambda holder, token: None,
         floor: Callable[[], int] = lambda: 0,
         observer: Observer | None = None,
@@ -77,7 +84,7 @@ class Elector:
         self._settings = settings
         self._make_client = make_client
         self._clock = clock
-        self._leadership = Leadership(settings, on_started, on_stopped, on_ordered)
+        self._leadership = Leadership(settings, on_started, on_stopped, on_ordered, on_held, on_reopened)
         self._troubles = Troubles(settings.lease)
         self._driver = Driver(
             settings,
@@ -121,7 +128,7 @@ class Elector:
 
     def _lead(self, client: LeaseClient) -> None:
         """Renew the Lease, and with it the grant, until the term ends. That closes the grant."""
-        while self._phase in (Phase.LEADING, Phase.RENEWING):
+        while self._phase in (Phase.LEADING, Phase.RENEWING, Phase.RECOVERING, Phase.REGAINING):
             self._driver.take(self._next(), client)
 
     def _end(self, client: LeaseClient) -> None:
@@ -262,7 +269,7 @@ class Elector:
 
     @property
     def state(self) -> str:
-        """The phase: following, acquiring, leading, renewing, releasing, lost or stopped."""
+        """The phase: following, acquiring, leading, renewing, recovering, regaining, releasing, lost or stopped."""
         return self._driver.state.phase.value
 
     @property

@@ -14,13 +14,15 @@ log = logging.getLogger("kopf_ha.election")
 
 
 class Leadership:
-    """Opens, extends and closes the grant, in the elector's thread. `grant` may be read in any thread.
+    """Opens, holds, extends and closes the grant, in the elector's thread. `grant` may be read in any thread.
 
     Args:
         settings: the Lease and the identity, which the stamp names.
         on_started: see `Elector`.
         on_stopped: see `Elector`.
         on_ordered: see `Elector`.
+        on_held: see `Elector`.
+        on_reopened: see `Elector`.
     """
 
     def __init__(
@@ -29,17 +31,21 @@ class Leadership:
         on_started: Callable[[Grant], None],
         on_stopped: Callable[[Grant, str], None],
         on_ordered: Callable[[Grant, ByChoice], None] = lambda grant, cause: None,
+        on_held: Callable[[Grant, str], None] = lambda grant, cause: None,
+        on_reopened: Callable[[Grant], None] = lambda grant: None,
     ) -> None:
         self._settings = settings
         self._on_started = on_started
         self._on_stopped = on_stopped
         self._on_ordered = on_ordered
+        self._on_held = on_held
+        self._on_reopened = on_reopened
         self.grant: Grant | None = None  #: of the present term; None between terms
 
     def open(self, token: int, deadline: float) -> bool:
         """Open the grant of a new term; False if `on_started` failed, so that the term has to end."""
         s = self._settings
-        self.grant = Grant(Stamp(token, s.identity, s.lease, s.pod_uid), deadline)
+        self.grant = Grant(Stamp(token, s.identity, s.lease, s.pod_uid), deadline, s.timing.recovery)
         log.info("leading: token %d, Lease %s, holder %s", token, s.lease, s.identity)
         return called(self._on_started, self.grant)
 
@@ -52,6 +58,22 @@ class Leadership:
         """Ask for the end of the term by choice. The grant stays open until the term is drained."""
         if self.grant is not None:
             called(self._on_ordered, self.grant, cause)
+
+    def hold(self, cause: str) -> None:
+        """Hold the grant: writes wait until it is known whether another replica acquired the Lease."""
+        grant = self.grant
+        if grant is not None and not grant.closed:
+            grant.hold(cause)
+            log.warning("held: token %d, Lease %s: %s", grant.stamp.token, self._settings.lease, cause)
+            called(self._on_held, grant, cause)
+
+    def reopen(self, deadline: float) -> None:
+        """Open the held grant again, unless somebody has closed it meanwhile."""
+        grant = self.grant
+        if grant is not None and not grant.closed:
+            grant.reopen(deadline)
+            log.info("open again: token %d, Lease %s: nobody acquired it", grant.stamp.token, self._settings.lease)
+            called(self._on_reopened, grant)
 
     def close(self, cause: str) -> None:
         """Close the grant, if there is one, before `on_stopped` is called."""

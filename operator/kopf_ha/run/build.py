@@ -20,7 +20,7 @@ from kopf_ha.run.credentials import make_client
 from kopf_ha.run.ending import EXIT_EVERYWHERE
 from kopf_ha.run.enforcement import Enforcement
 from kopf_ha.run.everywhere import Everywhere
-from kopf_ha.run.inbox import Ended, Inbox, Load, Ordered, Quit, Started, Stopped
+from kopf_ha.run.inbox import Ended, Held, Inbox, Load, Ordered, Quit, Reopened, Started, Stopped
 from kopf_ha.run.journal import Journal
 from kopf_ha.run.kopf_thread import KopfOptions
 from kopf_ha.run.namespaces import Namespaces
@@ -64,6 +64,8 @@ def build(
         on_started=lambda grant: inbox.put(Started(grant)),
         on_stopped=lambda grant, cause: inbox.put(Stopped(grant, cause)),
         on_ordered=lambda grant, cause: inbox.put(Ordered(grant, cause)),
+        on_held=lambda grant, cause: inbox.put(Held(grant, cause)),
+        on_reopened=lambda grant: inbox.put(Reopened(grant)),
         on_new_leader=lambda holder, token: pods.nudge(),
         floor=lambda: fence.known.floor,
         observer=journal.metrics,

@@ -81,7 +81,7 @@ def liveness(v: Vitals, s: Settings, now: float) -> list[Check]:
     whole = s.drain_timeout + s.renew_deadline + HUNG
     return [
         ("election", _election(v, s, now)),
-        ("lease", _lease(v, now)),
+        ("lease", _lease(v, s, now)),
         ("loop", _loop(v, s, now)),
         ("drain", _since(v.draining, s.drain_timeout, now, "handlers of a term that ended have run")),
         ("runner", _since(v.step, whole, now, "the runner has been busy with one event")),
@@ -105,6 +105,8 @@ def _between_terms(v: Vitals) -> str:
         return "the election ended"
     if v.draining is not None:
         return "handlers of a term that ended are still running"
+    if v.phase in ("recovering", "regaining") and v.grant is not None:
+        return f"writes wait: {v.grant.held}"
     if v.phase == "lost":
         return "waiting after a term that ended, before taking part in the election again"
     return ""
@@ -124,13 +126,14 @@ def _election(v: Vitals, s: Settings, now: float) -> str:
     return ""
 
 
-def _lease(v: Vitals, now: float) -> str:
-    """Check that no grant stays open after its lease expired, as client-go's `HealthzAdaptor` does.
+def _lease(v: Vitals, s: Settings, now: float) -> str:
+    """Check that no grant stays unclosed after its lease expired, as client-go's `HealthzAdaptor` does.
 
-    Writes are refused by then, and the election should have closed it one renew deadline after the last renewal.
+    Nothing leaves by then, and the election should have held it one renew deadline after the last renewal, and closed
+    it when the term could recover no more.
     """
     grant = v.grant
-    if grant is None or grant.closed or now <= grant.deadline + MARGIN:
+    if grant is None or grant.closed or now <= grant.deadline + s.timing.recovery + MARGIN:
         return ""
     return f"leads by a Lease that expired {now - grant.deadline:.0f} s ago"
 

@@ -35,6 +35,21 @@ class Ordered:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """The election holds a grant: nothing leaves for now, and the term goes on."""
+
+    grant: Grant
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reopened:
+    """The election opened a held grant again."""
+
+    grant: Grant
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """A term ended by itself, or its thread ended."""
 
@@ -58,6 +73,6 @@ class Quit:
     status: int = 0
 
 
-Event = Started | Stopped | Ordered | Ended | Load | Quit
+Event = Started | Stopped | Ordered | Held | Reopened | Ended | Load | Quit
 #: A `SimpleQueue`, since signal handlers may put into it while the runner's thread waits on it.
 Inbox = queue.SimpleQueue[Event]

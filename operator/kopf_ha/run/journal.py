@@ -48,6 +48,7 @@ class Journal:
         self.never = Never()
         self._aside = 0  #: how many objects are set aside in this term
         self._ended_at = 0.0
+        self._held_at: float | None = None  #: since when the present term's grant is held; None while it is not
         self._pod = own_pod(settings)
 
     def watch(self, elector: Elector) -> None:
@@ -59,10 +60,26 @@ class Journal:
         """Report that a term began, by the Lease with this uid, which was taken in this state."""
         token, holder = grant.stamp.token, grant.stamp.holder
         self.report, self._lease_uid = Report(grant, boottime()), lease_uid
-        self._missing, self._aside = [], 0
+        self._missing, self._aside, self._held_at = [], 0, None
         self.history.began(grant, taken)
         self.metrics.leads(token)
         self._post("Leading", "BecameLeader", f"{holder} became leader with token {token}")
+
+    def held(self, grant: Grant, cause: str) -> None:
+        """Report that the present term's writes wait; the election's log has said so."""
+        if grant is self.report.grant:
+            self._held_at = boottime()
+
+    def reopened(self, grant: Grant) -> None:
+        """Report that they go on in the same term."""
+        if grant is not self.report.grant or self._held_at is None:
+            return
+        seconds, self._held_at = boottime() - self._held_at, None
+        self.metrics.recovered()
+        waited = f"its Lease could not be renewed, and writes waited for {seconds:.1f} s"
+        line = f"term {grant.stamp.token} goes on: {waited}"
+        logger.info("%s", line)
+        self._post("Recovered", "Recovered", line)
 
     def barrier_up(self, seconds: float, objects: int, behind: int = 0) -> None:
         """Report that the present term's barrier is up.
@@ -165,6 +182,9 @@ class Journal:
         self._ended_at = boottime()
         reason = cause.reason if isinstance(cause, ByChoice) else LOST if lost else STOPPED
         self.metrics.ended(reason)
+        if self._held_at is not None:
+            self._held_at = None
+            self.metrics.not_recovered()
         stopped = f"{grant.stamp.holder} stopped leading, token {grant.stamp.token}: {cause}"
         self._post(reason.capitalize(), "StoppedLeading", stopped, warning=lost)
 

@@ -94,6 +94,17 @@ class Metrics(Observer):
         self._barrier = self._histogram(
             "kopf_ha_barrier_seconds", "Time to stamp all objects of the deciding kinds.", name
         )
+        recoveries = Counter(
+            "kopf_ha_recoveries",
+            "Times that writes waited since the Lease could not be renewed, by how that ended: the term recovered, or"
+            " was lost.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._recoveries = {outcome: recoveries.labels(outcome) for outcome in ("recovered", "lost")}
+        self._held = Gauge(
+            "kopf_ha_held", "1 while writes of this leader wait since the Lease cannot be renewed.", registry=registry
+        )
         self._writes = Counter(
             "kopf_ha_writes",
             "Attempts to write by client, kind and outcome: a status class, or the line of the fence that refused.",
@@ -158,6 +169,11 @@ class Metrics(Observer):
             present = grant()
             return len(present.set_aside) if present is not None and present.remaining(now()) else 0.0
 
+        def held() -> float:
+            present = grant()
+            return 1.0 if present is not None and present.held and not present.closed else 0.0
+
+        self._held.set_function(held)
         self._remaining.set_function(remaining)
         self._status.set_function(lambda: 1.0 if remaining() > 0 else 0.0)
         self._aside.set_function(aside)
@@ -189,6 +205,14 @@ class Metrics(Observer):
     def not_renewed(self) -> None:
         """Note a renewal that failed."""
         self._renew_failures.inc()
+
+    def recovered(self) -> None:
+        """Note that a term goes on after its writes waited."""
+        self._recoveries["recovered"].inc()
+
+    def not_recovered(self) -> None:
+        """Note that a term ended while its writes waited."""
+        self._recoveries["lost"].inc()
 
     def took_over(self, seconds: float) -> None:
         """Note how long the Lease was free before it was acquired."""

@@ -29,7 +29,7 @@ from kopf_ha.run.enforcement import Enforcement
 from kopf_ha.run.everywhere import LINGER, Everywhere
 from kopf_ha.run.health import Health, Vitals
 from kopf_ha.run.history import AT_THE_END
-from kopf_ha.run.inbox import Ended, Event, Inbox, Load, Ordered, Quit, Started, Stopped
+from kopf_ha.run.inbox import Ended, Event, Held, Inbox, Load, Ordered, Quit, Reopened, Started, Stopped
 from kopf_ha.run.journal import Journal
 from kopf_ha.run.kopf_thread import WAKE
 from kopf_ha.run.liveness import Endpoint, Liveness, servers
@@ -245,6 +245,10 @@ class Runner:
             case Ordered(grant, cause):
                 with entered(grant):
                     self.retire(grant, cause)
+            case Held(grant, cause):
+                self.journal.held(grant, cause)
+            case Reopened(grant):
+                self.journal.reopened(grant)
             case Ended(term, error) if term is self.term and not term.grant.closed:
                 with entered(term.grant):
                     self.failed(term, error)
@@ -392,8 +396,12 @@ class Runner:
         return self.leaving or status
 
     def drain(self, term: Term, cause: str, patience: float = 0.0) -> None:
-        """Stop Kopf and wait for its handlers; past the drain time end the process."""
+        """Stop Kopf and wait for its handlers; past the drain time end the process.
+
+        A term that is drained recovers no more: a handler that waits at the gate would be waited for in vain.
+        """
         self.draining = self.clock()
+        term.grant.wait_no_more()
         term.stop(patience)
         if not term.join(self.settings.drain_timeout):
             term.grant.close(cause)

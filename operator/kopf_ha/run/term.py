@@ -13,6 +13,7 @@ import kopf
 
 from kopf_ha import _kopf
 from kopf_ha._context import entered
+from kopf_ha.adapters import may_begin
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.target import Target
 from kopf_ha.run.intake import Intake
@@ -110,6 +111,7 @@ class Term:
         if self.thread.asked or self.grant.closed:
             return
         observe_all(self.options.registry)
+        _kopf.hold_handlers(may_begin)
         self._settings = self.options.make_settings()
         let_daemons_end(self._settings)
         list_in_pages(self._settings)

@@ -51,8 +51,13 @@ class NotedGrant(Grant):
     def remaining(self, now: float) -> float:
         """Return the seconds that are left to write, by a deadline that is noted."""
         self.closed = self._note("closed", self._grant.closed)
+        self.held = self._note("held", self._grant.held)
         self.deadline = self._note("deadline", self._grant.deadline)
         return super().remaining(now)
+
+    def may_reopen(self, now: float) -> bool:
+        """Whether a write waits."""
+        return bool(self._note("may reopen", self._grant.may_reopen(now)))
 
     def sets_aside(self, uid: str, namespace: str) -> bool:
         """Whether nothing may be decided from a deciding object."""

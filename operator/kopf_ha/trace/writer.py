@@ -30,7 +30,7 @@ from kopf_ha.trace.steps import as_json
 logger = logging.getLogger("kopf_ha.trace")
 
 #: Of the lines; another one whenever their meaning changes.
-FORMAT = "kopf-ha trace 1"
+FORMAT = "kopf-ha trace 2"
 
 
 class Trace:

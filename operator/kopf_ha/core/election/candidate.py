@@ -206,6 +206,15 @@ class Candidate:
             return f"not renewed for {passed:.1f} s: {state.failure}"
         return f"not renewed for {passed:.1f} s, and no attempt failed: the process or the machine was paused"
 
+    def recovers_until(self, state: State) -> float:
+        """Return until when a term that was not renewed may still go on; -inf if it may not.
+
+        It counts from the last renewal and not from when the delay was noticed. So whoever slept for longer than that
+        finds its term over.
+        """
+        timing = self.timing
+        return state.renewed + timing.renew_deadline + timing.recovery if timing.recovery > 0 else -math.inf
+
     def renewal_timer(self, state: State) -> Timer:
         """Return the timer for the next renewal."""
         return Timer(state.renewed + self.timing.retry_period, self.timing.spread)

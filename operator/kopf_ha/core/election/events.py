@@ -21,13 +21,16 @@ from kopf_ha.core.orders import ByChoice
 class Phase(enum.Enum):
     """Where one elector stands.
 
-    Only one request is under way at a time. So ACQUIRING, RENEWING and RELEASING take nothing but its answer.
+    Only one request is under way at a time. So ACQUIRING, RENEWING, REGAINING and RELEASING take nothing but its
+    answer.
     """
 
     FOLLOWING = "following"  #: somebody else leads, or nobody yet; the Lease is watched
     ACQUIRING = "acquiring"  #: a PUT that would begin a term is under way
     LEADING = "leading"  #: a grant is open
     RENEWING = "renewing"  #: a grant is open, and a PUT, or a GET after its conflict, is under way
+    RECOVERING = "recovering"  #: the grant is held, since the Lease could not be renewed; the term may go on
+    REGAINING = "regaining"  #: the grant is held, and a GET or a PUT that may reopen it is under way
     RELEASING = "releasing"  #: the grant is closed, and the Lease is being given back
     LOST = "lost"  #: the term ended, and the run layer drains it
     STOPPED = "stopped"  #: the end
@@ -232,6 +235,20 @@ class Extend:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Hold the open grant: nothing leaves until `Reopen` or `Close`."""
+
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reopen:
+    """Open the held grant again, of the same term."""
+
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """Close the open grant."""
 
@@ -267,7 +284,9 @@ class Tell:
     text: str
 
 
-Action = Put | Read | PutLegacy | Timer | Open | Extend | Close | Retire | NewLeader | Warn | Tell
+Action = (
+    Put | Read | PutLegacy | Timer | Open | Extend | Hold | Reopen | Close | Retire | NewLeader | Warn | Tell
+)  # fmt: skip
 
 
 # --- state

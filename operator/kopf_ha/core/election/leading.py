@@ -13,6 +13,7 @@ from kopf_ha.core.election.events import (
     Conflict,
     Extend,
     Failed,
+    Hold,
     LeaseSeen,
     LeaseUnusable,
     LegacyFailed,
@@ -41,11 +42,12 @@ def check(me: Candidate, state: State, event: LeaseSeen, now: float, wall: str) 
     """End the term if the Lease no longer belongs to it, and have it ended by choice if the Lease orders that."""
     cause = me.went_back(state, event)
     state, news = me.note(state, event.record, event.version, now)
-    cause = cause or me.lost_to(state) or me.overdue(state, now)
-    if not cause:
-        state, ordered = memory.obey(me, state)
-        return state, news + ordered
-    state, actions = lose(me, state, cause)
+    if cause := cause or me.lost_to(state):
+        state, actions = lose(me, state, cause)
+    elif cause := me.overdue(state, now):
+        state, actions = hold(me, state, cause, now)
+    else:
+        state, actions = memory.obey(me, state)
     return state, news + actions
 
 
@@ -68,8 +70,9 @@ def lose_sight(me: Candidate, state: State, event: LeaseUnusable, now: float, wa
 def renew(me: Candidate, state: State, event: Tick, now: float, wall: str) -> Step:
     """Renew the Lease, unless the last renewal or the last sign of life is too long ago."""
     state = replace(state, beat=max(state.beat, event.beat))
-    cause = me.overdue(state, now)
-    if not cause and now - state.beat > me.timing.renew_deadline:
+    if cause := me.overdue(state, now):
+        return hold(me, state, cause, now)
+    if now - state.beat > me.timing.renew_deadline:
         cause = (
             f"event loop blocked: no sign of life for {now - state.beat:.1f} s;"
             " a handler blocks it, call blocking code in a sync handler or a thread"
@@ -107,7 +110,7 @@ def close_and_stop(me: Candidate, state: State, event: Stop, now: float, wall: s
 def put_renewal(me: Candidate, state: State, now: float, wall: str) -> Step:
     """PUT the Lease with the current time."""
     state = replace(state, phase=Phase.RENEWING, sent=now)
-    return state, [me.put(state, _renewal(me, state, wall), _until(me, state), wall)]
+    return state, [me.put(state, renewal(me, state, wall), _until(me, state), wall)]
 
 
 def put_lease(me: Candidate, state: State, event: LegacyWritten, now: float, wall: str) -> Step:
@@ -119,7 +122,7 @@ def put_lease(me: Candidate, state: State, event: LegacyWritten, now: float, wal
     elif now >= _until(me, state):
         state, actions = not_renewed(me, state, LegacyFailed("the legacy lock answered too late"), now, wall)
     else:
-        actions = [Put(_renewal(me, state, wall), _until(me, state))]
+        actions = [Put(renewal(me, state, wall), _until(me, state))]
     return state, news + actions
 
 
@@ -133,9 +136,11 @@ def renewed(me: Candidate, state: State, event: Written, now: float, wall: str) 
     """Extend the grant, counted from when the renewal was sent."""
     state = replace(state, conflicts=0, renewed=state.sent)
     state, news = me.note(state, event.record, event.record.resource_version, now)
-    cause = me.lost_to(state) or me.overdue(state, now)
-    if cause:
+    if cause := me.lost_to(state):
         state, actions = lose(me, state, cause)
+        return state, news + actions
+    if cause := me.overdue(state, now):
+        state, actions = hold(me, state, cause, now)
         return state, news + actions
     # Whatever way an order got into the Lease as I know it, I obey it with the next renewal at the latest.
     state, ordered = memory.obey(me, replace(state, phase=Phase.LEADING, failure=""))
@@ -147,7 +152,7 @@ def read_before_renewing(me: Candidate, state: State, event: Conflict, now: floa
     state = replace(state, conflicts=state.conflicts + 1)
     cause = me.overdue(state, now)
     if cause:
-        return lose(me, state, cause)
+        return hold(me, state, cause, now)
     return state, [Read(min(now + me.timing.request_timeout, state.renewed + me.timing.renew_deadline))]
 
 
@@ -158,7 +163,7 @@ def renew_again(me: Candidate, state: State, event: LeaseSeen, now: float, wall:
 
 
 def _renew_unless_lost(me: Candidate, state: State, actions: list[Action], now: float, wall: str) -> Step:
-    if state.phase is Phase.LOST:
+    if state.phase is not Phase.RENEWING:
         return state, actions
     if state.conflicts < 2:
         state, renewal = put_renewal(me, state, now, wall)
@@ -175,10 +180,20 @@ def not_renewed(
     state = replace(state, phase=Phase.LEADING, failure=event.cause)
     cause = me.overdue(state, now)
     if cause:
-        state, actions = lose(me, state, cause)
+        state, actions = hold(me, state, cause, now)
         return state, [Warn(event.cause), *actions]
     at = min(now + me.timing.retry_period, state.renewed + me.timing.renew_deadline)
     return state, [Warn(event.cause), Timer(at)]
+
+
+def hold(me: Candidate, state: State, cause: str, now: float) -> Step:
+    """Hold the gate after the renew deadline, and try to get the Lease back; end the term if it is too late for that.
+
+    Until it is known that nobody acquired the Lease in between, nothing leaves (`recovering`).
+    """
+    if now >= me.recovers_until(state):
+        return lose(me, state, cause)
+    return replace(state, phase=Phase.RECOVERING, conflicts=0), [Hold(cause), Timer(now)]
 
 
 def lose(me: Candidate, state: State, cause: str) -> Step:
@@ -186,7 +201,8 @@ def lose(me: Candidate, state: State, cause: str) -> Step:
     return replace(state, phase=Phase.LOST, attempt=None), [Close(cause), Timer(math.inf)]
 
 
-def _renewal(me: Candidate, state: State, wall: str) -> LeaseRecord:
+def renewal(me: Candidate, state: State, wall: str) -> LeaseRecord:
+    """Return the Lease as it was seen, with the current time."""
     assert state.seen is not None  # noqa: S101  without a Lease there is no term
     return state.seen.changed(
         operator=me.operator or state.seen.operator,

@@ -4,8 +4,9 @@
 Nothing here reads a clock, waits, or sends a request.
 
 While nobody deletes or edits the Lease and all clocks run at the same rate, no two grants are open and unexpired at
-the same time. A wrong `HolderGone` breaks that. I2 and I3 hold even then, since they rest on the tokens: whatever
-happens to the Lease, `following.acquire` takes a token above all that this process saw in it or was told of.
+the same time; a held grant is not open. A wrong `HolderGone` breaks that. I2 and I3 hold even then, since they rest on
+the tokens: whatever happens to the Lease, `following.acquire` takes a token above all that this process saw in it or
+was told of.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kopf_ha.core.election import following, leading, leaving, memory
+from kopf_ha.core.election import following, leading, leaving, memory, recovering
 from kopf_ha.core.election.candidate import Candidate, Step
 from kopf_ha.core.election.events import (
     Close,
@@ -21,6 +22,7 @@ from kopf_ha.core.election.events import (
     Event,
     Failed,
     HeadStart,
+    Hold,
     HolderGone,
     LeaseSeen,
     LeaseUnusable,
@@ -77,7 +79,7 @@ class Election:
             wall: the wall-clock time as MicroTime. It is written into the Lease for people, and nothing is timed by it.
 
         Returns:
-            The next state, and the actions in order: a `Close` always comes first, a request last.
+            The next state, and the actions in order: a `Close` or `Hold` always comes first, a request last.
 
         Raises:
             IllegalMove: the event cannot come in this phase.
@@ -91,8 +93,8 @@ class Election:
         if isinstance(event, LegacySeen) and not event.read and not newer(event.version, state.legacy.version):
             return state, []
         state, actions = rule(self._me, state, event, now, wall)
-        # The sort is stable, so what is not a `Close` keeps its order.
-        return state, sorted(actions, key=lambda action: not isinstance(action, Close))
+        # The sort is stable, so what shuts no gate keeps its order.
+        return state, sorted(actions, key=lambda action: not isinstance(action, Close | Hold))
 
     def vacant_since(self, state: State, now: float) -> float | None:
         """Return since when the Lease, as seen, has been free for everybody; None while it is not.
@@ -156,6 +158,27 @@ RULES: Mapping[Phase, Mapping[type[Event], Rule]] = {
         LegacyWritten: leading.put_lease,
         LegacySeen: leading.renew_legacy_again,
         LegacyFailed: leading.not_renewed,
+    },
+    # Without a legacy lock, since a term with one does not recover (`Settings.timing`).
+    Phase.RECOVERING: {
+        LeaseSeen: recovering.hear,
+        LeaseUnusable: leading.lose_sight,
+        Tick: recovering.try_again,
+        RaiseFloor: leading.check_floor,
+        HolderGone: memory.keep_gone,
+        HeadStart: memory.keep_head_start,
+        StepDown: leading.step_down,
+        Release: leading.close_and_release,
+        Stop: leading.close_and_stop,
+    },
+    Phase.REGAINING: {
+        Written: recovering.regained,
+        Conflict: recovering.read_again,
+        Failed: recovering.not_regained,
+        NotWritten: recovering.not_regained,
+        LeaseSeen: recovering.renew,
+        LeaseUnusable: leading.lose_sight,
+        ReadFailed: recovering.not_regained,
     },
     Phase.RELEASING: {
         Written: leaving.released,
