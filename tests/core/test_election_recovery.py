@@ -12,6 +12,7 @@ import pytest
 
 from kopf_ha.core.election import Phase
 from kopf_ha.core.election import events as el
+from kopf_ha.core.lease import HANDOVER, PAUSED
 from tests.election.world import Replica, World
 
 #: Seconds until the gate is held, and until the term is over, from the last renewal on.
@@ -155,6 +156,8 @@ CHANGES: dict[str, tuple[Callable[[World], None], str]] = {
     "no holder": (lambda w: w.lease.edit(holderIdentity=""), "Lease ns/op is held by nobody (token 1)"),
     "a higher number": (lambda w: w.lease.edit(leaseTransitions=9), "was raised to 9, my token is 1"),
     "a lower number": (lambda w: w.lease.edit(leaseTransitions=0), "was lowered to 0, my token is 1"),
+    # Whoever paused it may have been told that nobody leads, since the Lease had expired.
+    "a pause": (lambda w: w.lease.annotate(PAUSED, "true"), "the Lease could not be renewed, and is paused by"),
     "no number": (lambda w: w.lease.edit(leaseTransitions=None), "leaseTransitions"),
 }
 
@@ -181,6 +184,27 @@ def test_any_other_lease_ends_the_term(world: World, a: Replica, change: str, ho
         a.flow()
     assert (a.phase, len(a.stopped)) == (Phase.LOST, 1)
     assert cause in a.stopped[0]
+
+
+def test_a_pause_between_the_read_and_the_write_wins(world: World, a: Replica) -> None:
+    outage(a, 12.0)
+    a.tick()
+    a.answer()
+    assert isinstance(a.request, el.Put)
+    world.lease.annotate(PAUSED, "true")
+    a.inbox.clear()
+    a.flow()
+    assert (a.phase, len(a.stopped)) == (Phase.LOST, 1)
+    assert "is paused by" in a.stopped[0]
+
+
+def test_a_handover_that_was_ordered_meanwhile_is_obeyed_once_the_gate_is_open(world: World, a: Replica) -> None:
+    outage(a, 12.0)
+    world.lease.annotate(HANDOVER, "any")
+    a.inbox.clear()
+    a.flow()
+    assert a.leads()
+    assert [one.reason for one in a.ordered] == ["handover"]
 
 
 def test_a_lease_of_an_earlier_revision_ends_the_term(world: World, a: Replica) -> None:
