@@ -33,7 +33,7 @@ def durations(container: Any) -> Mapping[str, float]:
     Raises:
         ValueError: one is no number.
     """
-    found = {}
+    found: dict[str, float] = {}
     for name, default in _DEFAULTS.items():
         text = next(iter(programs.option(container, "--" + name.lower().replace("_", "-"))), "")
         text = text or workload.variable(container, f"KOPF_HA_{name}")
