@@ -31,3 +31,12 @@ def test_a_replica_loads_no_client_that_no_fence_covers() -> None:
 def test_what_only_prints_loads_no_client() -> None:
     modules = imported("import kopf_ha.cli")  # --help, --version, manifests
     assert not {"kopf", "kubernetes", "pykube", "aiohttp"} & set(modules)
+
+
+def test_a_replica_loads_nothing_of_the_commands_for_people() -> None:
+    assert not any(name.startswith("kopf_ha.oncall") for name in imported("import kopf_ha.run, kopf_ha.cli"))
+
+
+def test_the_help_of_the_commands_for_people_loads_no_client() -> None:
+    ask = "from kopf_ha.cli import ON_CALL; import importlib; [importlib.import_module(m) for m in ON_CALL.values()]"
+    assert not {"kopf", "kubernetes", "pykube", "aiohttp"} & set(imported(ask))

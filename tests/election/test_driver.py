@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -139,3 +141,56 @@ def test_the_gate_is_closed_before_the_elector_s_thread_hears_of_it(
     elector, grant = leading()
     end(elector, grant)
     assert grant.closed == closed
+
+
+# --- the Lease as it was, for the history of terms
+
+
+def other(transitions: int, holder: str = "other_o_1", version: str = "101") -> LeaseRecord:
+    return LeaseRecord(
+        holder, transitions, 15, "2026-01-01T00:00:00.0Z", "2026-01-01T00:00:01.0Z", resource_version=version, uid="l"
+    )
+
+
+def put_anyway(place: Place) -> None:
+    """Take each write, whatever is stored."""
+    place.client.lease = cast(FakeLease, SimpleNamespace(put=el.Written))
+
+
+def test_a_release_that_was_seen_is_counted_by_one_clock(place: Place) -> None:
+    put_anyway(place)
+    place.take(el.LeaseSeen(other(6), "101"))
+    place.now += 5
+    place.take(el.LeaseSeen(other(6, holder="", version="102"), "102"))
+    taken = place.driver.taken
+    assert taken is not None
+    assert taken.record == other(6, holder="", version="102")
+    assert (taken.silent, taken.gone) == (0.0, False)
+    assert [grant.stamp.token for grant in place.begun] == [7]
+
+
+def test_an_expiry_is_counted_from_the_last_renewal_that_was_seen(place: Place) -> None:
+    put_anyway(place)
+    place.take(el.LeaseSeen(other(6), "101"))
+    place.now += 1
+    place.take(el.LeaseSeen(replace(other(6), renew_time="2026-01-01T00:00:02.0Z", resource_version="102"), "102"))
+    place.now += 15
+    place.take(el.Tick(0.0))
+    assert place.driver.taken is not None
+    assert place.driver.taken.silent == 15.0
+
+
+def test_nobody_knows_how_long_ago_it_was_what_was_seen_first(place: Place) -> None:
+    put_anyway(place)
+    place.take(el.LeaseSeen(other(6, holder=""), "101"))
+    assert place.driver.taken is not None
+    assert place.driver.taken.silent is None
+
+
+def test_a_holder_that_was_gone(place: Place) -> None:
+    put_anyway(place)
+    place.take(el.LeaseSeen(other(6), "101"))
+    place.now += 1
+    place.take(el.HolderGone("other_o_1"))
+    assert place.driver.taken is not None
+    assert place.driver.taken.gone

@@ -10,7 +10,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from kopf_ha.core.election import events
-from kopf_ha.core.lease import ENFORCED, OPERATOR, LeaseRecord
+from kopf_ha.core.lease import ENDED, ENFORCED, OPERATOR, LeaseRecord
 from kopf_ha.election.lease_client import LeaseClient
 from kopf_ha.errors import ApiRefused, Unreached
 from kopf_ha.settings import Settings
@@ -154,3 +154,23 @@ def test_the_api_server_says_that_a_token_was_given_before(
     mine = client(api, monkeypatch, lease_name="l")
     assert isinstance(mine.write(MINE, 1.0), events.NotWritten)
     assert mine.floor == floor
+
+
+def test_a_release_says_how_the_term_ended_and_nothing_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next holder has read it, and a renewal need not carry it every two seconds."""
+    api = Api(ApiRefused("no", 404))
+    mine = client(api, monkeypatch, lease_name="op")
+    mine.ended = "so it ended"
+
+    def written(record: LeaseRecord) -> dict[str, Any]:
+        answer = mine.write(record, 1.0)
+        assert isinstance(answer, events.Written)
+        return dict(answer.record.raw["metadata"].get("annotations") or {})
+
+    assert ENDED not in written(MINE)
+    released = replace(MINE, holder="")
+    assert written(released)[ENDED] == "so it ended"
+    again = replace(MINE, raw={"metadata": {"annotations": {ENDED: "an earlier one", "note": "kept"}}})
+    assert written(again) == {"note": "kept"}
+    mine.ended = ""
+    assert written(replace(again, holder="")) == {"note": "kept"}

@@ -61,7 +61,7 @@ def cluster(**answers: Any) -> Cluster:
 def lease(holder: str = HOLDER, token: int = 7, **more: Any) -> dict[str, Any]:
     """Give a Lease that was renewed a second ago, by the API server's clock."""
     stored = more.get("stored", "2026-11-30T10:10:00Z")
-    fields = {"f:spec": {"f:renewTime": {}}}
+    fields: dict[str, Any] = {"f:spec": {"f:renewTime": {}}}
     notes = {"kopf-ha.dev/operator": "web"} | ({"kopf-ha.dev/enforced": f"{token}-1"} if more.get("noted", 1) else {})
     return {
         "metadata": {

@@ -61,6 +61,7 @@ class Site:
         self.person = self.kubeconfig("person")
         self.stranger = self.kubeconfig("stranger")
         self.apply(self.role_of_the_docs())
+        self.until_in_force()
         self.pods = {name: cluster.pod_identity(namespace, "operator", name, {"app": "op"}) for name in PODS}
         self.replicas: dict[str, Replica] = {}
 
@@ -68,9 +69,20 @@ class Site:
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
         self.cluster.kubectl("apply", "-f", "-", input=text)
 
+    def until_in_force(self) -> None:
+        """Wait for the policies: a leader that misses one asks again only a minute later."""
+        api, prefix = self.world.api, self.description.prefix
+        leases, _, _ = self.world.lease_path.rpartition("/")
+        terms = f"/apis/kopf-ha.dev/v1/namespaces/{self.namespace}/terms?dryRun=All"
+        high: dict[str, Any] = {"metadata": {"name": "op"}, "spec": {"leaseTransitions": 2_000_000_001}}
+        spec = {"token": 1, "holder": "x", "podUID": "x"}
+        term = {"apiVersion": "kopf-ha.dev/v1", "kind": "Term", "metadata": {"name": "op"}, "spec": spec}
+        until("-lease", lambda: api("POST", f"{leases}?dryRun=All", high).by == f"{prefix}-lease")
+        until("-term-written", lambda: api("POST", terms, term).by == f"{prefix}-term-written")
+
     def role_of_the_docs(self) -> list[dict[str, Any]]:
         """Give the roles of docs/oncall.md for this operator, bound to the person."""
-        (block,) = re.findall(r"(?ms)^```yaml\n(.*?)^```", (ROOT / "docs" / "oncall.md").read_text())
+        block = re.findall(r"(?ms)^```yaml\n(.*?)^```", (ROOT / "docs" / "oncall.md").read_text())[0]
         text = block.replace("NAMESPACE", self.namespace).replace("ipam.kopf-ha.dev", GROUP)
         roles = list(yaml.safe_load_all(text.replace("[addresspools, addressclaims]", "[roots]")))
         made = []
@@ -165,8 +177,10 @@ def site(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator
                 print(f"--- {one.name}", one.log, sep="\n")  # pytest shows it on failure
             made.world.clear("roots")
             names = sorted({o["metadata"]["name"] for o in policies(made.description)})
-            kinds = ("validatingadmissionpolicybinding", "validatingadmissionpolicy")
-            for kind in kinds:
+            for kind in ("validatingadmissionpolicybinding", "validatingadmissionpolicy"):
+                cluster.kubectl("delete", kind, *names, "--ignore-not-found")
+            names = [f"kopf-ha-on-call-{namespace}", made.description.prefix]
+            for kind in ("clusterrolebinding", "clusterrole"):
                 cluster.kubectl("delete", kind, *names, "--ignore-not-found")
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from kopf_ha.core.history import Past
+from kopf_ha.core.lease import ENDED
 from kopf_ha.core.refusal import REFUSED
 from kopf_ha.errors import ApiRefused
 from kopf_ha.manifests import Description, policies
@@ -148,8 +150,11 @@ def test_no_replica() -> None:
 
 
 def test_nobody_leads() -> None:
-    one = report(lease={f"{LEASE}/web": lease("")})
-    assert "given back 1s ago and nobody has taken it" in problems(one)["nobody-leads"].text
+    body = lease("")
+    body["metadata"]["annotations"][ENDED] = Past(7).ended_by("stopped", "SIGTERM").as_text()
+    one = report(lease={f"{LEASE}/web": body})
+    said = "nobody leads: the Lease was given back 1s ago, for this reason: SIGTERM; nobody has taken it since"
+    assert problems(one)["nobody-leads"].text == said
     assert one.set_aside == Unknown("nobody leads")
     assert as_data([one])["operators"][0]["leader"] is None
 
@@ -158,12 +163,12 @@ def test_a_pause_is_what_is_wrong_while_nobody_leads() -> None:
     paused, drains = lease(""), lease()
     for one in (paused, drains):
         one["metadata"]["annotations"]["kopf-ha.dev/paused"] = '{"by": "ann", "reason": "etcd", "since": "now"}'
-    one = report(lease={f"{LEASE}/web": paused})
-    assert problems(one)["paused"].text == "nobody leads: paused by ann since now: etcd"
-    assert problems(one)["paused"].next == "kopf-ha resume n/web"
-    assert "nobody-leads" not in problems(one)
-    one = report(lease={f"{LEASE}/web": drains})
-    [found] = [f for f in findings(one) if f.reason == "paused"]
+    nobody = report(lease={f"{LEASE}/web": paused})
+    assert problems(nobody)["paused"].text == "nobody leads: paused by ann since now: etcd"
+    assert problems(nobody)["paused"].next == "kopf-ha resume n/web"
+    assert "nobody-leads" not in problems(nobody)
+    led = report(lease={f"{LEASE}/web": drains})
+    [found] = [f for f in findings(led) if f.reason == "paused"]
     assert (found.kind, "the leader drains its handlers" in found.text) == (REMARK, True)
 
 
@@ -273,7 +278,8 @@ def test_the_leader_s_metrics_win() -> None:
 def test_revisions_and_roles() -> None:
     pods = {PODS: [pod(), pod("web-77f-ccccc", "u3", revision="77f"), pod("web-5d4-ddddd", "u4", deleting=True)]}
     one = report(pods=pods)
-    assert [r.role for r in one.replicas if not isinstance(one.replicas, Unknown)] == ["leader", "leaving", "follower"]
+    assert not isinstance(one.replicas, Unknown)
+    assert [r.role for r in one.replicas] == ["leader", "leaving", "follower"]
     assert "revisions" in problems(one, "remark")
     assert problems(one) == {}, "a Pod that is being deleted is no problem"
 
@@ -295,8 +301,8 @@ def test_replicas_in_another_namespace() -> None:
     """Only if somebody leads and is not here: to list all Pods of a cluster takes long."""
     far = pod(env=[{"name": "KOPF_HA_LEASE_NAME", "value": "web"}, {"name": "KOPF_HA_LEASE_NAMESPACE", "value": "n"}])
     twin = pod("web-5d4-ddddd", "u4")
-    for one in (far, twin):
-        one["metadata"]["namespace"] = "far"
+    for body in (far, twin):
+        body["metadata"]["namespace"] = "far"
     twin["metadata"]["labels"]["app"] = "a twin in another namespace"
     one = report(here={PODS: []}, there={"/api/v1/pods": [far, twin]})
     assert not isinstance(one.replicas, Unknown)

@@ -141,7 +141,6 @@ def connect(namespace: str = "", context: str = "", kubeconfig: str = "") -> Clu
     import kubernetes
     import yaml
 
-    from kopf_ha import __version__
     from kopf_ha.api import Api, single_attempts
 
     files = kubeconfig or os.environ.get("KUBECONFIG") or str(Path("~/.kube/config").expanduser())
@@ -169,7 +168,7 @@ def connect(namespace: str = "", context: str = "", kubeconfig: str = "") -> Clu
         used = next((c for c in contexts if c.get("name") == context), current) if context else current
         own = str((used.get("context") or {}).get("namespace") or "default")
     client = kubernetes.client.ApiClient(configuration)
-    client.user_agent = f"kopf-ha-oncall/{__version__}"
+    client.user_agent = "kopf-ha-oncall"
     return Cluster(Api(single_attempts(client)), namespace or own, tuple(flags))
 
 

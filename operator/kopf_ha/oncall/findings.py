@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from kopf_ha.core.history import noted_in
 from kopf_ha.core.orders import pause_of
 from kopf_ha.core.siblings import pod_of
 from kopf_ha.oncall.cluster import BAD, UNKNOWN, WELL, Unknown
@@ -81,12 +82,14 @@ def _leadership(report: Report) -> Iterator[Finding]:
             f"kopf-ha resume {operator.lease}",
         )  # fmt: skip
     elif not record.holder:
-        age = duration(renewal.age if renewal else None)
+        age, noted = duration(renewal.age if renewal else None), noted_in(record)
+        said = f", for this reason: {noted.cause}" if noted and noted.cause else ""
         yield Finding(
-            PROBLEM, "nobody-leads",
-            "nobody leads: the Lease was given back" + (f" {age} ago" if age else "") + " and nobody has taken it",
+            PROBLEM,
+            "nobody-leads",
+            f"nobody leads: the Lease was given back{f' {age} ago' if age else ''}{said}; nobody has taken it since",
             logs,
-        )  # fmt: skip
+        )
     elif renewal is not None and renewal.expired:
         yield _not_renewed(report, logs)
     if renewal is not None and renewal.ahead is not None and abs(renewal.ahead) > CLOCK:

@@ -87,7 +87,8 @@ def look_at(cluster: Cluster, pod: Mapping[str, Any], holder_uid: str, *, ask: b
     """
     parsed, container = Pod.parse(pod), operator_container(pod)
     state = _status_of(pod, container)
-    trouble, notes = why_not(pod, state), ()
+    trouble = why_not(pod, state)
+    notes: tuple[str, ...] = ()
     role = _role(parsed, holder_uid)
     samples: Samples | Unknown = Unknown("nobody asked for its metrics")
     if ask and (state.get("state") or {}).get("running") is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,7 +47,7 @@ class Report:
     renewal: Renewal | None
     replicas: tuple[Replica, ...] | Unknown
     protection: Protection
-    events: Sequence[Any] | Unknown
+    events: list[Mapping[str, Any]] | Unknown
     ahead: list[Ahead] | None = None
     not_listed: tuple[Unknown, ...] = field(default=())
 
@@ -160,7 +160,7 @@ def _replicas(cluster: Cluster, operator: Operator) -> tuple[Replica, ...] | Unk
         return tuple(pool.map(lambda pod: look_at(cluster, pod, uid), operator.pods))
 
 
-def _events(cluster: Cluster, operator: Operator) -> Sequence[Any] | Unknown:
+def _events(cluster: Cluster, operator: Operator) -> list[Mapping[str, Any]] | Unknown:
     """List the Lease's events of the last hour. Those of a Lease that was deleted have another uid."""
     query = {"fieldSelector": f"involvedObject.kind=Lease,involvedObject.name={operator.name}"}
     found = cluster.items(f"/api/v1/namespaces/{quote(operator.namespace, safe='')}/events", query)

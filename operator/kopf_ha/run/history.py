@@ -56,6 +56,7 @@ class History:
         later: Callable[[float, Callable[[], None]], None] = call_later,
         wall: Callable[[], str] = lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
     ) -> None:
+        self._off = settings.fence != "full"  # then there is no Term
         self._path = term_path(settings.lease_namespace, settings.lease_name)
         self._make = make
         self._later = later
@@ -110,7 +111,7 @@ class History:
             self._mine = self._mine.ended_by(reason, cause, self._wall())
             text, written = self._mine.as_text(), self._written
         self.tell(text)
-        if not written:
+        if not written and not self._off:
             thread = threading.Thread(target=self._write, args=(grant,), name="kopf-ha-history", daemon=True)
             with outside():
                 thread.start()
