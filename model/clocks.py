@@ -59,8 +59,8 @@ class Clocks:
                 after = self.electing.tell(scene, r, el.StepDown("ordered"))
                 yield self._move(f"{scenes.NAMES[r]} has drained, as ordered", scene, after, state[1:])
         more = pauses < self.bounds.pauses, handovers < self.bounds.handovers
-        for label, cost, after in self.electing.orders(scene, *more):
-            spent = (faults, stops, pauses + cost[0], handovers + cost[1])
+        for label, (paused_once, handed_once), after in self.electing.orders(scene, *more):
+            spent = (faults, stops, pauses + paused_once, handovers + handed_once)
             yield Move(label, (self._scenes.number(after), *spent))
 
     def _move(self, label: str, before: Scene, after: Scene, spent: tuple[int, int, int, int]) -> Move:

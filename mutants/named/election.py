@@ -389,8 +389,8 @@ ELECTION: tuple[Mutation, ...] = (
     Mutation(
         "a refusal leaves the gate open",
         "operator/kopf_ha/run/runner.py",
-        "            grant.close(str(refused))\n            if isinstance",
-        "            if isinstance",
+        "            grant.close(str(refused))\n            self.journal",
+        "            self.journal",
         "A handler that catches the refusal writes on.",
         "I3",
         ("tests/run/test_runner.py",),

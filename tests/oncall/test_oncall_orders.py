@@ -28,14 +28,20 @@ TERM = "/apis/kopf-ha.dev/v1/namespaces/ns/terms/op"
 HOLDER = "op-1_uid1_r"
 
 
-def lease(holder: str = HOLDER, token: int = 7, renewed: str = "t0", **notes: str) -> dict[str, Any]:
+def lease(holder: str = HOLDER, notes: Mapping[str, str] | None = None) -> dict[str, Any]:
     return {
-        "metadata": {"name": "op", "namespace": "ns", "uid": "u", "resourceVersion": "1", "annotations": notes},
+        "metadata": {
+            "name": "op",
+            "namespace": "ns",
+            "uid": "u",
+            "resourceVersion": "1",
+            "annotations": dict(notes or {}),
+        },
         "spec": {
             "holderIdentity": holder,
-            "leaseTransitions": token,
+            "leaseTransitions": 7,
             "leaseDurationSeconds": 15,
-            "renewTime": renewed,
+            "renewTime": "t0",
         },
     }
 
@@ -139,6 +145,7 @@ def run(*words: str) -> Result:
 
 def test_a_pause_says_who_and_why_and_waits_until_nobody_leads(api: Api) -> None:
     def story(now: float) -> None:
+        assert api.lease is not None
         if PAUSED in api.notes and now > 103 and api.lease["spec"]["holderIdentity"]:
             api.change(holderIdentity="")
         elif int(now * 20) % 20 == 0 and api.lease["spec"]["holderIdentity"]:
@@ -183,7 +190,7 @@ def test_a_lease_that_cannot_be_used_can_be_paused(api: Api) -> None:
 
 
 def test_who_paused_first_is_not_overwritten(api: Api) -> None:
-    api.lease = lease(**{PAUSED: Pause("ben", "why", "then").as_annotation()})
+    api.lease = lease(notes={PAUSED: Pause("ben", "why", "then").as_annotation()})
     done = run("pause", "--reason", "etcd")
     assert (done.exit_code, Pause.parse(api.notes[PAUSED]).by) == (1, "ben")
     assert "not done: Lease ns/op is paused by ben since then: why already" in done.output
@@ -210,7 +217,7 @@ def test_an_api_server_that_tells_nobody_their_name(api: Api) -> None:
 
 
 def test_resume_waits_for_the_next_leader(api: Api) -> None:
-    api.lease = lease(holder="", **{PAUSED: "true"})
+    api.lease = lease("", {PAUSED: "true"})
 
     def story(now: float) -> None:
         if PAUSED not in api.notes and now > 101:
@@ -225,7 +232,7 @@ def test_resume_waits_for_the_next_leader(api: Api) -> None:
 
 
 def test_resume_says_if_nobody_leads(api: Api) -> None:
-    api.lease = lease(holder="", **{PAUSED: "true"})
+    api.lease = lease("", {PAUSED: "true"})
     done = run("resume", "--timeout", "5")
     assert done.exit_code == 1
     assert "nobody leads 5 s after the pause" in done.output
@@ -246,7 +253,7 @@ TWO = pods(pod("op-1", "uid1"), pod("op-2"))
 @pytest.mark.parametrize(
     ("body", "replicas", "to", "why"),
     [
-        (lease(**{PAUSED: "true"}), TWO, ANY, "is paused by the annotation"),
+        (lease(notes={PAUSED: "true"}), TWO, ANY, "is paused by the annotation"),
         (lease(holder=""), TWO, ANY, "nobody leads by Lease ns/op"),
         (lease(), TWO, "op-1", "op-1 leads already"),
         (lease(), TWO, "op-9", "op-9 is no replica of this operator; these could lead: op-2"),
@@ -334,7 +341,7 @@ def test_without_a_term_the_first_write_cannot_be_seen(api: Api) -> None:
 
 
 def test_what_others_wrote_moves_no_cursor(api: Api) -> None:
-    api.lease = lease(holder="x\x1b[2J", **{PAUSED: "a\x1b[2Jb"})
+    api.lease = lease("x\x1b[2J", {PAUSED: "a\x1b[2Jb"})
     for words in (("handover",), ("pause", "--reason", "x"), ("resume", "--timeout", "0")):
         assert "\x1b" not in run(*words).output
 

@@ -163,12 +163,12 @@ def test_a_pause_is_what_is_wrong_while_nobody_leads() -> None:
     paused, drains = lease(""), lease()
     for one in (paused, drains):
         one["metadata"]["annotations"]["kopf-ha.dev/paused"] = '{"by": "ann", "reason": "etcd", "since": "now"}'
-    one = report(lease={f"{LEASE}/web": paused})
-    assert problems(one)["paused"].text == "nobody leads: paused by ann since now: etcd"
-    assert problems(one)["paused"].next == "kopf-ha resume n/web"
-    assert "nobody-leads" not in problems(one)
-    one = report(lease={f"{LEASE}/web": drains})
-    [found] = [f for f in findings(one) if f.reason == "paused"]
+    nobody = report(lease={f"{LEASE}/web": paused})
+    assert problems(nobody)["paused"].text == "nobody leads: paused by ann since now: etcd"
+    assert problems(nobody)["paused"].next == "kopf-ha resume n/web"
+    assert "nobody-leads" not in problems(nobody)
+    led = report(lease={f"{LEASE}/web": drains})
+    [found] = [f for f in findings(led) if f.reason == "paused"]
     assert (found.kind, "the leader drains its handlers" in found.text) == (REMARK, True)
 
 
