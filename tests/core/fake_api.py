@@ -550,6 +550,7 @@ class Attempt:
         self.result: Response | None = None
         self.error: Exception | None = None
         self.pending: Request | None = None
+        self.waited = 0
         self._advance(lambda: next(self.flow))
 
     @property
@@ -564,6 +565,8 @@ class Attempt:
     def step(self) -> None:
         """Let the server answer what is under way."""
         assert self.pending is not None
+        self.waited += self.waits
+        assert self.waited < 1000, "it waits at the gate, and nobody opens or closes it"
         answer = WAITED if self.waits else self.api.handle(self.pending, self.who)
         self._advance(lambda: self.flow.send(answer))
 
