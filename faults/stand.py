@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -158,11 +158,15 @@ class Stand:
         self.leader()
         self.serves()
 
-    def serves(self) -> None:
-        """Wait until a new claim, and all that wait, are served."""
-        name = until("a claim to be made", self.users.claim, PATIENCE, 0.2)
-        wanted = self.users.waiting() | {name}
-        until("claims to be served", lambda: self.users.served(wanted) is not None, PATIENCE, 0.1)
+    def serves(self, but: Set[str] = frozenset()) -> float:
+        """Wait until a new claim, and all that wait, are served; give when that was.
+
+        Args:
+            but: claims that nobody can serve.
+        """
+        name = until("a claim to be made", self.users.claim, PATIENCE, 0.1)
+        wanted = (self.users.waiting() | {name}) - but
+        return until("claims to be served", lambda: self.users.served(wanted), PATIENCE, 0.05)
 
     # --- what an administrator does
 
@@ -208,8 +212,3 @@ class Stand:
         new = [str(f) for f in self.verdict.findings if str(f) not in self._known]
         self._known |= {*new}
         return new
-
-
-
-
-__all__ = ["LEASE", "NAMESPACE", "PATIENCE", "PODS", "Stand"]

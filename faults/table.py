@@ -66,7 +66,7 @@ class Fault:
             otherwise from when it was taken away.
         hold: lease durations for which it stays, at least.
         taken: whether it stays until somebody else leads.
-        nth: which write of an allocation is bitten.
+        nth: which write of an allocation is bitten; 0 for the one that decides, of the pool's status.
         deliver: whether the bitten write or answer is passed on in the end.
         large: whether it needs three members of etcd and two API servers.
         quick: whether the tests try it.
@@ -85,7 +85,7 @@ class Fault:
     heals: bool = True
     hold: float = 1.0
     taken: bool = False
-    nth: int = 1
+    nth: int = 0
     deliver: bool = True
     large: bool = False
     quick: bool = False
