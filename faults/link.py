@@ -100,7 +100,6 @@ class Link:
         self._streams: dict[asyncio.Task[None], Request] = {}
         self._silent: set[asyncio.Task[None]] = set()
         self._trap: Trap | None = None
-        self.seen: list[tuple[float, str, str]] = []  #: writes that were passed on: when, method, target
         self.heal()
 
     def heal(self) -> None:
@@ -243,8 +242,6 @@ class _Connection:
         writer.write(head + body)
         await writer.drain()
         answer = await reader.readuntil(b"\r\n\r\n")
-        if request.is_write:
-            link.seen.append((asyncio.get_running_loop().time(), method, target))
         await link._trapped(request, after=True)
         if link.loses and link.loses(request):
             raise Lost

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import threading
-import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +33,7 @@ class Seat:
         env: further variables.
         shim: the library for clocks; None for none.
         link: in front of the API server.
+        traced: whether it writes a trace.
     """
 
     def __init__(
@@ -45,6 +45,8 @@ class Seat:
         env: Mapping[str, str],
         shim: Path | None,
         link: Link,
+        *,
+        traced: bool = True,
     ) -> None:
         self.plane, self.folder, self.pod, self.link = plane, folder, dict(pod), link
         self.name, self.uid = str(pod["metadata"]["name"]), str(pod["metadata"]["uid"])
@@ -56,7 +58,7 @@ class Seat:
         run = folder / f"{self.name}.run"
         run.mkdir()
         self.trace = folder / f"{self.name}.trace"
-        given |= {"KOPF_HA_RUN_DIR": str(run), "KOPF_HA_TRACE": str(self.trace)}
+        given |= {"KOPF_HA_RUN_DIR": str(run), "KOPF_HA_TRACE": str(self.trace) if traced else ""}
         # Each process has its own ports, since they share one address.
         given |= {"KOPF_HA_METRICS_PORT": str(free_port()), "KOPF_HA_HEALTH_PORT": "0"}
         given |= self.clock.environment(shim) if shim else {}
@@ -112,7 +114,7 @@ class Seat:
         made = Replica(f"twin of {self.name}", self._config, self._arguments, log, times={}, program=program)
         made.env = {**(self.replica.env or {}), **env}
         made.env["KOPF_HA_METRICS_PORT"] = str(free_port())
-        made.env.pop("KOPF_HA_TRACE")
+        made.env["KOPF_HA_TRACE"] = ""
         self.extra.append(made)
         made.start()
         return made
@@ -167,8 +169,3 @@ def descriptors(pid: int) -> int:
 def threads(pid: int) -> int:
     """Count a process's threads."""
     return len(os.listdir(f"/proc/{pid}/task"))
-
-
-def now() -> float:
-    """Give the time that this package counts by."""
-    return time.monotonic()

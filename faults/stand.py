@@ -35,12 +35,21 @@ class Stand:
         lease: the duration of the Lease, in seconds; deadline and retry period follow it.
         large: three members of etcd and two API servers, of which the second lags when it is told to.
         pause: seconds between two claims.
+        plain: replicas as they are: their clocks cannot be changed, and they write no traces.
     """
 
     def __init__(
-        self, binaries: Binaries, folder: Path, lease: int = 4, *, large: bool = False, pause: float = 0.5
+        self,
+        binaries: Binaries,
+        folder: Path,
+        lease: int = 5,
+        *,
+        large: bool = False,
+        pause: float = 0.5,
+        plain: bool = False,
     ) -> None:
-        self.folder, self.lease_duration, self.large, self._pause = folder, lease, large, pause
+        self.folder, self.lease_duration, self.large = folder, lease, large
+        self._pause, self._plain = pause, plain
         flags = ["--service-account-extend-token-expiration=false"]
         self.plane = ControlPlane(
             folder / "cluster", etcd=3 if large else 1, apiservers=2 if large else 1, lagging=large,
@@ -69,7 +78,7 @@ class Stand:
     def _install(self) -> None:
         plane = self.plane
         self.admin = Admin(plane)
-        self.shim = clock.library(self.folder)
+        self.shim = None if self._plain else clock.library(self.folder)
         self.kubectl("apply", "-k", str(ROOT / "crds"))
         plane.wait_established()
         self.kubectl("apply", "-k", str(ROOT / "deploy"))
@@ -118,7 +127,7 @@ class Stand:
             link = Link(self.plane.servers[0], *certs)
             link.start()
             self.links.append(link)
-            self.seats.append(Seat(self.plane, self.folder, pod, container, env, self.shim, link))
+            self.seats.append(Seat(self.plane, self.folder, pod, container, env, self.shim, link, traced=not self._plain))
         for seat in self.seats:
             seat.start()
 
