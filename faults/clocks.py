@@ -71,7 +71,7 @@ ROWS = [
     Fault("wall clock a day ahead while claims wait, then the leader is killed and their pool made", kopfs_times, mended,
           bound=2.0, seconds=10.0, cannot=no_compiler, raw=False,
           why="the Lease is proved to be free, a term begins, and claims are looked at again"),
-    Fault("leader's machine slept for ten leases", slept, mended, bound=2.0, cannot=no_compiler, quick=True,
+    Fault("leader's machine slept for ten leases", slept, mended, bound=2.0, cannot=no_compiler,
           why="its gate is closed at once; it or another one leads"),
     Fault("leader's clock ten times too slow, and the Lease's requests do not arrive", late_gate, mended, taken=True,
           hold=2.0, cannot=no_compiler, quick=True),

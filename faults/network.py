@@ -84,7 +84,7 @@ _BOTH = Fault("leader cut off, both ways", set_link(hears=False, tells=False), h
 ROWS = [
     *(replace(_BOTH, where=where, quick=where is Where.AFTER) for where in EVERY),
     Fault("leader cut off: its requests do not arrive", set_link(hears=False), heal, taken=True),
-    Fault("leader cut off: answers do not arrive", set_link(tells=False), heal, taken=True, quick=True),
+    Fault("leader cut off: answers do not arrive", set_link(tells=False), heal, taken=True),
     Fault("leader cut off, and connections end with it", set_link(hears=False, tells=False), heal_and_cut, taken=True),
     Fault("only the Lease's requests do not arrive", set_link(holds=is_lease), heal, taken=True),
     Fault("only the Lease's answers are lost", set_link(loses=is_lease), heal, hold=2.0, taken=True),

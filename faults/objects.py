@@ -200,7 +200,7 @@ _OBJECTS = rights("clusterrole", NAME, has("addressclaims"))
 _KINDS = rights("clusterrole", NAME, has("customresourcedefinitions"))
 
 ROWS = [
-    Fault("Lease deleted", lease_deleted, as_deployed, tampers=True, quick=True),
+    Fault("Lease deleted", lease_deleted, as_deployed, tampers=True),
     Fault("Lease's holder emptied", holder_emptied, bound=1.0, why="anybody takes it at once"),
     Fault("Lease's number lowered", lease_edited(leaseTransitions=-1), as_deployed, tampers=True),
     Fault("Lease's number raised by a thousand", lease_edited(leaseTransitions=1000), as_deployed, tampers=True),

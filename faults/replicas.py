@@ -163,13 +163,12 @@ def no_memory_groups(_: object) -> str:
 _PAUSED = Fault("leader paused (SIGSTOP), others lead, it goes on", pause, resume, taken=True)
 
 ROWS = [
-    *(replace(_PAUSED, where=where, quick=where is not Where.STEADY) for where in EVERY),
+    *(replace(_PAUSED, where=where) for where in EVERY),
     Fault("leader paused for half of its lease", pause, resume, hold=0.5, heals=False, bound=1.0, raw=False,
           why="nothing is lost; what waited is done"),
-    Fault("leader asked to end (SIGTERM)", terminate, bound=1.0, why=LET_GO, quick=True),
+    Fault("leader asked to end (SIGTERM)", terminate, bound=1.0, why=LET_GO),
     *(
-        Fault(f"leader killed after write {n} of an allocation", kill, where=Where.AFTER, nth=n, deliver=False,
-              quick=n == 2)
+        Fault(f"leader killed after write {n} of an allocation", kill, where=Where.AFTER, nth=n, deliver=False)
         for n in range(1, WRITES + 1)
     ),
     Fault("leader killed before its write leaves", kill, where=Where.BEFORE, deliver=False),
