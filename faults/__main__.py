@@ -52,7 +52,11 @@ def run(faults: Sequence[Fault], lease: int, output: Path) -> list[Outcome]:
                         began = time.monotonic()
                         one = runner.once(left.pop(0))
                         outcomes.append(one)
-                        print(report.line(len(outcomes), len(faults), one), f"({time.monotonic() - began:.0f} s)", flush=True)
+                        print(
+                            report.line(len(outcomes), len(faults), one),
+                            f"({time.monotonic() - began:.0f} s)",
+                            flush=True,
+                        )
                         if one.verdict == FAILED and left:
                             print("    a new cluster, to be sure", flush=True)
                             break
@@ -102,7 +106,13 @@ def main() -> int:
     now = os.times()
     used = sum(now[:4]) - sum(cpu[:4])
     date = datetime.date.today().isoformat()
-    about = {"date": date, "lease": args.lease, "seconds": time.monotonic() - began, "cores": os.cpu_count(), "cpu": used}
+    about = {
+        "date": date,
+        "lease": args.lease,
+        "seconds": time.monotonic() - began,
+        "cores": os.cpu_count(),
+        "cpu": used,
+    }
     report.write(args.output, outcomes, args.lease, about)
     bad = [one for one in outcomes if not one.ok]
     sentence = (
@@ -111,7 +121,7 @@ def main() -> int:
     )
     print("\n" + report.table(outcomes, args.lease) + "\n\n" + sentence)
     if args.docs:
-        report.update(PAGE, outcomes, args.lease, sentence)
+        report.update(PAGE, ROWS, outcomes, args.lease, sentence)
     return 1 if bad else 0
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from faults.seat import memory
 
 _V1, _V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
-#: Of what a process has, so much is left. Without swap the kernel can take back files only, and ends it below that.
+#: Of what a process has, so much is left, if the kernel can take the rest back: with swap, or of files.
 LEFT = 0.75
 
 
@@ -66,5 +66,11 @@ def squeeze(pid: int) -> Group:
     if limit == "memory.limit_in_bytes":  # pages that it has already count with it, too
         (folder / "memory.move_charge_at_immigrate").write_text("3")
     (folder / "cgroup.procs").write_text(str(pid))
-    (folder / limit).write_text(str(int(memory(pid) * LEFT)))
+    has = memory(pid)
+    for part in (LEFT, 0.85, 0.95, 1.0, 1.05):
+        try:
+            (folder / limit).write_text(str(int(has * part)))
+            break
+        except OSError:
+            continue  # without swap, the kernel refuses a limit below what it cannot take back
     return Group(folder, limit)

@@ -42,7 +42,9 @@ def _panel(what: str, lines: Mapping[str, Line], names: Sequence[str], top: floa
     for part in (0.0, 0.5, 1.0):
         y = bottom - (HEIGHT - 16) * part
         pieces.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{RIGHT}"/>')
-        pieces.append(f'<text class="soft" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{shown(most * part)}</text>')
+        pieces.append(
+            f'<text class="soft" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{shown(most * part)}</text>'
+        )
     for part in (0.0, 0.25, 0.5, 0.75, 1.0):
         x = LEFT + (RIGHT - LEFT) * part
         text = f"{end * part / 60:.0f}" + (" min" if part == 1 else "")

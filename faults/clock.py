@@ -52,13 +52,16 @@ class Clock:
         self._write()
 
     def boot(self, ahead: float = 0.0, rate: float = 1.0) -> None:
-        """Have the clock that counts since the boot jump, and go on at another rate."""
-        self._boot = (time.clock_gettime(time.CLOCK_BOOTTIME), ahead, rate)
+        """Have the clock that counts since the boot jump from where it is, and go on at another rate."""
+        self.heal()
+        self._boot = (time.clock_gettime(time.CLOCK_BOOTTIME), self._boot[1] + ahead, rate)
         self._write()
 
     def heal(self) -> None:
-        """Have both tell the time."""
-        self._wall = self._boot = _REAL
+        """Have the wall clock tell the time, and the other one go on as fast as it should; that one never goes back."""
+        self._wall, now = _REAL, time.clock_gettime(time.CLOCK_BOOTTIME)
+        since, ahead, rate = self._boot
+        self._boot = (now, ahead + (rate - 1) * (now - since), 1.0) if self._boot != _REAL else _REAL
         self._write()
 
     def _write(self) -> None:

@@ -26,7 +26,7 @@ class SlowHook:
         context.load_cert_chain(pki / "server.crt", pki / "server.key")
 
         class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:  # noqa: N802  the name is given
+            def do_POST(self) -> None:
                 review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 time.sleep(seconds)
                 told = {"uid": review["request"]["uid"], "allowed": True}

@@ -199,7 +199,7 @@ class Link:
                 raise Lost
 
     async def _passes(self, wanted: Callable[[], bool]) -> None:
-        while not wanted():
+        while not wanted():  # noqa: ASYNC110  other threads change it, so there is no event to wait for
             await asyncio.sleep(0.05)
 
 
@@ -307,23 +307,3 @@ async def _chunks(reader: asyncio.StreamReader) -> Any:
 def _fields(head: bytes) -> dict[str, str]:
     lines = head.decode("latin-1").split("\r\n")[1:]
     return {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines) if name}
-
-
-def status(code: int, reason: str, message: str, *headers: str) -> bytes:
-    """Give an answer as the API server writes it."""
-    body = (
-        '{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure",'
-        f'"message":"{message}","reason":"{reason}","code":{code}}}'
-    ).encode()
-    lines = [f"HTTP/1.1 {code} {reason}", "Content-Type: application/json", f"Content-Length: {len(body)}", *headers]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
-
-
-def ended_watch(code: int, reason: str, message: str) -> bytes:
-    """Give the answer to a watch that ends with an error at once."""
-    event = (
-        '{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure",'
-        f'"message":"{message}","reason":"{reason}","code":{code}}}}}\n'
-    ).encode()
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-    return head + f"{len(event):x}\r\n".encode() + event + b"\r\n0\r\n\r\n"

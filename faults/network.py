@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from faults import link
+from faults import answers
 from faults.link import Match, Request
 from faults.table import EVERY, Fault, Scene, Where, is_kopfs_watch, is_lease, is_other, is_write
 
@@ -42,7 +42,7 @@ def slow(leases: float) -> Callable[[Scene], None]:
 
 def answered(code: int, reason: str, match: Match, *headers: str) -> Callable[[Scene], None]:
     """Have requests answered in the API server's place."""
-    told = link.status(code, reason, f"{reason}, by the fault matrix", *headers)
+    told = answers.status(code, reason, f"{reason}, by the fault matrix", *headers)
 
     def answer(request: Request) -> bytes | None:
         return told if match(request) and not request.is_watch else None
@@ -52,7 +52,7 @@ def answered(code: int, reason: str, match: Match, *headers: str) -> Callable[[S
 
 def watches_expire(s: Scene) -> None:
     """End Kopf's watches, and answer 410 to those that begin where they ended."""
-    told = link.ended_watch(410, "Expired", "too old resource version")
+    told = answers.ended_watch(410, "Expired", "too old resource version")
     s.leader.link.answers = lambda request: told if is_kopfs_watch(request) else None
     s.leader.link.cut(is_kopfs_watch)
 
@@ -88,25 +88,83 @@ ROWS = [
     Fault("leader cut off, and connections end with it", set_link(hears=False, tells=False), heal_and_cut, taken=True),
     Fault("only the Lease's requests do not arrive", set_link(holds=is_lease), heal, taken=True),
     Fault("only the Lease's answers are lost", set_link(loses=is_lease), heal, hold=2.0, taken=True),
-    Fault("a write held in the network, released after the takeover", set_link(holds=is_lease), heal, taken=True,
-          where=Where.BEFORE, quick=True),
-    Fault("latency of a tenth of a lease, each way", slow(0.1), heal, hold=2.0, bound=3.0, raw=False,
-          why="each of the five writes of an allocation takes that longer"),
+    Fault(
+        "a write held in the network, released after the takeover",
+        set_link(holds=is_lease),
+        heal,
+        taken=True,
+        where=Where.BEFORE,
+        quick=True,
+    ),
+    Fault(
+        "latency of a tenth of a lease, each way",
+        slow(0.1),
+        heal,
+        hold=2.0,
+        bound=3.0,
+        raw=False,
+        why="each of the five writes of an allocation takes that longer",
+    ),
     Fault("latency of a whole lease, each way", slow(1.0), heal, hold=2.0, taken=True),
     Fault("bandwidth of 2 kB a second", set_link(rate=2000.0), heal, hold=2.0, heals=False),
-    Fault("answers to writes lost after they were stored", set_link(loses=is_write), heal, heals=False, hold=1.0,
-          seconds=12.0, why=RETRIES),
-    Fault("the answer to one write lost after it was stored", set_link(loses=is_write), heal, heals=False, hold=0.0,
-          where=Where.AFTER, deliver=False, seconds=2.0, why=RETRIES, quick=True),
-    Fault("429 to all but the Lease", answered(429, "TooManyRequests", is_other, "Retry-After: 1"), heal, heals=False,
-          seconds=12.0, why=RETRIES),
+    Fault(
+        "answers to writes lost after they were stored",
+        set_link(loses=is_write),
+        heal,
+        heals=False,
+        hold=1.0,
+        seconds=12.0,
+        why=RETRIES,
+    ),
+    Fault(
+        "the answer to one write lost after it was stored",
+        set_link(loses=is_write),
+        heal,
+        heals=False,
+        hold=0.0,
+        where=Where.AFTER,
+        deliver=False,
+        seconds=2.0,
+        why=RETRIES,
+        quick=True,
+    ),
+    Fault(
+        "429 to all but the Lease",
+        answered(429, "TooManyRequests", is_other, "Retry-After: 1"),
+        heal,
+        heals=False,
+        seconds=12.0,
+        why=RETRIES,
+    ),
     Fault("429 to the Lease", answered(429, "TooManyRequests", is_lease, "Retry-After: 1"), heal, taken=True),
-    Fault("500 to all but the Lease", answered(500, "InternalError", is_other), heal, heals=False, seconds=12.0, why=RETRIES),
+    Fault(
+        "500 to all but the Lease",
+        answered(500, "InternalError", is_other),
+        heal,
+        heals=False,
+        seconds=12.0,
+        why=RETRIES,
+    ),
     Fault("503 to everything", answered(503, "ServiceUnavailable", lambda _: True), heal, taken=True),
     Fault("Kopf's watches end", watches_end, bound=1.0, raw=False, why="they begin anew", quick=True),
-    Fault("Kopf's watches expire (410) for a lease", watches_expire, heal, heals=False, bound=1.0, seconds=5.0, raw=False,
-          why="Kopf lists anew, after a growing pause"),
-    Fault("only Kopf's watches hang, while the Lease is renewed", watches_hang, heal, bound=1.0, seconds=INACTIVITY,
-          raw=False, why="Kopf's inactivity timeout, 70 s"),
+    Fault(
+        "Kopf's watches expire (410) for a lease",
+        watches_expire,
+        heal,
+        heals=False,
+        bound=1.0,
+        seconds=5.0,
+        raw=False,
+        why="Kopf lists anew, after a growing pause",
+    ),
+    Fault(
+        "only Kopf's watches hang, while the Lease is renewed",
+        watches_hang,
+        heal,
+        bound=1.0,
+        seconds=INACTIVITY,
+        raw=False,
+        why="Kopf's inactivity timeout, 70 s",
+    ),
     Fault("the followers' watches of the Lease hang, and the leader is gone", lease_unseen, seen_again, taken=True),
-]  # fmt: skip
+]

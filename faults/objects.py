@@ -1,4 +1,4 @@
-"""What somebody does to objects in the API: the Lease, namespaces, rights, policies, kinds, webhooks, aggregated APIs."""
+"""What somebody does to objects: the Lease, namespaces, rights, policies, kinds, webhooks, aggregated APIs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from testbed.deployment import NAME, ROOT
 BACK = "a term begins once all is as it was; Kopf and the election try again after some seconds"
 LEASE = ("lease", NAME, "-n", NAME)
 #: Bindings of policies that keep an administrator from what is done here.
-GUARDS = tuple(f"{NAME}-{what}" for what in ("lease", "lease-kept", "lease-term", "term-kept", "term-written", "schema"))
+GUARDS = tuple(
+    f"{NAME}-{what}" for what in ("lease", "lease-kept", "lease-term", "term-kept", "term-written", "schema")
+)
 
 
 def unguarded(s: Scene, *args: str, input: str | None = None) -> None:
@@ -157,7 +159,8 @@ def hooked(resources: list[str], group: str, version: str) -> Callable[[Scene], 
 def unhooked(s: Scene) -> None:
     """Remove the webhook."""
     s.stand.retried(
-        "the webhook to go", lambda: s.stand.kubectl("delete", "validatingwebhookconfiguration", "slow", "--ignore-not-found")
+        "the webhook to go",
+        lambda: s.stand.kubectl("delete", "validatingwebhookconfiguration", "slow", "--ignore-not-found"),
     )
     s.memory["hook"].stop()
 
@@ -204,29 +207,97 @@ ROWS = [
     Fault("Lease's holder emptied", holder_emptied, bound=1.0, why="anybody takes it at once"),
     Fault("Lease's number lowered", lease_edited(leaseTransitions=-1), as_deployed, tampers=True),
     Fault("Lease's number raised by a thousand", lease_edited(leaseTransitions=1000), as_deployed, tampers=True),
-    Fault("Lease's holder is somebody who does not exist", lease_edited(holderIdentity="nobody_x_1", leaseTransitions=1),
-          as_deployed, tampers=True, bound=2.0),
-    Fault("operator's namespace deleted and made again", home_deleted, home_made, tampers=True, heals=False, hold=0.0,
-          bound=2.0, seconds=10.0, raw=False, why="three processes start, and a term begins"),
-    Fault("users' namespace deleted and made again", users_deleted, users_made, heals=False, hold=0.0, bound=1.0, raw=False,
-          why="nothing is lost"),
+    Fault(
+        "Lease's holder is somebody who does not exist",
+        lease_edited(holderIdentity="nobody_x_1", leaseTransitions=1),
+        as_deployed,
+        tampers=True,
+        bound=2.0,
+    ),
+    Fault(
+        "operator's namespace deleted and made again",
+        home_deleted,
+        home_made,
+        tampers=True,
+        heals=False,
+        hold=0.0,
+        bound=2.0,
+        seconds=10.0,
+        raw=False,
+        why="three processes start, and a term begins",
+    ),
+    Fault(
+        "users' namespace deleted and made again",
+        users_deleted,
+        users_made,
+        heals=False,
+        hold=0.0,
+        bound=1.0,
+        raw=False,
+        why="nothing is lost",
+    ),
     Fault("right to the Lease removed for two leases", *_LEASES, heals=False, hold=2.0, seconds=5.0, why=BACK),
-    Fault("right to write statuses removed for a lease", *_STATUS, heals=False, hold=1.0, seconds=54.0, why="Kopf and the"
-          " operator try again after pauses that grow to 21 s, 54 s in all"),
-    Fault("right to read and patch pools and claims removed for a lease", *_OBJECTS, heals=False, hold=1.0, seconds=54.0,
-          why="Kopf tries again after pauses that grow to 21 s, 54 s in all"),
-    Fault("right to see definitions removed for a lease", *_KINDS, heals=True, hold=1.0, bound=1.0, raw=False,
-          why="what is known already is enough"),
+    Fault(
+        "right to write statuses removed for a lease",
+        *_STATUS,
+        heals=False,
+        hold=1.0,
+        seconds=54.0,
+        why="Kopf and the operator try again after pauses that grow to 21 s, 54 s in all",
+    ),
+    Fault(
+        "right to read and patch pools and claims removed for a lease",
+        *_OBJECTS,
+        heals=False,
+        hold=1.0,
+        seconds=54.0,
+        why="Kopf tries again after pauses that grow to 21 s, 54 s in all",
+    ),
+    Fault(
+        "right to see definitions removed for a lease",
+        *_KINDS,
+        heals=True,
+        hold=1.0,
+        bound=1.0,
+        raw=False,
+        why="what is known already is enough",
+    ),
     Fault("policies removed, and the leader paused", no_policies, policies_back, taken=True, raw=False),
-    Fault("the CRD's rule removed, and the leader paused", no_rule, rule_back,
-          taken=True, tampers=True, raw=False),
-    Fault("Term deleted", term_deleted, as_deployed, bound=2.0, tampers=True, raw=False,
-          why="the leader writes it again, or a term begins"),
-    Fault("somebody's webhook takes a lease and a half for the Lease", hooked(["leases"], "coordination.k8s.io", "v1"),
-          unhooked, heals=False, hold=2.0, seconds=5.0, why=BACK),
-    Fault("somebody's webhook takes a lease and a half for claims' statuses",
-          hooked(["addressclaims/status"], "ipam.kopf-ha.dev", "v1"), unhooked, heals=False, hold=2.0, bound=3.0, seconds=5.0,
-          why="writes that wait in the webhook end, and the operator tries again"),
-    Fault("an aggregated API without a backend, and SIGTERM to the leader", empty_api, api_gone, bound=1.0, raw=False,
-          why="as without it"),
-]  # fmt: skip
+    Fault("the CRD's rule removed, and the leader paused", no_rule, rule_back, taken=True, tampers=True, raw=False),
+    Fault(
+        "Term deleted",
+        term_deleted,
+        as_deployed,
+        bound=2.0,
+        tampers=True,
+        raw=False,
+        why="the leader writes it again, or a term begins",
+    ),
+    Fault(
+        "somebody's webhook takes a lease and a half for the Lease",
+        hooked(["leases"], "coordination.k8s.io", "v1"),
+        unhooked,
+        heals=False,
+        hold=2.0,
+        seconds=5.0,
+        why=BACK,
+    ),
+    Fault(
+        "somebody's webhook takes a lease and a half for claims' statuses",
+        hooked(["addressclaims/status"], "ipam.kopf-ha.dev", "v1"),
+        unhooked,
+        heals=False,
+        hold=2.0,
+        bound=3.0,
+        seconds=5.0,
+        why="writes that wait in the webhook end, and the operator tries again",
+    ),
+    Fault(
+        "an aggregated API without a backend, and SIGTERM to the leader",
+        empty_api,
+        api_gone,
+        bound=1.0,
+        raw=False,
+        why="as without it",
+    ),
+]

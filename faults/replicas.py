@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from faults import cgroup
 from faults.account import expiring
-from faults.handlers import DO, SECONDS
+from faults.handlers import DO, POD, SECONDS
 from faults.table import EVERY, Fault, Scene, Where
 
 #: The writes of one allocation, from the finalizer to the last note.
@@ -86,10 +86,9 @@ def harmful(what: str, leases: float = 2.0) -> Callable[[Scene], None]:
     """Have a handler do harm."""
 
     def put(s: Scene) -> None:
-        notes = {DO: what, SECONDS: f"{leases * s.lease:g}"}
-        name = s.stand.users.claim(annotations=notes)
-        s.memory["claim"] = name
-        s.stand.users.served([name])
+        notes = {DO: what, SECONDS: f"{leases * s.lease:g}", POD: s.leader.name}
+        s.memory["claim"] = s.stand.users.claim(annotations=notes)
+        s.stand.users.disown(s.memory["claim"])  # while its handler hangs, nobody can serve it
 
     return put
 
@@ -164,8 +163,16 @@ _PAUSED = Fault("leader paused (SIGSTOP), others lead, it goes on", pause, resum
 
 ROWS = [
     *(replace(_PAUSED, where=where) for where in EVERY),
-    Fault("leader paused for half of its lease", pause, resume, hold=0.5, heals=False, bound=1.0, raw=False,
-          why="nothing is lost; what waited is done"),
+    Fault(
+        "leader paused for half of its lease",
+        pause,
+        resume,
+        hold=0.5,
+        heals=False,
+        bound=1.0,
+        raw=False,
+        why="nothing is lost; what waited is done",
+    ),
     Fault("leader asked to end (SIGTERM)", terminate, bound=1.0, why=LET_GO),
     *(
         Fault(f"leader killed after write {n} of an allocation", kill, where=Where.AFTER, nth=n, deliver=False)
@@ -173,21 +180,60 @@ ROWS = [
     ),
     Fault("leader killed before its write leaves", kill, where=Where.BEFORE, deliver=False),
     Fault("leader killed, its last write arrives after the takeover", gone, revive, where=Where.BEFORE, taken=True),
-    Fault("all replicas killed at once", kill_all, bound=3.0, why="a process starts, and perhaps the Lease expires first"),
-    Fault("leader runs for a twentieth of the time", stutter, steady, hold=2.0, bound=3.0,
-          why="it renews late or not at all, or serves slowly"),
-    Fault("leader's memory is limited to less than it has", squeeze, loosen, cannot=no_memory_groups, bound=3.0,
-          why="the kernel ends it, or it renews late"),
-    Fault("event loop blocked for two leases", harmful("block", 2.0), harmless, bound=3.0,
-          why="no sign of life for a renew deadline, the Lease expires or is released, a term begins"),
+    Fault(
+        "all replicas killed at once", kill_all, bound=3.0, why="a process starts, and perhaps the Lease expires first"
+    ),
+    Fault(
+        "leader runs for a twentieth of the time",
+        stutter,
+        steady,
+        hold=2.0,
+        bound=3.0,
+        why="it renews late or not at all, or serves slowly",
+    ),
+    Fault(
+        "leader's memory is limited to less than it has",
+        squeeze,
+        loosen,
+        cannot=no_memory_groups,
+        bound=3.0,
+        why="the kernel ends it, or it renews late",
+    ),
+    Fault(
+        "event loop blocked for two leases",
+        harmful("block", 2.0),
+        harmless,
+        bound=3.0,
+        why="no sign of life for a renew deadline, the Lease expires or is released, a term begins",
+    ),
     Fault("a handler never ends", harmful("wait"), harmless, bound=1.0, why="the others' handlers run", raw=False),
-    Fault("a handler never ends, and the leader is asked to end", harm_and_end("wait"), harmless, bound=1.0,
-          seconds=10.0, why="drain timeout, then a release and a term"),
-    Fault("a handler in a thread never ends, and the leader is asked to end", harm_and_end("sleep"), harmless, bound=1.0,
-          seconds=10.0, why="drain timeout, then a release and a term"),
+    Fault(
+        "a handler never ends, and the leader is asked to end",
+        harm_and_end("wait"),
+        harmless,
+        bound=1.0,
+        seconds=10.0,
+        why="drain timeout, then a release and a term",
+    ),
+    Fault(
+        "a handler in a thread never ends, and the leader is asked to end",
+        harm_and_end("sleep"),
+        harmless,
+        bound=1.0,
+        seconds=10.0,
+        why="drain timeout, then a release and a term",
+    ),
     Fault("two processes in one pod, the leader paused", twin, without_twin, bound=2.0, taken=True, raw=False),
     Fault("two processes with one identity, the leader paused", same, without_twin, bound=2.0, taken=True, raw=False),
-    Fault("leader's service-account token expires", expire, renewed, bound=2.0, seconds=0.0, hold=4.0, taken=True, raw=False,
-          why="renewals get 401, the Lease expires, a term begins"),
-]  # fmt: skip
-
+    Fault(
+        "leader's service-account token expires",
+        expire,
+        renewed,
+        bound=2.0,
+        seconds=0.0,
+        hold=4.0,
+        taken=True,
+        raw=False,
+        why="renewals get 401, the Lease expires, a term begins",
+    ),
+]

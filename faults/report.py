@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from faults.runner import HELD, Outcome
+from faults.runner import HELD, IMPOSSIBLE, Outcome
+from faults.table import Fault
 
 BEGIN, END = "<!-- the table: begin -->", "<!-- the table: end -->"
 _HEAD = (
@@ -32,7 +33,7 @@ def row(one: Outcome, lease: float) -> str:
     if one.fault.heals and one.after is not None:
         took += f", then {max(0.0, one.after):.1f}"
     verdict = one.verdict if one.verdict == HELD or not one.notes else f"{one.verdict}: {'; '.join(one.notes)[:400]}"
-    if one.verdict == "not on this machine":
+    if one.verdict in (IMPOSSIBLE, "not run yet"):
         took = "–"
     cells = (one.fault.name, one.fault.where.value, bound(one, lease), str(one.takeovers), refused, took, verdict)
     return "| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in cells) + " |"
@@ -67,9 +68,24 @@ def write(folder: Path, outcomes: Sequence[Outcome], lease: float, about: dict[s
     (folder / "results.json").write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
 
 
-def update(page: Path, outcomes: Sequence[Outcome], lease: float, sentence: str) -> None:
-    """Put the table into the page, between its marks."""
+def update(page: Path, rows: Sequence[Fault], outcomes: Sequence[Outcome], lease: float, sentence: str) -> None:
+    """Put the table into the page, between its marks. Rows that were not run now keep what their last run said.
+
+    Args:
+        page: the page.
+        rows: all, in their order.
+        outcomes: of this run.
+        lease: the lease duration, in seconds.
+        sentence: about the run.
+    """
     text = page.read_text()
     before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    page.write_text(f"{before}{BEGIN}\n\n{sentence}\n\n{table(outcomes, lease)}\n\n{END}{after}")
+    old, after = rest.split(END)
+    kept = {tuple(line.split(" | ")[:2]): line for line in old.splitlines() if line.startswith("| ")}
+    ran = {(one.fault.name, one.fault.where): one for one in outcomes}
+    lines = []
+    for fault in rows:
+        one = ran.get((fault.name, fault.where))
+        line = row(one, lease) if one else kept.get((f"| {fault.name}", fault.where.value), "")
+        lines.append(line or row(Outcome(fault, fault.limit(lease), verdict="not run yet"), lease))
+    page.write_text("\n".join([f"{before}{BEGIN}", "", sentence, "", _HEAD, *lines, "", f"{END}{after}"]))

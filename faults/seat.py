@@ -71,6 +71,7 @@ class Seat:
         self.extra: list[Replica] = []  #: other processes in this pod
         self.restarts = 0
         self.ends: Counter[int] = Counter()  #: of processes that were not killed here, by their status
+        self.began = 0  #: how long the log was when the process that runs was started
         self._kept = threading.Event()  #: while set, nobody starts it again
         self._closed = threading.Event()
         self._keeper = threading.Thread(target=self._keep, daemon=True)
@@ -120,6 +121,11 @@ class Seat:
         return made
 
     @property
+    def follows(self) -> bool:
+        """Whether the process that runs has seen who leads, or leads."""
+        return self.replica.running and re.search("leading: |new leader: ", self.said(self.began)) is not None
+
+    @property
     def size(self) -> int:
         """How long the log is, in bytes."""
         path = self.replica.log_path
@@ -150,6 +156,7 @@ class Seat:
                 self.ends[self.replica.returncode or 0] += 1
             self._killed = False
             self.restarts += 1
+            self.began = self.size
             self.replica.start()
 
 

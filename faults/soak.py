@@ -214,9 +214,12 @@ def report(soak: Soak, about: dict[str, Any], output: Path) -> None:
               + ("flat" if r["flat"] else "NOT FLAT"))  # fmt: skip
     waits = sorted(soak.stand.users.waits)
     about |= {
-        "changes": dict(soak.changes), "claims": len(waits), "wait_median": statistics.median(waits), "wait_most": waits[-1],
+        "changes": dict(soak.changes),
+        "claims": len(waits),
+        "wait_median": statistics.median(waits),
+        "wait_most": waits[-1],
         "verbs": {name: dict(verbs) for name, verbs in soak.verbs.items()},
-    }  # fmt: skip
+    }
     samples = {name: {"seconds": s.times, **s.values} for name, s in soak.series.items()}
     (output / "soak.json").write_text(json.dumps(about | {"rows": rows, "samples": samples}) + "\n")
     title = f"{about['minutes']:.0f} minutes, seed {about['seed']}, {sum(soak.changes.values())} changes of the leader"

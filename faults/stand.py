@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import tempfile
-import time
 from collections.abc import Callable, Set
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +14,7 @@ from faults import clock
 from faults.admin import IPAM, Admin
 from faults.link import Link
 from faults.seat import Seat
-from faults.users import NAMESPACE, Users
+from faults.users import Users
 from testbed.deployment import ACCOUNT, NAME, ROOT, SELECTOR, container_of
 
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAME}/leases/{NAME}"
@@ -127,7 +124,9 @@ class Stand:
             link = Link(self.plane.servers[0], *certs)
             link.start()
             self.links.append(link)
-            self.seats.append(Seat(self.plane, self.folder, pod, container, env, self.shim, link, traced=not self._plain))
+            self.seats.append(
+                Seat(self.plane, self.folder, pod, container, env, self.shim, link, traced=not self._plain)
+            )
         for seat in self.seats:
             seat.start()
 
@@ -162,8 +161,7 @@ class Stand:
         Raises:
             DevclusterError: that does not happen.
         """
-        until("three processes", lambda: all(s.replica.running for s in self.seats), PATIENCE)
-        until("followers", lambda: all(re.search("leading: |new leader: ", s.said(0)) for s in self.seats), PATIENCE, 0.5)
+        until("three processes that know who leads", lambda: all(s.follows for s in self.seats), PATIENCE, 0.3)
         self.leader()
         self.serves()
 
@@ -198,7 +196,12 @@ class Stand:
     def steal(self, seat: Seat, token: int) -> list[tuple[int, str]]:
         """Write a pool with a replica's credentials and none of our code; give the answers."""
         late = Admin(self.plane, bearer=seat.bearer)
-        stamp = {"lease": f"{NAME}/{NAME}", "token": token, "podUID": seat.uid, "holder": f"{seat.name}_{seat.uid}_late"}
+        stamp = {
+            "lease": f"{NAME}/{NAME}",
+            "token": token,
+            "podUID": seat.uid,
+            "holder": f"{seat.name}_{seat.uid}_late",
+        }
         theft = {"allocations": {"10.64.0.200": "users/x/y"}}
         path = f"{IPAM}/addresspools/faults/status"
         told = []
@@ -211,8 +214,8 @@ class Stand:
 
     def findings(self) -> list[str]:
         """Have the judge look at all that ever happened; give what it found since the last time."""
-        plane, running = self.plane, [s for s in self.plane._etcd if s.running]
-        history = judge.read_history(running[0].url, plane.etcd_ca, plane.etcd_cert, plane.etcd_key)
+        plane = self.plane
+        history = judge.read_history(plane.etcd_endpoints[0], plane.etcd_ca, plane.etcd_cert, plane.etcd_key)
         expected = judge.Expectations(
             operator_user=ACCOUNT, lease_names=(f"{NAME}/{NAME}",), lease_tampered=self.tampered
         )

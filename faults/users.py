@@ -79,10 +79,14 @@ class Users:
 
     def delete(self, name: str) -> None:
         """Delete a claim; it is missed no longer."""
+        self.disown(name)
+        self._admin.ask("DELETE", f"{IPAM}/namespaces/{NAMESPACE}/addressclaims/{name}")
+
+    def disown(self, name: str) -> None:
+        """Miss a claim no longer."""
         with self._lock:
             self.made_at.pop(name, None)
             self.bound_at.pop(name, None)
-        self._admin.ask("DELETE", f"{IPAM}/namespaces/{NAMESPACE}/addressclaims/{name}")
 
     def forget(self) -> None:
         """Miss none of those that there are now."""

@@ -20,8 +20,9 @@ import trustme
 from devcluster.waiting import until
 from faults import report, soak
 from faults.__main__ import PAGE, ROWS, chosen
+from faults.answers import status
 from faults.clock import Clock, library
-from faults.link import Link, Request, status
+from faults.link import Link, Request
 from faults.runner import Outcome
 
 
@@ -188,9 +189,12 @@ def test_each_clock_is_changed_by_itself(tmp_path: Path) -> None:
         " __import__('datetime').datetime.now().timestamp())"
     )
     said = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | clock.environment(made), capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env=os.environ | clock.environment(made),
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
-
 
     wall, boot, mono, date = (float(word) for word in said.split())
     assert 86_000 < wall - time.time() < 87_000
@@ -206,7 +210,8 @@ def samples(rise: float, noise: float = 0.0, count: int = 361) -> tuple[list[flo
 
 
 @pytest.mark.parametrize(
-    ("rise", "noise", "expected"), [(0, 0, True), (0, 2, True), (4, 0, True), (7, 0, False), (7, 2, False), (-20, 0, True)]
+    ("rise", "noise", "expected"),
+    [(0, 0, True), (0, 2, True), (4, 0, True), (7, 0, False), (7, 2, False), (-20, 0, True)],
 )
 def test_what_is_flat(rise: float, noise: float, expected: bool) -> None:
     times, values = samples(rise, noise)
@@ -239,6 +244,8 @@ def test_the_page_states_each_bound() -> None:
     page = PAGE.read_text()
     lease = 5
     missing = [
-        f.name for f in ROWS if f"| {f.name} | {f.where.value} | {report.bound(Outcome(f, f.limit(lease)), lease)} |" not in page
+        f.name
+        for f in ROWS
+        if f"| {f.name} | {f.where.value} | {report.bound(Outcome(f, f.limit(lease)), lease)} |" not in page
     ]
     assert missing == []
