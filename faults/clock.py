@@ -53,16 +53,14 @@ class Clock:
 
     def boot(self, ahead: float = 0.0, rate: float = 1.0) -> None:
         """Have the clock that counts since the boot jump from where it is, and go on at another rate."""
-        self.heal()
-        self._boot = (time.clock_gettime(time.CLOCK_BOOTTIME), self._boot[1] + ahead, rate)
+        now, (since, before, old) = time.clock_gettime(time.CLOCK_BOOTTIME), self._boot
+        self._boot = (now, before + (old - 1) * (now - since) + ahead, rate)
         self._write()
 
     def heal(self) -> None:
         """Have the wall clock tell the time, and the other one go on as fast as it should; that one never goes back."""
-        self._wall, now = _REAL, time.clock_gettime(time.CLOCK_BOOTTIME)
-        since, ahead, rate = self._boot
-        self._boot = (now, ahead + (rate - 1) * (now - since), 1.0) if self._boot != _REAL else _REAL
-        self._write()
+        self._wall = _REAL
+        self.boot()
 
     def _write(self) -> None:
         with self._path.open("r+b") as file:  # in place: the replica has it in its memory

@@ -10,8 +10,9 @@ from typing import Any
 
 from devcluster.waiting import until
 from faults.hook import SlowHook
-from faults.stand import NAMESPACE, PATIENCE
+from faults.stand import PATIENCE
 from faults.table import Fault, Scene
+from faults.users import NAMESPACE
 from testbed.deployment import NAME, ROOT
 
 BACK = "a term begins once all is as it was; Kopf and the election try again after some seconds"
