@@ -30,7 +30,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "faults.md"
 
 
 def chosen(names: Sequence[str], *, quick: bool) -> list[Fault]:
-    """Give the faults whose name, with where they bite, contains one of these; the cheap ones first, or with `quick` only."""
+    """Give the faults whose name, with where they bite, contains one of these; cheap ones first, or them alone."""
     found = [f for f in ROWS if not quick or f.quick]
     found = [f for f in found if not names or any(n in f"{f.name} [{f.where.value}]" for n in names)]
     return sorted(found, key=lambda f: (f.large, not f.quick))

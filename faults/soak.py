@@ -52,12 +52,18 @@ class Series:
 
     times: list[float] = field(default_factory=list)
     values: dict[str, list[float]] = field(default_factory=dict)
+    starts: list[int] = field(default_factory=list)  #: numbers of the samples that are the first of a new process
 
     def add(self, at: float, **values: float) -> None:
         """Add a sample."""
         self.times.append(at)
         for name, value in values.items():
             self.values.setdefault(name, []).append(value)
+
+    def of_process(self, what: str) -> tuple[list[float], list[float]]:
+        """Give the samples of the process that ran last."""
+        first = self.starts[-1] if self.starts else 0
+        return self.times[first:], self.values[what][first:]
 
 
 def slope(times: Sequence[float], values: Sequence[float]) -> float:
@@ -120,6 +126,7 @@ class Soak:
         self.verbs = {seat.name: Counter[str]() for seat in stand.seats}
         self.requests = Requests(stand.plane.audit_logs[0])
         self.changes: Counter[str] = Counter()
+        self.restarts: dict[str, int] = {}
         self.notes: list[str] = []
 
     def run(self, seconds: float) -> None:
@@ -154,7 +161,11 @@ class Soak:
                 "threads": float(threads(pid)),
                 "requests a minute": sum(verbs.values()) * 60 / passed,
             }
-            self.series[seat.name].add(at, **values)
+            one = self.series[seat.name]
+            if seat.restarts > self.restarts.get(seat.name, 0):
+                self.restarts[seat.name] = seat.restarts
+                one.starts.append(len(one.times))
+            one.add(at, **values)
 
     def change(self) -> None:
         """Have another one lead."""
@@ -188,8 +199,9 @@ class Soak:
     def verdicts(self) -> Iterator[tuple[str, str, bool, float, float]]:
         """Give for each replica and measure whether it is flat, its median, and its growth in an hour."""
         for name, one in self.series.items():
-            for what, values in one.values.items():
-                ok, growth = flat(what, one.times, values)
+            for what in one.values:
+                times, values = one.of_process(what)
+                ok, growth = flat(what, times, values)
                 yield name, what, ok, statistics.median(values[len(values) // 2 :]), growth
 
     def complaints(self) -> Iterator[str]:
@@ -220,7 +232,7 @@ def report(soak: Soak, about: dict[str, Any], output: Path) -> None:
         "wait_most": waits[-1],
         "verbs": {name: dict(verbs) for name, verbs in soak.verbs.items()},
     }
-    samples = {name: {"seconds": s.times, **s.values} for name, s in soak.series.items()}
+    samples = {name: {"seconds": s.times, "starts": s.starts, **s.values} for name, s in soak.series.items()}
     (output / "soak.json").write_text(json.dumps(about | {"rows": rows, "samples": samples}) + "\n")
     title = f"{about['minutes']:.0f} minutes, seed {about['seed']}, {sum(soak.changes.values())} changes of the leader"
     lines = {what: {n: (s.times, s.values[what]) for n, s in soak.series.items() if s.times} for what in LEAST}
