@@ -265,8 +265,11 @@ def main() -> int:
             except (DevclusterError, OSError) as error:
                 wrong = [f"{type(error).__name__}: {error}"]
             about = {"minutes": (time.monotonic() - began) / 60, "seed": seed, "cores": os.cpu_count(), "lease": 15}
-            wrong += [*soak.complaints(), *stand.findings()]
+            wrong += soak.complaints()
             report(soak, about, args.output)
+            stand.users.stop()
+            print("the judge reads the whole history", flush=True)
+            wrong += stand.findings()
         for path in Path(folder).glob("*.log"):
             shutil.copy(path, args.output)
     for sentence in wrong:
