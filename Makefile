@@ -2,6 +2,8 @@
 # make test    all checks and tests, but for
 # make e2e     the operator on real nodes, by kubectl alone; needs root
 # make chaos   faults on real nodes, at random, for MINUTES; SEED=… repeats a run; needs root
+# make faults  the fault matrix: one cause of a lost leader after the other, where it bites; FAULT="paused 429" for some
+# make soak    whether replicas grow under load, for MINUTES=120; SEED=… repeats a run
 # make model   every state of the core within bounds, beside a small API server; 10 minutes on two cores
 # make mutants the code, broken on purpose in one place after the other: which test notices?
 # make fuzz    whatever may come in, at random, for MINUTES; what failed is kept in build/fuzz
@@ -22,10 +24,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test e2e chaos model mutants fuzz bench bench-quick tokens image units other-units lint docs binaries clean help
+.PHONY: demo test e2e chaos faults soak model mutants fuzz bench bench-quick tokens image units other-units lint docs binaries clean help
 
 help:
-	@sed -n 's/^# //p' Makefile | head -13
+	@sed -n 's/^# //p' Makefile | head -15
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12") if sys.version_info < (3, 11) else 0'
@@ -70,6 +72,15 @@ e2e: $(STAMP)
 # Not for CI: each run is another one. What it finds and one can name becomes a test.
 chaos: $(STAMP)
 	@$(BIN)/python -m benchmarks.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+# The tests try the cheapest ones (tests/faults). FAULT has parts of names, those with spaces in quotes of their own.
+faults: $(STAMP) binaries
+	@$(BIN)/python -m faults $(FAULT)
+
+# Not for CI, since it says nothing before an hour.
+soak: MINUTES = 120
+soak: $(STAMP) binaries
+	@$(BIN)/python -m faults.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 # The tests explore smaller bounds (model/plans.py).
 model: $(STAMP)

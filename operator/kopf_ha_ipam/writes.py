@@ -8,6 +8,7 @@ repeats it (I8). The calls block, so they run in threads. These inherit the term
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ import requests
 import kopf_ha
 from kopf_ha_ipam.model import ADDRESS_NOTE, GROUP, VERSION, Body, ClaimRef
 
+log = logging.getLogger(__name__)
 API_VERSION = f"{GROUP}/{VERSION}"
 #: Seconds to connect, and seconds to wait for an answer. The fence limits both to what is left of the term.
 TIMEOUT = (5, 10)
@@ -33,8 +35,15 @@ _MERGE = {"Content-Type": "application/merge-patch+json"}
 
 
 def event(body: Body, *, type: str, reason: str, message: str) -> None:
-    """Send an event about an object. Kopf posts it later. Events are not fenced."""
-    kopf.event(cast(kopf.Body, body), type=type, reason=reason, message=message)
+    """Send an event about an object. Kopf posts it later. Events are not fenced.
+
+    Kopf takes events from handlers of objects only. A new leader may serve a claim before the first of them runs. Then
+    the event is left out: the claim was served, and must not count as failed (I10).
+    """
+    try:
+        kopf.event(cast(kopf.Body, body), type=type, reason=reason, message=message)
+    except LookupError:
+        log.info("no event %s: no handler of an object has run in this term yet: %s", reason, message)
 
 
 #: These errors end the term's work. Any other error concerns one object (I10).

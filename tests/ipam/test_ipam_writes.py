@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextvars
+from functools import partial
+
 import pytest
 import requests
 
-from kopf_ha_ipam.writes import _read_environment_once
+from kopf_ha_ipam.writes import _read_environment_once, event
 
 SERVER = "https://10.96.0.1"
 
@@ -35,3 +38,9 @@ def test_proxies_and_cas_of_the_environment_are_used(
 def test_without_an_environment_nothing_changes(session: requests.Session) -> None:
     _read_environment_once(session, SERVER)
     assert session.verify is True
+
+
+def test_an_event_before_any_handler_ran_makes_nothing_fail() -> None:
+    """A new leader may serve a claim before Kopf's first handler; Kopf knows no place for events there."""
+    body = {"metadata": {"name": "c", "namespace": "n", "uid": "u"}}
+    contextvars.Context().run(partial(event, body, type="Normal", reason="Bound", message="The claim has 10.0.0.1."))

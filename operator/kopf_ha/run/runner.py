@@ -27,6 +27,7 @@ from kopf_ha.errors import ApiError, ConfigurationError, FloorLost, MalformedLea
 from kopf_ha.run.ending import EXIT_LOST, EXIT_STUCK, EXIT_UNFENCED, end_hard
 from kopf_ha.run.enforcement import Enforcement
 from kopf_ha.run.everywhere import LINGER, Everywhere
+from kopf_ha.run.giveback import give_back
 from kopf_ha.run.health import Health, Vitals
 from kopf_ha.run.history import AT_THE_END
 from kopf_ha.run.inbox import Ended, Event, Held, Inbox, Load, Ordered, Quit, Reopened, Started, Stopped
@@ -341,6 +342,7 @@ class Runner:
             self.elector.resume()
         else:
             self.back_off()
+        give_back()
         return None
 
     def _why_exit(self, grant: Grant) -> str:
