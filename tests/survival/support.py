@@ -139,7 +139,7 @@ class Follower:
 
     def leads(self) -> bool:
         self.elector.beat()
-        return self.elector.leading
+        return self.elector.leading and self.elector.grant in self.grants  # told a moment after it is open
 
 
 def terms(operator: Replica) -> list[int]:
