@@ -20,7 +20,7 @@ from devcluster.process import Process
 from devcluster.waiting import until
 
 # The servers get only these environment variables. etcd, for example, reads every flag from a variable, too.
-_ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LANG", "GODEBUG", "GOGC", "GOMAXPROCS", "GOMEMLIMIT")
+_ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LANG", "GODEBUG", "GOMAXPROCS")
 
 
 class Server(Process):
