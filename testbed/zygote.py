@@ -35,8 +35,9 @@ def serve(asking: socket.socket) -> NoReturn:
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    both: list[socket.socket | int] = [asking, woken]
     while True:
-        ready = select.select([asking, woken], [], [])[0]
+        ready = select.select(both, [], [])[0]
         if woken in ready:
             os.read(woken, 4096)
             _collect(lines)
