@@ -14,6 +14,7 @@ import argparse
 import importlib
 import importlib.util
 import os
+import random
 import re
 import subprocess
 import sys
@@ -27,6 +28,8 @@ MODULES = tuple(sorted(path.stem for path in Path(__file__).parent.glob("test_*.
 OURS = ["kopf_ha", "kopf_ha_ipam"]
 #: Seconds for one example. It is much for one, and little for one that would never end.
 ENDLESS = 60
+#: Examples to begin with.
+SEEDS = 32
 
 
 def rules() -> Iterator[tuple[str, Any]]:
@@ -45,9 +48,12 @@ def fuzz_one(rule: str, folder: Path, seconds: float) -> None:
     corpus, failed = folder / "corpus" / rule, folder / "failed" / rule
     for made in (corpus, failed):
         made.mkdir(parents=True, exist_ok=True)
+    if not any(corpus.iterdir()):
+        for number in range(SEEDS):  # from a few bytes, most examples cannot be drawn at all
+            (corpus / f"seed-{number}").write_bytes(random.Random(number).randbytes(64 * (number + 1)))
     flags = [
         f"-max_total_time={seconds:.0f}", f"-timeout={ENDLESS}", f"-artifact_prefix={failed}/",
-        "-print_final_stats=1", "-verbosity=0",
+        "-print_final_stats=1", "-verbosity=0", "-len_control=0",
     ]  # fmt: skip
     known = [str(path) for path in sorted(failed.iterdir())]
     for path in known:
@@ -82,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{'FAILED' if done.returncode else 'held  '} {name}: {ran} examples, {kept} kept", flush=True)
         if done.returncode:
             failed.append(name)
-            print(done.stdout)
+            print(*(line for line in done.stdout.splitlines() if "Instrumenting" not in line), sep="\n")
     print(f"guided: {total} examples of {len(names)} rules, {len(failed)} failed")
     return 1 if failed or not names else 0
 
