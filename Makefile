@@ -24,7 +24,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test e2e chaos faults soak model mutants fuzz bench bench-quick tokens image units other-units lint docs binaries clean help
+.PHONY: demo test e2e chaos faults soak model mutants fuzz bench bench-quick tokens image units other-units checks lint docs binaries clean help
 
 help:
 	@sed -n 's/^# //p' Makefile | head -15
@@ -62,7 +62,11 @@ units: $(STAMP)
 other-units: $(STAMP)
 	@BUT=$(BIN)/python scripts/units
 
-test: lint docs binaries other-units
+# One step of lint, and Python of other-units, uses one core at most.
+checks: $(STAMP)
+	@$(MAKE) --no-print-directory -j3 --output-sync=target lint docs other-units
+
+test: checks binaries
 	@BIN=$(BIN) WORKERS=$(WORKERS) scripts/tests $(PYTEST_ARGS)
 
 # One cluster with two nodes for all of it, one test after the other.

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections import Counter
 from pathlib import Path
+from urllib.parse import quote
 
 from demo import replica
 from demo.timeline import Timeline
@@ -146,8 +147,8 @@ def start_replicas(cluster: Cluster, timeline: Timeline, folder: Path, fence: st
     """Wait for the Deployment's three pods, and start a process for each."""
 
     def pods() -> list[str]:
-        found = cluster.kubectl("get", "pods", "-n", NAMESPACE, "-l", SELECTOR, "-o", "name").stdout.split()
-        return sorted(name.removeprefix("pod/") for name in found)
+        found = cluster.ask(f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector={quote(SELECTOR)}")["items"]
+        return sorted(pod["metadata"]["name"] for pod in found)
 
     until("three pods of the Deployment", lambda: len(pods()) == 3)
     replicas = [

@@ -1,15 +1,14 @@
-"""What the demo does and sees in the cluster by kubectl. A thread keeps the timeline's panel up to date."""
+"""What the demo does in the cluster, by kubectl, and what it sees. A thread keeps the timeline's panel up to date."""
 
 from __future__ import annotations
 
 import json
-import subprocess
 import threading
 from typing import Any
 
 from demo.replicas import NAMESPACE
 from demo.timeline import Timeline
-from devcluster import Cluster
+from devcluster import Cluster, DevclusterError
 from devcluster.waiting import until
 
 LEASE = "kopf-ha-ipam"
@@ -54,15 +53,20 @@ class World:
 
     def lease(self) -> tuple[str, int]:
         """Return the pod name of the Lease's holder (empty without one), and `leaseTransitions`."""
-        found = self.cluster.kubectl("get", "lease", LEASE, "-n", NAMESPACE, "-o", "json", check=False)
-        spec = json.loads(found.stdout)["spec"] if found.returncode == 0 else {}
+        spec = self._read(f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{LEASE}").get("spec", {})
         return (spec.get("holderIdentity") or "").split("_")[0], spec.get("leaseTransitions", 0)
 
     def claims(self) -> dict[str, dict[str, Any]]:
         """Return all claims by name."""
-        found = self.cluster.kubectl("get", "addressclaims", "-n", "default", "-o", "json", check=False)
-        items = json.loads(found.stdout)["items"] if found.returncode == 0 else []
-        return {item["metadata"]["name"]: item for item in items}
+        found = self._read("/apis/ipam.kopf-ha.dev/v1/namespaces/default/addressclaims")
+        return {item["metadata"]["name"]: item for item in found.get("items", ())}
+
+    def _read(self, path: str) -> dict[str, Any]:
+        """Return what is there, an empty object if nothing is."""
+        try:
+            return self.cluster.ask(path)
+        except DevclusterError:
+            return {}
 
     def wait_leader(self, after: int) -> str:
         """Wait for a leader with a token above `after`, and return its pod's name."""
@@ -93,10 +97,7 @@ class World:
             self._look()
 
     def _look(self) -> None:
-        try:
-            holder, token = self.lease()
-            claims = self.claims()
-        except (subprocess.SubprocessError, ValueError):
-            return
+        holder, token = self.lease()
+        claims = self.claims()
         bound = sum(1 for c in claims.values() if (c.get("status") or {}).get("address"))
         self.timeline.state(holder=holder or "nobody", token=token, bound=bound, claims=len(claims))

@@ -101,6 +101,15 @@ class Cluster(ABC):
             raise DevclusterError(f"kubectl {' '.join(args)} failed with status {done.returncode}: {said}")
         return done
 
+    def ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return what a GET of this path of the API answers; with a body, what a POST does. As administrator.
+
+        Raises DevclusterError with the API server's words if it refuses, or does not answer.
+        """
+        if body is None:
+            return dict(json.loads(self.kubectl("get", "--raw", path).stdout))
+        return dict(json.loads(self.kubectl("create", "--raw", path, "-f", "-", input=json.dumps(body)).stdout))
+
     def wait_established(self) -> None:
         """Wait until every CustomResourceDefinition is served.
 
@@ -108,7 +117,7 @@ class Cluster(ABC):
         """
 
         def established() -> bool:
-            items = json.loads(self.kubectl("get", "customresourcedefinitions", "-o", "json").stdout)["items"]
+            items = self.ask("/apis/apiextensions.k8s.io/v1/customresourcedefinitions")["items"]
             conditions = [(item.get("status") or {}).get("conditions") or () for item in items]
             return all(any(c["type"] == "Established" and c["status"] == "True" for c in cs) for cs in conditions)
 
@@ -153,13 +162,13 @@ class Cluster(ABC):
                 ],
             },
         }
-        made = json.loads(self.kubectl("create", "-f", "-", "-o", "json", input=json.dumps(pod)).stdout)
-        uid = str(made["metadata"]["uid"])
-        token = self.kubectl(
-            *("create", "token", serviceaccount, f"--namespace={namespace}", "--duration=2h"),
-            *("--bound-object-kind=Pod", f"--bound-object-name={pod_name}", f"--bound-object-uid={uid}"),
-        ).stdout.strip()
-        return PodIdentity(pod_name, uid, token)
+        here = f"/api/v1/namespaces/{namespace}"
+        uid = str(self.ask(f"{here}/pods", pod)["metadata"]["uid"])
+        bound = {"kind": "Pod", "apiVersion": "v1", "name": pod_name, "uid": uid}
+        wanted = {"boundObjectRef": bound, "expirationSeconds": 7200}
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": wanted}
+        made = self.ask(f"{here}/serviceaccounts/{serviceaccount}/token", request)
+        return PodIdentity(pod_name, uid, str(made["status"]["token"]))
 
 
 class ExistingCluster(Cluster):

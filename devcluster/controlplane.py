@@ -219,6 +219,10 @@ class ControlPlane(Cluster):
         """The audit log of each API server: JSON lines, one for each request that ended."""
         return [self._log(f"audit-{number}.jsonl") for number in range(self._counts[1])]
 
+    def ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Ask the first API server without kubectl, whose start costs more than the request; see `Cluster.ask`."""
+        return _started(self._probes).ask(self.servers[0] + path, body)
+
     def versions(self) -> dict[str, str]:
         """Return the versions of `kubernetes` and `etcd`. Raises DevclusterError if the servers do not answer."""
         return _started(self._probes).versions(self.servers[0], self.etcd_endpoints[0])

@@ -14,10 +14,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from devcluster.errors import DevclusterError
 
@@ -75,11 +76,42 @@ def _the_spawner() -> _Spawner:
         return _spawner
 
 
+class Child(Protocol):
+    """What a process needs of `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+
+    def poll(self) -> int | None:
+        """Return its exit status; None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end. Raises subprocess.TimeoutExpired."""
+
+    def send_signal(self, sig: int) -> None:
+        """Send a signal, if it runs."""
+
+    def kill(self) -> None:
+        """Send SIGKILL, if it runs."""
+
+
+def _stands_still(pid: int) -> bool:
+    """Return whether all threads are stopped."""
+    try:
+        return all(
+            task.joinpath("stat").read_text().rpartition(")")[2].split()[0] == "T"
+            for task in Path(f"/proc/{pid}/task").iterdir()
+        )
+    except FileNotFoundError:  # a thread ended meanwhile, or all of it
+        return False
+
+
 class Process:
     """A program that can be run any number of times. Its output is appended to `log_path`.
 
-    `env` is its whole environment (None: that of this process). As a context manager, it starts on entry and stops on
-    exit. It runs in a new session. Linux only.
+    `env` is its whole environment (None: that of this process), `passed` are file descriptors that it keeps. As a
+    context manager, it starts on entry and stops on exit. It runs in a new session. Linux only.
     """
 
     def __init__(
@@ -89,13 +121,15 @@ class Process:
         env: Mapping[str, str] | None = None,
         log_path: Path | None = None,
         cwd: Path | None = None,
+        passed: Sequence[int] = (),
     ) -> None:
         self.name = name
         self.argv = [os.fspath(arg) for arg in argv]
         self.env = env
         self.log_path = log_path
         self.cwd = cwd
-        self._child: subprocess.Popen[bytes] | None = None
+        self._passed = tuple(passed)
+        self._child: Child | None = None
 
     def __enter__(self) -> Process:
         self.start()
@@ -131,21 +165,25 @@ class Process:
             raise DevclusterError(f"cannot run {self.argv[0]}: no such program")
         if not sys.platform.startswith("linux"):
             raise DevclusterError("devcluster needs Linux: its processes are bound to their parent by the kernel")
-        bound = [sys.executable, "-I", "-S", "-c", _BOUND_EXEC, str(os.getpid()), os.path.abspath(program)]
         with self._output() as output:
 
             def make() -> None:
-                self._child = subprocess.Popen(
-                    [*bound, *self.argv],
-                    env=None if self.env is None else dict(self.env),
-                    cwd=self.cwd,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,  # so that Ctrl-C reaches only the parent, which ends its children in order
-                )
+                self._child = self._spawn(os.path.abspath(program), output)
 
             _the_spawner().run(make)
+
+    def _spawn(self, program: str, output: BinaryIO) -> Child:
+        bound = [sys.executable, "-I", "-S", "-c", _BOUND_EXEC, str(os.getpid()), program]
+        return subprocess.Popen(
+            [*bound, *self.argv],
+            env=None if self.env is None else dict(self.env),
+            cwd=self.cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # so that Ctrl-C reaches only the parent, which ends its children in order
+            pass_fds=self._passed,
+        )
 
     def _output(self) -> BinaryIO:
         if self.log_path is None:
@@ -186,8 +224,9 @@ class Process:
     def pause(self) -> None:
         """Freeze it (SIGSTOP); returns when all of its threads stand still."""
         self.signal(signal.SIGSTOP)
-        # WNOWAIT: its end, should it come first, stays to be collected by Popen
-        os.waitid(os.P_PID, self._started().pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        while not _stands_still(self._started().pid):
+            self.check_running()
+            time.sleep(0.001)
         self.check_running()
 
     def resume(self) -> None:
@@ -205,7 +244,7 @@ class Process:
         if code is not None:
             raise DevclusterError(f"{self.name} ended with status {code}; its log ends with:\n{self.log_tail()}")
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _started(self) -> Child:
         if self._child is None:
             raise DevclusterError(f"{self.name} was not started")
         return self._child

@@ -46,6 +46,7 @@ class Probes:
 
     def __init__(self, pki: Pki) -> None:
         self._apiserver = Client(pki.ca, pki.admin)
+        self._patient = Client(pki.ca, pki.admin, 60.0)
         self._etcd = Client(pki.etcd_ca, pki.etcd_client)
 
     def answers(self, url: str) -> bool:
@@ -57,6 +58,13 @@ class Probes:
         probe = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "probe-"}}
         status, _ = self._apiserver.ask(f"{url}/api/v1/namespaces/default/configmaps?dryRun=All", "POST", probe)
         return status == 201
+
+    def ask(self, url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return what an API server answers to a GET, or to a POST with a body. DevclusterError: it refused."""
+        status, text = self._patient.ask(url, "GET" if body is None else "POST", body)
+        if status not in (200, 201):
+            raise DevclusterError(f"{url} answered {status}: {text}")
+        return dict(json.loads(text))
 
     def node_ready(self, url: str, name: str) -> bool:
         """Return whether a node reports that it is ready."""

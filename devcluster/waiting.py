@@ -9,6 +9,8 @@ from typing import Protocol, TypeVar
 from devcluster.errors import DevclusterError
 
 T = TypeVar("T")
+#: Seconds between two questions, at first and at last, where nothing else is said.
+FIRST, LAST = 0.05, 0.3
 
 
 class Watched(Protocol):
@@ -22,15 +24,17 @@ def until(
     what: str,
     check: Callable[[], T | None],
     timeout: float = 60.0,
-    every: float = 0.05,
+    every: float | None = None,
     watched: Iterable[Watched] = (),
 ) -> T:
     """Call `check` every `every` seconds, and return its first true value.
 
+    Without `every`, the pauses grow with the time that was waited, since each question costs something.
     `what` names the condition in the error. Raises DevclusterError after `timeout` seconds, or as soon as one of
     `watched` has ended.
     """
-    deadline = time.monotonic() + timeout
+    began = time.monotonic()
+    deadline = began + timeout
     watched = list(watched)
     while True:
         value = check()
@@ -40,4 +44,7 @@ def until(
             one.check_running()
         if time.monotonic() >= deadline:
             raise DevclusterError(f"waited {timeout:g} s in vain for {what}")
-        time.sleep(every)
+        if every is not None:
+            time.sleep(every)
+        else:
+            time.sleep(min(max(FIRST, (time.monotonic() - began) / 20), LAST))

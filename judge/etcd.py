@@ -18,6 +18,8 @@ import requests
 from judge.history import PREFIX, History, HistoryError, Key, Object, replay
 from judge.shapes import JUDGED
 
+#: The revision of an empty etcd.
+EMPTY = 1
 ALL_KEYS = {"key": "AA==", "range_end": "AA=="}  # from "\0" to the end
 SILENT = frozenset({"secrets"})
 
@@ -29,8 +31,17 @@ def read_history(
     key: str | Path | None = None,
     *,
     timeout: float = 30.0,
+    known: History | None = None,
 ) -> History:
-    """Read all revisions up to the current one. `timeout` is the longest time without data, in seconds.
+    """Read all revisions up to the current one.
+
+    Args:
+        endpoint: the URL for clients.
+        ca: the authority of its certificate.
+        cert: of this client.
+        key: of this client.
+        timeout: the longest time without data, in seconds.
+        known: the same etcd's history up to an earlier revision, which is not read again.
 
     Raises:
         HistoryError: etcd cannot be read, or its history is incomplete.
@@ -42,11 +53,12 @@ def read_history(
         url = endpoint.rstrip("/")
         try:
             until = _current_revision(session, url, timeout)
-            request = {"create_request": {**ALL_KEYS, "start_revision": "1", "fragment": True}}
+            last = known.revision if known else EMPTY
+            request = {"create_request": {**ALL_KEYS, "start_revision": str(last + 1), "fragment": True}}
             with session.post(f"{url}/v3/watch", json=request, stream=True, timeout=timeout) as response:
                 response.raise_for_status()
                 messages = map(json.loads, lines(response.iter_content(1 << 20)))
-                return replay(until, writes(messages, until))
+                return replay(until, writes(messages, until, last), known)
         except (requests.RequestException, ValueError) as error:
             raise HistoryError(f"etcd at {endpoint} could not be read: {error}") from error
 
@@ -73,9 +85,13 @@ def lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield line
 
 
-def writes(messages: Iterable[dict[str, Any]], until: int) -> Iterator[tuple[int, Key, Object | None]]:
-    """Turn the answers of a watch into writes, up to a revision. A missing revision raises HistoryError."""
-    last = 1  # the revision of an empty etcd
+def writes(
+    messages: Iterable[dict[str, Any]], until: int, last: int = EMPTY
+) -> Iterator[tuple[int, Key, Object | None]]:
+    """Turn the answers of a watch into writes, after one revision and up to another.
+
+    A missing revision raises HistoryError.
+    """
     if last >= until:
         return
     for message in messages:

@@ -103,10 +103,10 @@ def uid_of(obj: Object | None) -> str:
     return str((obj or {}).get("metadata", {}).get("uid", ""))
 
 
-def replay(revision: int, writes: Iterable[tuple[int, Key, Object | None]]) -> History:
-    """Build a history from writes in order. None stands for a deletion."""
-    living: dict[Key, Object] = {}
-    changes: list[Change] = []
+def replay(revision: int, writes: Iterable[tuple[int, Key, Object | None]], known: History | None = None) -> History:
+    """Build a history from writes in order, or go on with one that is known. None stands for a deletion."""
+    living = dict(known.end) if known else {}
+    changes = list(known.changes) if known else []
     for at, key, after in writes:
         if changes and at < changes[-1].revision:
             raise HistoryError(f"revision {at} comes after revision {changes[-1].revision}")

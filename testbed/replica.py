@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from devcluster import PodIdentity, Process
+from devcluster.process import Child
 from devcluster.waiting import until
 from testbed.deployment import ROOT
+from testbed.warm import Warm
 
 #: Where the packages under test are.
 SOURCE = ROOT / "operator"
@@ -28,6 +33,7 @@ IPAM = (
 )  # fmt: skip
 #: What an interpreter tells at once, and when it crashes.
 _TOLD = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+_LOCK = threading.Lock()
 #: Ways to run the command; a path to a script takes the place of the last.
 KOPF_HA = ("-m", "kopf_ha")
 
@@ -47,6 +53,11 @@ def as_pod(pod: PodIdentity, namespace: str) -> dict[str, str]:
     return {"POD_NAME": pod.name, "POD_UID": pod.uid, "POD_NAMESPACE": namespace}
 
 
+@functools.cache
+def _warm(path: str) -> Warm:
+    return Warm(environment(os.devnull) | {"PYTHONPATH": path})
+
+
 class Replica(Process):
     """A replica in a process. Its log is kept over restarts.
 
@@ -59,6 +70,7 @@ class Replica(Process):
         env: further variables, on top of `environment`.
         program: what Python runs: `-m kopf_ha`, or a script.
         cwd: where it is started.
+        warm: start it as a fork of a process that has imported the libraries, see `testbed.warm`.
     """
 
     def __init__(
@@ -72,9 +84,24 @@ class Replica(Process):
         env: Mapping[str, str] | None = None,
         program: Sequence[str | Path] = KOPF_HA,
         cwd: Path | None = None,
+        warm: bool = False,
     ) -> None:
         argv = [sys.executable, *program, *arguments]
         super().__init__(name, argv, environment(kubeconfig, times) | dict(env or {}), log, cwd)
+        self.warm = warm
+        self._path = dict(self.env or {})["PYTHONPATH"]
+
+    def start(self) -> None:
+        """Start it; see `Process.start`."""
+        if self.warm:
+            with _LOCK:  # and not in the thread that starts processes, which has to start this one first
+                _warm(self._path)
+        super().start()
+
+    def _spawn(self, program: str, output: BinaryIO) -> Child:
+        if not self.warm:
+            return super()._spawn(program, output)
+        return _warm(self._path).fork(self.argv[1:], self.env or {}, self.cwd, output)
 
     @property
     def log(self) -> str:

@@ -1,4 +1,4 @@
-"""What `make test` makes of the exit statuses of its steps."""
+"""What `make test` makes of the exit statuses of its steps, and what it runs in one piece."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
+from tests.kit.schedule import FIRST, WHOLE, unit
 
 ROOT = Path(__file__).parents[1]
 PYTHON = """#!/bin/sh
@@ -15,7 +17,7 @@ exit $(printf %s "$STATUSES" | cut -d, -f"$(wc -l < "$STEPS")")
 
 
 #: What `make test` does before the tests, and is left out here.
-NOT_THESE = [part for name in ("lint", "docs", "binaries", "other-units") for part in ("-o", name)]
+NOT_THESE = [part for name in ("checks", "binaries") for part in ("-o", name)]
 
 
 def make_test(folder: Path, *statuses: int, arguments: str = "") -> tuple[int, list[str]]:
@@ -34,7 +36,7 @@ def test_what_is_sensitive_to_load_runs_alone_after_the_rest(tmp_path: Path) -> 
     status, steps = make_test(tmp_path, 0, 0)
     assert status == 0
     beside, alone = steps
-    assert "-n 2" in beside
+    assert "-n 2 --dist loadscope" in beside
     assert "-m not load_sensitive" in beside
     assert "-n " not in alone
     assert "-m load_sensitive" in alone
@@ -61,3 +63,10 @@ def test_a_choice_may_leave_a_step_without_tests(tmp_path: Path) -> None:
     assert make_test(tmp_path, 0, 5, arguments="tests/core")[0] == 0
     assert make_test(tmp_path, 5, 5, arguments="-k nothing")[0] != 0
     assert make_test(tmp_path, 5, 1, arguments="tests/demo")[0] != 0
+
+
+def test_tests_that_share_something_expensive_run_in_one_piece() -> None:
+    assert unit("tests/survival/test_survival_lease.py::test_a[x]") == "tests/survival"
+    assert unit("tests/ipam/test_ipam_paused.py::test_a[a/b]") == "tests/ipam/test_ipam_paused.py"
+    for path in (*WHOLE, *FIRST):
+        assert (ROOT / path).exists(), f"tests/kit/schedule.py names {path}"

@@ -166,4 +166,5 @@ class Node:
             env=env | variables(container, pod) | NO_PORTS,
             program=("-m", {"kopf-ha": "kopf_ha"}.get(program, program)),
             cwd=self.cwd,
+            warm=True,
         )

@@ -14,6 +14,8 @@ from kopf_ha.core.notes import ANNOTATION_TOKEN
 from kopf_ha.manifests import Child, Description, Kind, flow_schema, policies, rbac, render, schema_fragment
 from testbed.replica import PATIENCE
 from tests.adoption.node import Node, PodReplica
+from tests.kit.client import administrator
+from tests.kit.world import LEASES
 
 SHOP = Path(__file__).parent / "shop"
 OPERATOR = "app=shop-operator"
@@ -25,6 +27,8 @@ DESCRIPTION = Description(
     lease="shop/shop-operator",
     service_account="shop/shop-operator",
 )
+RACKS, BOXES = (f"/apis/shop.example.com/v1/namespaces/shop/{plural}" for plural in ("racks", "boxes"))
+MAPS = "/api/v1/namespaces/shop/configmaps"
 STATUS = ("--subresource=status", "--type=merge", "-p")
 
 
@@ -97,14 +101,15 @@ class Shop:
 
     def create(self, kind: str, name: str, spec: dict[str, Any]) -> None:
         body = {"apiVersion": "shop.example.com/v1", "kind": kind, "metadata": {"name": name, "namespace": "shop"}}
-        self.plane.kubectl("create", "-f", "-", input=json.dumps(body | {"spec": spec}))
+        administrator(self.plane).must("POST", {"Rack": RACKS, "Box": BOXES}[kind], body | {"spec": spec})
 
     def boxes(self, *names: str) -> None:
         for name in names:
             self.create("Box", name, {"rack": "big"})
 
-    def all(self, kind: str, *args: str) -> list[dict[str, Any]]:
-        return list(json.loads(self.plane.kubectl("get", kind, "-n", "shop", "-o", "json", *args).stdout)["items"])
+    def all(self, kind: str, query: str = "") -> list[dict[str, Any]]:
+        path = {"racks": RACKS, "boxes": BOXES, "configmaps": MAPS, "leases": f"{LEASES}/shop/leases"}[kind]
+        return list(administrator(self.plane).must("GET", path + query)["items"])
 
     def until(self, what: str, check: Any) -> Any:
         return until(what, check, PATIENCE, 0.2, watched=[self.node])
@@ -123,7 +128,7 @@ class Shop:
         self.until(f"{count} boxes to be placed", placed)
 
     def children(self) -> list[dict[str, Any]]:
-        return self.all("configmaps", "-l", "app=shop")
+        return self.all("configmaps", "?labelSelector=app%3Dshop")
 
     def state(self) -> dict[tuple[str, str], Any]:
         """All that adoption must keep, without stamps and what goes with each write."""

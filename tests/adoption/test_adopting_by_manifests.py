@@ -19,6 +19,8 @@ from kopf_ha.core.notes import note_name
 from testbed.deployment import ROOT
 from testbed.replica import PATIENCE
 from tests.adoption.node import Node, PodReplica, address
+from tests.kit.client import administrator
+from tests.kit.world import LEASES
 from tests.page import Page, shell
 
 NAME = "clustersecret"
@@ -63,8 +65,8 @@ class World:
         self.plane.kubectl("apply", "-f", "-", input=json.dumps(body | {"spec": spec}))
 
     def secrets(self) -> list[dict[str, Any]]:
-        found = self.plane.kubectl("get", "secrets", "-A", "-l", f"{NAME}.example.com/name", "-o", "json").stdout
-        return list(json.loads(found)["items"])
+        path = f"/api/v1/secrets?labelSelector={NAME}.example.com/name"
+        return list(administrator(self.plane).must("GET", path)["items"])
 
     def until_copied(self, **wanted: dict[str, str]) -> None:
         """Wait until there are exactly these Secrets: value by name, by namespace."""
@@ -79,8 +81,8 @@ class World:
         self.until(f"the Secrets {wanted}", copied)
 
     def leader(self) -> PodReplica | None:
-        text = self.plane.kubectl("get", "lease", NAME, "-n", NAME, "-o", "json", check=False).stdout
-        holder = json.loads(text)["spec"].get("holderIdentity", "") if text else ""
+        found = administrator(self.plane)("GET", f"{LEASES}/{NAME}/leases/{NAME}")
+        holder = found.body["spec"].get("holderIdentity", "") if found.ok else ""
         return next((r for r in self.node.replicas() if holder.startswith(f"{r.name}_{r.uid}_")), None)
 
 

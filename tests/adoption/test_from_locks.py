@@ -34,9 +34,8 @@ class Migration:
     def replica(self, who: str, *arguments: str, program: Any = KOPF_HA) -> Replica:
         env = {"WHO": who, "LINES": str(self.lines), "POD_NAMESPACE": self.namespace}
         env |= {"PYTHONPATH": f"{ABSENT}:{SOURCE}:{ROOT}"}
-        made = Replica(
-            who, self.plane.kubeconfig, arguments, self.folder / f"{who}.log", times=TIMES, env=env, program=program
-        )
+        log = self.folder / f"{who}.log"
+        made = Replica(who, self.plane.kubeconfig, arguments, log, times=TIMES, env=env, program=program, warm=True)
         made.start()
         self.started.append(made)
         return made

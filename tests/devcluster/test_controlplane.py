@@ -114,6 +114,12 @@ def test_an_existing_cluster_has_the_same_ways(
         assert existing.servers == control_plane.servers[:1]
         token = existing.kubectl("create", "token", "default", "-n", namespace).stdout.strip()
         assert existing.kubectl("auth", "can-i", "list", "pods", token=token, check=False).stdout.strip() == "no"
+        for one, name in ((existing, "by-kubectl"), (control_plane, "by-http")):
+            maps = f"/api/v1/namespaces/{namespace}/configmaps"
+            uid = one.ask(maps, {"metadata": {"name": name}})["metadata"]["uid"]
+            assert one.ask(f"{maps}/{name}")["metadata"]["uid"] == uid
+            with pytest.raises(DevclusterError, match=f"{name}.* already exists"):
+                one.ask(maps, {"metadata": {"name": name}})
 
 
 def test_a_folder_in_use_is_refused_and_a_strangers_is_left_alone(

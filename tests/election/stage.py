@@ -65,8 +65,12 @@ class Replica:
         return [grant.stamp.token for grant in self.grants]
 
     def leads(self) -> Replica:
-        until(f"{self.settings.identity} to lead", lambda: self.elector.leading, PATIENCE)
+        """Wait until it leads and was told so: the grant is open a moment before `on_started` is called."""
+        until(f"{self.settings.identity} to lead", self._leads, PATIENCE)
         return self
+
+    def _leads(self) -> bool:
+        return self.elector.leading and self.elector.grant in self.grants
 
     def lost(self, cause: str) -> None:
         until(

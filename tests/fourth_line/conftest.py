@@ -14,7 +14,7 @@ from tests.fourth_line.site import Site, deploy
 from tests.kit.ipam import install_crds
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """In place of the shared one."""
     folder = tmp_path_factory.mktemp("fourth-line") / "state"
@@ -23,7 +23,7 @@ def cluster(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield plane
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def operator(cluster: ControlPlane) -> ControlPlane:
     """The same, with everything in deploy/."""
     deploy(cluster)

@@ -48,7 +48,7 @@ class Site(Ipam):
         arguments = [*IPAM, f"--lease-name={NAME}"]
         env = as_pod(pod, NAME) | {"KOPF_HA_IPAM_QUARANTINE": "1"} | env
         program = (launcher,) if launcher else KOPF_HA
-        made = Replica(name, config, arguments, log, env=env, program=program)
+        made = Replica(name, config, arguments, log, env=env, program=program, warm=True)
         self.operators.append(made)
         if launcher:
             self.expendable.add(made)

@@ -23,7 +23,7 @@ import pytest
 from devcluster import ControlPlane
 from devcluster.waiting import until
 from testbed.deployment import ROOT
-from testbed.replica import KOPF_HA, PATIENCE, TIMES, Replica, as_pod
+from testbed.replica import PATIENCE, TIMES, Replica, as_pod
 from testbed.stage import writer
 from testbed.terms import Terms
 from tests.fourth_line.lateness import Audit, told
@@ -73,7 +73,7 @@ class World(kit.World):
         arguments += [f"--lease-namespace={self.namespace}", str(Path(__file__).with_name("op.py"))]
         identity = as_pod(self.terms.identity(pod), self.namespace)
         env = identity | {"SEEN": str(self.seen_path), "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}"}
-        made = Replica(name, path, arguments, self.folder / f"{name}.log", times=TIMES, env=env, program=KOPF_HA)
+        made = Replica(name, path, arguments, self.folder / f"{name}.log", times=TIMES, env=env, warm=True)
         self.replicas[pod.uid] = made
         self.living.append(made)
         made.start()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import logging
 import socket
-from collections.abc import Iterator
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,14 +32,14 @@ requests = st.one_of(
 )
 
 
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
+@functools.cache
+def server() -> Server:
+    """One for all examples, whoever draws them; it ends with the process."""
+
     async def before(path: str) -> None:
         assert isinstance(path, str)
 
-    server = Server("fuzz", 0, answering(lambda target: Answer(200, path_of(target))), host="127.0.0.1", before=before)
-    yield server.port
-    server.close()
+    return Server("fuzz", 0, answering(lambda target: Answer(200, path_of(target))), host="127.0.0.1", before=before)
 
 
 class Failures(logging.Handler):
@@ -54,8 +53,8 @@ class Failures(logging.Handler):
 
 @fuzzed(25)
 @given(asked=requests)
-def test_whatever_is_sent_to_the_health_port(port: int, asked: bytes) -> None:
-    failures = Failures()
+def test_whatever_is_sent_to_the_health_port(asked: bytes) -> None:
+    failures, port = Failures(), server().port
     logging.getLogger().addHandler(failures)
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=60) as client:

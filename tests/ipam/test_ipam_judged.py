@@ -10,10 +10,11 @@ from functools import partial
 from typing import Any
 
 from devcluster import ControlPlane
-from judge import Expectations, History, Key, judge, read_audit, read_history
+from judge import Expectations, History, Key, judge, read_audit
 from judge.history import Object, replay
 from replay import read, report
 from replay.joined import deadlines
+from tests.kit.history import history_of
 from tests.kit.ipam import Ipam, address
 
 Writes = list[tuple[int, Key, Object | None]]
@@ -21,7 +22,7 @@ Writes = list[tuple[int, Key, Object | None]]
 
 def recorded(plane: ControlPlane, since: int) -> History:
     """All changes of what was made since then."""
-    whole = read_history(plane.etcd_endpoints[0], plane.etcd_ca, plane.etcd_cert, plane.etcd_key)
+    whole = history_of(plane)
     born = {c.uid for c in whole.changes if c.before is None and c.revision > since}
     return History(whole.revision, tuple(c for c in whole.changes if c.uid in born))
 

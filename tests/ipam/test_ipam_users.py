@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from devcluster.waiting import until
-from judge import read_history
+from tests.kit.history import history_of
 from tests.kit.ipam import Ipam, address, condition, message
 
 SMALL = {"cidr": "10.95.0.0/29", "gateway": "10.95.0.1"}  # gives .2 to .6
@@ -16,14 +16,13 @@ ONE = {"cidr": "10.95.0.8/32"}
 
 def revision(ipam: Ipam) -> int:
     """The newest revision of the whole cluster."""
-    return int(json.loads(ipam.kubectl("get", "--raw", "/api/v1/namespaces").stdout)["metadata"]["resourceVersion"])
+    return int(ipam.read("/api/v1/namespaces?limit=1")["metadata"]["resourceVersion"])
 
 
 def writes(ipam: Ipam, since: int) -> list[str]:
     """The changes of pools, claims and ConfigMaps after a revision."""
     plane: Any = ipam.cluster
-    history = read_history(plane.etcd_endpoints[0], plane.etcd_ca, plane.etcd_cert, plane.etcd_key)
-    found = history.of("addresspools", "addressclaims", "configmaps")
+    found = history_of(plane).of("addresspools", "addressclaims", "configmaps")
     return [str(c.key) for c in found if c.revision > since and c.key.namespace in ("", ipam.namespace)]
 
 

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from devcluster import ControlPlane, PodIdentity
-from judge import AuditEntry, Change, Expectations, History, Key, dump, judge, load, read_audit, read_history
+from judge import AuditEntry, Change, Expectations, History, Key, dump, judge, load, read_audit
 from judge.__main__ import main
 from judge.finding import Finding
 from judge.writers import Writers
 from tests.kit.client import unfenced_session
+from tests.kit.history import history_of
 
 pytestmark = pytest.mark.cluster
 
@@ -49,9 +50,7 @@ class Site:
         self.kubectl("patch", kind, name, "--subresource=status", "--type=merge", "-p", patch, who=who)
 
     def read(self) -> tuple[History, list[AuditEntry]]:
-        c = self.cluster
-        history = read_history(c.etcd_endpoints[0], c.etcd_ca, c.etcd_cert, c.etcd_key)
-        return history, read_audit(c.audit_logs)
+        return history_of(self.cluster), read_audit(self.cluster.audit_logs)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 
 from judge import HistoryError, Key, dump, load
 from judge.etcd import lines, writes
+from judge.history import replay
 from tests.judge.judge_stories import ONE, Story
 
 
@@ -73,6 +74,15 @@ def test_events_of_one_revision_may_come_in_several_answers() -> None:
 def test_what_comes_after_the_last_revision_is_left_out() -> None:
     got = list(writes([answer(put(2, MAP, "{}"), delete(3, MAP), put(4, MAP, "{}"))], 3))
     assert [(r, v) for r, _, v in got] == [(2, {}), (3, None)]
+
+
+def test_a_history_goes_on_where_an_earlier_one_ended() -> None:
+    events = [put(2, MAP, '{"n": 1}'), put(3, MAP, '{"n": 2}'), delete(4, MAP), put(5, MAP, "{}")]
+    whole = replay(5, writes([answer(*events)], 5))
+    for first in range(1, 6):
+        known = replay(first, writes([answer(*events)], first))
+        later = [event for event in events if int(event["kv"]["mod_revision"]) > first]
+        assert replay(5, writes([answer(*later)], 5, first), known) == whole
 
 
 def test_other_keys_and_secrets_fill_revisions_only() -> None:

@@ -122,7 +122,7 @@ class Client:
 @functools.cache
 def administrator(cluster: Cluster) -> Client:
     """Give a client that may do everything; one for each cluster."""
-    kubectl, account = cluster.kubectl, "kopf-ha-tests"
+    kubectl, account = cluster.kubectl, "administrator-of-tests"
     kubectl("create", "serviceaccount", account, "-n", "kube-system", check=False)  # it may be there
     who = f"--serviceaccount=kube-system:{account}"
     kubectl("create", "clusterrolebinding", account, "--clusterrole=cluster-admin", who, check=False)

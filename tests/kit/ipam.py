@@ -139,7 +139,7 @@ class Ipam(World):
         arguments = [*IPAM, f"--lease-name={LEASE}", f"--lease-namespace={self.namespace}"]
         pod = {"POD_NAME": name, "POD_NAMESPACE": self.namespace, "KOPF_HA_IPAM_QUARANTINE": "1"}
         log, program = self.folder / f"{name}.log", (launcher,) if launcher else KOPF_HA
-        made = Replica(name, self.cluster.kubeconfig, arguments, log, env=pod | env, program=program)
+        made = Replica(name, self.cluster.kubeconfig, arguments, log, env=pod | env, program=program, warm=True)
         self.operators.append(made)
         if launcher:
             self.expendable.add(made)

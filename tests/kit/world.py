@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from devcluster import Cluster
+from devcluster import Cluster, ControlPlane
 from devcluster.waiting import until
 from kopf_ha.core.hearing import term_path
 from tests.kit.client import MERGE, administrator
@@ -127,7 +127,11 @@ class World:
 
 @contextmanager
 def fresh_namespace(cluster: Cluster) -> Iterator[str]:
-    """Make a namespace in which Pods can be made; its end is not waited for."""
+    """Make a namespace in which Pods can be made.
+
+    In a cluster that lives on it is deleted, and that is not waited for. In one of our own it goes with the cluster: to
+    delete it, controllers ask for every kind.
+    """
     ask, name = administrator(cluster), f"test-{secrets.token_hex(4)}"
     ask.must("POST", NAMESPACES, {"metadata": {"name": name}})
     try:
@@ -135,7 +139,8 @@ def fresh_namespace(cluster: Cluster) -> Iterator[str]:
         ask("POST", f"{NAMESPACES}/{name}/serviceaccounts", {"metadata": {"name": "default"}})
         yield name
     finally:
-        ask("DELETE", f"{NAMESPACES}/{name}")
+        if not isinstance(cluster, ControlPlane):
+            ask("DELETE", f"{NAMESPACES}/{name}")
 
 
 def apply_kinds(cluster: Cluster, *kinds: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from tests.manifests.operator_files import Files, crd, deployment, roles
 from tests.manifests.support import NAMESPACE, get, rendered
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(
     pytestconfig: pytest.Config, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:

@@ -135,6 +135,7 @@ class Stage(World):
                     env=env | {"POD_NAME": name} | self.environment(name),
                     program=program[:2],
                     times={},
+                    warm=True,
                 )
             )
             self.replicas[-1].start()

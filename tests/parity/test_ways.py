@@ -95,15 +95,17 @@ class Corner(World):
     def start(self) -> None:
         self.parts.append(len(self.lines()))
         arguments = [part.format(port=self.port) for part in WAYS[self.way][self.fenced]]
-        if arguments[:2] != ["-m", MODULE] and "exec" not in arguments:
+        command = arguments[:2] != ["-m", MODULE] and "exec" not in arguments
+        if command:
             arguments += ["-n", self.namespace]
         env = {"PYTHONPATH": f"{SOURCE}:{ROOT}", "PARITY_SEEN": str(self.folder / "seen"), "PARITY_WAY": self.way}
         env |= {"PARITY_NAMESPACE": self.namespace, "POD_NAMESPACE": self.namespace, "KOPF_HA_LEASE_NAME": "op"}
         env["PARITY_LIB"] = "kopf_ha" if self.fenced and self.way != "exec" else "kopf"
         log = self.folder / f"{len(self.replicas)}.log"
-        replica = Replica(
-            f"{self.way}-{log.stem}", self.kubeconfig, arguments[2:], log, env=env, program=arguments[:2], times={}
-        )
+        name = f"{self.way}-{log.stem}"
+        program, arguments = arguments[:2], arguments[2:]
+        # A program of its own says itself what it imports.
+        replica = Replica(name, self.kubeconfig, arguments, log, env=env, program=program, times={}, warm=command)
         self.replicas.append(replica)
         replica.start()
 

@@ -15,6 +15,11 @@ from devcluster import Binaries, ControlPlane, PodIdentity
 from devcluster.waiting import until
 from testbed.deployment import NAME, ROOT
 from testbed.replica import IPAM, KOPF_HA, PATIENCE, Replica, as_pod
+from tests.kit.client import administrator
+from tests.kit.world import LEASES
+
+CLAIMS = "/apis/ipam.kopf-ha.dev/v1/namespaces/default/addressclaims"
+CHILDREN = f"/api/v1/namespaces/default/configmaps?labelSelector=app.kubernetes.io/managed-by%3D{NAME}"
 
 
 class World:
@@ -32,7 +37,8 @@ class World:
         arguments = [*IPAM, f"--lease-name={NAME}", *args]
         env = as_pod(pod, NAME) | {"KOPF_HA_IPAM_QUARANTINE": "1"} | env
         program = (launcher,) if launcher else KOPF_HA
-        made = Replica(name, config, arguments, self.folder / f"{name}.log", env=env, program=program)
+        log = self.folder / f"{name}.log"
+        made = Replica(name, config, arguments, log, env=env, program=program, warm=True)
         self.all.append(made)
         self.running.append(made)
         made.start()
@@ -42,8 +48,8 @@ class World:
         replica.kill()
         self.running.remove(replica)
 
-    def list(self, kind: str, *args: str) -> list[dict[str, Any]]:
-        return list(json.loads(self.plane.kubectl("get", kind, "-o", "json", *args).stdout)["items"])
+    def list(self, path: str) -> list[dict[str, Any]]:
+        return list(administrator(self.plane).must("GET", path)["items"])
 
     def claims(self, *names: str) -> None:
         body = {"apiVersion": "ipam.kopf-ha.dev/v1", "kind": "AddressClaim", "spec": {"poolName": "pool"}}
@@ -57,8 +63,7 @@ class World:
         """Wait until there are that many claims, all bound, with as many ConfigMaps."""
 
         def check() -> bool:
-            claims = self.list("addressclaims", "-n", "default")
-            children = self.list("configmaps", "-n", "default", "-l", f"app.kubernetes.io/managed-by={NAME}")
+            claims, children = self.list(CLAIMS), self.list(CHILDREN)
             bound = [c for c in claims if (c.get("status") or {}).get("address")]
             return len(claims) == len(bound) == len(children) == count
 
@@ -80,11 +85,10 @@ def deployed(binaries: Binaries, tmp_path: Path) -> Iterator[World]:
         body = {"apiVersion": "ipam.kopf-ha.dev/v1", "kind": "AddressPool", "metadata": {"name": "pool"}}
         plane.kubectl("apply", "-f", "-", input=json.dumps(body | {"spec": {"cidr": "10.77.0.0/24"}}))
         lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": NAME, "namespace": NAME}}
-        probe = json.dumps(lease | {"spec": {"holderIdentity": "nobody"}})
+        probe = lease | {"spec": {"holderIdentity": "nobody"}}
 
         def in_force() -> bool:
-            done = plane.kubectl("create", "--dry-run=server", "-f", "-", input=probe, check=False)
-            return "ValidatingAdmissionPolicy" in done.stderr
+            return bool(administrator(plane)("POST", f"{LEASES}/{NAME}/leases?dryRun=All", probe).by)
 
         until("the policies to be in force", in_force)
         made = World(plane, tmp_path)

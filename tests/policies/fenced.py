@@ -61,22 +61,22 @@ class Fenced:
         self.description = described(namespace)
         self.admin = administrator(cluster)
         self._numbers = itertools.count(1)
+        self.installed = False
 
     # --- setting up and taking down
 
     def install(self) -> None:
-        """Make the kinds, the account and the policies, and wait until these are in force."""
+        """Make the account and the policies, and wait until these are in force."""
         self.cluster.kubectl("create", "serviceaccount", "operator", "-n", self.namespace)
         who = f"--serviceaccount={self.namespace}:operator"
         self.cluster.kubectl("create", "clusterrolebinding", self._binding, "--clusterrole=cluster-admin", who)
-        self.cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump_all([*crds(), term_crd.definition()]))
-        self.cluster.wait_established()
         self.old, self.new, self.third = (self.pod(name) for name in ("old", "new", "third"))
         self.bare = Client(
             self.cluster.servers[0],
             self.cluster.ca_file,
             self.cluster.kubectl("create", "token", "operator", "-n", self.namespace, "--duration=2h").stdout.strip(),
         )
+        self.installed = True
         self.apply_policies()
 
     def apply_policies(self) -> None:
@@ -85,7 +85,11 @@ class Fenced:
         until("the policies to be in force", self.in_force)
 
     def in_force(self) -> bool:
-        """Whether each policy refuses what it must; asked by dry runs, so that nothing changes."""
+        """Whether each policy refuses what it must."""
+        return all(by.startswith(self.description.prefix) for by in self.refusing())
+
+    def refusing(self) -> list[str]:
+        """Give which policies refuse what they must; asked by dry runs, so that nothing changes."""
         probe = {"kind": "FencedPool", "apiVersion": f"{GROUP}/v1", "metadata": {"name": "probe"}}
         probe |= {"spec": {"cidr": "10.9.0.0/28"}}
         self.admin("POST", POOLS, probe)
@@ -99,22 +103,24 @@ class Fenced:
             self.admin("POST", self.children + dry, child),
             self.admin("POST", self.leases + dry, lease),
         ]
-        return all(a.by.startswith(self.description.prefix) for a in asked)
+        return [answer.by for answer in asked]
 
     def foreign(self) -> dict[str, Any]:
         return Stamp(1, "x_y_z", self.lease, "y").as_status()
 
     def remove(self) -> None:
-        """Remove everything cluster-wide; the namespace goes with its fixture."""
+        """Remove everything cluster-wide but the kinds; the namespace goes with its fixture."""
         for kind in ("validatingadmissionpolicybinding", "validatingadmissionpolicy"):
             names = [o["metadata"]["name"] for o in policies(self.description) if o["kind"].lower() == kind]
             self.cluster.kubectl("delete", kind, *names, "--ignore-not-found", check=False)
+        ours = self.description.prefix
+        if self.installed:
+            until("the policies to be out of force", lambda: not any(by.startswith(ours) for by in self.refusing()))
         for path in (POOLS, self.claims):
             for item in self.admin("GET", path).body.get("items") or ():
-                self.admin("PATCH", f"{path}/{item['metadata']['name']}", {"metadata": {"finalizers": None}}, MERGE)
-        names = [c["metadata"]["name"] for c in crds()]
-        self.cluster.kubectl("delete", "crd", *names, "--wait=false", check=False)
-        self.cluster.kubectl("wait", "--for=delete", *(f"crd/{n}" for n in names), check=False)
+                one = f"{path}/{item['metadata']['name']}"
+                self.admin("PATCH", one, {"metadata": {"finalizers": None}}, MERGE)
+                self.admin("DELETE", one)
         self.cluster.kubectl("delete", "clusterrolebinding", self._binding, check=False)
 
     def pod(self, name: str) -> Client:
@@ -211,6 +217,12 @@ class Fenced:
             text = text.replace(client.uid, f"UID-OF-{client.pod.upper()}")
         text = re.sub(r"(pool|claim|child)-\d+", r"\1", re.sub(r"stamp-[0-9a-f]{16}", "stamp-HASH", text))
         return text.replace(self.namespace, "NAMESPACE")
+
+
+def make_kinds(cluster: Cluster) -> None:
+    """Make the kinds, and wait until they are served."""
+    cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump_all([*crds(), term_crd.definition()]))
+    cluster.wait_established()
 
 
 def crds() -> list[dict[str, Any]]:

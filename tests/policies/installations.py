@@ -100,9 +100,8 @@ class Installation(kit.World):
         served = [word for name in self.served for word in ("-n", name)]
         arguments = ["run", *served, f"--deciding={DECIDING}", "--require-policies", *args, "op.py"]
         env = as_pod(identity, self.namespace) | ({} if self.may_all else {"ONLY_ROLES": "yes"})
-        made = Replica(
-            f"{self.namespace}-{pod}", config, arguments, self.folder / f"{pod}.log", env=env, cwd=self.folder
-        )
+        name, log = f"{self.namespace}-{pod}", self.folder / f"{pod}.log"
+        made = Replica(name, config, arguments, log, env=env, cwd=self.folder, warm=True)
         made.start()
         self.running.append(made)
         return made

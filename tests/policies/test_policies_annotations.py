@@ -70,6 +70,7 @@ class Racks:
             self.folder / f"{pod.name}.log",
             env=as_pod(pod, self.namespace),
             cwd=self.folder,
+            warm=True,
         )
         self.running.append(made)
         made.start()

@@ -13,7 +13,7 @@ from devcluster.waiting import until
 from judge import Expectations, judge, read_history
 from testbed.deployment import NAME
 from tests.kit.ipam import FAULTY
-from tests.policies.deployed import World
+from tests.policies.deployed import CLAIMS, World
 
 LONG = ("--lease-duration=600", "--renew-deadline=400")
 
@@ -24,7 +24,7 @@ def exclude(world: World, *addresses: str) -> None:
 
 
 def addresses(world: World) -> dict[str, Any]:
-    claims = world.list("addressclaims", "-n", "default")
+    claims = world.list(CLAIMS)
     return {c["metadata"]["name"]: (c.get("status") or {}).get("address") for c in claims}
 
 

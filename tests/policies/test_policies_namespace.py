@@ -17,7 +17,5 @@ def test_a_namespace_goes_with_its_lease(fenced: Fenced) -> None:
     assert "it is deleted only with its namespace" in answer.message
     fenced.cluster.kubectl("delete", "namespace", fenced.namespace, "--wait=false")
 
-    def gone() -> bool:
-        return not fenced.cluster.kubectl("get", "namespace", fenced.namespace, "--ignore-not-found").stdout
-
-    until("the namespace to be gone", gone)
+    namespace = f"/api/v1/namespaces/{fenced.namespace}"
+    until("the namespace to be gone", lambda: fenced.admin("GET", namespace).status == 404)

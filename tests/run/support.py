@@ -169,7 +169,9 @@ class Replica(testbed.Replica):
         (folder / "op.py").write_text(PREAMBLE + code)
         lease = ["--lease-name=op", f"--lease-namespace={world.namespace}", "-n", world.namespace]
         arguments = ["run", *lease, *(args or ("op.py",))]
-        super().__init__(folder.name, world.cluster.kubeconfig, arguments, folder / "log", env=env, cwd=folder)
+        super().__init__(
+            folder.name, world.cluster.kubeconfig, arguments, folder / "log", env=env, cwd=folder, warm=True
+        )
         self.start()
 
 

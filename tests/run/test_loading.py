@@ -214,6 +214,7 @@ def in_container(given: Replica) -> Replica:
     given.kill()
     assert given.log_path is not None
     given.log_path.unlink()
+    given.warm = False
     given.argv = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--", *given.argv]
     given.start()
     return given

@@ -12,7 +12,7 @@ from tests.kit.ipam import install_crds
 from tests.survival.support import Site
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """In place of the shared one: its etcd's history is judged, and its CRDs are changed on the way."""
     with ControlPlane(tmp_path_factory.mktemp("survival") / "state", apiservers=2, binaries=binaries) as plane:

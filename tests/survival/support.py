@@ -9,13 +9,14 @@ from typing import Any
 from kubernetes import config
 
 from devcluster import ControlPlane
-from judge import Expectations, History, Verdict, judge, read_history
+from judge import Expectations, History, Verdict, judge
 from kopf_ha._context import boottime
 from kopf_ha.core.grant import Grant
 from kopf_ha.election import Elector
 from kopf_ha.settings import Settings
 from testbed.deployment import ROOT
 from testbed.replica import TIMES, Replica
+from tests.kit.history import history_of
 from tests.kit.ipam import LEASE, Ipam
 from tests.page import shell
 
@@ -92,8 +93,7 @@ class Site(Ipam):
 
     def history(self) -> History:
         """All changes of what was made since this site was."""
-        plane = self.plane
-        whole = read_history(plane.etcd_endpoints[0], plane.etcd_ca, plane.etcd_cert, plane.etcd_key)
+        whole = history_of(self.plane)
         born = {c.uid for c in whole.changes if c.before is None and c.revision > self.since}
         return History(whole.revision, tuple(c for c in whole.changes if c.uid in born))
 
@@ -106,7 +106,8 @@ class Site(Ipam):
         return self.revision()
 
     def revision(self) -> int:
-        return self.history().revision
+        """Etcd's, now."""
+        return int(self.read("/api/v1/namespaces?limit=1")["metadata"]["resourceVersion"])
 
     def touched(self, since: int) -> list[str]:
         """What changed of pools, claims and children after a revision, once all is quiet."""
@@ -143,7 +144,7 @@ class Follower:
 
     def leads(self) -> bool:
         self.elector.beat()
-        return self.elector.leading
+        return self.elector.leading and self.elector.grant in self.grants  # told a moment after it is open
 
 
 def terms(operator: Replica) -> list[int]:

@@ -11,6 +11,7 @@ import pytest
 
 from devcluster import Binaries, ControlPlane
 from devcluster.waiting import until
+from tests.kit.history import forget
 from tests.kit.ipam import install_crds
 from tests.survival.support import BEFORE, Follower, Site, terms
 
@@ -47,6 +48,7 @@ def snapshot(plane: ControlPlane, to: Path) -> None:
 
 def restore(plane: ControlPlane, copy: Path) -> None:
     """Put it back, as etcd's documentation says: with all API servers stopped, and what watches them started anew."""
+    forget(plane)
     parts = [plane.controller_manager, plane.apiserver(), plane.etcd()]
     for part in parts:
         part.kill()

@@ -22,7 +22,7 @@ from kopf_ha.errors import Refused, StaleLeader
 from testbed.replica import PATIENCE
 from tests.kit.client import unfenced_session
 from tests.kit.ipam import FAULTY, LEASE
-from tests.policies.fenced import Fenced
+from tests.policies.fenced import Fenced, make_kinds
 from tests.policies.refused import Attempts
 from tests.survival.support import BEFORE, Site, terms
 
@@ -232,6 +232,7 @@ def test_the_leader_s_server_stops_answering(site: Site, bearer: str) -> None:
 @pytest.fixture
 def fenced(cluster: ControlPlane) -> Iterator[Fenced]:
     """Policies in force, and raw clients whom no line 1 or 2 holds back."""
+    make_kinds(cluster)
     namespace = f"fenced-{secrets.token_hex(3)}"
     cluster.kubectl("create", "namespace", namespace)
     made = Fenced(cluster, namespace)
