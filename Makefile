@@ -8,6 +8,7 @@
 # make bench   all benchmarks, in MINUTES=40 at most; BENCH="service takeover" for some; make bench-quick in 5
 # make tokens  one term that outlives its tokens, for MINUTES=25
 # make image   the operator's image, as a docker archive; BASE=… or DEBIAN=1
+# make package the source distribution and the wheel, in dist, tried in an environment of their own
 # make docs    the site of docs/, in build/site
 # Each sets up what it needs: a virtual environment, and the control plane's programs, built from Go modules
 # once and kept in the user's cache.
@@ -22,10 +23,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test e2e chaos model mutants fuzz bench bench-quick tokens image units other-units lint docs binaries clean help
+.PHONY: demo test e2e chaos model mutants fuzz bench bench-quick tokens image package units other-units lint docs binaries clean help
 
 help:
-	@sed -n 's/^# //p' Makefile | head -13
+	@sed -n 's/^# //p' Makefile | head -14
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12") if sys.version_info < (3, 11) else 0'
@@ -99,6 +100,9 @@ tokens: $(STAMP)
 
 image: $(STAMP)
 	@$(BIN)/python -m image $(if $(DEBIAN),--debian) $(if $(BASE),--base $(BASE)) --output build/kopf-ha-ipam.tar
+
+package:
+	@PYTHON=$(PYTHON) scripts/package
 
 clean:
 	rm -rf $(VENV) .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
