@@ -1,4 +1,4 @@
-# make demo    the story on a real control plane; FENCE=none or FENCE=rv tells it without the fence
+# make demo    the story on a real control plane; FENCE=none or FENCE=rv tells it without the fence; KUBECONFIG=FILE on a cluster
 # make test    all checks and tests, but for
 # make e2e     the operator on real nodes, by kubectl alone; needs root
 # make chaos   faults on real nodes, at random, for MINUTES; SEED=… repeats a run; needs root
@@ -10,6 +10,7 @@
 # make bench   all benchmarks, in MINUTES=40 at most; BENCH="service takeover" for some; make bench-quick in 5
 # make tokens  one term that outlives its tokens, for MINUTES=25
 # make image   the operator's image, as a docker archive; BASE=… or DEBIAN=1
+# make package the source distribution and the wheel, in dist, tried in an environment of their own
 # make docs    the site of docs/, in build/site
 # Each sets up what it needs: a virtual environment, and the control plane's programs, built from Go modules
 # once and kept in the user's cache.
@@ -24,10 +25,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test e2e chaos faults soak model mutants fuzz bench bench-quick tokens image units other-units checks lint docs binaries clean help
+.PHONY: demo test tests e2e chaos faults soak model mutants fuzz bench bench-quick tokens image package chart kind actions lowest units other-units checks lint docs binaries clean help
 
 help:
-	@sed -n 's/^# //p' Makefile | head -15
+	@sed -n 's/^# //p' Makefile | head -16
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12") if sys.version_info < (3, 11) else 0'
@@ -39,8 +40,9 @@ $(STAMP): pyproject.toml constraints.txt
 binaries: $(STAMP)
 	@$(BIN)/python -m devcluster build >/dev/null
 
+# A KUBECONFIG of the environment is not used: nobody should find the demo in a cluster that they did not name.
 demo: $(STAMP)
-	@$(BIN)/python -m demo --fence $(FENCE)
+	@$(BIN)/python -m demo --fence $(FENCE) $(if $(filter command line,$(origin KUBECONFIG)),--kubeconfig $(KUBECONFIG))
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -66,8 +68,14 @@ other-units: $(STAMP)
 checks: $(STAMP)
 	@$(MAKE) --no-print-directory -j3 --output-sync=target lint docs other-units
 
-test: checks binaries
+test: checks tests
+
+tests: binaries
 	@BIN=$(BIN) WORKERS=$(WORKERS) scripts/tests $(PYTEST_ARGS)
+
+# With the oldest releases of the dependencies that pyproject.toml allows.
+lowest:
+	@PYTHON=$(PYTHON) scripts/lowest
 
 # One cluster with two nodes for all of it, one test after the other.
 e2e: $(STAMP)
@@ -114,6 +122,21 @@ tokens: $(STAMP)
 
 image: $(STAMP)
 	@$(BIN)/python -m image $(if $(DEBIAN),--debian) $(if $(BASE),--base $(BASE)) --output build/kopf-ha-ipam.tar
+
+package:
+	@PYTHON=$(PYTHON) scripts/package
+
+# deploy/chart, from deploy/, crds/ and the library. A test says when it is due.
+chart: $(STAMP)
+	@$(BIN)/python -m chart
+
+# .github: actionlint, which Go builds, and zizmor.
+actions:
+	@PYTHON=$(PYTHON) scripts/actions
+
+# The operator on a kind cluster, by docker.
+kind: $(STAMP)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/kind
 
 clean:
 	rm -rf $(VENV) .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -6,13 +6,13 @@ import os
 import shutil
 import subprocess
 import tempfile
-import tomllib
 from pathlib import Path
 
 from devcluster.progress import Progress
 from image import base, cache, wheels
 from image.errors import ImageError
 from image.tools import need, need_root, run, run_apart
+from kopf_ha import __version__
 
 ROOT = wheels.ROOT
 # The files that the image is built from, besides its base image.
@@ -22,8 +22,7 @@ SOURCES = ("Dockerfile", ".dockerignore", "pyproject.toml", "README.md", "LICENS
 
 def tag() -> str:
     """Return the image's name with the project's version, as deploy/ uses it."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return f"kopf-ha-ipam:{project['version']}"
+    return f"kopf-ha-ipam:{__version__}"
 
 
 def on_debian(progress: Progress, mirror: str) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from image.wheels import ROOT
+from kopf_ha import __version__
 from testbed.unpacked import Image
 
 pytestmark = pytest.mark.timeout(600)  # the first time it is made, from Debian's packages on
@@ -61,7 +62,7 @@ def test_it_starts_the_command_itself_as_nobody(image: Image) -> None:
 def test_its_label_has_the_projects_version(image: Image) -> None:
     labels = image.config["config"]["Labels"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert labels["org.opencontainers.image.version"] == project["version"]
+    assert labels["org.opencontainers.image.version"] == __version__
     assert labels["org.opencontainers.image.licenses"] == project["license"]
 
 
@@ -71,7 +72,7 @@ def test_it_holds_what_is_pinned_and_nothing_else(image: Image) -> None:
     held = dict(folder.name.removesuffix(".dist-info").rsplit("-", 1) for folder in packages(image).glob("*.dist-info"))
     held = {name.replace("_", "-").lower(): version for name, version in held.items()}
     # so no pip, no setuptools
-    assert held == {**pinned, project["name"]: project["version"]}
+    assert held == {**pinned, project["name"]: __version__}
 
 
 def test_the_client_that_no_fence_covers_is_left_out(image: Image) -> None:

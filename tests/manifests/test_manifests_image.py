@@ -91,11 +91,3 @@ def test_pins_are_what_pyproject_asks_for(pyproject: dict[str, Any]) -> None:
     ):
         for requirement in map(Requirement, wanted):
             assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
-
-
-def test_one_version_everywhere(pyproject: dict[str, Any]) -> None:
-    version = pyproject["project"]["version"]
-    kustomization = yaml.safe_load((ROOT / "deploy/default/kustomization.yaml").read_text())
-    assert container_of(deployment())["image"] == f"kopf-ha-ipam:{version}"
-    assert kustomization["images"] == [{"name": "kopf-ha-ipam", "newTag": version}]
-    assert kustomization["labels"][0]["pairs"] == {"app.kubernetes.io/version": version}

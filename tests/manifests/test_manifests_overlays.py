@@ -12,6 +12,7 @@ import yaml
 from click.testing import CliRunner
 
 from devcluster import Binaries
+from kopf_ha import __version__
 from kopf_ha.manifests.command import manifests
 from kopf_ha.settings import Settings
 from testbed.deployment import NAME, ROOT, container_of
@@ -87,7 +88,7 @@ def test_the_overlay_of_the_page(binaries: Binaries, tmp_path: Path) -> None:
     assert strangers(documents) == []
     assert {"ServiceMonitor", "PrometheusRule"} <= {d["kind"] for d in documents}
     deployment = one(documents, "Deployment")
-    assert container_of(deployment)["image"] == "registry.example/kopf-ha-ipam:0.1.0"
+    assert container_of(deployment)["image"] == f"registry.example/kopf-ha-ipam:{__version__}"
     assert container_of(deployment)["resources"]["limits"]["memory"] == "1Gi"
     assert zones(deployment)["minDomains"] == 3
 
