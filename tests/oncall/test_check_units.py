@@ -12,6 +12,7 @@ import yaml
 from click.testing import CliRunner
 
 from kopf_ha.cli import main
+from kopf_ha.core.lease import PAUSED
 from kopf_ha.manifests import Child, Description, Kind
 from kopf_ha.manifests.command import manifests
 from kopf_ha.oncall.checks import commands, samples
@@ -255,6 +256,8 @@ BROKEN: dict[str, tuple[Callable[[Healthy], Any], dict[str, str]]] = {
     "a Lease of earlier releases": (unnamed, {"election.unnamed": ERROR}),
     "no Lease": (widow, {"election.held": ERROR}),
     "no holder": (set_in("lease.spec.holderIdentity", ""), {"election.held": ERROR}),
+    "a pause": (
+        lambda h: h.lease["metadata"].setdefault("annotations", {}).update({PAUSED: "true"}), {"election.held": WARNING}),
     "nobody who renews": (set_in("lease.spec.renewTime", at(NOW - 100)), {"election.held": ERROR}),
     "no Term object": (set_in("asked.term", None), {"election.term": ERROR}),
     "a Term that is behind": (lambda h: h.asked["term"]["spec"].update(token=6), {"election.term": ERROR}),

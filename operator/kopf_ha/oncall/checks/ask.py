@@ -9,10 +9,9 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from kopf_ha.api import Api
 from kopf_ha.core.hearing import term_path
 from kopf_ha.core.lease import lease_path
 from kopf_ha.core.refusal import by_policy, by_rule
@@ -35,6 +34,9 @@ from kopf_ha.manifests.questions import (
 from kopf_ha.oncall.checks import gather
 from kopf_ha.oncall.checks.facts import CRDS, PODS, Asked, Facts, NotRead, Object, Operator, Right, Tried
 from kopf_ha.oncall.cluster import TIMEOUT, Answered, Cluster, Unknown
+
+if TYPE_CHECKING:
+    from kopf_ha.api import Api
 
 #: Reads of the Lease by which the latency is measured.
 READS = 5
@@ -170,7 +172,7 @@ def _as_operator(api: Api, token: str) -> Api:
     """Return a client of the same API server with this token and no other credentials."""
     import kubernetes
 
-    from kopf_ha.api import single_attempts
+    from kopf_ha.api import Api, single_attempts
 
     configuration = copy.deepcopy(api.client.configuration)
     configuration.cert_file = configuration.key_file = None

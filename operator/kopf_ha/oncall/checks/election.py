@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kopf_ha.core.lease import OPERATOR, LeaseRecord
+from kopf_ha.core.orders import pause_of
 from kopf_ha.core.token import TOKEN_MAX
 from kopf_ha.errors import MalformedLease
 from kopf_ha.manifests import flow_schema, programs, workload
@@ -185,7 +186,7 @@ def unnamed(case: Case) -> Iterator[Finding]:
 
 
 def held(case: Case) -> Iterator[Finding]:
-    """Give a finding if nobody holds the Lease, or nobody renews it."""
+    """Give a finding if nobody holds the Lease, nobody renews it, or it is paused."""
     body = _lease(case)
     if body is None:
         yield error(
@@ -198,6 +199,10 @@ def held(case: Case) -> Iterator[Finding]:
         record = LeaseRecord.parse(body)
     except MalformedLease as problem:
         raise SaidElsewhere(problem) from problem
+    if (pause := pause_of(record)) is not None:
+        ends = f"kopf-ha resume {case.its.lease}"
+        yield warning(f"nobody leads on purpose: Lease {case.its.lease} is {pause}", "when that is over, end it", ends)
+        return
     if not record.holder:
         yield error(f"nobody holds Lease {case.its.lease}", "the log of a replica says what it waits for", _logs(case))
         return
