@@ -202,7 +202,7 @@ def shadow(world: Checked) -> None:
     found = json.loads(world.cluster.kubectl("get", "flowschema", f"{world.prefix}-election", "-o", "json").stdout)
     found["metadata"] = {"name": f"{world.namespace}-shadow"}
     found["spec"] |= {"matchingPrecedence": 140, "priorityLevelConfiguration": {"name": "global-default"}}
-    del found["status"]
+    found.pop("status", None)
     world.apply(json.dumps(found))
 
 
