@@ -21,6 +21,8 @@ from tests.kit.client import MERGE
 from tests.kit.world import fresh_namespace
 from tests.oncall.checked import Checked, definition, fenced, operator
 
+#: Seconds for a round of all checks and dry runs, and more, on a busy machine.
+SLOW = 120.0
 RACK = "racks.NAMESPACE.kopf-ha.test"
 POLICY, BINDING = "validatingadmissionpolicy", "validatingadmissionpolicybinding"
 
@@ -31,7 +33,7 @@ def installed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Ite
         made = Checked(cluster, namespace, tmp_path_factory.mktemp("checked"))
         try:
             made.install()
-            until("all to be well", lambda: not made.findings())
+            until("all to be well", lambda: not made.findings(), SLOW)
             yield made
         finally:
             made.remove()
@@ -200,7 +202,7 @@ def shadow(world: Checked) -> None:
     found = json.loads(world.cluster.kubectl("get", "flowschema", f"{world.prefix}-election", "-o", "json").stdout)
     found["metadata"] = {"name": f"{world.namespace}-shadow"}
     found["spec"] |= {"matchingPrecedence": 140, "priorityLevelConfiguration": {"name": "global-default"}}
-    del found["status"]
+    found.pop("status", None)
     world.apply(json.dumps(found))
 
 
@@ -436,7 +438,7 @@ def test_each_mistake_is_found_alone_and_mended(installed: Checked, name: str) -
         return {check: f[0]["result"] for check, f in seen.items()} == mistake.found
 
     try:
-        until(f"exactly {mistake.found} to be found", found)
+        until(f"exactly {mistake.found} to be found", found, SLOW)
     except Exception:
         print(json.dumps(seen, indent=1))
         raise
@@ -448,4 +450,4 @@ def test_each_mistake_is_found_alone_and_mended(installed: Checked, name: str) -
         for command in commands:
             installed.run(command.replace('"leaseTransitions":N', '"leaseTransitions":6'))
         mistake.rest(installed)
-    until("all to be well again", lambda: not installed.findings(*args))
+    until("all to be well again", lambda: not installed.findings(*args), SLOW)
