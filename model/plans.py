@@ -44,7 +44,7 @@ FULL = (
     Plan(Bounds(terms=2, losses=1)),
     Plan(Bounds(terms=2), clocks=True, limit=100_000),
     Plan(Bounds(terms=2, recovers=True), limit=200_000),
-    Plan(Bounds(terms=2, recovers=True), clocks=True, limit=100_000),
+    Plan(Bounds(terms=2, recovers=True), clocks=True, limit=50_000),
     Plan(Bounds(replicas=3, terms=3), limit=200_000),
     Plan(Bounds(terms=2, edits=1)),
     Plan(Bounds(terms=2, faults=1)),
