@@ -155,12 +155,15 @@ class Soak:
                 continue
             verbs = asked.get(seat.name, Counter())
             self.verbs[seat.name] += verbs
-            values = {
-                "memory, MB": memory(pid) / 1e6,
-                "open files": float(descriptors(pid)),
-                "threads": float(threads(pid)),
-                "requests a minute": sum(verbs.values()) * 60 / passed,
-            }
+            try:
+                values = {
+                    "memory, MB": memory(pid) / 1e6,
+                    "open files": float(descriptors(pid)),
+                    "threads": float(threads(pid)),
+                    "requests a minute": sum(verbs.values()) * 60 / passed,
+                }
+            except (OSError, ValueError):
+                continue  # it ended just now
             one = self.series[seat.name]
             if seat.restarts > self.restarts.get(seat.name, 0):
                 self.restarts[seat.name] = seat.restarts
@@ -262,7 +265,7 @@ def main() -> int:
                 soak.run(args.minutes * 60)
             except KeyboardInterrupt:
                 wrong = ["it was ended early"]
-            except (DevclusterError, OSError) as error:
+            except Exception as error:  # noqa: BLE001  what was seen until then counts
                 wrong = [f"{type(error).__name__}: {error}"]
             about = {"minutes": (time.monotonic() - began) / 60, "seed": seed, "cores": os.cpu_count(), "lease": 15}
             wrong += soak.complaints()
