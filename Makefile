@@ -23,7 +23,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test e2e chaos model mutants fuzz bench bench-quick tokens image package units other-units lint docs binaries clean help
+.PHONY: demo test tests e2e chaos model mutants fuzz bench bench-quick tokens image package chart kind actions lowest units other-units lint docs binaries clean help
 
 help:
 	@sed -n 's/^# //p' Makefile | head -14
@@ -61,8 +61,14 @@ units: $(STAMP)
 other-units: $(STAMP)
 	@BUT=$(BIN)/python scripts/units
 
-test: lint docs binaries other-units
+test: lint docs binaries other-units tests
+
+tests: binaries
 	@BIN=$(BIN) WORKERS=$(WORKERS) scripts/tests $(PYTEST_ARGS)
+
+# With the oldest releases of the dependencies that pyproject.toml allows.
+lowest:
+	@PYTHON=$(PYTHON) scripts/lowest
 
 # One cluster with two nodes for all of it, one test after the other.
 e2e: $(STAMP)
@@ -103,6 +109,18 @@ image: $(STAMP)
 
 package:
 	@PYTHON=$(PYTHON) scripts/package
+
+# deploy/chart, from deploy/, crds/ and the library. A test says when it is due.
+chart: $(STAMP)
+	@$(BIN)/python -m chart
+
+# .github: actionlint, which Go builds, and zizmor.
+actions:
+	@PYTHON=$(PYTHON) scripts/actions
+
+# The operator on a kind cluster, by docker.
+kind: $(STAMP)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/kind
 
 clean:
 	rm -rf $(VENV) .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
