@@ -1,4 +1,4 @@
-# make demo    the story on a real control plane; FENCE=none or FENCE=rv tells it without the fence
+# make demo    the story on a real control plane; FENCE=none or FENCE=rv tells it without the fence; KUBECONFIG=FILE on a cluster
 # make test    all checks and tests, but for
 # make e2e     the operator on real nodes, by kubectl alone; needs root
 # make chaos   faults on real nodes, at random, for MINUTES; SEED=… repeats a run; needs root
@@ -38,8 +38,9 @@ $(STAMP): pyproject.toml constraints.txt
 binaries: $(STAMP)
 	@$(BIN)/python -m devcluster build >/dev/null
 
+# A KUBECONFIG of the environment is not used: nobody should find the demo in a cluster that they did not name.
 demo: $(STAMP)
-	@$(BIN)/python -m demo --fence $(FENCE)
+	@$(BIN)/python -m demo --fence $(FENCE) $(if $(filter command line,$(origin KUBECONFIG)),--kubeconfig $(KUBECONFIG))
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 from pathlib import Path
 
 import click
 
+from demo import places
 from demo.story import FENCES, tell
 from demo.timeline import Timeline
 from devcluster import Binaries, DevclusterError
@@ -15,18 +17,32 @@ from devcluster import Binaries, DevclusterError
 
 @click.command()
 @click.option("--fence", type=click.Choice(list(FENCES)), default="full", show_default=True, envvar="FENCE")
-def main(fence: str) -> None:
+@click.option("--kubeconfig", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Run it on the cluster of this file, in which you may do everything, and remove it from there in the"
+              " end. By default it has a control plane of its own. The variable KUBECONFIG is not read.")  # fmt: skip
+def main(fence: str, kubeconfig: Path | None) -> None:
     """Run the demo. Exit with 0 if every promise held, with 1 if one was broken, with 2 if the demo failed."""
     try:
-        binaries = Binaries.find()  # before the panel is shown: a build writes its progress to the terminal
+        # Before the panel is shown: a build writes its progress to the terminal.
+        binaries = Binaries.find() if kubeconfig is None else None
     except DevclusterError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from error
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    # SIGTERM ends the control plane as Ctrl-C does, through the context manager.
+    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     with tempfile.TemporaryDirectory(prefix="kopf-ha-demo-") as folder, Timeline() as timeline:
         try:
-            ok = tell(timeline, binaries, Path(folder), fence)
+            if binaries is None:
+                assert kubeconfig is not None
+                timeline.stage(f"0. The cluster of {kubeconfig}")
+                place = places.existing(kubeconfig)
+            else:
+                timeline.stage("0. A control plane: etcd, kube-apiserver, kube-controller-manager")
+                place = places.own(Path(folder), binaries)
+            with place as found:
+                ok = tell(timeline, found, Path(folder), fence)
         except DevclusterError as error:
             timeline.say("bad", str(error))
             for log in sorted(Path(folder).glob("*.log")):

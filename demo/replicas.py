@@ -36,7 +36,7 @@ _LINES = (
 
 
 class Replica:
-    """One pod of the Deployment. It runs as a process, since there is no node."""
+    """One pod of the Deployment. It runs as a process, since no node runs it."""
 
     def __init__(self, cluster: Cluster, timeline: Timeline, folder: Path, pod: str, short: str, fence: str) -> None:
         self.cluster, self.timeline, self.folder = cluster, timeline, folder
@@ -142,7 +142,7 @@ def container_env(pod: dict[str, object]) -> dict[str, str]:
     return {e["name"]: str(e["value"]) for e in spec["containers"][0].get("env") or () if "value" in e}
 
 
-def start_replicas(cluster: Cluster, timeline: Timeline, folder: Path, fence: str) -> list[Replica]:
+def start_replicas(cluster: Cluster, timeline: Timeline, folder: Path, fence: str, why: str) -> list[Replica]:
     """Wait for the Deployment's three pods, and start a process for each."""
 
     def pods() -> list[str]:
@@ -155,7 +155,7 @@ def start_replicas(cluster: Cluster, timeline: Timeline, folder: Path, fence: st
         for pod, letter in zip(pods(), "abc", strict=True)
     ]
     for each in replicas:
-        timeline.say("detail", f"there is no node: {each.short} is a process with the credentials of pod {each.pod}")
+        timeline.say("detail", f"{why}: {each.short} is a process with the credentials of pod {each.pod}")
     for each in replicas:
         timeline.names[each.pod] = each.short
         each.start()

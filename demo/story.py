@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +11,10 @@ import requests
 
 import judge
 import replay
-from demo.replicas import NAMESPACE, ROOT, Replica, start_replicas
+from demo.places import Place
+from demo.replicas import NAMESPACE, Replica, start_replicas
 from demo.timeline import Timeline
 from demo.world import LEASE, LEASE_DURATION, POOL, World, claim
-from devcluster import Binaries, ControlPlane
 from devcluster.waiting import until
 from replay import report
 
@@ -34,9 +32,9 @@ SHOWN = 3
 class Story:
     """One run of the demo."""
 
-    def __init__(self, plane: ControlPlane, timeline: Timeline, folder: Path, fence: str) -> None:
-        self.plane, self.timeline, self.folder, self.fence = plane, timeline, folder, fence
-        self.world = World(plane, timeline)
+    def __init__(self, place: Place, timeline: Timeline, folder: Path, fence: str) -> None:
+        self.place, self.timeline, self.folder, self.fence = place, timeline, folder, fence
+        self.world = World(place.cluster, timeline)
         self.replicas: list[Replica] = []
 
     def tell(self) -> bool:
@@ -66,13 +64,11 @@ class Story:
         """Apply the manifests, start three replicas."""
         say = self.timeline
         say.stage(f"1. Install the operator: {FENCES[self.fence]}")
-        self.world.kubectl("apply", "-k", "crds/")
-        self.plane.wait_established()
-        self.world.kubectl("apply", "-k", "deploy/")
+        self.place.install(self.world.kubectl)
         if self.fence != "full":
             # With the policies, the API server would refuse a stale leader even without the fence in the process.
             self.world.kubectl("delete", "validatingadmissionpolicybindings", "-l", "app.kubernetes.io/part-of=kopf-ha")
-        self.replicas = start_replicas(self.plane, say, self.folder, self.fence)
+        self.replicas = start_replicas(self.place.cluster, say, self.folder, self.fence, self.place.why)
         self.world.wait_leader(0)
 
     def pause_leader_while_it_allocates(self) -> Frozen:
@@ -155,10 +151,10 @@ class Story:
         path = f"/apis/ipam.kopf-ha.dev/v1/addresspools/{POOL}/status"
         say.say("you", f"$ curl --oauth2-bearer <{replica.short}'s> -X PATCH …{path} -d '{json.dumps(body)}'")
         answer = requests.patch(
-            self.plane.servers[0] + path,
+            self.place.cluster.servers[0] + path,
             data=json.dumps(body),
             headers={"Authorization": f"Bearer {replica.token}", "Content-Type": "application/merge-patch+json"},
-            verify=str(self.plane.ca_file),
+            verify=str(self.place.cluster.ca_file or True),
             timeout=10,
         )
         if answer.ok:
@@ -192,31 +188,32 @@ class Story:
         self.world.wait_bound(strict=self.fence == "full")
 
     def history(self) -> judge.History:
-        """Read the whole history from etcd."""
-        plane, say = self.plane, self.timeline
-        say.stage("8. The judge reads every revision from etcd, and the audit log")
-        return judge.read_history(plane.etcd_endpoints[0], plane.etcd_ca, plane.etcd_cert, plane.etcd_key)
+        """Read what happened."""
+        what = "every revision from etcd, and the audit log" if self.place.whole else "every revision that watches showed"
+        self.timeline.stage(f"8. The judge reads {what}")
+        return self.place.history()
 
     def ask_the_judge(self, history: judge.History) -> judge.Verdict:
         """Let the judge check the history."""
-        plane = self.plane
+        whole = self.place.whole
         expected = judge.Expectations(
             operator_user=f"system:serviceaccount:{NAMESPACE}:{self.replicas[0].account}",
             lease_names=(f"{NAMESPACE}/{LEASE}",),
             fenced=self.fence == "full",
             min_terms=4,
             min_bound_claims=30,
-            min_refusals=2 if self.fence == "full" else 0,
-            audit_whole=True,
+            min_refusals=2 if self.fence == "full" and whole else 0,
+            pods_expected=whole,
+            audit_whole=whole,
         )
-        verdict = judge.judge(history, judge.read_audit(plane.audit_logs), expected)
+        verdict = judge.judge(history, self.place.audit(), expected)
         self.conclude(verdict)
         return verdict
 
     def replay(self, history: judge.History) -> bool:
         """Put the replicas' traces through the core again, and join them with the history; return whether all fits."""
         runs = [run for each in self.replicas for run in replay.read(each.trace)]
-        found = report.check(runs, history if self.fence == "full" else None)
+        found = report.check(runs, history if self.fence == "full" and self.place.whole else None)
         self.show("bad", [str(one) for one in found.differences])
         self.timeline.say("bad" if found.differences else "good", report.summary(found))
         return not found.differences
@@ -287,12 +284,7 @@ def documents(objects: Any) -> str:
     return "\n---\n".join(json.dumps(o) for o in objects)
 
 
-def tell(timeline: Timeline, binaries: Binaries, folder: Path, fence: str) -> bool:
-    """Start a control plane, run the demo on it, and take it down; return whether all was as it should be."""
-    os.chdir(ROOT)
-    # SIGTERM ends the control plane as Ctrl-C does, through the context manager.
-    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
-    timeline.stage("0. A control plane: etcd, kube-apiserver, kube-controller-manager")
-    with ControlPlane(folder / "cluster", binaries=binaries) as plane:
-        timeline.say("detail", f"ready; kubeconfig {plane.kubeconfig}")
-        return Story(plane, timeline, folder, fence).tell()
+def tell(timeline: Timeline, place: Place, folder: Path, fence: str) -> bool:
+    """Run the demo in a place; return whether all was as it should be."""
+    timeline.say("detail", f"ready; kubeconfig {place.cluster.kubeconfig}")
+    return Story(place, timeline, folder, fence).tell()

@@ -46,10 +46,11 @@ class World:
         self._thread.join(10)
         self._look()  # the panel that stays on the terminal shows how it ended
 
-    def kubectl(self, *args: str, stdin: str | None = None) -> str:
-        """Run a kubectl command, and print it as a user would type it."""
-        names = [json.loads(part)["metadata"]["name"] for part in stdin.split("\n---\n")] if stdin else []
-        self.timeline.say("you", " ".join(["$ kubectl", *args, *(f"# {', '.join(names)}" for _ in names[:1])]))
+    def kubectl(self, *args: str, stdin: str | None = None, shown: str = "") -> str:
+        """Run a kubectl command, and print it as a user would type it; `shown` says what comes in, if not its names."""
+        if stdin and not shown:
+            shown = ", ".join(json.loads(part)["metadata"]["name"] for part in stdin.split("\n---\n"))
+        self.timeline.say("you", " ".join(["$ kubectl", *args, *([f"# {shown}"] if shown else [])]))
         return self.cluster.kubectl(*args, input=stdin).stdout
 
     def lease(self) -> tuple[str, int]:

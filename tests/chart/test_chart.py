@@ -16,15 +16,13 @@ from chart.files import CHART, files, semantic
 from chart.template import Blocks, template
 from devcluster import Binaries, ControlPlane
 from devcluster.waiting import until
-from kopf_ha.core.refusal import QUESTION
+from kopf_ha.manifests import Description, flow_schema, policies, rbac
 from kopf_ha.manifests.cel import _MANAGER_MAX
-from kopf_ha.manifests.description import Description
-from kopf_ha.manifests.policies import all_policies, policies
+from kopf_ha.manifests.policies import all_policies
 from testbed.deployment import NAME, ROOT, container_of, variables
 from testbed.replica import Replica, as_pod
 from tests.chart.conftest import Documents, Helm, rendered, run
 from tests.manifests.support import built, one
-from tests.manifests.test_manifests_overlays import strangers
 
 #: Names that have nothing in common with those of deploy/.
 OTHER: dict[str, Any] = {"serviceAccount.name": "an-account", "lease.name": "a-lease"}
@@ -63,7 +61,6 @@ def test_the_longest_name_leaves_the_questions_readable() -> None:
     longest = max(len(rule.asked(p.name)) for p in all_policies(DESCRIPTION) for rule in p.rules)
     schema = json.loads((CHART / "values.schema.json").read_text())
     name = max(schema["properties"]["nameOverride"]["maxLength"], len("kopf-ha-ipam-") + 53)  # a release's name
-    assert QUESTION
     assert longest - len(DESCRIPTION.prefix) + name <= _MANAGER_MAX
 
 
@@ -99,9 +96,10 @@ def test_other_names_are_in_the_expressions(helm: Helm) -> None:
         .replace(DESCRIPTION.prefix, RELEASE)
     )
     found = by_name(documents)
-    for wanted in policies(description):
-        assert found[wanted["kind"], wanted["metadata"]["name"]]["spec"] == wanted["spec"]
-    assert strangers(documents) == []
+    for wanted in [*policies(description), *flow_schema(description), *rbac(description)]:
+        made = found[wanted["kind"], wanted["metadata"]["name"]]
+        del made["metadata"]["labels"]
+        assert made == wanted
     namespaces = {d["metadata"].get("namespace") for d in documents}
     assert namespaces == {ELSEWHERE, None}
     # The old name is left only where it is no name of an object, an account or a Lease.
