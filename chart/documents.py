@@ -1,7 +1,7 @@
 """The objects of deploy/, with placeholders for what the chart's values set.
 
-Policies, roles and FlowSchema come from the library's generator, which is given the placeholders as names. The others are
-read from deploy/, and their names are replaced where they stand. Labels are added as kustomize adds them there.
+Policies, roles and FlowSchema come from the library's generator, which is given the placeholders as names. The others
+are read from deploy/, and their names are replaced where they stand. Labels are added as kustomize adds them there.
 """
 
 from __future__ import annotations
@@ -87,11 +87,12 @@ def deployment(blocks: Blocks) -> list[Object]:
     pod["tolerations"].append(
         blocks.entry("{{- with .Values.tolerations }}", "{{- toYaml . | nindent {margin} }}", "{{- end }}")
     )
-    zone = pod["topologySpreadConstraints"][1]
-    assert zone["topologyKey"] == "topology.kubernetes.io/zone"
+    (zone,) = (one for one in pod["topologySpreadConstraints"] if one["topologyKey"] == "topology.kubernetes.io/zone")
     usual = zone.pop("whenUnsatisfiable")
     apart = [f"{key}: {value}" for key, value in _three_zones().items()]
-    zone[blocks.entry("{{- if .Values.zones }}", *apart, "{{- else }}", f"whenUnsatisfiable: {usual}", "{{- end }}")] = None
+    zone[
+        blocks.entry("{{- if .Values.zones }}", *apart, "{{- else }}", f"whenUnsatisfiable: {usual}", "{{- end }}")
+    ] = None
     (container,) = pod["containers"]
     container["image"] = IMAGE
     container.pop("imagePullPolicy")
@@ -100,9 +101,7 @@ def deployment(blocks: Blocks) -> list[Object]:
     container[blocks.entry("resources: {{- toYaml .Values.resources | nindent {indent} }}")] = None
     (lease,) = (one for one in container["env"] if one["name"] == "KOPF_HA_LEASE_NAME")
     lease["value"] = LEASE
-    container["env"].append(
-        blocks.entry("{{- with .Values.env }}", "{{- toYaml . | nindent {margin} }}", "{{- end }}")
-    )
+    container["env"].append(blocks.entry("{{- with .Values.env }}", "{{- toYaml . | nindent {margin} }}", "{{- end }}"))
     return _placed([made])
 
 
@@ -110,8 +109,9 @@ def _three_zones() -> Object:
     """Return what components/three-zones sets in the constraint about zones."""
     (component,) = _read("components/three-zones/kustomization.yaml")
     (patch,) = component["patches"]
-    changes = {one["path"].rpartition("/")[2]: one["value"] for one in yaml.safe_load(patch["patch"]) if one["op"] != "test"}
-    assert changes["minDomains"] == 3
+    changes = {
+        one["path"].rpartition("/")[2]: one["value"] for one in yaml.safe_load(patch["patch"]) if one["op"] != "test"
+    }
     return changes | {"minDomains": "{{ .Values.zones }}"}
 
 

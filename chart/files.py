@@ -65,7 +65,5 @@ def _templates() -> dict[str, str]:
         "priority-class": template(
             documents.priority_class(), blocks, f"{component}/priority-class", ".Values.priorityClass.enabled"
         ),
-        "monitoring": template(
-            documents.monitoring(), blocks, f"{component}/monitoring", ".Values.monitoring.enabled"
-        ),
+        "monitoring": template(documents.monitoring(), blocks, f"{component}/monitoring", ".Values.monitoring.enabled"),
     }

@@ -24,7 +24,7 @@ def main(fence: str, kubeconfig: Path | None) -> None:
     """Run the demo. Exit with 0 if every promise held, with 1 if one was broken, with 2 if the demo failed."""
     try:
         # Before the panel is shown: a build writes its progress to the terminal.
-        binaries = Binaries.find() if kubeconfig is None else None
+        binaries = Binaries.find() if kubeconfig is None else Binaries({})
     except DevclusterError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from error
@@ -34,8 +34,7 @@ def main(fence: str, kubeconfig: Path | None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     with tempfile.TemporaryDirectory(prefix="kopf-ha-demo-") as folder, Timeline() as timeline:
         try:
-            if binaries is None:
-                assert kubeconfig is not None
+            if kubeconfig is not None:
                 timeline.stage(f"0. The cluster of {kubeconfig}")
                 place = places.existing(kubeconfig)
             else:

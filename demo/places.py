@@ -1,7 +1,7 @@
 """Where the demo runs: on a control plane of its own, or on a cluster that exists (kind, minikube).
 
-On its own the judge reads each revision from etcd, and the audit log. Nobody may read the etcd of another cluster, so there
-watches write down each revision of the objects that the judge looks at, and who sent a write stays unknown.
+On its own the judge reads each revision from etcd, and the audit log. Nobody may read the etcd of another cluster, so
+there watches write down each revision of the objects that the judge looks at, and who sent a write stays unknown.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ class Existing:
         taken += [f"namespace {NAMESPACE}"] if self._there("namespace", NAMESPACE) else []
         if taken:
             raise DevclusterError(
-                f"{cluster.servers[0]} has {', '.join(taken)} already: the demo would change what somebody uses, and delete"
-                " it. Use a cluster without the address manager"
+                f"{cluster.servers[0]} has {', '.join(taken)} already: the demo would change what somebody uses, and"
+                " delete it. Use a cluster without the address manager"
             )
         self._terms = self._there("crd", TERMS)
 
@@ -109,7 +109,13 @@ class Existing:
         for one in objects:
             if one["kind"] == "Deployment":
                 one["spec"]["template"]["spec"]["schedulerName"] = "none.kopf-ha.dev"
-        kubectl("apply", "-f", "-", stdin="\n---\n".join(json.dumps(one) for one in objects), shown="deploy/, without a scheduler")
+        kubectl(
+            "apply",
+            "-f",
+            "-",
+            stdin="\n---\n".join(json.dumps(one) for one in objects),
+            shown="deploy/, without a scheduler",
+        )
 
     def history(self) -> judge.History:
         """Return all revisions of what the judge looks at."""
@@ -129,10 +135,20 @@ class Existing:
         kubectl = self.cluster.kubectl
         kubectl("delete", "-k", "deploy/", "--ignore-not-found", "--wait=false", check=False)
         for crd in CRDS:
-            names = kubectl("get", crd, "-A", "--no-headers", "-o", "custom-columns=A:.metadata.namespace,B:.metadata.name", check=False)
+            names = kubectl(
+                "get",
+                crd,
+                "-A",
+                "--no-headers",
+                "-o",
+                "custom-columns=A:.metadata.namespace,B:.metadata.name",
+                check=False,
+            )
             for namespace, name in (line.split() for line in names.stdout.splitlines()):
                 where = () if namespace == "<none>" else ("-n", namespace)
-                kubectl("patch", crd, name, *where, "--type=merge", "-p", '{"metadata":{"finalizers":null}}', check=False)
+                kubectl(
+                    "patch", crd, name, *where, "--type=merge", "-p", '{"metadata":{"finalizers":null}}', check=False
+                )
             kubectl("delete", "crd", crd, "--ignore-not-found", "--wait=false", check=False)
         if not self._terms:
             kubectl("delete", "crd", TERMS, "--ignore-not-found", "--wait=false", check=False)
@@ -152,14 +168,15 @@ class _Watch:
         self._thread.start()
 
     def _read(self) -> None:
-        assert self._child.stdout is not None
-        for line in self._child.stdout:
+        for line in self._child.stdout or ():
             event = json.loads(line)
             if event["type"] in ("ADDED", "MODIFIED", "DELETED"):
                 body = event["object"]
                 metadata = body["metadata"]
                 key = Key(self._group, self._resource, metadata.get("namespace", ""), metadata["name"])
-                self.writes.append((int(metadata["resourceVersion"]), key, None if event["type"] == "DELETED" else body))
+                self.writes.append(
+                    (int(metadata["resourceVersion"]), key, None if event["type"] == "DELETED" else body)
+                )
 
     def catch_up(self) -> None:
         """Wait until what is written down is what is there."""

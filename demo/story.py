@@ -189,7 +189,9 @@ class Story:
 
     def history(self) -> judge.History:
         """Read what happened."""
-        what = "every revision from etcd, and the audit log" if self.place.whole else "every revision that watches showed"
+        what = (
+            "every revision from etcd, and the audit log" if self.place.whole else "every revision that watches showed"
+        )
         self.timeline.stage(f"8. The judge reads {what}")
         return self.place.history()
 

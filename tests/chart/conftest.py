@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable, Mapping
@@ -46,6 +47,6 @@ def helm(tmp_path: Path) -> Helm:
 
 def rendered(helm: Helm, values: Mapping[str, Any] | None = None, *args: str, release: str = NAME) -> Documents:
     """What the chart renders to, in the operator's namespace unless `args` name another."""
-    sets = [f"--set-json={key}={yaml.safe_dump(value, default_flow_style=True).strip()}" for key, value in (values or {}).items()]
+    sets = [f"--set-json={key}={json.dumps(value)}" for key, value in (values or {}).items()]
     text = helm("template", release, str(CHART), f"--namespace={NAME}", *sets, *args)
     return [document for document in yaml.safe_load_all(text) if document]

@@ -127,9 +127,10 @@ def test_every_value_gets_where_it_belongs(helm: Helm) -> None:
     documents = elsewhere(
         helm,
         **{
-            "replicas": 2, "image": {"repository": "r.example/x", "digest": "sha256:" + "0" * 64, "pullPolicy": "Always"},
-            "imagePullSecrets": [{"name": "secret"}], "nodeSelector": {"disk": "ssd"}, "serviceAccount.annotations": {"a": "b"},
-            "tolerations": [{"key": "x", "operator": "Exists"}], "env": [{"name": "KOPF_HA_LEASE_DURATION", "value": "30"}],
+            "replicas": 2, "nodeSelector": {"disk": "ssd"}, "serviceAccount.annotations": {"a": "b"},
+            "image": {"repository": "r.example/x", "digest": "sha256:" + "0" * 64, "pullPolicy": "Always"},
+            "imagePullSecrets": [{"name": "secret"}], "tolerations": [{"key": "x", "operator": "Exists"}],
+            "env": [{"name": "KOPF_HA_LEASE_DURATION", "value": "30"}],
             "affinity": {"podAffinity": {}}, "resources": {"limits": {"memory": "1Gi"}},
             "networkPolicy.apiServerPorts": [16443], "priorityClass.enabled": False,
         },
@@ -164,14 +165,14 @@ def test_parts_can_be_left_out(helm: Helm) -> None:
 @pytest.mark.parametrize("name", ["123", "on", "1e5"])
 def test_a_name_that_looks_like_something_else_stays_a_name(helm: Helm, name: str) -> None:
     documents = rendered(helm, {"lease.name": name, "serviceAccount.name": name})
-    assert variables(container_of(one(documents, "Deployment")), {"metadata": {"name": "p", "namespace": "n", "uid": "u"}})[
-        "KOPF_HA_LEASE_NAME"
-    ] == name  # fmt: skip
+    pod = {"metadata": {"name": "p", "namespace": "n", "uid": "u"}}
+    assert variables(container_of(one(documents, "Deployment")), pod)["KOPF_HA_LEASE_NAME"] == name
     assert one(documents, "ServiceAccount", name)
 
 
 @pytest.mark.parametrize(
-    "value", ["lease.name=x' || true || '", "serviceAccount.name=A", "nameOverride=mine", "replicas=many", "leasse.name=x"]
+    "value",
+    ["lease.name=x' || true || '", "serviceAccount.name=A", "nameOverride=mine", "replicas=many", "leasse.name=x"],
 )
 def test_what_no_name_can_be_is_refused(tmp_path: Path, value: str) -> None:
     """Names get into expressions: a quote in one could end it, and let everything pass."""
@@ -218,9 +219,7 @@ def test_it_is_installed_fenced_upgraded_and_removed(helm: Helm, binaries: Binar
             until("the pool to be stamped by the chart's Lease", stamped, watched=[replica])
         # Somebody else of the account, with the leader gone: the expressions know the account and the Lease.
         late = plane.pod_identity(ELSEWHERE, "an-account", "late")
-        done = plane.kubectl(
-            *("annotate", "addresspool", "pool", "late=yes"), token=late.token, check=False
-        )
+        done = plane.kubectl(*("annotate", "addresspool", "pool", "late=yes"), token=late.token, check=False)
         assert done.returncode != 0
         assert f"Lease {ELSEWHERE}/a-lease" in done.stderr
 

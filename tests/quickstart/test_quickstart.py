@@ -1,4 +1,4 @@
-"""docs/quickstart.md, as it stands there; processes with the credentials of the Deployment's pods take the place of a node."""
+"""docs/quickstart.md, as it stands there. Processes with the credentials of the Deployment's pods stand for a node."""
 
 from __future__ import annotations
 

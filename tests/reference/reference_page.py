@@ -25,8 +25,8 @@ SCOPES = {"Cluster": "cluster-scoped", "Namespaced": "in a namespace"}
 INTRODUCTION = """\
 # Reference
 
-A test generates this page from the code (`tests/reference`), so it is neither longer nor shorter than that. The [settings](options.md)
-have a page of their own; `status.fencing`, the Lease and the Term are explained in [how the fence works](fencing.md).
+A test generates this page from the code (`tests/reference`). The [settings](options.md) have a page of their own, and
+[how the fence works](fencing.md) explains `status.fencing`, the Lease and the Term.
 """
 
 
@@ -68,7 +68,8 @@ def metrics() -> Iterator[str]:
             continue  # the process's own
         labels = {label for sample in metric.samples for label in sample.labels} - {"le"}
         name = metric.name + ("_total" if metric.type == "counter" else "")
-        yield f"| `{name}` | {metric.type} | {', '.join(f'`{one}`' for one in sorted(labels))} | {metric.documentation} |"
+        shown = ", ".join(f"`{one}`" for one in sorted(labels))
+        yield f"| `{name}` | {metric.type} | {shown} | {metric.documentation} |"
     yield ""
 
 
@@ -83,7 +84,8 @@ def kinds() -> Iterator[str]:
         names, (version,) = spec["names"], spec["versions"]
         schema = version["schema"]["openAPIV3Schema"]
         yield f"### {names['kind']}\n"
-        yield f"`{names['plural']}.{spec['group']}/{version['name']}`, {SCOPES[spec['scope']]}. {_line(schema.get('description', ''))}\n"
+        about = _line(schema.get("description", ""))
+        yield f"`{names['plural']}.{spec['group']}/{version['name']}`, {SCOPES[spec['scope']]}. {about}\n"
         yield "| field | type | what it is |\n|---|---|---|"
         for field, kind, about in _fields(schema):
             yield f"| `{field}` | {kind} | {about} |"
@@ -117,7 +119,9 @@ def _type(schema: Any) -> str:
 def _about(schema: Any, required: bool) -> str:
     said = [_line(schema.get("description", ""))]
     said += [_line(rule["message"]) for rule in schema.get("x-kubernetes-validations", ())]
-    limits = [f"{word} {schema[key]}" for key, word in (("minimum", "at least"), ("maximum", "at most")) if key in schema]
+    limits = [
+        f"{word} {schema[key]}" for key, word in (("minimum", "at least"), ("maximum", "at most")) if key in schema
+    ]
     limits += ["one of " + ", ".join(f"`{v}`" for v in schema["enum"])] if "enum" in schema else []
     limits += ["required"] if required else []
     return " ".join([one for one in said if one] + ([f"({'; '.join(limits)})"] if limits else []))
