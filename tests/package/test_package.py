@@ -28,9 +28,10 @@ SOURCES = ("pyproject.toml", "MANIFEST.in", "README.md", "CHANGELOG.md", "LICENS
 BUILD = """
 import os, sys
 from setuptools import build_meta
-os.chdir(sys.argv[1])
-print(build_meta.build_sdist(sys.argv[2]))
-print(build_meta.build_wheel(sys.argv[2]))
+_, source, made = sys.argv  # which the first build changes
+os.chdir(source)
+build_meta.build_sdist(made)
+build_meta.build_wheel(made)
 """
 
 
