@@ -47,7 +47,8 @@ _LABELS = {
 
 def generated_policies() -> list[Object]:
     """Return the policies."""
-    return _replaced(_placed(policies(DESCRIPTION)), {note_name(DESCRIPTION.lease, "configmaps"): PREFIX + CHILD_NOTE})
+    words = {note_name(DESCRIPTION.lease, "configmaps"): PREFIX + CHILD_NOTE}
+    return _replaced(_placed(policies(DESCRIPTION)), words)
 
 
 def generated_roles() -> list[Object]:
@@ -200,7 +201,7 @@ def _placed(objects: Iterable[Object]) -> list[Object]:
     return made
 
 
-def _replaced(value: Any, words: dict[str, str]) -> Any:
+def _replaced(objects: list[Object], words: dict[str, str]) -> list[Object]:
     """Return a copy in which each of these words is another one, in every string.
 
     Raises ValueError if one of them is nowhere: then deploy/ has changed, and the chart would miss it.
@@ -219,7 +220,7 @@ def _replaced(value: Any, words: dict[str, str]) -> Any:
                     part = part.replace(word, other)
         return part
 
-    made = walk(value)
+    made = [walk(one) for one in objects]
     if missing := words.keys() - used:
         raise ValueError(f"deploy/ contains no longer: {sorted(missing)}")
     return made

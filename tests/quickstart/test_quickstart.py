@@ -41,9 +41,9 @@ def start_pods(plane: ControlPlane, stack: ExitStack, folder: Path) -> list[Repl
     until("two pods", lambda: len(get("pods")["items"]) == 2)
     deployment = json.loads(plane.kubectl("get", "deployment", "greeter", "-n", "greeter", "-o", "json").stdout)
     container = container_of(deployment)
-    program, *args = [*container["command"], *container.get("args", ())]
+    program, *args = list[str](container["command"])
     assert (program, args[0], args[-1]) == ("kopf-ha", "run", "/app/greeter.py")
-    made = []
+    made: list[Replica] = []
     for pod in json.loads(plane.kubectl("get", "pods", "-n", "greeter", "-o", "json").stdout)["items"]:
         name = pod["metadata"]["name"]
         config = plane.kubeconfig_for(pod_token(plane, pod), name=name)
@@ -54,7 +54,8 @@ def start_pods(plane: ControlPlane, stack: ExitStack, folder: Path) -> list[Repl
             env["KOPF_HA_RUN_DIR"] = str(folder / name)
         arguments = [*args[:-1], str(EXAMPLE / "greeter.py")]
         arguments = [re.sub(r"(--\w+-port=)\d+", lambda m: f"{m[1]}{free_port()}", a) for a in arguments]
-        made.append(stack.enter_context(Replica(name, config, arguments, folder / f"{name}.log", env=env)))
+        made.append(Replica(name, config, arguments, folder / f"{name}.log", env=env))
+        stack.enter_context(made[-1])
     return made
 
 
