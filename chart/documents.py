@@ -6,7 +6,7 @@ are read from deploy/, and their names are replaced where they stand. Labels are
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,9 @@ _LABELS = {
     "app.kubernetes.io/name": OURS,
     "app.kubernetes.io/component": "operator",
     "app.kubernetes.io/part-of": "kopf-ha",
-    "app.kubernetes.io/version": VERSION,
 }
+#: Those of what deploy/default applies: overlays add other objects after it.
+_DEFAULT_LABELS = _LABELS | {"app.kubernetes.io/version": VERSION}
 
 
 def generated_policies() -> list[Object]:
@@ -168,6 +169,8 @@ def priority_class() -> list[Object]:
 def monitoring() -> list[Object]:
     """Return the ServiceMonitor and the alert rules."""
     made = _read("components/monitoring/service-monitor.yaml") + _read("components/monitoring/prometheus-rule.yaml")
+    for rule in (rule for one in made for group in one["spec"].get("groups", ()) for rule in group["rules"]):
+        rule["expr"] = " ".join(rule["expr"].split())  # to PromQL lines are nothing
     return _placed(
         _replaced(
             made,
@@ -176,7 +179,8 @@ def monitoring() -> list[Object]:
                 '-metrics"}) < 3': f'-metrics"}}) < {REPLICAS}',
                 "of 3 replicas": f"of {REPLICAS} replicas",
             },
-        )
+        ),
+        _LABELS,
     )
 
 
@@ -184,7 +188,7 @@ def _read(name: str) -> list[Object]:
     return [document for document in yaml.safe_load_all((DEPLOY / name).read_text()) if document]
 
 
-def _placed(objects: Iterable[Object]) -> list[Object]:
+def _placed(objects: Iterable[Object], labels: Mapping[str, str] = _DEFAULT_LABELS) -> list[Object]:
     """Give the objects the release's name and namespace, and the labels that kustomize adds."""
     made = []
     for one in objects:
@@ -193,10 +197,10 @@ def _placed(objects: Iterable[Object]) -> list[Object]:
             metadata["name"] = metadata["name"].replace(OURS, NAME)
         if one["kind"] in _NAMESPACED:
             metadata["namespace"] = NAMESPACE
-        metadata["labels"] = metadata.get("labels", {}) | _LABELS
+        metadata["labels"] = metadata.get("labels", {}) | labels
         if one["kind"] == "Deployment":
             template = one["spec"]["template"]["metadata"]
-            template["labels"] = template["labels"] | _LABELS
+            template["labels"] = template["labels"] | labels
         made.append(one)
     return made
 

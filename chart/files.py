@@ -30,7 +30,8 @@ def files() -> dict[str, str]:
     """Return the text of each generated file."""
     made = {"Chart.yaml": _CHART_YAML.format(version=semantic(__version__), app=__version__)}
     made |= {f"templates/{name}.yaml": text for name, text in _templates().items()}
-    return made | {f"crds/{path.name}": path.read_text() for path in _crds()}
+    # With a separator, because `helm show crds` writes none between files.
+    return made | {f"crds/{path.name}": "---\n" + path.read_text() for path in _crds()}
 
 
 def semantic(version: str) -> str:

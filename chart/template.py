@@ -7,8 +7,10 @@ in a plain string or a line of its own, and then replaced in the text.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import yaml
 
 from kopf_ha.manifests.render import render
 
@@ -69,7 +71,7 @@ class Blocks:
         return re.sub(r"(?m)^(?P<margin> *)(?:- )?zz-block-(?P<number>\d+)-(?:: null)?\n", lines, text)
 
 
-def template(objects: Iterable[Mapping[str, Any]], blocks: Blocks, source: str, condition: str = "") -> str:
+def template(objects: Sequence[Mapping[str, Any]], blocks: Blocks, source: str, condition: str = "") -> str:
     """Return a file of the chart.
 
     Args:
@@ -79,9 +81,11 @@ def template(objects: Iterable[Mapping[str, Any]], blocks: Blocks, source: str, 
         condition: the value that switches them on; empty if they are always there.
 
     Raises:
-        ValueError: a placeholder is left, or Helm would read something as an expression.
+        ValueError: a placeholder is left, or YAML does not keep what was written.
     """
     text = render(objects)
+    if list(yaml.safe_load_all(text)) != list(objects):
+        raise ValueError("something is not the same after it was written: a text with several lines is folded wrongly")
     # Prometheus has expressions of the same form, which are not Helm's.
     text = text.replace("{{", '{{ "{{" }}')
     text = blocks.put(text)
