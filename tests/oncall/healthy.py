@@ -131,8 +131,8 @@ class Healthy:
 
     def _pod(self, number: int) -> Any:
         meta = {"name": f"toys-6f-{number}", "namespace": NAMESPACE, "uid": f"uid-{number}", "labels": {"app": "toys"}}
-        status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
-        status["containerStatuses"] = [{"name": "operator"}]  # type: ignore[list-item]
+        status: dict[str, Any] = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+        status["containerStatuses"] = [{"name": "operator"}]
         return {"metadata": meta, "spec": {"serviceAccountName": "toys"}, "status": status}
 
 

@@ -174,12 +174,12 @@ def apply_all(world: Checked) -> None:
 
 def grant(name: str, *rules: tuple[str, str, str]) -> Callable[[Checked], Any]:
     def make(world: Checked) -> None:
-        role = {
+        role: dict[str, Any] = {
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "ClusterRole",
             "metadata": {"name": f"{world.namespace}-{name}"},
         }
-        role["rules"] = [{"verbs": [v], "apiGroups": [g], "resources": [r]} for v, g, r in rules]  # type: ignore[assignment]
+        role["rules"] = [{"verbs": [v], "apiGroups": [g], "resources": [r]} for v, g, r in rules]
         world.apply(yaml.safe_dump(role))
         bind(name, f"{world.namespace}-{name}")(world)
 

@@ -257,7 +257,8 @@ BROKEN: dict[str, tuple[Callable[[Healthy], Any], dict[str, str]]] = {
     "no Lease": (widow, {"election.held": ERROR}),
     "no holder": (set_in("lease.spec.holderIdentity", ""), {"election.held": ERROR}),
     "a pause": (
-        lambda h: h.lease["metadata"].setdefault("annotations", {}).update({PAUSED: "true"}), {"election.held": WARNING}),
+        lambda h: h.lease["metadata"].setdefault("annotations", {}).update({PAUSED: "true"}),
+        {"election.held": WARNING}),
     "nobody who renews": (set_in("lease.spec.renewTime", at(NOW - 100)), {"election.held": ERROR}),
     "no Term object": (set_in("asked.term", None), {"election.term": ERROR}),
     "a Term that is behind": (lambda h: h.asked["term"]["spec"].update(token=6), {"election.term": ERROR}),
@@ -447,7 +448,7 @@ def test_a_difference_is_named_and_what_the_api_server_fills_in_is_none() -> Non
     assert difference(written, {"a": [{"b": 2}], "m": written["m"]}) == "a[0].b"
     assert difference(written, {"a": [], "m": written["m"]}) == "a"
     assert difference(written, stored | {"excludeResourceRules": [{}]}) == "excludeResourceRules"
-    assert difference(written, {**stored, "m": stored["m"] | {"matchPolicy": "Exact"}}) == "m.matchPolicy"  # type: ignore[dict-item, operator]
+    assert difference(written, {**stored, "m": stored["m"] | {"matchPolicy": "Exact"}}) == "m.matchPolicy"  # type: ignore[operator]
     assert missing({"a": {"b": 1}}, {"a": {"b": 1, "c": 2}}) == ""
     assert missing({"a": {"b": 1}}, {"a": {"c": 2}}) == "a.b"
 

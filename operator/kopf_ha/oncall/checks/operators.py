@@ -155,7 +155,7 @@ def _operator(facts: Facts, lease: str, found: list[Object], taken: Collection[t
     """
     first = found[0]
     account = _account(first)
-    container = container_of(first, alone=True)
+    container: Object = container_of(first, alone=True) or {}  # files may say anything
     known = {d.policy: d.description for d in described(_or_none(facts, POLICIES)) if d.description is not None}
     ours = {name: d for name, d in known.items() if d.lease == lease or d.service_account == account}
     if not ours:
