@@ -108,7 +108,9 @@ class Site:
 
     def start(self, pod: PodIdentity) -> Replica:
         path = self.cluster.kubeconfig_for(pod.token, name=f"{self.namespace}-{pod.name}")
-        arguments = ["run", "op.py", "-n", self.namespace, f"--deciding=roots.{GROUP}"]
+        # With a name, nobody waits for replicas of earlier releases, which had another.
+        lease = f"--lease-name={self.description.lease_parts[1]}"
+        arguments = ["run", "op.py", lease, "-n", self.namespace, f"--deciding=roots.{GROUP}"]
         made = Replica(
             pod.name, path, arguments, self.folder / f"{pod.name}.log", env=as_pod(pod, self.namespace), cwd=self.folder
         )
