@@ -157,7 +157,8 @@ class Runner:
 
     def rescue(self, fault: Fault, scene: Scene) -> None:
         """After something went wrong, put all in order that faults change."""
-        for do in (lambda: fault.lift(scene), self._heal):
+        rescues: tuple[Callable[[], None], ...] = (lambda: fault.lift(scene), self._heal)
+        for do in rescues:
             try:
                 do()
             except Exception as error:  # noqa: BLE001  the next one may still help

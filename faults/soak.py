@@ -220,7 +220,7 @@ class Soak:
 
 def report(soak: Soak, about: dict[str, Any], output: Path) -> None:
     """Print the table, and write soak.json and soak.svg."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"replica": name, "what": what, "flat": ok, "median": round(median, 2), "growth_per_hour": round(growth, 5)}
         for name, what, ok, median, growth in soak.verdicts()
     ]
