@@ -80,7 +80,11 @@ def users_made(s: Scene) -> None:
     s.stand.users.install()
 
 
-def rights(kind: str, name: str, without: Callable[[dict[str, Any]], bool]) -> tuple[Callable[[Scene], None], Callable[[Scene], None]]:
+#: Changes a scene: puts a fault, or lifts it.
+Change = Callable[[Scene], None]
+
+
+def rights(kind: str, name: str, without: Callable[[dict[str, Any]], bool]) -> tuple[Change, Change]:
     """Give what removes some rules of a role, and what gives them back."""
     where = ("-n", NAME) if kind == "role" else ()
 
