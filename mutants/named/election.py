@@ -268,10 +268,19 @@ ELECTION: tuple[Mutation, ...] = (
     Mutation(
         "a held term asks for another's Lease",
         _ELECTION + "recovering.py",
-        "if cause := cause or me.lost_to(state) or _too_late(me, state, now):",
-        "if cause := cause or _too_late(me, state, now):",
+        "if cause := cause or me.lost_to(state) or _paused(state) or _too_late(me, state, now):",
+        "if cause := cause or _paused(state) or _too_late(me, state, now):",
         "A leader of the past renews the Lease of the present one.",
         "I7",
+        _RECOVERY,
+    ),
+    Mutation(
+        "a held term goes on while the Lease is paused",
+        _ELECTION + "recovering.py",
+        "if cause := cause or me.lost_to(state) or _paused(state) or _too_late(me, state, now):",
+        "if cause := cause or me.lost_to(state) or _too_late(me, state, now):",
+        "Whoever paused was told that nobody leads, and a leader writes.",
+        "I3",
         _RECOVERY,
     ),
     Mutation(
@@ -296,8 +305,8 @@ ELECTION: tuple[Mutation, ...] = (
     Mutation(
         "a recovered grant counts from the answer",
         _ELECTION + "recovering.py",
-        "actions = [Reopen(state.renewed + me.timing.lease_duration), me.renewal_timer(state)]",
-        "actions = [Reopen(now + me.timing.lease_duration), me.renewal_timer(state)]",
+        "actions = [Reopen(state.renewed + me.timing.lease_duration), me.renewal_timer(state), *ordered]",
+        "actions = [Reopen(now + me.timing.lease_duration), me.renewal_timer(state), *ordered]",
         "Followers count from when the renewal was stored, so two grants are open.",
         "I3",
         _RECOVERY,
