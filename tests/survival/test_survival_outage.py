@@ -154,7 +154,9 @@ def test_a_term_outlives_its_api_server_and_loses_nothing(outage: Outage) -> Non
 
 def test_a_leader_that_wakes_up_after_another_led_writes_nothing(outage: Outage) -> None:
     """I2, I3: its daemon waits at the gate with a write, and is refused."""
-    one, two = outage.replica("one", 0), outage.replica("two", 1)
+    one = outage.replica("one", 0)
+    one.see(f"leading: token {BEFORE + 1}")
+    two = outage.replica("two", 1)
     outage.make("x")
     one.see("wrote x 2")
     two.see("new leader: one_")
