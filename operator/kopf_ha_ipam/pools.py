@@ -20,7 +20,7 @@ from kopf_ha_ipam.planning import Give, Plan, Record, Tombstone, Wait, plan
 from kopf_ha_ipam.pool_status import status_patch
 from kopf_ha_ipam.shown import Shown
 from kopf_ha_ipam.waiting import Queue
-from kopf_ha_ipam.writes import TRIES, Api, Conflict, Gone, Unavailable
+from kopf_ha_ipam.writes import TRIES, Api, Conflict, Gone, Rejected, Unavailable
 
 log = logging.getLogger(__name__)
 #: Seconds after which claims ask again for a pool that is set aside.
@@ -94,6 +94,7 @@ class PoolKeeper:
         self._left = False
         self._mine = mine and not self.set_aside
         self._waits = waits
+        self._unclear = False  # whether the outcome of this term's last write is unknown, and no later revision was seen
         self._taken = not waits  # whether it was read after its stamp, which the fence asks for before a write
         self._clock = clock
         self._quarantine = quarantine
@@ -146,13 +147,13 @@ class PoolKeeper:
         """Take in what a watch delivered, and return whether it changes what claims can get.
 
         Only the users' fields are taken over. The record in memory stays: the fence guarantees that nobody else wrote
-        another one.
+        another one. Only after a write of our own without an answer the object's record counts (I5).
         """
         old, was_mine = self.pool, self._mine
         if not newer(pool.resource_version, old.resource_version):
             return False
         self.pool = pool
-        if not was_mine:
+        if not was_mine or self._unclear:
             self._load()
         is_new = self.mine and not was_mine  # those who wait can be served from now on
         return is_new or (old.spec, old.terminating, old.state) != (pool.spec, pool.terminating, pool.state)
@@ -317,14 +318,20 @@ class PoolKeeper:
                 planned = self._plan(asking.values(), freeing)
             status = self._status(planned.record, self.pool.state if state is None else state)
             if status or touch:
+                version = self.pool.resource_version
                 try:
                     body = await self._api.patch_pool_status(
-                        self.pool.name, self.pool.resource_version, status or {"state": self.pool.state or None}
+                        self.pool.name, version, status or {"state": self.pool.state or None}
                     )
                 except Conflict as e:
                     log.info("pool %s changed in between and is read again: %s", self.pool.name, e)
                     await self._reread()
                     continue
+                except (Gone, Rejected):
+                    raise  # it was not done
+                except BaseException:  # also if the handler is cancelled, since the request goes on
+                    self._not_answered(version)
+                    raise
                 self.pool = Pool.parse(body)
                 self._mine = True
             self._remember(planned.record)
@@ -361,7 +368,18 @@ class PoolKeeper:
         if pool.uid != self.pool.uid:
             raise Gone(f"pool {self.pool.name} was deleted and made again")
         self.pool = pool
-        if not self._mine:
+        if not self._mine or self._unclear:
+            self._load()
+
+    def _not_answered(self, version: str) -> None:
+        """Go on after a write on this revision whose outcome is unknown (I5).
+
+        It was done, or never will be, once a later revision is seen; that may have been while the answer was waited
+        for. From then on the object's record counts. Otherwise the next plan would not know of an address that is
+        recorded for a claim, and would take it away.
+        """
+        self._unclear = True
+        if newer(self.pool.resource_version, version):
             self._load()
 
     async def _take_on(self) -> None:
@@ -383,6 +401,7 @@ class PoolKeeper:
     def _load(self) -> None:
         """Take the record from the object, and say so if it is another one than was known."""
         before = self._record.allocations
+        self._unclear = False
         self._remember(self._recorded())
         if (after := self._record.allocations) != before:
             self._memory.revised(self, {uid_of(owner) for owner in (*before.values(), *after.values())})

@@ -115,6 +115,53 @@ def test_after_a_conflict_the_memory_is_the_truth() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+@pytest.mark.parametrize("news", ["before the error", "after it", "none"])
+def test_after_a_write_without_an_answer_the_object_is_the_truth(news: str, cancelled: bool) -> None:
+    """I5: it was stored, so the address is the claim's, and another claim gets another one."""
+
+    async def scenario() -> None:
+        server = Server()
+        one = keeper(server, server.put("p", allocations={}))
+
+        def stored_and_lost() -> None:
+            done = server.edit("p", allocations={"10.0.0.1": "ns/a/uid-a"})
+            if news == "before the error":
+                one.seen(Pool.parse(done))
+            raise asyncio.CancelledError if cancelled else Unavailable("no answer")
+
+        server.before = [stored_and_lost]
+        with pytest.raises(asyncio.CancelledError if cancelled else Unavailable):
+            await one.ask(claim("a"))
+        if news == "after it":
+            one.seen(Pool.parse(await server.pool("p")))
+        other, again = await one.ask(claim("b")), await one.ask(claim("a"))
+        assert (isinstance(other, Give), isinstance(again, Give)) == (True, True)
+        assert server.objects["p"]["status"]["allocations"] == {"10.0.0.1": "ns/a/uid-a", "10.0.0.2": "ns/b/uid-b"}
+
+    asyncio.run(scenario())
+
+
+def test_a_write_without_an_answer_that_was_not_done_is_planned_again() -> None:
+    async def scenario() -> None:
+        server = Server()
+        one = keeper(server, server.put("p", allocations={"10.0.0.1": "ns/old/uid-old"}))
+
+        def lost() -> None:
+            raise Unavailable("no answer")
+
+        server.before = [lost]
+        with pytest.raises(Unavailable):
+            await one.ask(claim("a"))
+        assert isinstance(await one.ask(claim("b")), Give)
+        assert server.objects["p"]["status"]["allocations"] == {
+            "10.0.0.1": "ns/old/uid-old",
+            "10.0.0.2": "ns/b/uid-b",
+        }
+
+    asyncio.run(scenario())
+
+
 def test_before_the_first_write_what_stands_there_counts() -> None:
     """A pool made after the barrier may still be written by an earlier leader ."""
 
