@@ -220,8 +220,8 @@ IPAM: tuple[Mutation, ...] = (
     Mutation(
         "after a conflict the object's record counts",
         _IPAM + "pools.py",
-        "        self.pool = pool\n        if not self._mine or self._unclear:\n            self._load()\n\n    def _not",
-        "        self.pool = pool\n        self._load()\n\n    def _not",
+        "        if not self._mine or self._unclear:\n            self._load()\n\n    def _not",
+        "        self._load()\n\n    def _not",
         "What was given and is not written yet is forgotten.",
         "I5",
         _MEMORY,

@@ -94,7 +94,9 @@ class PoolKeeper:
         self._left = False
         self._mine = mine and not self.set_aside
         self._waits = waits
-        self._unclear = False  # whether the outcome of this term's last write is unknown, and no later revision was seen
+        self._unclear = (
+            False  # whether the outcome of this term's last write is unknown, and no later revision was seen
+        )
         self._taken = not waits  # whether it was read after its stamp, which the fence asks for before a write
         self._clock = clock
         self._quarantine = quarantine
