@@ -54,8 +54,7 @@ def times(case: Case) -> Iterator[Finding]:
     if not lease > renew > 1.2 * retry > 0:
         yield error(
             f"lease duration {lease:g} s, renew deadline {renew:g} s and retry period {retry:g} s do not fit together,"
-            " so"
-            " no replica starts",
+            " so no replica starts",
             "the lease duration must be greater than the renew deadline, and that greater than 1.2 times the retry"
             " period",
         )
@@ -78,8 +77,7 @@ def latency(case: Case) -> Iterator[Finding]:
     )
     hint = (
         "look at the latency of the API server and of etcd, and at the FlowSchema. If it is always this slow, set"
-        " longer"
-        " durations, all three together"
+        " longer durations, all three together"
     )
     yield error(text, hint) if min(measured) > deadline / 2 else warning(text, hint)
 
@@ -133,8 +131,7 @@ def usable(case: Case) -> Iterator[Finding]:
         yield error(
             str(problem).partition(" Its number")[0],
             "its number counts the terms and is never guessed. Set it to the highest token that any object records (0"
-            " if"
-            " there is none) in the place of N",
+            " if there is none) in the place of N",
             f"{case.facts.kubectl} -n {namespace} patch lease {name} --type=merge"
             ' -p \'{"spec":{"holderIdentity":null,"leaseTransitions":N}}\'',
         )
@@ -243,8 +240,7 @@ def term(case: Case) -> Iterator[Finding]:
     elif token > record.transitions:
         yield error(
             f"Term {case.its.lease} has token {token}, and the Lease counts {record.transitions} terms: the Lease was"
-            " lost"
-            " or edited backwards",
+            " lost or edited backwards",
             "a replica of this release counts on above the Term by itself; the log of one says why it did not",
             _logs(case),
         )

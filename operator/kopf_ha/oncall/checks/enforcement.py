@@ -96,8 +96,7 @@ def _finds(check: Callable[[Case], Iterator[Finding]], case: Case) -> bool:
 
 
 def _explained(case: Case) -> bool:
-    """Return whether something that is said elsewhere keeps anything from being tried: the Lease, or a missing"
-    " right."""
+    """Return whether something that is said elsewhere keeps all from being tried: the Lease, or a missing right."""
     may = case.its.asked.may
     namespace, name = case.its.lease_parts
     needed = [Right(verb, "coordination.k8s.io", "leases", namespace, name) for verb in ("get", "update")]

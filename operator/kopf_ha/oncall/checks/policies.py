@@ -51,8 +51,7 @@ def names(case: Case) -> Iterator[Finding]:
     yield error(
         f"the policies (such as {name}) are for {'; and for '.join(changed)}. So they refuse its pods nothing",
         "kustomize does not change names inside of expressions. Write policies and FlowSchema for these names, and"
-        " leave"
-        " the others out",
+        " leave the others out",
         commands.regenerate(case.facts, operator.description, "policies", "flowschema"),
     )
 
@@ -172,8 +171,7 @@ def _options(description: Description, operator: Operator) -> Iterator[tuple[str
 
 
 def _shows_options(container: Any) -> bool:
-    """Return whether a container's command is seen. An image's own, or a program that has `kopf_ha.Settings`, is"
-    " not."""
+    """Return whether a container's command is seen: not an image's own, nor a program that has `kopf_ha.Settings`."""
     return programs.is_fenced(container) or (container.get("args") or ("",))[0] in ("run", "exec")
 
 

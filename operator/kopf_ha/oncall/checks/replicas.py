@@ -80,8 +80,7 @@ def account(case: Case) -> Iterator[Finding]:
     if others:
         yield error(
             f"{', '.join(others)} run as {case.its.account}, and are no replicas of {case.its.title}. The policies"
-            " refuse"
-            " their writes, or take them for a stale leader's",
+            " refuse their writes, or take them for a stale leader's",
             "give them an account of their own",
             f"{case.facts.kubectl} -n {namespace} get pods --field-selector=spec.serviceAccountName={name}"
             " -L app.kubernetes.io/name",
@@ -113,8 +112,7 @@ def scraped(case: Case) -> Iterator[Finding]:
     if waits and not any((n["metadata"].get("labels") or {}).get(_SCRAPES) for n in case.facts.of(NAMESPACES)):
         yield warning(
             f"NetworkPolicy {waits[0]['metadata']['name']} lets only namespaces with the label {_SCRAPES} read metrics,"
-            " and"
-            " none has it",
+            " and none has it",
             "label the namespace of Prometheus, in the place of NAMESPACE, if there is one",
             f"{case.facts.kubectl} label namespace NAMESPACE {_SCRAPES}=true",
         )

@@ -89,8 +89,7 @@ def everything(case: Case) -> Iterator[Finding]:
     if _may(case).get(_EVERYTHING):
         yield warning(
             f"{case.its.account} may do everything, so whoever has its credentials can remove the policies, and with"
-            " them"
-            " lines 3 and 4 of the fence",
+            " them lines 3 and 4 of the fence",
             "give it a role with what it writes; `kopf-ha manifests --only rbac` writes what the fence needs",
         )
 

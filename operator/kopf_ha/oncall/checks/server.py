@@ -24,8 +24,7 @@ def version(case: Case) -> Iterator[Finding]:
         yield error(
             f"the API server is Kubernetes {found[0]}.{found[1]}",
             f"the policies need {OLDEST[0]}.{OLDEST[1]} or newer: update the cluster. Without policies only lines 1 and"
-            " 2"
-            " of the fence hold",
+            " 2 of the fence hold",
         )
 
 

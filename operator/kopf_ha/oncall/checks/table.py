@@ -75,8 +75,7 @@ CHECKS = (
           INSTALLED),
     Check("policies.earlier", "there are no others for the same Lease or account",
           "‼ Some have names of an earlier release, or another prefix. × This version cannot read what they were"
-          " written"
-          " from.", policies.earlier, FILES | INSTALLED),
+          " written from.", policies.earlier, FILES | INSTALLED),
     Check("policies.fit", "they were written for the options that the replicas run with",
           "× `--deciding`, `--level`, `--exempt` or `-n` are others in the workload.", policies.fit, FILES | INSTALLED),
     Check("enforcement.tried", "dry runs as one of the operator's Pods were possible",

@@ -32,8 +32,7 @@ def fenced(case: Case) -> Iterator[Finding]:
         yield error(
             f"container {container['name']} of {case.its.title} does not run kopf-ha",
             "write `kopf-ha run` in the place of `kopf run`, or `kopf-ha exec -- …` in front of the program. This makes"
-            " all"
-            " changes in manifests",
+            " all changes in manifests",
             f"kopf-ha manifests {case.facts.files or '-f FILE'} --diff",
         )
 
@@ -50,8 +49,8 @@ def downward(case: Case) -> Iterator[Finding]:
         entries = [{"name": n, "value": None, "valueFrom": {"fieldRef": {"fieldPath": _DOWNWARD[n]}}} for n in wrong]
         yield error(
             f"container {case.its.container['name']} of {case.its.title} does not get {', '.join(wrong)} by the"
-            " downward"
-            " API. The policies compare the Pod's uid with the writer's credentials, and refuse what does not fit",
+            " downward API. The policies compare the Pod's uid with the writer's credentials, and refuse what does"
+            " not fit",
             "add them to its env",
             _patch(case, {"containers": [{"name": case.its.container["name"], "env": entries}]}),
         )
@@ -78,8 +77,7 @@ def grace(case: Case) -> Iterator[Finding]:
         wanted = max(workload.GRACE, int(needed) + 15)
         yield error(
             f"terminationGracePeriodSeconds of {case.its.title} is {given}. Draining handlers and releasing the Lease"
-            " may"
-            f" take {needed:g} s, and the kubelet would kill the leader before",
+            f" may take {needed:g} s, and the kubelet would kill the leader before",
             "give it longer than twice the drain timeout plus the renew deadline",
             _patch(case, {"terminationGracePeriodSeconds": wanted}),
         )
@@ -210,8 +208,7 @@ def throttled(case: Case) -> Iterator[Finding]:
     if "cpu" in limits:
         yield warning(
             f"container {case.its.container['name']} of {case.its.title} has a CPU limit of {limits['cpu']}, and a"
-            " throttled"
-            " leader renews late",
+            " throttled leader renews late",
             "remove the limit, and keep the request",
             _patch(
                 case, {"containers": [{"name": case.its.container["name"], "resources": {"limits": {"cpu": None}}}]}
@@ -227,8 +224,7 @@ def main_container(case: Case) -> Iterator[Finding]:
         patch = {"spec": {"template": {"metadata": {"annotations": {_MAIN_CONTAINER: name}}}}}
         yield warning(
             f"the Pods of {case.its.title} have several containers, and do not say that {name} is the operator's. When"
-            " the"
-            " leader's container crashes, the next leader waits for the Lease to expire",
+            " the leader's container crashes, the next leader waits for the Lease to expire",
             "name it in an annotation",
             f"{case.facts.kubectl} -n {case.its.namespace} patch {case.its.title} -p '{_json(patch)}'",
         )
@@ -240,8 +236,7 @@ def account(case: Case) -> Iterator[Finding]:
     if name == "default":
         yield error(
             f"{case.its.title} runs as the service account default, as all Pods do that name none; the policies would"
-            " judge"
-            " their writes, too",
+            " judge their writes, too",
             "give it an account of its own in serviceAccountName",
         )
         return
