@@ -75,14 +75,20 @@ def variable(container: Any, name: str) -> str:
     return next((str(e.get("value", "")) for e in container.get("env") or () if e.get("name") == name), "")
 
 
+def given(container: Any, flag: str) -> str:
+    """Return the value of an option of `kopf-ha run`, by its flag or else by its variable; empty for none."""
+    name = "KOPF_HA_" + flag.removeprefix("--").upper().replace("-", "_")
+    return next(iter(programs.option(container, flag)), variable(container, name))
+
+
 def given_lease(container: Any) -> str:
     """Return the Lease's name that a container was given; empty for none. Then it was adopted before."""
-    return next(iter(programs.option(container, "--lease-name")), variable(container, _LEASE))
+    return given(container, "--lease-name")
 
 
 def legacy_lock(container: Any) -> str:
     """Return the legacy lock that a container was given; empty for none."""
-    return next(iter(programs.option(container, "--legacy-lock")), variable(container, _LEGACY))
+    return given(container, "--legacy-lock")
 
 
 def given_deciding(container: Any) -> list[str]:

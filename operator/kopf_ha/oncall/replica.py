@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from kopf_ha.core.siblings import Pod
 from kopf_ha.errors import ApiError
 from kopf_ha.manifests import programs
-from kopf_ha.manifests.workload import variable
+from kopf_ha.manifests.workload import given
 from kopf_ha.oncall.cluster import Cluster, Unknown
 from kopf_ha.oncall.find import time_of
 
@@ -179,12 +179,12 @@ def read_metrics(text: str) -> Samples:
 
 
 def _ready(cluster: Cluster, pod: Mapping[str, Any], container: Mapping[str, Any]) -> str | Unknown:
-    port = _given(container, "--health-port", "KOPF_HA_HEALTH_PORT")
+    port = _port(container, "--health-port")
     return _get(cluster, pod, port, "readyz?verbose") if port else Unknown("it has no --health-port")
 
 
 def _metrics(cluster: Cluster, pod: Mapping[str, Any], container: Mapping[str, Any]) -> Samples | Unknown:
-    port = _given(container, "--metrics-port", "KOPF_HA_METRICS_PORT")
+    port = _port(container, "--metrics-port")
     text = _get(cluster, pod, port, "metrics") if port else Unknown("it has no --metrics-port")
     return text if isinstance(text, Unknown) else read_metrics(text)
 
@@ -204,9 +204,9 @@ def _get(cluster: Cluster, pod: Mapping[str, Any], port: str, what: str) -> str 
     return answer.body.decode("utf-8", "replace")
 
 
-def _given(container: Mapping[str, Any], flag: str, name: str) -> str:
-    """Return the value of an option; empty for none, and for what is no port."""
-    text = next(iter(programs.option(container, flag)), variable(container, name))
+def _port(container: Mapping[str, Any], flag: str) -> str:
+    """Return the port that an option names; empty for none, and for what is no port."""
+    text = given(container, flag)
     return text if text.isdigit() and text != "0" else ""
 
 

@@ -11,7 +11,7 @@ from kopf_ha.core.lease import OPERATOR, LeaseRecord
 from kopf_ha.core.orders import pause_of
 from kopf_ha.core.token import TOKEN_MAX
 from kopf_ha.errors import MalformedLease
-from kopf_ha.manifests import flow_schema, programs, workload
+from kopf_ha.manifests import flow_schema, workload
 from kopf_ha.oncall.checks import commands
 from kopf_ha.oncall.checks.compare import difference
 from kopf_ha.oncall.checks.facts import FLOW_SCHEMAS, LEASES, Case, Object, SaidElsewhere, Tried
@@ -36,8 +36,7 @@ def durations(container: Any) -> Mapping[str, float]:
     """
     found: dict[str, float] = {}
     for name, default in _DEFAULTS.items():
-        text = next(iter(programs.option(container, "--" + name.lower().replace("_", "-"))), "")
-        text = text or workload.variable(container, f"KOPF_HA_{name}")
+        text = workload.given(container, "--" + name.lower().replace("_", "-"))
         scale = found.get("LEASE_DURATION", _DEFAULTS["LEASE_DURATION"]) / _DEFAULTS["LEASE_DURATION"]
         found[name] = float(text.removesuffix("s")) if text else default * (scale if found else 1.0)
     return found

@@ -113,8 +113,7 @@ def lease_of(found: Object, container: Any, own: str = "") -> str:
         own: the Lease that names the workload; empty for none.
     """
     meta = found["metadata"]
-    where = next(iter(programs.option(container, "--lease-namespace")), "")
-    where = where or workload.variable(container, "KOPF_HA_LEASE_NAMESPACE") or meta.get("namespace") or "default"
+    where = workload.given(container, "--lease-namespace") or meta.get("namespace") or "default"
     return f"{where}/{workload.given_lease(container) or own or meta['name']}"
 
 
@@ -204,7 +203,7 @@ def _expected(
 
 def _said(lease: str, container: Any) -> Said:
     """Return what the workload itself says that `kopf-ha manifests` cannot read from its documents."""
-    level = next(iter(programs.option(container, "--level")), workload.variable(container, "KOPF_HA_LEVEL"))
+    level = workload.given(container, "--level")
     exempt = [*programs.option(container, "--exempt"), *workload.variable(container, "KOPF_HA_EXEMPT").split(",")]
     return Said(
         lease=lease,

@@ -153,7 +153,7 @@ def _options(description: Description, operator: Operator) -> Iterator[tuple[str
     container = operator.container
     deciding = sorted(f"{k.plural}.{description.group}" for k in description.kinds if k.deciding)
     yield "--deciding", ", ".join(deciding), ", ".join(sorted(workload.given_deciding(container)))
-    level = next(iter(programs.option(container, "--level")), workload.variable(container, "KOPF_HA_LEVEL")) or FULL
+    level = workload.given(container, "--level") or FULL
     yield "--level", description.level, level
     exempt = {*programs.option(container, "--exempt"), *workload.variable(container, "KOPF_HA_EXEMPT").split(",")} - {
         ""

@@ -59,9 +59,7 @@ def downward(case: Case) -> Iterator[Finding]:
 def grace(case: Case) -> Iterator[Finding]:
     """Give a finding if the grace period ends before handlers have drained and the Lease is released."""
     container = case.its.container
-    text = next(
-        iter(programs.option(container, "--drain-timeout")), workload.variable(container, "KOPF_HA_DRAIN_TIMEOUT")
-    )
+    text = workload.given(container, "--drain-timeout")
     try:
         renew = election.durations(container)["RENEW_DEADLINE"]
     except ValueError as problem:
