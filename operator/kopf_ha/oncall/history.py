@@ -12,14 +12,12 @@ import click
 from kopf_ha.core.history import Past, between, noted_in, terms
 from kopf_ha.core.siblings import pod_of
 from kopf_ha.oncall.cluster import UNKNOWN, WELL, Cluster, Unknown, on_cluster
-from kopf_ha.oncall.output import duration, output_option, printable, show, table
+from kopf_ha.oncall.output import FORMAT, duration, output_option, printable, show, table
 
 if TYPE_CHECKING:
     from kopf_ha.core.lease import LeaseRecord
     from kopf_ha.oncall.find import Operator
 
-#: The version of the data. It changes when a field is removed or means something else.
-FORMAT = 1
 #: Terms that are not recorded are named one by one up to so many.
 _NAMED = 100
 

@@ -11,6 +11,7 @@ import click
 
 from kopf_ha.core.lease import PAUSED, LeaseRecord, lease_path
 from kopf_ha.core.siblings import pod_of
+from kopf_ha.core.wire import MERGE_PATCH
 from kopf_ha.errors import ApiRefused, ConfigurationError
 from kopf_ha.oncall.cluster import TIMEOUT, Answered, Cluster, Unknown
 from kopf_ha.oncall.find import Operator
@@ -20,8 +21,6 @@ from kopf_ha.oncall.output import printable
 PERIOD = 0.05
 #: How often an order is written again because the leader renewed the Lease in between.
 ATTEMPTS = 20
-
-_MERGE = "application/merge-patch+json"
 
 
 class No(str):
@@ -57,7 +56,7 @@ def write(
         if isinstance(change, No):
             return change
         meta = {"resourceVersion": body["metadata"]["resourceVersion"], "annotations": dict(change)}
-        answer = cluster.api.request("PATCH", path, {"metadata": meta}, _MERGE, TIMEOUT)
+        answer = cluster.api.request("PATCH", path, {"metadata": meta}, MERGE_PATCH, TIMEOUT)
         if answer.ok:
             return dict(answer.json or {})
         if answer.status != 409:

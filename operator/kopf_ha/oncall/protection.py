@@ -6,7 +6,7 @@ exist, which does not show that they refuse anything; `kopf-ha check` asks that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,20 +90,38 @@ def protection_of(record: LeaseRecord | None, lease: str, found: Policies) -> Pr
     return Protection(noted, described, expected, tuple(name for name in expected if name not in there))
 
 
-def description_of(lease: str, policies: Iterable[Mapping[str, Any]]) -> Description | None:
-    """Return what the policies of a Lease were written from, as its own policy says; None if there is none."""
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What one policy says that all policies of its operator were written from.
+
+    Args:
+        policy: its name.
+        description: None if this version cannot read it.
+        trouble: why it cannot.
+    """
+
+    policy: str
+    description: Description | None
+    trouble: str = ""
+
+
+def described(policies: Iterable[Mapping[str, Any]]) -> Iterator[Described]:
+    """Give what each policy of a Lease says that all of its operator were written from."""
     for policy in policies:
         for rule in (policy.get("spec") or {}).get("validations") or ():
-            text = str(rule.get("message") or "")
-            if not text.startswith(DESCRIBED):
-                continue
-            try:
-                found = Description.from_json(text.removeprefix(DESCRIBED))
-            except ConfigurationError:
-                continue  # another release wrote it
-            if found.lease == lease:
-                return found
-    return None
+            message = str(rule.get("message") or "")
+            if message.startswith(DESCRIBED):
+                name = str(policy["metadata"]["name"])
+                try:
+                    yield Described(name, Description.from_json(message.removeprefix(DESCRIBED)))
+                except ConfigurationError as error:
+                    yield Described(name, None, str(error))
+
+
+def description_of(lease: str, policies: Iterable[Mapping[str, Any]]) -> Description | None:
+    """Return what the policies of a Lease were written from, as its own policy says; None if there is none."""
+    found = (one.description for one in described(policies))
+    return next((one for one in found if one is not None and one.lease == lease), None)
 
 
 def _in_force(bindings: Iterable[Mapping[str, Any]]) -> Iterable[str]:

@@ -10,13 +10,11 @@ from kopf_ha.core.siblings import pod_of
 from kopf_ha.manifests.description import Description
 from kopf_ha.oncall.cluster import Unknown
 from kopf_ha.oncall.findings import PROBLEM, Finding, exit_status, findings
-from kopf_ha.oncall.output import duration, printable, table
+from kopf_ha.oncall.output import FORMAT, duration, printable, table
 from kopf_ha.oncall.renewal import API_SERVER, ROUNDED
 from kopf_ha.oncall.replica import Replica
 from kopf_ha.oncall.report import Report
 
-#: The version of the data. It changes when a field is removed or means something else.
-FORMAT = 1
 _MARKS = {PROBLEM: "×", "remark": "‼", "unknown": "?"}
 
 

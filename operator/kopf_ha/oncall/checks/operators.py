@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from kopf_ha.core.lease import OPERATOR
@@ -14,7 +14,6 @@ from kopf_ha.manifests import programs, workload
 from kopf_ha.manifests.bundle import bundle
 from kopf_ha.manifests.description import TERM, Description
 from kopf_ha.manifests.documents import Document
-from kopf_ha.manifests.lease import DESCRIBED
 from kopf_ha.manifests.reader import Said
 from kopf_ha.oncall.checks.facts import (
     CLUSTER_ROLE_BINDINGS,
@@ -32,37 +31,10 @@ from kopf_ha.oncall.checks.facts import (
     Operator,
 )
 from kopf_ha.oncall.cluster import Unknown
+from kopf_ha.oncall.protection import described
 
 #: What the name of the policy of the Lease ends with. It says what all were written from.
 _OF_LEASE = "-lease"
-
-
-@dataclass(frozen=True, slots=True)
-class Described:
-    """What one policy says that all policies of its operator were written from.
-
-    Args:
-        policy: its name.
-        description: None if this version cannot read it.
-        trouble: why it cannot.
-    """
-
-    policy: str
-    description: Description | None
-    trouble: str = ""
-
-
-def described(policies: Sequence[Object]) -> Iterator[Described]:
-    """Give what each policy of a Lease says."""
-    for policy in policies:
-        for rule in (policy.get("spec") or {}).get("validations") or ():
-            message = str(rule.get("message") or "")
-            if message.startswith(DESCRIBED):
-                name = str(policy["metadata"]["name"])
-                try:
-                    yield Described(name, Description.from_json(message.removeprefix(DESCRIBED)))
-                except ConfigurationError as error:
-                    yield Described(name, None, str(error))
 
 
 def operators(facts: Facts) -> list[Operator]:

@@ -13,8 +13,9 @@ from kopf_ha.oncall.checks import commands
 from kopf_ha.oncall.checks.compare import difference
 from kopf_ha.oncall.checks.facts import BINDINGS, POLICIES, Case, Object, Operator, SaidElsewhere
 from kopf_ha.oncall.checks.finding import Finding, error, warning
-from kopf_ha.oncall.checks.operators import described, named_for
+from kopf_ha.oncall.checks.operators import named_for
 from kopf_ha.oncall.cluster import Unknown
+from kopf_ha.oncall.protection import described
 
 _PLURALS = {"ValidatingAdmissionPolicy": POLICIES, "ValidatingAdmissionPolicyBinding": BINDINGS}
 

@@ -11,10 +11,7 @@ from kopf_ha.oncall.checks.facts import Case, Facts, NotRead, Operator, SaidElse
 from kopf_ha.oncall.checks.finding import Check, Finding, Mark, When, unknown
 from kopf_ha.oncall.checks.table import CHECKS, SECTIONS
 from kopf_ha.oncall.cluster import BAD, UNKNOWN, WELL
-from kopf_ha.oncall.output import printable
-
-#: The version of the data's form.
-FORMAT = 1
+from kopf_ha.oncall.output import FORMAT, printable
 
 
 @dataclass(frozen=True, slots=True)
