@@ -119,17 +119,12 @@ def _from_options(only: tuple[str, ...], *, kinds: tuple[str, ...], children: tu
 def _from_files(files: tuple[str, ...], only: tuple[str, ...], *, as_diff: bool, **given: Any) -> str:
     # Here, because `kopf-ha run` needs none of it.
     from kopf_ha.manifests.bundle import bundle
-    from kopf_ha.manifests.documents import read
+    from kopf_ha.manifests.documents import in_form, read
     from kopf_ha.manifests.reader import Said
 
     stdin = sys.stdin.read() if "-" in files else ""
-    try:
+    with in_form():
         made = bundle(read(list(files), stdin), Said(**given))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ConfigurationError(
-            f"something in the manifests does not have the form that Kubernetes asks for ({error!r}); kubectl apply"
-            " --dry-run=server says what it is"
-        ) from error
     for line in (*(() if only else made.remarks.new_tasks()), *(() if sys.stdout.isatty() else made.remarks.hints())):
         click.echo(line, err=True)
     if only:

@@ -8,6 +8,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,22 @@ class Document:
         old, new = self.text.splitlines(keepends=True), self.rendered().splitlines(keepends=True)
         names = f"{self.source}: {self.title}", "with kopf-ha"
         return "".join(difflib.unified_diff(old, new, *names))
+
+
+@contextmanager
+def in_form() -> Iterator[None]:
+    """Say in words that manifests which are read do not have the form that Kubernetes asks for.
+
+    Raises:
+        ConfigurationError: an item is missing, or is of another type.
+    """
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"something in the manifests does not have the form that Kubernetes asks for ({error!r}); kubectl apply"
+            " --dry-run=server says what it is"
+        ) from error
 
 
 def read(paths: list[str], stdin: str = "") -> list[Document]:

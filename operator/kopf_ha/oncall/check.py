@@ -10,7 +10,7 @@ from time import monotonic, sleep
 
 import click
 
-from kopf_ha.errors import ConfigurationError, Unreached
+from kopf_ha.errors import Unreached
 from kopf_ha.oncall.checks import gather, result, rights, roles
 from kopf_ha.oncall.checks.ask import ask
 from kopf_ha.oncall.checks.facts import Asked, Facts, NotRead, Operator
@@ -98,16 +98,11 @@ def check(
 
 def _wanted(files: Sequence[str], stdin: str, namespace: str) -> Facts:
     # Here, because the commands for a cluster need none of it.
-    from kopf_ha.manifests.documents import read
+    from kopf_ha.manifests.documents import in_form, read
 
     words = " ".join(f"-f {shlex.quote(name)}" for name in files)
-    try:
+    with in_form():
         return gather.of_files(read(list(files), stdin), words, namespace or "default")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ConfigurationError(
-            f"something in the manifests does not have the form that Kubernetes asks for ({error!r}); kubectl apply"
-            " --dry-run=server says what it is"
-        ) from error
 
 
 def _of_files(wanted: Facts) -> list[Result]:

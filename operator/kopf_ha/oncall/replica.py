@@ -19,14 +19,15 @@ from kopf_ha.oncall.find import time_of
 
 #: Seconds for an answer of a replica: the API server has to reach it first.
 TIMEOUT = 3.0
-#: What exit statuses of a replica mean; docs/runbook.md has more.
-EXITS = {
+#: What exit statuses of kopf-ha's own mean; docs/runbook.md has more.
+OWN_EXITS = {
     3: "it lost the Lease, and --after-loss is exit",
     4: "handlers did not end within --drain-timeout",
     5: "the handlers that run on every replica ended",
-    6: "the operator's code tried a write that is refused in every term",
-    137: "it was killed (SIGKILL), or used too much memory",
+    6: "the operator's code tried a write that is refused in every term, and --on-unfenced is exit",
 }
+#: What exit statuses of a replica mean.
+EXITS = OWN_EXITS | {137: "it was killed (SIGKILL), or used too much memory"}
 
 _MAIN_CONTAINER = "kubectl.kubernetes.io/default-container"
 

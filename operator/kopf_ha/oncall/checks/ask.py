@@ -32,7 +32,7 @@ from kopf_ha.manifests.questions import (
     question,
 )
 from kopf_ha.oncall.checks import gather
-from kopf_ha.oncall.checks.facts import CRDS, PODS, Asked, Facts, NotRead, Object, Operator, Right, Tried
+from kopf_ha.oncall.checks.facts import CRDS, Asked, Case, Facts, NotRead, Object, Operator, Right, Tried
 from kopf_ha.oncall.cluster import TIMEOUT, Answered, Cluster, Unknown
 
 if TYPE_CHECKING:
@@ -65,13 +65,13 @@ def ask(cluster: Cluster, facts: Facts, operator: Operator, rights: Sequence[Rig
     latencies = []
     for _ in range(READS):
         began = time.perf_counter()
-        cluster.read(path)
+        lease = cluster.read(path)
         latencies.append(time.perf_counter() - began)
     term = cluster.read(term_path(*operator.lease_parts))
     objects = {kind: _objects(cluster, facts, kind, served) for kind, served in _stamped(operator).items()}
     return Asked(
         may=gather.may(cluster, operator.account, rights),
-        tried=_tried(cluster, facts, operator, objects) if dry_runs else None,
+        tried=_tried(cluster, facts, operator, _holder(lease), objects) if dry_runs else None,
         term=term.body if isinstance(term, Answered) else term,
         objects=objects,
         latencies=tuple(latencies),
@@ -113,18 +113,23 @@ def _objects(cluster: Cluster, facts: Facts, kind: str, served: Sequence[str]) -
 
 
 def _tried(
-    cluster: Cluster, facts: Facts, operator: Operator, objects: Mapping[str, Sequence[Object] | Unknown]
+    cluster: Cluster,
+    facts: Facts,
+    operator: Operator,
+    holder: str,
+    objects: Mapping[str, Sequence[Object] | Unknown],
 ) -> Tried | Unknown:
     if isinstance(operator.expected, Unknown):
         return operator.expected
     try:
-        pods = [p for p in facts.of(PODS, operator.namespace) if _runs_as(p, operator)]
+        account = operator.account.partition("/")[2]
+        pods = [p for p in Case(facts, operator).pods if p["spec"].get("serviceAccountName") == account]
     except NotRead as reason:
         return Unknown(f"no token can be asked for, since {reason}")
     if not pods:
         return Unknown("there is no Pod of the operator, to which a token could be bound")
     # The holder's, if it is there: a policy about the Term lets only that one write.
-    pod = next((p for p in pods if str(p["metadata"]["uid"]) in str(_holder(cluster, operator))), pods[0])
+    pod = next((p for p in pods if str(p["metadata"]["uid"]) in holder), pods[0])
     token = _token(cluster, operator, pod)
     if isinstance(token, Unknown):
         return token
@@ -135,22 +140,8 @@ def _tried(
         api.close()
 
 
-def _runs_as(pod: Object, operator: Operator) -> bool:
-    account = operator.account.partition("/")[2]
-    over = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
-    selected = (operator.workload["spec"].get("selector") or {}).get("matchLabels") or {}
-    labels = pod["metadata"].get("labels") or {}
-    return (
-        pod["spec"].get("serviceAccountName") == account
-        and not over
-        and not pod["metadata"].get("deletionTimestamp")
-        and all(labels.get(k) == v for k, v in selected.items())
-    )
-
-
-def _holder(cluster: Cluster, operator: Operator) -> Any:
-    found = cluster.read(lease_path(*operator.lease_parts))
-    return ((found.body.get("spec") or {}).get("holderIdentity") or "") if isinstance(found, Answered) else ""
+def _holder(lease: Answered | Unknown | None) -> str:
+    return str((lease.body.get("spec") or {}).get("holderIdentity") or "") if isinstance(lease, Answered) else ""
 
 
 def _token(cluster: Cluster, operator: Operator, pod: Object) -> str | Unknown:

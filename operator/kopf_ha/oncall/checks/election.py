@@ -14,7 +14,7 @@ from kopf_ha.errors import MalformedLease
 from kopf_ha.manifests import flow_schema, workload
 from kopf_ha.oncall.checks import commands
 from kopf_ha.oncall.checks.compare import difference
-from kopf_ha.oncall.checks.facts import FLOW_SCHEMAS, LEASES, Case, Object, SaidElsewhere, Tried
+from kopf_ha.oncall.checks.facts import FLOW_SCHEMAS, LEASES, Case, SaidElsewhere, Tried
 from kopf_ha.oncall.checks.finding import Finding, error, unknown, warning
 from kopf_ha.oncall.cluster import Unknown
 from kopf_ha.settings import UNNAMED
@@ -120,7 +120,7 @@ def matched(case: Case) -> Iterator[Finding]:
 
 def usable(case: Case) -> Iterator[Finding]:
     """Give a finding if the Lease does not count terms."""
-    body = _lease(case)
+    body = case.lease
     if body is None:
         raise SaidElsewhere("there is no Lease")
     try:
@@ -153,7 +153,7 @@ def owner(case: Case) -> Iterator[Finding]:
             " policies for that",
         )
         return
-    body = _lease(case)
+    body = case.lease
     named = str(((body or {}).get("metadata", {}).get("annotations") or {}).get(OPERATOR) or "")
     own = str(operator.workload["metadata"]["name"])
     if named not in ("", own):
@@ -183,18 +183,14 @@ def unnamed(case: Case) -> Iterator[Finding]:
 
 def held(case: Case) -> Iterator[Finding]:
     """Give a finding if nobody holds the Lease, nobody renews it, or it is paused."""
-    body = _lease(case)
-    if body is None:
+    record = case.record
+    if record is None:
         yield error(
             f"there is no Lease {case.its.lease}, so no replica has ever led",
             "the log of a replica says what it waits for",
             _logs(case),
         )
         return
-    try:
-        record = LeaseRecord.parse(body)
-    except MalformedLease as problem:
-        raise SaidElsewhere(problem) from problem
     if (pause := pause_of(record)) is not None:
         ends = f"kopf-ha resume {case.its.lease}"
         yield warning(f"nobody leads on purpose: Lease {case.its.lease} is {pause}", "when that is over, end it", ends)
@@ -218,14 +214,11 @@ def held(case: Case) -> Iterator[Finding]:
 
 def term(case: Case) -> Iterator[Finding]:
     """Give a finding if the Term does not say what the Lease says."""
-    found, body = case.its.asked.term, _lease(case)
+    found = case.its.asked.term
     if isinstance(found, Unknown):
         yield unknown(str(found))
         return
-    try:
-        record = LeaseRecord.parse(body) if body else None
-    except MalformedLease as problem:
-        raise SaidElsewhere(problem) from problem
+    record = case.record
     if record is None:
         raise SaidElsewhere("there is no Lease")
     spec: Mapping[str, Any] = (found or {}).get("spec") or {}
@@ -250,11 +243,6 @@ def term(case: Case) -> Iterator[Finding]:
             "the leader could not write the Term: a missing role, or an earlier release. Its log says why",
             _logs(case),
         )
-
-
-def _lease(case: Case) -> Object | None:
-    namespace, name = case.its.lease_parts
-    return case.facts.named(LEASES, name, namespace)
 
 
 def _logs(case: Case) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from kopf_ha.manifests.policies import all_policies
 from kopf_ha.oncall.checks import commands, policies
-from kopf_ha.oncall.checks.facts import LEASES, Case, NotRead, Right, SaidElsewhere, Tried
+from kopf_ha.oncall.checks.facts import Case, NotRead, Right, SaidElsewhere, Tried
 from kopf_ha.oncall.checks.finding import Finding, error, unknown
 from kopf_ha.oncall.cluster import Unknown
 
@@ -103,7 +103,7 @@ def _explained(case: Case) -> bool:
     if not isinstance(may, Unknown) and any(may.get(right) is False for right in needed):
         return True
     try:
-        lease = case.facts.named(LEASES, name, namespace)
+        lease = case.lease
     except NotRead:
         return False
     return not ((lease or {}).get("spec") or {}).get("leaseTransitions")

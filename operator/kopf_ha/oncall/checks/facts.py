@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from kopf_ha.core.lease import LeaseRecord
+from kopf_ha.core.siblings import Pod
+from kopf_ha.errors import MalformedLease
 from kopf_ha.manifests.description import Description
 from kopf_ha.oncall.cluster import Unknown
 
@@ -241,3 +244,48 @@ class Case:
         """The operator, for checks about one."""
         assert self.operator is not None  # noqa: S101  the table says so
         return self.operator
+
+    @property
+    def lease(self) -> Object | None:
+        """The operator's Lease, as read; None if there is none.
+
+        Raises:
+            NotRead: it could not be read.
+        """
+        namespace, name = self.its.lease_parts
+        return self.facts.named(LEASES, name, namespace)
+
+    @property
+    def record(self) -> LeaseRecord | None:
+        """What the operator's Lease says; None if there is none.
+
+        Raises:
+            NotRead: it could not be read.
+            SaidElsewhere: it cannot be used, which `election.usable` says.
+        """
+        try:
+            return None if self.lease is None else LeaseRecord.parse(self.lease)
+        except MalformedLease as problem:
+            raise SaidElsewhere(problem) from problem
+
+    @property
+    def pods(self) -> list[Object]:
+        """The Pods of the operator's workload that are not over, and are not being deleted.
+
+        Raises:
+            NotRead: they could not be read.
+        """
+        selected = (self.its.workload["spec"].get("selector") or {}).get("matchLabels") or {}
+        return [
+            one
+            for one in self.facts.of(PODS, self.its.namespace)
+            if selected
+            and all((one["metadata"].get("labels") or {}).get(k) == v for k, v in selected.items())
+            and not is_over(one)
+        ]
+
+
+def is_over(pod: Object) -> bool:
+    """Whether a Pod ended, or is being deleted."""
+    found = Pod.parse(pod)
+    return found.over or found.deleting

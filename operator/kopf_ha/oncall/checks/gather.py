@@ -97,7 +97,6 @@ def of_cluster(cluster: Cluster, *, everywhere: bool, lease: str = "", files: st
         objects=objects,
         files=files,
         flags=" ".join(cluster.flags),
-        now=_now(cluster),
         looked_at="all namespaces" if everywhere else f"namespace {cluster.namespace}",
         lease=lease,
         **about_server(cluster),
@@ -120,7 +119,6 @@ def before(cluster: Cluster, files: str = "") -> Facts:
         objects={},
         files=files,
         flags=" ".join(cluster.flags),
-        now=_now(cluster),
         person=_person(cluster, wanted),
         samples=_samples(cluster),
         **about_server(cluster),
@@ -128,12 +126,15 @@ def before(cluster: Cluster, files: str = "") -> Facts:
 
 
 def about_server(cluster: Cluster) -> dict[str, Any]:
-    """Return version and APIs of the API server.
+    """Return version, time and APIs of the API server.
 
     Raises:
         ApiError: it does not answer, or does not know the person.
     """
     found = cluster.read("/version")
+    at = found.at if found is not None and not isinstance(found, Unknown) else None
+    # By this machine's clock, if the API server does not say.
+    now = (at or datetime.datetime.now(datetime.UTC)).timestamp()
     version: tuple[int, int] | Unknown = Unknown("the API server does not tell its version")
     if isinstance(found, Unknown):
         version = found
@@ -145,10 +146,10 @@ def about_server(cluster: Cluster) -> dict[str, Any]:
     for group in (_ADMISSION, "apiextensions.k8s.io", "coordination.k8s.io", _FLOW):
         listed = cluster.read(f"/apis/{group}/v1")
         if isinstance(listed, Unknown):
-            return {"version": version, "served": listed}
+            return {"version": version, "now": now, "served": listed}
         for one in (listed.body.get("resources") or ()) if listed else ():
             served.add(f"{group}/v1/{one.get('name')}")
-    return {"version": version, "served": frozenset(served)}
+    return {"version": version, "now": now, "served": frozenset(served)}
 
 
 def may(cluster: Cluster, account: str, rights: Iterable[Right]) -> Mapping[Right, bool] | Unknown:
@@ -211,10 +212,3 @@ def _with_kind(found: list[dict[str, Any]] | Unknown, api: str, kind: str) -> Se
 
 def _root(api: str) -> str:
     return "/api/v1" if api == "v1" else f"/apis/{api}"
-
-
-def _now(cluster: Cluster) -> float:
-    """Return the time by the API server's clock, in seconds; by this machine's if it does not say."""
-    found = cluster.read("/version")
-    at = found.at if found is not None and not isinstance(found, Unknown) else None
-    return (at or datetime.datetime.now(datetime.UTC)).timestamp()

@@ -6,30 +6,22 @@ import datetime
 from collections.abc import Iterator
 from typing import Any
 
-from kopf_ha.core.lease import LeaseRecord
+from kopf_ha.core.siblings import Pod
 from kopf_ha.core.token import MalformedStamp, stamp_of
-from kopf_ha.errors import MalformedLease
 from kopf_ha.oncall.checks.facts import (
     EVENTS,
-    LEASES,
     NAMESPACES,
     NETWORK_POLICIES,
     PODS,
     Case,
     NotRead,
     Object,
-    SaidElsewhere,
+    is_over,
 )
 from kopf_ha.oncall.checks.finding import Finding, error, warning
 from kopf_ha.oncall.cluster import Unknown
+from kopf_ha.oncall.replica import OWN_EXITS
 
-#: Exit statuses of replicas, and what each means.
-_ENDED = {
-    3: "it lost the Lease, and --after-loss is exit",
-    4: "handlers did not end within --drain-timeout",
-    5: "the handlers that run on every replica ended",
-    6: "the operator's code tried a write that is refused in every term, and --on-unfenced is exit",
-}
 #: Warnings that replicas post, by their reason. The runbook has a section KopfHa… about each.
 _REPORTED = ("NotEnforced", "SetAside", "Unfenced")
 #: Seconds for which an event is news.
@@ -42,9 +34,9 @@ def ready(case: Case) -> Iterator[Finding]:
     """Give a finding if fewer replicas are ready than are wanted."""
     wanted = case.its.workload["spec"].get("replicas")
     count = 1 if wanted is None else int(wanted)
-    here = _pods(case)
-    if count and len(ok := [p for p in here if _is_ready(p)]) < count:
-        why = [f"{p['metadata']['name']} {_why(p)}" for p in here if not _is_ready(p)]
+    here = case.pods
+    if count and len(ok := [p for p in here if Pod.parse(p).ready]) < count:
+        why = [f"{p['metadata']['name']} {_why(p)}" for p in here if not Pod.parse(p).ready]
         detail = f": {'; '.join(why)}" if why else ""
         yield error(
             f"{len(ok)} of {count} replicas of {case.its.title} are ready{detail}",
@@ -55,14 +47,14 @@ def ready(case: Case) -> Iterator[Finding]:
 
 def ended(case: Case) -> Iterator[Finding]:
     """Give a finding for replicas whose last process ended with a status that says something."""
-    for pod in _pods(case):
+    for pod in case.pods:
         for status in (pod.get("status") or {}).get("containerStatuses") or ():
             if status.get("name") != case.its.container["name"]:
                 continue
             code = ((status.get("lastState") or {}).get("terminated") or {}).get("exitCode")
-            if code in _ENDED:
+            if code in OWN_EXITS:
                 yield warning(
-                    f"{pod['metadata']['name']} ended with exit status {code}: {_ENDED[code]}",
+                    f"{pod['metadata']['name']} ended with exit status {code}: {OWN_EXITS[code]}",
                     "the line before its end names the cause",
                     f"{case.facts.kubectl} -n {case.its.namespace} logs {pod['metadata']['name']} --previous --tail=50",
                 )
@@ -71,11 +63,11 @@ def ended(case: Case) -> Iterator[Finding]:
 def account(case: Case) -> Iterator[Finding]:
     """Give a finding if other Pods run as the operator's account: the policies refuse their writes."""
     namespace, _, name = case.its.account.partition("/")
-    ours = {id(p) for p in _pods(case)}
+    ours = {id(p) for p in case.pods}
     others = [
         str(p["metadata"]["name"])
         for p in case.facts.of(PODS, namespace)
-        if id(p) not in ours and p["spec"].get("serviceAccountName") == name and not _is_over(p)
+        if id(p) not in ours and p["spec"].get("serviceAccountName") == name and not is_over(p)
     ]
     if others:
         yield error(
@@ -89,7 +81,7 @@ def account(case: Case) -> Iterator[Finding]:
 
 def reported(case: Case) -> Iterator[Finding]:
     """Give a finding for each warning that replicas posted in the last hour."""
-    pods = {str(p["metadata"]["name"]) for p in _pods(case)}
+    pods = {str(p["metadata"]["name"]) for p in case.pods}
     names = {case.its.lease_parts[1], *pods}
     newest: dict[str, Object] = {}
     for event in case.facts.of(EVENTS):
@@ -135,12 +127,8 @@ def foreign(case: Case) -> Iterator[Finding]:
 
 def ahead(case: Case) -> Iterator[Finding]:
     """Give a finding for objects that record a token above the Lease's: it lost its count."""
-    namespace, name = case.its.lease_parts
-    body = case.facts.named(LEASES, name, namespace)
-    try:
-        count = LeaseRecord.parse(body).transitions if body else 0
-    except MalformedLease as problem:
-        raise SaidElsewhere(problem) from problem
+    record = case.record
+    count = record.transitions if record else 0
     for kind, one, stamp in _stamped(case):
         if stamp.lease == case.its.lease and stamp.token > count:
             yield error(
@@ -164,29 +152,6 @@ def _stamped(case: Case) -> Iterator[tuple[str, Object, Any]]:
 
 
 # --- Pods
-
-
-def _pods(case: Case) -> list[Object]:
-    """Return the Pods of the workload that are not over."""
-    selected = (case.its.workload["spec"].get("selector") or {}).get("matchLabels") or {}
-    return [
-        p
-        for p in case.facts.of(PODS, case.its.namespace)
-        if selected
-        and all((p["metadata"].get("labels") or {}).get(k) == v for k, v in selected.items())
-        and not _is_over(p)
-    ]
-
-
-def _is_over(pod: Object) -> bool:
-    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed") or bool(
-        pod["metadata"].get("deletionTimestamp")
-    )
-
-
-def _is_ready(pod: Object) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
 
 
 def _why(pod: Object) -> str:
