@@ -24,7 +24,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.table import Table
@@ -35,6 +34,7 @@ from benchmarks.takeover import at, pod_of
 from devcluster import ControlPlane
 from devcluster.waiting import until
 from testbed.deployment import NAME, ROOT
+from testbed.relay import dial, relay
 from testbed.replica import IPAM, Replica, as_pod
 
 #: Seconds for which the API server is away: longer than the renew deadline, shorter than the Lease.
@@ -56,8 +56,7 @@ class Proxy:
     """A proxy before an API server, byte by byte, that can be away. It has a thread of its own."""
 
     def __init__(self, server: str) -> None:
-        parts = urlsplit(server)
-        self._target = (parts.hostname, parts.port)
+        self._target = server
         self._loop = asyncio.new_event_loop()
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
@@ -89,23 +88,10 @@ class Proxy:
             writer.transport.abort()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        theirs = await asyncio.open_connection(*self._target)
+        theirs = await dial(self._target)
         self._writers |= {writer, theirs[1]}
-        ways = [asyncio.create_task(_copy(reader, theirs[1])), asyncio.create_task(_copy(theirs[0], writer))]
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        for end in (writer, theirs[1]):
-            end.close()
-            self._writers.discard(end)
-        await asyncio.gather(*ways)
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while block := await reader.read(1 << 16):
-            writer.write(block)
-            await writer.drain()
-    except OSError:
-        pass  # the other end is gone
+        await relay((reader, writer), theirs)
+        self._writers -= {writer, theirs[1]}
 
 
 class Outages(Bench):
