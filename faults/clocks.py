@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from faults.stand import Stand
 from faults.table import Fault, Scene, is_lease
 
@@ -63,27 +65,20 @@ def kopfs_times(s: Scene) -> None:
     s.stand.users.pool(pool, f"10.{80 + s.token % 100}.0.0/24")
 
 
+_AHEAD = Fault(
+    "leader's wall clock jumps a day ahead",
+    day_ahead,
+    mended,
+    hold=2.0,
+    bound=1.0,
+    raw=False,
+    cannot=no_compiler,
+    why="nobody looks at it",
+)
+
 ROWS = [
-    Fault(
-        "leader's wall clock jumps a day ahead",
-        day_ahead,
-        mended,
-        hold=2.0,
-        bound=1.0,
-        raw=False,
-        cannot=no_compiler,
-        why="nobody looks at it",
-    ),
-    Fault(
-        "leader's wall clock jumps a day back",
-        day_back,
-        mended,
-        hold=2.0,
-        bound=1.0,
-        raw=False,
-        cannot=no_compiler,
-        why="nobody looks at it",
-    ),
+    _AHEAD,
+    replace(_AHEAD, name="leader's wall clock jumps a day back", put=day_back),
     Fault(
         "wall clock a day ahead while claims wait, then the leader is killed and their pool made",
         kopfs_times,

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +9,7 @@ from dataclasses import replace
 from faults import cgroup
 from faults.account import expiring
 from faults.handlers import DO, POD, SECONDS
+from faults.stutter import Stutter
 from faults.table import EVERY, Fault, Scene, Where
 
 #: The writes of one allocation, from the finalizer to the last note.
@@ -57,29 +55,12 @@ def terminate(s: Scene) -> None:
 
 def stutter(s: Scene) -> None:
     """Let it run for a twentieth of the time only, in turns of a fifth of its lease."""
-    slice_, ended = s.lease / 5, threading.Event()
-
-    def go() -> None:
-        pid = s.leader.replica.pid
-        while pid and not ended.is_set():
-            try:
-                os.kill(pid, signal.SIGSTOP)
-                time.sleep(slice_ * 0.95)
-                os.kill(pid, signal.SIGCONT)
-                time.sleep(slice_ * 0.05)
-            except ProcessLookupError:
-                return
-
-    thread = threading.Thread(target=go, daemon=True)
-    thread.start()
-    s.memory["stutter"] = (ended, thread)
+    s.memory["stutter"] = Stutter(s.leader.replica.pid, still=s.lease / 5 * 0.95, runs=s.lease / 5 * 0.05)
 
 
 def steady(s: Scene) -> None:
     """Let it run again."""
-    ended, thread = s.memory["stutter"]
-    ended.set()
-    thread.join()
+    s.memory["stutter"].end()
 
 
 def harmful(what: str, leases: float = 2.0) -> Callable[[Scene], None]:

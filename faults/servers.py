@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import ssl
-import threading
-import time
 import urllib.request
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from devcluster.process import Process
+from faults.stutter import Stutter
 from faults.table import Fault, Scene
 
 BACK = "the API server answers again, the Lease is free or expired, and a term begins"
@@ -143,25 +141,12 @@ def slow_disk(s: Scene) -> None:
 
     The control plane's etcd does not wait for its disk, so a slow disk would change nothing.
     """
-    ended, pid = threading.Event(), s.stand.plane.etcd(0).pid
-
-    def go() -> None:
-        while pid and not ended.is_set():
-            os.kill(pid, signal.SIGSTOP)
-            time.sleep(0.35)
-            os.kill(pid, signal.SIGCONT)
-            time.sleep(0.03)
-
-    thread = threading.Thread(target=go, daemon=True)
-    thread.start()
-    s.memory["disk"] = (ended, thread)
+    s.memory["disk"] = Stutter(s.stand.plane.etcd(0).pid, still=0.35, runs=0.03)
 
 
 def fast_disk(s: Scene) -> None:
     """Let it be."""
-    ended, thread = s.memory["disk"]
-    ended.set()
-    thread.join()
+    s.memory["disk"].end()
 
 
 def maintain(s: Scene, member: int, what: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -185,30 +170,23 @@ def alarm(action: str) -> Callable[[Scene], None]:
     return do
 
 
+_AWAY = Fault(
+    "API server killed for a lease and a half",
+    stop_api,
+    start_api,
+    heals=False,
+    hold=1.5,
+    bound=2.0,
+    seconds=5.0,
+    why=f"{BACK}; clients try again after some seconds",
+)
+
 ROWS = [
     Fault(
         "API server restarted", restart_api, bound=2.0, seconds=5.0, why=f"{BACK}; clients try again after some seconds"
     ),
-    Fault(
-        "API server killed for a lease and a half",
-        stop_api,
-        start_api,
-        heals=False,
-        hold=1.5,
-        bound=2.0,
-        seconds=5.0,
-        why=f"{BACK}; clients try again after some seconds",
-    ),
-    Fault(
-        "API server stands still for a lease and a half",
-        pause_api,
-        resume_api,
-        heals=False,
-        hold=1.5,
-        bound=2.0,
-        seconds=5.0,
-        why=f"{BACK}; clients try again after some seconds",
-    ),
+    _AWAY,
+    replace(_AWAY, name="API server stands still for a lease and a half", put=pause_api, lift=resume_api),
     Fault(
         "API server stands still for half a lease",
         pause_api,
@@ -240,16 +218,7 @@ ROWS = [
         raw=False,
         why="the release and the claim are seen two leases late each",
     ),
-    Fault(
-        "etcd stands still for a lease and a half",
-        pause_etcd,
-        resume_etcd,
-        heals=False,
-        hold=1.5,
-        bound=2.0,
-        seconds=5.0,
-        why=f"{BACK}; clients try again after some seconds",
-    ),
+    replace(_AWAY, name="etcd stands still for a lease and a half", put=pause_etcd, lift=resume_etcd),
     Fault(
         "etcd's leading member killed",
         kill_member,
