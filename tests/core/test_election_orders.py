@@ -162,8 +162,8 @@ def test_an_acquisition_that_is_under_way_when_somebody_pauses_is_a_conflict(wor
     assert (b.phase, world.tokens) == (Phase.FOLLOWING, [1])
 
 
-def test_an_acquisition_whose_answer_was_lost_ends_by_choice(world: World) -> None:
-    """It was stored before the pause, so its term may begin; and it ends as any other."""
+def acquired_unheard_before_a_pause(world: World) -> Replica:
+    """It acquired what another one gave back, and got no answer; then the Lease was paused."""
     a, b = many(world, "a", "b")
     a.step(el.Release())
     a.answer()
@@ -172,6 +172,12 @@ def test_an_acquisition_whose_answer_was_lost_ends_by_choice(world: World) -> No
     b.serve()
     b.lose_answer()
     world.lease.annotate(PAUSED, WHY)
+    return b
+
+
+def test_an_acquisition_whose_answer_was_lost_ends_by_choice(world: World) -> None:
+    """It was stored before the pause, so its term may begin; and it ends as any other."""
+    b = acquired_unheard_before_a_pause(world)
     b.flow()
     assert b.leads()
     assert b.ordered == [SAID]
@@ -181,14 +187,7 @@ def test_an_acquisition_whose_answer_was_lost_ends_by_choice(world: World) -> No
 
 
 def test_an_acquisition_that_is_found_too_late_is_not_repeated_during_a_pause(world: World) -> None:
-    a, b = many(world, "a", "b")
-    a.step(el.Release())
-    a.answer()
-    while b.request is None:
-        b.deliver()
-    b.serve()
-    b.lose_answer()
-    world.lease.annotate(PAUSED, WHY)
+    b = acquired_unheard_before_a_pause(world)
     world.now += 11  # past the renew deadline
     b.flow()
     assert (b.phase, world.tokens) == (Phase.FOLLOWING, [1])

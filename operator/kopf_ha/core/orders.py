@@ -95,6 +95,16 @@ def order(record: LeaseRecord, pod: str) -> ByChoice | None:
     return None
 
 
+def reason_of(cause: str, otherwise: str) -> str:
+    """Return in one word why a term ended.
+
+    Args:
+        cause: as the election told it.
+        otherwise: the word for a term that nobody ended by choice.
+    """
+    return cause.reason if isinstance(cause, ByChoice) else otherwise
+
+
 def successor(record: LeaseRecord, pod: str) -> str:
     """Return to whom the leader in this pod has to hand over: a pod's name, or `ANY`; empty for to nobody."""
     return "" if record.handover == pod else record.handover

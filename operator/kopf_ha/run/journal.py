@@ -10,7 +10,7 @@ from kopf_ha.adapters import Outcome
 from kopf_ha.api import Api
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.history import LOST, STOPPED, Taken
-from kopf_ha.core.orders import ByChoice
+from kopf_ha.core.orders import reason_of
 from kopf_ha.core.refusal import REFUSED
 from kopf_ha.election import Elector
 from kopf_ha.run.events import About, Events, own_pod
@@ -180,7 +180,7 @@ class Journal:
             lost: whether it ended against the replica's will.
         """
         self._ended_at = boottime()
-        reason = cause.reason if isinstance(cause, ByChoice) else LOST if lost else STOPPED
+        reason = reason_of(cause, LOST if lost else STOPPED)
         self.metrics.ended(reason)
         if self._held_at is not None:
             self._held_at = None

@@ -21,7 +21,7 @@ from kopf_ha.adapters import Clusters, Outcome, Wiring, open_ports, refused_befo
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.history import FAILED, FLOOR, LOST, STOPPED
-from kopf_ha.core.orders import ByChoice
+from kopf_ha.core.orders import ByChoice, reason_of
 from kopf_ha.election import Elector, PodWatcher, RunLock
 from kopf_ha.errors import ApiError, ConfigurationError, FloorLost, MalformedLease, TermEnded
 from kopf_ha.run.ending import EXIT_LOST, EXIT_STUCK, EXIT_UNFENCED, end_hard
@@ -330,7 +330,7 @@ class Runner:
             self.failures = 0
         elif not chosen:
             self.failures += 1
-        self.journal.history.ending(grant, cause.reason if isinstance(cause, ByChoice) else LOST, cause)
+        self.journal.history.ending(grant, reason_of(cause, LOST), cause)
         self.journal.ended(grant, cause, lost=not chosen)
         self.drain(term, f"term {grant.stamp.token} lost: {cause}")
         self.term = self.grant = None
