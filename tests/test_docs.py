@@ -77,14 +77,17 @@ def without_code(page: str) -> str:
 
 
 def anchors(page: str) -> set[str]:
-    """The anchors of a page's headings, as GitHub makes them."""
+    """The anchors of a page's headings that are the same on GitHub and on the site.
+
+    They differ where a heading has a sign between two spaces: GitHub writes two dashes, the site writes one.
+    """
     found: set[str] = set()
     for heading in re.findall(r"(?m)^#+ (.*)$", without_code(page)):
         text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()
         slug = re.sub(r"[^\w -]", "", text).replace(" ", "-")
         count = sum(1 for other in found if other == slug or re.fullmatch(rf"{re.escape(slug)}-[0-9]+", other))
         found.add(f"{slug}-{count}" if count else slug)
-    return found
+    return {anchor for anchor in found if anchor == re.sub("-+", "-", anchor).strip("-")}
 
 
 def broken_links(path: str, page: str) -> list[str]:
