@@ -21,8 +21,10 @@ from kopf_ha_ipam.model import ADDRESS_NOTE, GROUP, VERSION, Body, ClaimRef
 
 log = logging.getLogger(__name__)
 API_VERSION = f"{GROUP}/{VERSION}"
-#: Seconds to connect, and seconds to wait for an answer. The fence limits both to what is left of the term.
-TIMEOUT = (5, 10)
+#: Seconds to connect, and seconds to wait for an answer. The fence limits those of writes to what is left of the term.
+#: Reads it leaves alone, so both together stay below the drain timeout of 10 s: a leader that was cut off from the API
+#: server waits for its reads, and a process whose handlers take longer than that ends.
+TIMEOUT = (3, 6)
 #: How often a write is tried again when somebody else changes the object in between.
 TRIES = 10
 #: Objects per page of a list, as in client-go.
