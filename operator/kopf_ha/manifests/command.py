@@ -24,7 +24,8 @@ _SCHEMA = (
 )
 
 
-@click.command()
+# Said here, too: click asks once for each command, and without the group around it, as in tests, it knows one of them.
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("-f", "--filename", "files", multiple=True, metavar="FILE",
               help="Manifests that the operator has: CRDs, Deployment, roles. A file, a directory, or - for standard"
               " input. May be repeated. Then all of them are printed, fenced, and what follows is read from them,"
