@@ -39,7 +39,7 @@ HISTORY = [
     Past(
         token, f"kopf-ha-ipam-7d9f8c5b4-x2x4k_{token:036}_0123abcd", "2026-11-30T10:00:00.123456Z", 0.123,
         "2026-11-30T10:10:00.123456Z", "stopped", "SIGTERM " * 5, 0.123,
-    ).as_object()
+    ).as_text()
     for token in range(1, KEPT + 1)
 ]  # fmt: skip
 

@@ -58,13 +58,15 @@ def test_a_release_without_a_cause() -> None:
         '{"token": 1e9}',
         "[" * 100_000,
         json.dumps({"token": 1, "cause": 7, "gapSeconds": "many", "holder": ["x"]}),
+        '{"token": 1, "gapSeconds": NaN, "barrierSeconds": Infinity}',
     ],
 )
 def test_a_note_that_is_none_changes_nothing(note: str) -> None:
     """Whoever may write the Lease can write it (I10)."""
     past = before(taken(lease(note=note)))
     assert past is not None
-    assert (past.token, past.reason, past.holder) == (1, "released", "")
+    assert (past.token, past.reason, past.holder, past.barrier) == (1, "released", "", None)
+    json.dumps(past.gap, allow_nan=False)
 
 
 def test_a_note_is_not_believed_while_somebody_holds_the_lease() -> None:
@@ -105,7 +107,7 @@ def test_the_history_goes_on() -> None:
     first = continued(None, None, Past(1, "a", T0, 0.5))
     past = Past(1).ended_by("stopped", "SIGTERM", T1)
     both = continued(first, past, Past(2, "b", T2, 0.1))
-    assert both == [
+    assert [json.loads(line) for line in both] == [
         {"token": 1, "holder": "a", "began": T0, "barrierSeconds": 0.5, "ended": T1, "reason": "stopped",
          "cause": "SIGTERM"},
         {"token": 2, "holder": "b", "began": T2, "barrierSeconds": 0.1},
@@ -113,28 +115,28 @@ def test_the_history_goes_on() -> None:
 
 
 def test_the_last_twenty_are_kept() -> None:
-    made: list[dict[str, Any]] = []
+    made: list[str] = []
     for token in range(1, KEPT + 6):
         made = continued(made, Past(token - 1).ended_by("expired") if token > 1 else None, Past(token, "h"))
-    assert [entry["token"] for entry in made] == list(range(6, KEPT + 6))
-    assert all(entry["reason"] for entry in made[:-1])
+    assert [past.token for past in terms(made)] == list(range(6, KEPT + 6))
+    assert all(past.reason for past in terms(made)[:-1])
 
 
 def test_a_term_that_wrote_nothing_is_known_from_the_lease() -> None:
-    made = continued([{"token": 1, "holder": "a"}], Past(5, "e", T0).ended_by("gone"), Past(6, "f"))
+    made = continued([Past(1, "a").as_text()], Past(5, "e", T0).ended_by("gone"), Past(6, "f"))
     assert [(p.token, p.reason) for p in terms(made)] == [(1, ""), (5, "gone"), (6, "")]
 
 
 def test_a_lease_that_was_deleted() -> None:
-    made = continued([{"token": 1, "holder": "a"}], None, Past(2, "b"))
-    assert (made[0]["reason"], made[0]["cause"]) == ("deleted", "the Lease was deleted")
+    made = continued([Past(1, "a").as_text()], None, Past(2, "b"))
+    assert (terms(made)[0].reason, terms(made)[0].cause) == ("deleted", "the Lease was deleted")
 
 
 def test_what_is_no_history_is_left_out() -> None:
     """An entry from the future does not count either: tokens only rise."""
-    junk = [7, None, {}, {"token": "1"}, {"token": 99, "holder": "later"}, {"token": 3, "holder": "c"}]
+    junk = [7, None, {}, "7", "{", '{"token": "1"}', Past(99, "later").as_text(), Past(3, "c").as_text()]
     assert [p.token for p in terms(continued(junk, None, Past(4, "d")))] == [3, 4]
-    assert continued({"a": 1}, None, Past(4, "d")) == [{"token": 4, "holder": "d"}]
+    assert continued({"a": 1}, None, Past(4, "d")) == [Past(4, "d").as_text()]
 
 
 # --- how the leader writes it

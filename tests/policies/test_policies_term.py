@@ -153,7 +153,7 @@ def test_only_the_pod_in_the_term_writes(led: Terms) -> None:
 def test_only_the_leader_s_pod_writes_the_history(led: Terms) -> None:
     """I10: neither a stale leader nor anybody else makes up how a term ended; the term itself stays as it is."""
     f = led.f
-    made_up = {"history": [{"token": 7, "reason": "stopped", "cause": "made up"}]}
+    made_up = {"history": ['{"token":7,"reason":"stopped","cause":"made up"}']}
     for client in (f.old, f.bare, f.admin):
         refused = client("PATCH", led.path, made_up, MERGE)
         assert (refused.status, refused.by) == (403, f"{led.policy}-written"), refused.message

@@ -5,6 +5,9 @@ writes its own term, and how the one before it ended. A leader that gives the Le
 (`ENDED`), in the same request, so neither a release nor a takeover waits for the history. If it could not, the next
 leader says what it saw: the Lease expired, or its holder's process was gone.
 
+An entry is one line of JSON, in the Term as in the Lease. As objects, twenty entries would make each write of the Term
+take half as long again, since the API server compares and converts every field of them for each policy.
+
 Times are of the clock of whoever led; `gap` is of one clock, the next leader's, if that saw the end happen.
 """
 
@@ -14,7 +17,6 @@ import datetime
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from kopf_ha.core.lease import ENDED, LeaseRecord
 from kopf_ha.core.token import TOKEN_MAX
@@ -23,6 +25,9 @@ from kopf_ha.core.token import TOKEN_MAX
 KEPT = 20
 #: The greatest length of a text that is kept; a holder identity has no more.
 LONGEST = 320
+
+#: Seconds that no term lasts.
+_ENDLESS = 1e12
 
 #: Why a term ended, for programs. Stable.
 STOPPED = "stopped"  #: its process was asked to stop
@@ -69,36 +74,42 @@ class Past:
     gap: float | None = None
 
     @classmethod
-    def parse(cls, entry: object) -> Past | None:
-        """Read an entry; None for what is none."""
+    def parse(cls, text: object) -> Past | None:
+        """Read an entry, which is JSON; None for what is none."""
+        try:
+            entry = json.loads(text) if isinstance(text, str) else None
+        except (ValueError, RecursionError):
+            return None
         if not isinstance(entry, Mapping):
             return None
         token = entry.get("token")
         if isinstance(token, bool) or not isinstance(token, int) or not 1 <= token <= TOKEN_MAX:
             return None
 
-        def text(name: str) -> str:
+        def line(name: str) -> str:
             found = entry.get(name)
             # Whoever may write the Lease may have written it.
             return shortened(found) if isinstance(found, str) else ""
 
         def seconds(name: str) -> float | None:
             found = entry.get(name)
-            return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
+            if isinstance(found, bool) or not isinstance(found, int | float) or not abs(found) < _ENDLESS:
+                return None  # also for NaN and Infinity, which Python's JSON has
+            return float(found)
 
         return cls(
             token=token,
-            holder=text("holder"),
-            began=text("began"),
+            holder=line("holder"),
+            began=line("began"),
             barrier=seconds("barrierSeconds"),
-            ended=text("ended"),
-            reason=text("reason"),
-            cause=text("cause"),
+            ended=line("ended"),
+            reason=line("reason"),
+            cause=line("cause"),
             gap=seconds("gapSeconds"),
         )
 
-    def as_object(self) -> dict[str, Any]:
-        """Return the entry, without what is unknown."""
+    def as_text(self) -> str:
+        """Return the entry, without what is unknown: one line of JSON."""
         found = {
             "token": self.token,
             "holder": self.holder,
@@ -109,7 +120,8 @@ class Past:
             "cause": shortened(self.cause),
             "gapSeconds": _rounded(self.gap),
         }
-        return {name: value for name, value in found.items() if value not in ("", None)}
+        known = {name: value for name, value in found.items() if value not in ("", None)}
+        return json.dumps(known, separators=(",", ":"), ensure_ascii=False)
 
     def over(self, newer: Past) -> Past:
         """Return what is known of a term from two sources; of two values that of `newer` counts."""
@@ -119,10 +131,6 @@ class Past:
     def ended_by(self, reason: str, cause: str = "", ended: str = "") -> Past:
         """Return it with its end."""
         return replace(self, reason=reason, cause=shortened(cause or _CAUSES.get(reason, "")), ended=ended)
-
-    def as_text(self) -> str:
-        """Return what the Lease says about it when it is given back."""
-        return json.dumps(self.as_object(), separators=(",", ":"), ensure_ascii=False)
 
 
 _NAMES = ("holder", "began", "barrier", "ended", "reason", "cause", "gap")
@@ -162,11 +170,7 @@ def before(taken: Taken) -> Past | None:
 
 def noted_in(record: LeaseRecord) -> Past | None:
     """Return what the last holder noted about its term when it gave the Lease back; None if it did not."""
-    text = ((record.raw.get("metadata") or {}).get("annotations") or {}).get(ENDED)
-    try:
-        past = Past.parse(json.loads(text)) if isinstance(text, str) else None
-    except (ValueError, RecursionError):
-        return None
+    past = Past.parse(((record.raw.get("metadata") or {}).get("annotations") or {}).get(ENDED))
     # Releases that do not know it leave it where it is, in a later term.
     return past if past is not None and past.token == record.transitions and not record.holder else None
 
@@ -177,7 +181,7 @@ def terms(history: object) -> list[Past]:
     return [found[token] for token in sorted(found)]
 
 
-def continued(history: object, previous: Past | None, mine: Past) -> list[dict[str, Any]]:
+def continued(history: object, previous: Past | None, mine: Past) -> list[str]:
     """Return the history with a new term.
 
     Args:
@@ -192,7 +196,7 @@ def continued(history: object, previous: Past | None, mine: Past) -> list[dict[s
         gap = between(last.ended, mine.began)
         known[last.token] = replace(last.ended_by(DELETED), gap=gap)
     kept = [known[token] for token in sorted(known)][-(KEPT - 1) :]
-    return [past.as_object() for past in (*kept, mine)]
+    return [past.as_text() for past in (*kept, mine)]
 
 
 def between(since: str, until: str) -> float | None:

@@ -103,21 +103,13 @@ def _schema() -> Object:
             "history": {
                 "type": "array",
                 "description": "The last terms, the oldest first, for people. Only the leader writes it.",
-                "items": {
-                    "type": "object",
-                    "properties": {
-                        "token": field("integer", "The number of the term.", format="int32"),
-                        "holder": field("string", "The process that led."),
-                        "began": field("string", "When it acquired the Lease, by its own clock."),
-                        "barrierSeconds": field("number", "How long its barrier took."),
-                        "ended": field(
-                            "string", "When it gave the Lease back, or else renewed it last, by its own clock."
-                        ),
-                        "reason": field("string", "Why it ended, in a word."),
-                        "cause": field("string", "Why it ended, in a sentence."),
-                        "gapSeconds": field("number", "How long nobody led after it."),
-                    },
-                },
+                "items": field(
+                    "string",
+                    "A line of JSON. token; holder: the process that led; began: when it acquired the Lease; ended:"
+                    " when it gave that back, or else renewed it last; barrierSeconds: how long its barrier took;"
+                    " reason: why it ended, in a word; cause: the same in a sentence; gapSeconds: how long nobody led"
+                    " after it. Times are by the process's own clock.",
+                ),
             },
         },
     }
