@@ -93,7 +93,7 @@ def answers_agree(history: History, audit: Iterable[AuditEntry]) -> Iterator[Fin
             changes[change.key].append(change)
     named = {(key.resource, key.namespace, key.name): key for key in changes}
     entries: dict[Key, list[AuditEntry]] = defaultdict(list)
-    for entry in audit:
+    for entry in answered_in(history, list(audit)):
         if (key := named.get((entry.resource, entry.namespace, entry.name))) and entry.begun:
             entries[key].append(entry)
     for key, asked in entries.items():
@@ -107,6 +107,17 @@ def answers_agree(history: History, audit: Iterable[AuditEntry]) -> Iterator[Fin
             sentence = f"no order of the requests to {key} was found in time"
         last = changes[key][-1].revision
         yield Finding("linear", "answers disagree", last, str(key), (), sentence)
+
+
+def answered_in(history: History, audit: Sequence[AuditEntry]) -> Iterator[AuditEntry]:
+    """Yield what was answered before the history's end: later answers may tell of changes that it does not have.
+
+    While somebody writes, the audit log is read a little later than the history. The end is taken to be the begin of
+    the first request that made a revision that is not in the history.
+    """
+    later = [e.begun for e in audit if e.begun and e.write and e.accepted and (e.revision or 0) > history.revision]
+    end = min(later, default=None)
+    yield from (e for e in audit if end is None or e.finished < end)
 
 
 def calls(changes: Sequence[Change], entries: Iterable[AuditEntry]) -> list[Operation[Call]]:

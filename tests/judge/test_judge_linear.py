@@ -149,7 +149,7 @@ def edited(*gone: int) -> History:
     key = Story.claim_key("a")
     body = {"metadata": {"uid": "a"}, "spec": {"poolName": "blue"}}
     writes: list[Any] = [(r, key, body | {"status": {"at": r}}) for r in (2, 3, 4)]
-    return replay(5, [*writes, *((r, key, None) for r in gone)])
+    return replay(9, [*writes, *((r, key, None) for r in gone)])
 
 
 def test_answers_in_the_audit_log(tmp_path: Path) -> None:
@@ -170,6 +170,17 @@ def test_answers_in_the_audit_log(tmp_path: Path) -> None:
     assert found(tmp_path, edited(), made, first, second, conflict) == ["answers disagree"]
     assert found(tmp_path, edited(), made, second, event(4, "get", 4)) == [], "the write of 3 was not answered"
     assert found(tmp_path, edited(), first, second, stale) == [], "its creation is not in the log"
+
+
+def test_answers_after_the_end_of_the_history_say_nothing(tmp_path: Path) -> None:
+    """A change may be missing there whose request had no answer."""
+    made, first, second = event(1, "create", 2, 201), event(2, "patch", 3), event(3, "update", 4)
+    conflict = event(6, "update", code=409, body={"metadata": {"resourceVersion": "4"}})
+    assert found(tmp_path, edited(), made, first, second, conflict) == ["answers disagree"]
+    later = event(5, "patch", 10)
+    assert found(tmp_path, edited(), made, first, second, later, conflict) == []
+    before = event(4, "update", code=409, body={"metadata": {"resourceVersion": "4"}})
+    assert found(tmp_path, edited(), made, first, second, before, later) == ["answers disagree"]
 
 
 def test_the_end_of_an_object_in_the_audit_log(tmp_path: Path) -> None:
