@@ -127,12 +127,14 @@ def renewed(s: Scene) -> None:
 
 def squeeze(s: Scene) -> None:
     """Limit its memory to less than it has."""
-    s.memory["group"] = cgroup.squeeze(s.leader.pids()[0])
+    assert s.leader.group is not None  # noqa: S101  `no_memory_groups` was asked
+    s.leader.group.squeeze()
 
 
 def loosen(s: Scene) -> None:
     """Lift the limit."""
-    s.memory["group"].release()
+    assert s.leader.group is not None  # noqa: S101
+    s.leader.group.loosen()
 
 
 def no_memory_groups(_: object) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from devcluster import ControlPlane, kubeconfig
+from faults import cgroup
 from faults.clock import Clock
 from faults.link import Link
 from testbed.deployment import pod_token, variables
@@ -65,7 +66,12 @@ class Seat:
         self.metrics_port = int(given["KOPF_HA_METRICS_PORT"])
         arguments = [*container["args"], "-m", "faults.handlers", "--log-format=plain"]
         self._arguments = arguments
-        self.replica = Replica(self.name, self._config, arguments, folder / f"{self.name}.log", times={}, env=given)
+        #: For its memory; None if there are no cgroups. Its first process is in it, and a twin is not.
+        self.group = None if cgroup.missing() else cgroup.Group()
+        given |= {"FAULTS_GROUP": str(self.group.folder)} if self.group else {}
+        program = ("-m", "faults.confined") if self.group else KOPF_HA
+        log = folder / f"{self.name}.log"
+        self.replica = Replica(self.name, self._config, arguments, log, times={}, env=given, program=program)
         root = Path(__file__).parents[1]
         self.replica.env = {**(self.replica.env or {}), "PYTHONPATH": f"{self.replica.env['PYTHONPATH']}:{root}"}  # type: ignore[index]
         self.extra: list[Replica] = []  #: other processes in this pod
@@ -87,6 +93,8 @@ class Seat:
         self._keeper.join(5)
         for each in (self.replica, *self.extra):
             each.kill()
+        if self.group:
+            self.group.remove()
 
     def ask(self) -> None:
         """Ask the process to end, as a kubelet does that deletes the pod; nobody starts it again."""

@@ -1,0 +1,18 @@
+"""Runs `kopf-ha` in the cgroup whose folder is FAULTS_GROUP."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def main() -> None:
+    """Run it."""
+    Path(os.environ["FAULTS_GROUP"], "cgroup.procs").write_text(str(os.getpid()))
+    from kopf_ha.cli import entry
+
+    entry()
+
+
+if __name__ == "__main__":
+    main()
