@@ -123,7 +123,8 @@ class Panel:
             made["custom"] = {"drawStyle": "points", "pointSize": 6, "showPoints": "always"}
         if self.kind == "bars":
             stacking = {"mode": "normal", "group": "A"}
-            made["custom"] = {"drawStyle": "bars", "lineWidth": 0, "fillOpacity": 80, "stacking": stacking}
+            before = {"barAlignment": -1}  # a bar stands where the time is that it counts
+            made["custom"] = {"drawStyle": "bars", "lineWidth": 0, "fillOpacity": 80, "stacking": stacking, **before}
             made["decimals"] = 0  # Prometheus extrapolates: one event may be 1.2
         return made
 
