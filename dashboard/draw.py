@@ -62,8 +62,8 @@ class Drawn:
     def __init__(self, panel: Json, answers: Json, dashboard: Json) -> None:
         place = panel["gridPos"]
         self.panel, self.answers, self.dashboard = panel, answers, dashboard
-        self.x, self.y = place["x"] * COLUMN + GAP, place["y"] * ROW + GAP
-        self.width, self.height = place["w"] * COLUMN - GAP, place["h"] * ROW - GAP
+        self.x, self.y = int(place["x"]) * COLUMN + GAP, int(place["y"]) * ROW + GAP
+        self.width, self.height = int(place["w"]) * COLUMN - GAP, int(place["h"]) * ROW - GAP
         self.series: Sequence[Series] = answers["panels"].get(str(panel["id"]), ())
         self.field: Json = panel.get("fieldConfig", {}).get("defaults", {})
 
@@ -115,7 +115,7 @@ class Drawn:
             at = f'x="{left - 6:.1f}" y="{y + high * 0.4 + 4:.1f}"'
             yield f'<text class="text" {at} text-anchor="end">{escape(one["name"])}</text>'
             for begin, end, value in runs(one["points"]):
-                colour = self._colour_of(one["name"]) or self._step(value)
+                colour = self._step(value, one["name"])
                 if value and colour != "transparent":
                     yield (
                         f'<rect class="f-{colour}" x="{place(begin):.1f}" y="{y:.1f}"'
@@ -213,15 +213,21 @@ class Drawn:
                 return word["text"], word["color"]
         return self._text(value), self._step(value)
 
-    def _step(self, value: float) -> str:
-        steps = self.field["thresholds"]["steps"]
+    def _step(self, value: float, name: str = "") -> str:
+        steps = self._changed(name).get("thresholds", self.field["thresholds"])["steps"]
         return str([s["color"] for s in steps if s["value"] is None or value >= s["value"]][-1])
 
     def _colour_of(self, name: str) -> str:
-        for one in self.panel["fieldConfig"]["overrides"]:
-            if one["matcher"]["options"] == name:
-                return str(one["properties"][0]["value"]["fixedColor"])
-        return ""
+        return str(self._changed(name).get("color", {}).get("fixedColor", ""))
+
+    def _changed(self, name: str) -> Json:
+        """What is different for the series of this name."""
+        return {
+            change["id"]: change["value"]
+            for one in self.panel["fieldConfig"]["overrides"]
+            if one["matcher"]["options"] == name
+            for change in one["properties"]
+        }
 
     def _text(self, value: float) -> str:
         unit = self.field["unit"]

@@ -53,7 +53,7 @@ class Panel:
         steps: colours by value, each from this value on; None for the first.
         words: what is shown for a value in its place, and its colour.
         nothing: what is shown if there is no series.
-        colours: of series, by their legend.
+        colours: of series, by their legend; of bands, where the value is 1.
     """
 
     kind: Kind
@@ -82,7 +82,10 @@ class Panel:
             "gridPos": {"x": x, "y": y, "w": self.width, "h": self.height},
             "datasource": DATASOURCE,
             "targets": [self._target(i, query) for i, query in enumerate(self.queries)],
-            "fieldConfig": {"defaults": self._field(), "overrides": [_coloured(*one) for one in self.colours.items()]},
+            "fieldConfig": {
+                "defaults": self._field(),
+                "overrides": [self._coloured(*one) for one in self.colours.items()],
+            },
             "options": self._options(),
         }
         if self.kind == "bars":
@@ -101,8 +104,7 @@ class Panel:
         }
 
     def _field(self) -> Json:
-        steps = [{"color": colour, "value": value} for value, colour in self.steps]
-        made: Json = {"unit": self.unit, "thresholds": {"mode": "absolute", "steps": steps}}
+        made: Json = {"unit": self.unit, "thresholds": thresholds(self.steps)}
         if self.words:
             texts = {
                 str(value): {"index": i, "text": text, "color": colour}
@@ -128,6 +130,16 @@ class Panel:
             made["decimals"] = 0  # Prometheus extrapolates: one event may be 1.2
         return made
 
+    def _coloured(self) -> list[Json]:
+        made = []
+        for legend, colour in self.colours.items():
+            if self.kind == "states":  # with a fixed colour, 0 would have it, too
+                changed: Json = {"id": "thresholds", "value": thresholds(((None, NONE), (1, colour)))}
+            else:
+                changed = {"id": "color", "value": {"mode": "fixed", "fixedColor": colour}}
+            made.append({"matcher": {"id": "byName", "options": legend}, "properties": [changed]})
+        return made
+
     def _options(self) -> Json:
         if self.kind in ("stat", "name"):
             return {
@@ -141,6 +153,11 @@ class Panel:
         if self.kind == "states":
             return {"legend": legend, "mergeValues": True, "showValue": "never", "rowHeight": 0.8}
         return {"legend": legend, "tooltip": {"mode": "multi", "sort": "desc"}}
+
+
+def thresholds(steps: Sequence[tuple[float | None, str]]) -> Json:
+    """Return colours by value as Grafana writes them down."""
+    return {"mode": "absolute", "steps": [{"color": colour, "value": value} for value, colour in steps]}
 
 
 @dataclass(frozen=True)
@@ -161,7 +178,8 @@ def placed(rows: Sequence[Row]) -> list[Json]:
     y = 0
     for row in rows:
         place = {"x": 0, "y": y, "w": COLUMNS, "h": TITLE}
-        made.append({"id": len(made) + 1, "type": "row", "title": row.title, "collapsed": False, "gridPos": place})
+        made.append({"id": len(made) + 1, "type": "row", "title": row.title, "collapsed": False, "panels": []})
+        made[-1]["gridPos"] = place
         y += TITLE
         x, height = 0, 0
         for panel in row.panels:
@@ -175,11 +193,3 @@ def placed(rows: Sequence[Row]) -> list[Json]:
         if x:
             raise ValueError(f"{row.title}: there is room for more")
     return made
-
-
-def _coloured(legend: str, colour: str) -> Json:
-    """Give a series its colour, wherever it has a value above 0."""
-    return {
-        "matcher": {"id": "byName", "options": legend},
-        "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": colour}}],
-    }

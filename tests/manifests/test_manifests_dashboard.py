@@ -134,7 +134,7 @@ def test_a_dashboard_shows_what_each_alert_is_about() -> None:
 
 def test_variables_offer_what_there_is() -> None:
     labels = {s.name: {*s.labels} for family in families(replica(leads=True)) for s in family.samples}
-    found = []
+    found: list[str] = []
     for variable in DASHBOARD["templating"]["list"]:
         if variable["type"] == "query":
             match = re.fullmatch(r"label_values\((\w+)(?:\{(.*)\})?, (\w+)\)", variable["query"]["query"])
