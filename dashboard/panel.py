@@ -82,10 +82,7 @@ class Panel:
             "gridPos": {"x": x, "y": y, "w": self.width, "h": self.height},
             "datasource": DATASOURCE,
             "targets": [self._target(i, query) for i, query in enumerate(self.queries)],
-            "fieldConfig": {
-                "defaults": self._field(),
-                "overrides": [self._coloured(*one) for one in self.colours.items()],
-            },
+            "fieldConfig": {"defaults": self._field(), "overrides": self._coloured()},
             "options": self._options(),
         }
         if self.kind == "bars":
