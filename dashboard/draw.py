@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.plot import STYLE as TEXT
 from benchmarks.plot import shown
-from dashboard.prometheus import STEP, seconds_of
+from dashboard.prometheus import STEP, least
 from dashboard.reading import Json
 
 #: Of the grid's cells, and around what is in one, in pixels.
@@ -22,7 +22,7 @@ COLUMN, ROW, GAP = 42, 27, 4
 #: Of a panel: above and below what is drawn, and for the numbers beside it.
 HEAD, FOOT, SIDE = 22, 34, 46
 #: Pixels of a letter, roughly.
-LETTER = 6.1
+LETTER = 6.4
 
 #: Grafana's names of colours, in light and in dark mode.
 NAMED = {
@@ -142,7 +142,7 @@ class Drawn:
             yield f'<text class="soft small" x="{left - 5}" y="{y + 3:.1f}" text-anchor="end">{text}</text>'
         yield from self._marks_of_time(left, right, top, bottom)
         below: dict[float, float] = {}
-        step = max(STEP, seconds_of(self.panel.get("interval", "")))
+        step = least(self.panel["targets"][0])
         for i, one in enumerate(self.series):
             fill, stroke = self._paint(one["name"], i)
             points = [(t, float(v)) for t, v in one["points"] if not math.isnan(float(v))]
@@ -174,10 +174,10 @@ class Drawn:
         """Name the series; where there is little room, by the ends of their names, and as many as there is room for."""
         y = self.y + self.height - 8
         room = self.x + self.width - x - 4
-        most = max(8, int((room / len(self.series) - 20) / 5.4))
+        most = max(8, int((room / len(self.series) - 20) / LETTER))
         for i, one in enumerate(self.series):
             name = one["name"] if len(one["name"]) <= most else "…" + one["name"][1 - most :]
-            width = 20 + 5.4 * len(name)
+            width = 20 + LETTER * len(name)
             if width > room:
                 return
             yield f'<rect {self._paint(one["name"], i)[0]} x="{x:.0f}" y="{y - 7}" width="8" height="8" rx="2"/>'

@@ -20,8 +20,10 @@ DATASOURCE: Json = {"type": "prometheus", "uid": "${datasource}"}
 COLUMNS = 24
 #: Rows of the grid: of a panel with numbers, of others, of a row's title.
 LOW, HIGH, TITLE = 4, 7, 1
-#: The least time that a bar stands for. Bars count events, so a bar must be longer than the time between two scrapes.
-BAR = "1m"
+#: Of queries that count rare events: the least time between two points. Grafana's `$__rate_interval` is four times that
+#: or more, so each counts five minutes. An event counts only if samples before and after it are within that time, and a
+#: replica that stands still, as a stale leader does, is not scraped meanwhile.
+RARE = "75s"
 
 GREEN, ORANGE, RED, BLUE, NONE = "green", "orange", "red", "blue", "transparent"
 
@@ -85,13 +87,11 @@ class Panel:
             "fieldConfig": {"defaults": self._field(), "overrides": self._coloured()},
             "options": self._options(),
         }
-        if self.kind == "bars":
-            made["interval"] = BAR
         return made
 
     def _target(self, i: int, query: Query) -> Json:
         now = self.kind in ("stat", "name")
-        return {
+        made: Json = {
             "refId": chr(ord("A") + i),
             "datasource": DATASOURCE,
             "expr": query.expr,
@@ -99,6 +99,7 @@ class Panel:
             "instant": now,
             "range": not now,
         }
+        return made | {"interval": RARE} if self.kind in ("bars", "points") else made
 
     def _field(self) -> Json:
         made: Json = {"unit": self.unit, "thresholds": thresholds(self.steps)}
@@ -122,8 +123,8 @@ class Panel:
             made["custom"] = {"drawStyle": "points", "pointSize": 6, "showPoints": "always"}
         if self.kind == "bars":
             stacking = {"mode": "normal", "group": "A"}
-            before = {"barAlignment": -1}  # a bar stands where the time is that it counts
-            made["custom"] = {"drawStyle": "bars", "lineWidth": 0, "fillOpacity": 80, "stacking": stacking, **before}
+            made["custom"] = {"drawStyle": "bars", "lineWidth": 0, "fillOpacity": 80, "stacking": stacking}
+            made["custom"] |= {"barAlignment": -1, "axisLabel": "within 5 minutes"}
             made["decimals"] = 0  # Prometheus extrapolates: one event may be 1.2
         return made
 

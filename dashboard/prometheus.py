@@ -21,8 +21,11 @@ from testbed.ports import free_port
 
 #: As the Prometheus operator names it.
 JOB = f"{NAME}-metrics"
-#: Seconds between two scrapes, and between two points of a curve; a panel may want more.
+#: Seconds between two scrapes, and between two points of a curve.
 SCRAPE, STEP = 2.0, 2.0
+#: A target may want a longer time between two points. That is meant for the ServiceMonitor's 10 s between two scrapes,
+#: and here everything takes place within minutes.
+SCALE = SCRAPE / 10
 VALUES = {"namespace": NAME, "job": JOB, "name": NAME}
 RULES = ROOT / "deploy/components/monitoring/prometheus-rule.yaml"
 
@@ -89,30 +92,35 @@ class Prometheus:
         """
         shown: dict[str, Any] = {"begin": begin, "end": end, "panels": {}, "annotations": {}}
         for panel in panels(dashboard):
-            step = max(STEP, seconds_of(panel.get("interval", "")))
             shown["panels"][str(panel["id"])] = [
                 {"name": named(question.legend, one["metric"]), "points": one.get("values") or [one["value"]]}
                 for question, target in zip(asked(panel), panel["targets"], strict=True)
-                for one in self._ask(question.expr, begin, end, 0 if target["instant"] else step)
+                for one in self._ask(question.expr, begin, end, least(target), now=target["instant"])
             ]
         for one in dashboard["annotations"]["list"]:
             shown["annotations"][one["name"]] = [
                 {"name": named(one["textFormat"], found["metric"]), "points": found["values"]}
-                for found in self._ask(one["expr"], begin, end, SCRAPE)
+                for found in self._ask(one["expr"], begin, end, SCRAPE, now=False)
             ]
         return shown
 
-    def _ask(self, expr: str, begin: float, end: float, step: float) -> list[dict[str, Any]]:
-        # As Grafana computes it: so that each event is in at least one of the spans.
-        span = max(step + SCRAPE, 4 * SCRAPE)
+    def _ask(self, expr: str, begin: float, end: float, least: float, *, now: bool) -> list[dict[str, Any]]:
+        step = max(STEP, least)
+        # As Grafana computes it: a target's least time between two points takes the place of the scrape interval.
+        span = max(step + least, 4 * least)
         query = {"query": filled(expr, VALUES | {"__rate_interval": f"{span:g}s"})}
-        if step:
+        if now:
+            path, query = "query", query | {"time": f"{end}"}
+        else:
             begin = end - (end - begin) // step * step  # so that the last point is now
             path, query = "query_range", query | {"start": f"{begin}", "end": f"{end}", "step": f"{step:g}"}
-        else:
-            path, query = "query", query | {"time": f"{end}"}
         with self._open(f"{self._url}/api/v1/{path}?{urlencode(query)}", timeout=30) as answer:
             return list(json.load(answer)["data"]["result"])
+
+
+def least(target: Json) -> float:
+    """Return the least seconds between two points of what a target asks for."""
+    return max(SCRAPE, SCALE * seconds_of(target.get("interval", "")))
 
 
 def seconds_of(duration: str) -> float:

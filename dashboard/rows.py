@@ -13,7 +13,7 @@ NAMED = f'{MINE}, name="$name"'
 ALERTS = 'ALERTS{alertname=~"KopfHa.+", alertstate="firing", job="$job", namespace=~"$namespace|"}'
 #: Only the leader's value counts: the others report the state of their own last term.
 LEADS = f"and on (namespace, job, instance) leader_election_master_status{{{NAMED}}} == 1"
-#: The events between two points of a curve.
+#: What a point of a curve stands for; of rare events five minutes.
 SPAN = "[$__rate_interval]"
 
 ALARM = ((None, GREEN), (1, RED))
@@ -79,10 +79,10 @@ NOW = Row(
               steps=((None, RED), (2, GREEN)), nothing="none"),
         Panel("name", "Enforced level", "At which level the API server enforces the fence, as the leader tried it out.",
               [Query(f"max by (level) (kopf_ha_enforced_level{{{MINE}}} {LEADS}) == 1", "{{level}}")], 6,
-              steps=((None, ORANGE), (1, GREEN)), nothing="nobody leads", colours={"stamps": ORANGE, "none": RED}),
+              steps=((None, ORANGE), (1, GREEN)), nothing="unknown", colours={"stamps": ORANGE, "none": RED}),
         Panel("stat", "Protections missing", "What the API server lacks: KopfHaNotEnforced.",
               [Query(f"max(kopf_ha_not_enforced{{{MINE}}} {LEADS})", "missing")], 3,
-              steps=((None, ORANGE), (0, GREEN), (1, ORANGE)), nothing="nobody leads"),
+              steps=((None, ORANGE), (0, GREEN), (1, ORANGE)), nothing="unknown"),
         Panel("stat", "Set aside", "Deciding objects that could not be stamped: KopfHaSetAside.",
               [most("kopf_ha_set_aside", "set aside")], 3, steps=CARE),
         Panel("stat", "Stale writes, 1 h",

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,11 @@ from testbed.terms import administrator
 
 #: Seconds of peace between two events, and for which the API server is away, the operator is paused, or a replica that
 #: stands still stays so after another one took over.
-PEACE, AWAY, REPAIR, LATE = 25.0, 12.0, 25.0, 5.0
+PEACE, AWAY, REPAIR, LATE = 30.0, 12.0, 25.0, 5.0
 #: Claims that live at a time, and seconds between two new ones.
-LIVING, EVERY = 20, 0.7
+LIVING, EVERY = 15, 1.5
+#: Seconds after which a process that ended is started again, as by a kubelet after some crashes.
+AGAIN = 10.0
 GROUP = "/apis/ipam.kopf-ha.dev/v1"
 CLAIMS = f"{GROUP}/namespaces/default/addressclaims"
 
@@ -92,8 +95,9 @@ class Story:
     def tell(self) -> None:
         """Let it happen."""
         done = threading.Event()
-        people = threading.Thread(target=self._claim, args=(done,), daemon=True)
-        people.start()
+        others = [threading.Thread(target=run, args=(done,), daemon=True) for run in (self._claim, self._start_again)]
+        for other in others:
+            other.start()
         try:
             for event in (self._stands_still, self._handover, self._outage, self._pause, self._kill):
                 time.sleep(PEACE)
@@ -102,7 +106,8 @@ class Story:
             time.sleep(PEACE)
         finally:
             done.set()
-            people.join(60)
+            for other in others:
+                other.join(60)
 
     # --- the events
 
@@ -130,7 +135,7 @@ class Story:
 
     def _pause(self) -> None:
         token = self._leader()[1]
-        self._kopf_ha("pause", "--reason=a repair", "--by=somebody on call")
+        self._kopf_ha("pause", "--reason=a repair", "--by=somebody on call", "--no-wait")
         time.sleep(REPAIR)
         self._kopf_ha("resume")
         self._wait_leader(token)
@@ -138,9 +143,7 @@ class Story:
     def _kill(self) -> None:
         pod, token = self._leader()
         self._replicas[pod].signal(signal.SIGKILL)
-        self._replicas[pod].wait()
         self._wait_leader(token)
-        self._replicas[pod].start()
 
     # --- around them
 
@@ -157,6 +160,15 @@ class Story:
                 admin("DELETE", f"{CLAIMS}/claim-{number - LIVING}")
             number += 1
         admin.close()
+
+    def _start_again(self, done: threading.Event) -> None:
+        """A kubelet starts what ended."""
+        ended: dict[str, float] = {}
+        while not done.wait(1):
+            for pod, replica in self._replicas.items():
+                if not replica.running and time.monotonic() - ended.setdefault(pod, time.monotonic()) > AGAIN:
+                    del ended[pod]
+                    replica.start()
 
     def _leader(self) -> tuple[str, int]:
         spec = self._get(f"/apis/coordination.k8s.io/v1/namespaces/{NAME}/leases/{NAME}").get("spec", {})
@@ -178,10 +190,15 @@ class Story:
         subprocess.run(argv, check=True, env=env, timeout=180)
 
     def _get(self, path: str) -> dict[str, Any]:
-        return self._admin("GET", path)[1]
+        try:
+            return self._admin("GET", path)[1]
+        except (OSError, HTTPException):  # the API server closes connections that were idle for long
+            self._admin = administrator(self._plane)
+            return self._admin("GET", path)[1]
 
     def _post(self, path: str, kind: str, name: str, spec: dict[str, str]) -> None:
         body = {"apiVersion": "ipam.kopf-ha.dev/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+        self._leader()  # so that the connection is open
         status, answer = self._admin("POST", path, body)
         if status != 201:
             raise RuntimeError(f"{kind} {name}: {status} {answer}")

@@ -41,7 +41,7 @@ def test_the_picture_is_of_this_dashboard() -> None:
 
 def test_what_has_no_answer_says_so() -> None:
     told = texts(svg(DASHBOARD, answers()))
-    assert {"nobody", "nobody leads", "no alert fires", "no data: it did not happen"} <= {*told}
+    assert {"nobody", "unknown", "no alert fires", "no data: it did not happen"} <= {*told}
 
 
 def test_names_numbers_and_words() -> None:
