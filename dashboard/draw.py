@@ -174,7 +174,7 @@ class Drawn:
         """Name the series; where there is little room, by the ends of their names, and as many as there is room for."""
         y = self.y + self.height - 8
         room = self.x + self.width - x - 4
-        most = max(8, int((room / len(self.series) - 20) / LETTER))
+        most = max(5, int((room / len(self.series) - 20) / LETTER))
         for i, one in enumerate(self.series):
             name = one["name"] if len(one["name"]) <= most else "…" + one["name"][1 - most :]
             width = 20 + LETTER * len(name)

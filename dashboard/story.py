@@ -1,4 +1,4 @@
-"""What is to be seen in the picture: three replicas, and what may happen to them within six minutes.
+"""What is to be seen in the picture: three replicas, and what may happen to them within five minutes.
 
 They have the credentials of the Deployment's pods, the default durations, and the policies in force. Between them and
 the API server is a proxy that can be away.
