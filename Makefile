@@ -25,7 +25,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test tests e2e chaos faults soak model mutants fuzz bench bench-quick tokens image package chart kind actions lowest units other-units checks lint docs binaries clean help
+.PHONY: demo test tests e2e chaos faults soak model mutants fuzz bench bench-quick tokens image package chart dashboard picture kind actions lowest units other-units checks lint docs binaries clean help
 
 help:
 	@sed -n 's/^# //p' Makefile | head -16
@@ -129,6 +129,14 @@ package:
 # deploy/chart, from deploy/, crds/ and the library. A test says when it is due.
 chart: $(STAMP)
 	@$(BIN)/python -m chart
+
+# The dashboard's JSON, from dashboard/rows.py. A test says when it is due.
+dashboard: $(STAMP)
+	@$(BIN)/python -m dashboard
+
+# The dashboard as docs/observability.md shows it, from replicas that a Prometheus scrapes: seven minutes.
+picture: $(STAMP) binaries
+	@$(BIN)/python -m dashboard.picture
 
 # .github: actionlint, which Go builds, and zizmor.
 actions:

@@ -34,8 +34,8 @@ DESCRIPTION = Description(
 )
 #: Kinds in a namespace, of those in deploy/.
 _NAMESPACED = {
-    *("Deployment", "NetworkPolicy", "PodDisruptionBudget", "PrometheusRule", "Role", "RoleBinding", "Service"),
-    *("ServiceAccount", "ServiceMonitor"),
+    *("ConfigMap", "Deployment", "NetworkPolicy", "PodDisruptionBudget", "PrometheusRule", "Role", "RoleBinding"),
+    *("Service", "ServiceAccount", "ServiceMonitor"),
 }
 _LABELS = {
     "app.kubernetes.io/name": OURS,
@@ -182,6 +182,18 @@ def monitoring() -> list[Object]:
         ),
         _LABELS,
     )
+
+
+def dashboard(blocks: Blocks) -> list[Object]:
+    """Return the ConfigMap with the dashboard, which stays a file: in YAML nobody could read it."""
+    (component,) = _read("components/monitoring/kustomization.yaml")
+    (generated,) = component["configMapGenerator"]
+    (file,) = generated["files"]
+    key, _, source = file.partition("=")
+    entry = blocks.entry(f'{key}: {{{{ .Files.Get "{source}" | toJson }}}}')
+    metadata = {"name": generated["name"], "labels": generated["options"]["labels"]}
+    made = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {entry: None}}
+    return _placed([made], _LABELS)
 
 
 def _read(name: str) -> list[Object]:

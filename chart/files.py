@@ -30,6 +30,7 @@ def files() -> dict[str, str]:
     """Return the text of each generated file."""
     made = {"Chart.yaml": _CHART_YAML.format(version=semantic(__version__), app=__version__)}
     made |= {f"templates/{name}.yaml": text for name, text in _templates().items()}
+    made["dashboard.json"] = (documents.DEPLOY / "components/monitoring/dashboard.json").read_text()
     # With a separator, because `helm show crds` writes none between files.
     return made | {f"crds/{path.name}": "---\n" + path.read_text() for path in _crds()}
 
@@ -67,4 +68,10 @@ def _templates() -> dict[str, str]:
             documents.priority_class(), blocks, f"{component}/priority-class", ".Values.priorityClass.enabled"
         ),
         "monitoring": template(documents.monitoring(), blocks, f"{component}/monitoring", ".Values.monitoring.enabled"),
+        "dashboard": template(
+            documents.dashboard(blocks),
+            blocks,
+            f"{component}/monitoring",
+            "and .Values.monitoring.enabled .Values.monitoring.dashboard",
+        ),
     }

@@ -91,6 +91,12 @@ def elsewhere(helm: Helm, **values: Any) -> Documents:
     return rendered(helm, OTHER | values, f"--namespace={ELSEWHERE}", release=RELEASE)
 
 
+def test_one_dashboard_is_enough_for_several_releases(helm: Helm) -> None:
+    """Grafana knows a dashboard by its uid."""
+    documents = elsewhere(helm, **{"monitoring.enabled": True, "monitoring.dashboard": False})
+    assert "ConfigMap" not in {d["kind"] for d in documents}
+
+
 def test_other_names_are_in_the_expressions(helm: Helm) -> None:
     """What kustomize cannot: the policies are those that the library writes for these names."""
     documents = elsewhere(helm, **{"monitoring.enabled": True})
@@ -111,7 +117,7 @@ def test_other_names_are_in_the_expressions(helm: Helm) -> None:
     labels = {"app.kubernetes.io/name", "app.kubernetes.io/managed-by"}
     for document in documents:
         assert NAME not in document["metadata"]["name"]
-        if document["kind"] not in ("PrometheusRule", "PriorityClass", "Deployment"):
+        if document["kind"] not in ("PrometheusRule", "PriorityClass", "Deployment", "ConfigMap"):
             left = [v for v in strings(document, but=labels) if NAME in v and "managed-by" not in v]
             assert left == [], document["metadata"]["name"]
 

@@ -31,6 +31,11 @@ GATE, PRECONDITION, SERVER = (
     f'kopf_ha_refused_writes_total{{line="{line}"}}' for line in ("gate", "precondition", "server")
 )
 FAILURES = "kopf_ha_renew_failures_total"
+HOLDS = "kopf_ha_held"
+RECOVERED, UNRECOVERED = (f'kopf_ha_recoveries_total{{outcome="{outcome}"}}' for outcome in ("recovered", "lost"))
+AFTER_EXPIRED, AFTER_HANDOVER, AFTER_STOPPED = (
+    f'kopf_ha_terms_begun_total{{after="{after}"}}' for after in ("expired", "handover", "stopped")
+)
 BUCKETS = ("0.1", "1", "2.5", "5", "+Inf")
 
 #: metric or metric{labels} to values in promtool's notation (one each 10 s); a list has one for each replica
@@ -75,8 +80,32 @@ HEALTHY: Series = {
     PRECONDITION: "0+0x400",
     SERVER: "0+0x400",
     FAILURES: ["1+0x400", "0+0x400", "0+0x400"],
+    HOLDS: "0+0x400",
+    RECOVERED: "0+0x400",
+    UNRECOVERED: "0+0x400",
+    AFTER_EXPIRED: ["1+0x400", "0+0x400", "0+0x400"],
+    AFTER_HANDOVER: ["0+0x400", "0+0x400", "0+0x400"],
+    AFTER_STOPPED: ["0+0x400", "0+0x400", "0+0x400"],
     **renewals("0.1"),
 }
+
+
+def every_five_minutes() -> dict[str, str | list[str]]:
+    """Two replicas that lead by turns, five minutes each."""
+    first = " ".join(f"{7 + 2 * i}+0x59" for i in range(7))
+    second = "6+0x29 " + " ".join(f"{8 + 2 * i}+0x59" for i in range(7))
+    return {
+        LEADS: [" ".join(["1+0x29 0+0x29"] * 7), " ".join(["0+0x29 1+0x29"] * 7), "0+0x400"],
+        TOKEN: [first, second, "0+0x400"],
+    }
+
+
+def each_five_minutes() -> list[str]:
+    """What these two count of the terms that they begin."""
+    first = " ".join(f"{i}+0x59" for i in range(7))
+    second = "0+0x29 " + " ".join(f"{1 + i}+0x59" for i in range(7))
+    return [first, second, "0+0x400"]
+
 
 (
     GIVEN,
@@ -91,6 +120,8 @@ HEALTHY: Series = {
     NOT_ENFORCED,
     SET_ASIDE,
     UNFENCED,
+    HELD,
+    RECOVERIES,
     OFTEN,
     REPLICAS,
 ) = (
@@ -106,7 +137,8 @@ HEALTHY: Series = {
             "StaleWritesRefused",
             "RenewalsSlow",
         ),
-        *("RenewalsFail", "NotEnforced", "SetAside", "Unfenced", "LeaderChangesOften", "ReplicasMissing"),
+        *("RenewalsFail", "NotEnforced", "SetAside", "Unfenced", "Held", "RecoveriesOften"),
+        *("LeaderChangesOften", "ReplicasMissing"),
     )
 )
 
@@ -145,7 +177,7 @@ STORIES: dict[str, tuple[Series, str, set[tuple[str, str]]]] = {
     "a leader that does not notice": ({LEADS: ["1+0x400", "0+0x5 1+0x400", "0+0x400"]}, "2m10s", {(SEVERAL, "")}),
     "all are gone": (
         # 2 min for the first, and the other alerts about leaders have nothing to go by
-        dict.fromkeys(HEALTHY, "1+0x5 stale"),
+        dict.fromkeys(HEALTHY, "1+0x5 stale") | {HOLDS: "0+0x5 stale"},
         "3m10s",
         {(ABSENT, "")},
     ),
@@ -195,15 +227,49 @@ STORIES: dict[str, tuple[Series, str, set[tuple[str, str]]]] = {
         "20m",
         set(),
     ),
+    "the API server is away once, for longer than the term survives": (
+        {HOLDS: ["0+0x10 1+0x1 0+0x400", "0+0x400"], UNRECOVERED: ["0+0x12 1+0x400", "0+0x400"]},
+        "10m",
+        set(),
+    ),
+    "writes wait again and again": (
+        {HOLDS: ["0+0x10 1+0x2 0+0x4 1+0x2 0+0x4 1+0x2 0+0x400", "0+0x400"], RECOVERED: "0+0x13 1+0x6 2+0x6 3+0x400"},
+        "8m",
+        {(HELD, "")},
+    ),
+    "writes waited again and again, of two leaders, some time ago": (
+        {HOLDS: ["0+0x10 1+0x4 0+0x400", "0+0x20 1+0x4 0+0x400"]},
+        "20m",
+        set(),
+    ),
+    "many short outages": (
+        {RECOVERED: ["0+0x30 1+0x30 2+0x30 3+0x400", "0+0x400"], UNRECOVERED: ["0+0x400", "0+0x150 1+0x400"]},
+        "40m",
+        {(RECOVERIES, "")},
+    ),
+    "three short outages in an hour": (
+        {RECOVERED: ["0+0x30 1+0x30 2+0x30 3+0x400", "0+0x400"]},
+        "40m",
+        set(),
+    ),
+    # Five changes or more in half an hour. They differ in what the new leaders count.
     "the leader changes every five minutes": (
-        {
-            LEADS: [f"{' '.join(['1+0x29 0+0x29'] * 7)}", f"{' '.join(['0+0x29 1+0x29'] * 7)}", "0+0x400"],
-            TOKEN: [
-                " ".join(f"{7 + 2 * i}+0x59" for i in range(7)),
-                "6+0x29 " + " ".join(f"{8 + 2 * i}+0x59" for i in range(7)),
-                "0+0x400",
-            ],
-        },
+        every_five_minutes() | {AFTER_EXPIRED: each_five_minutes()},
+        "45m",
+        {(OFTEN, "")},
+    ),
+    "somebody hands over every five minutes": (
+        every_five_minutes() | {AFTER_HANDOVER: each_five_minutes()},
+        "45m",
+        set(),
+    ),
+    "rollouts, and their new pods count": (
+        every_five_minutes() | {AFTER_STOPPED: [*each_five_minutes(), "_x30 0+0x20 1+0x30 stale"]},
+        "45m",
+        set(),
+    ),
+    "a handover, among changes against the leader's will": (
+        every_five_minutes() | {AFTER_HANDOVER: ["0+0x190 1+0x400", "0+0x400", "0+0x400"]},
         "45m",
         {(OFTEN, "")},
     ),
@@ -267,6 +333,11 @@ def test_each_says_what_to_do(rule: dict[str, Any]) -> None:
     # as GitHub makes anchors of headings
     assert anchor in {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
     assert rule["labels"]["severity"] in ("critical", "warning", "info")
+
+
+def test_the_runbook_has_no_section_on_an_alert_that_is_not_there() -> None:
+    told = re.findall(r"^### (KopfHa\w+)$", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE)
+    assert sorted(told) == sorted(rule["alert"] for rule in rules())
 
 
 def test_the_metrics_are_those_that_are_served() -> None:

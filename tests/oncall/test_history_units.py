@@ -186,7 +186,7 @@ def test_nothing_waits_for_it() -> None:
     """A takeover sends no request more; some seconds later there are two."""
     server = Server()
     made, timers, _ = history(server)
-    made.began(GRANT, taken(lease("a", 6), silent=15.0))
+    assert made.began(GRANT, taken(lease("a", 6), silent=15.0)) == "expired", "for the metrics"
     made.barrier_up(0.25)
     assert server.sent == []
     ((seconds, write),) = timers
@@ -225,11 +225,11 @@ def test_what_this_process_knows_of_its_own_last_term_is_not_lost() -> None:
     """It met a floor and took a higher token, so nothing was given back in between."""
     server = Server()
     made, timers, _ = history(server)
-    made.began(GRANT, taken(None))
+    assert made.began(GRANT, taken(None)) == ""
     made.ending(GRANT, "floor", "an object records token 9")
     server.term["spec"]["token"] = 10
     after = Grant(Stamp(10, "h", "n/l", "u"), 99.0)
-    made.began(after, taken(lease("h", 7)))
+    assert made.began(after, taken(lease("h", 7))) == "floor"
     made.barrier_up(0.1)
     timers[-1][1]()
     seven = next(p for p in terms(server.term["history"]) if p.token == 7)

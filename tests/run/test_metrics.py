@@ -18,7 +18,7 @@ from kopf_ha.core.grant import Grant
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Request
 from kopf_ha.errors import FloorLost, ForeignStamp, GateClosed, NoTerm, Refused, StaleLeader, Unfenced
-from kopf_ha.run.metrics import ENDS, KINDS, LINES, OTHER, Metrics, kind_of
+from kopf_ha.run.metrics import AFTER, ENDS, KINDS, LINES, OTHER, Metrics, kind_of
 from kopf_ha.settings import Settings
 from kopf_ha_ipam.conflicts import GIVEN_TWICE
 from testbed.ports import free_port
@@ -46,10 +46,12 @@ def test_a_replica_that_never_led_says_so() -> None:
     value = metrics.registry.get_sample_value
     for name in ("leader_election_master_status", "kopf_ha_token", "kopf_ha_lease_remaining_seconds",
                  "kopf_ha_renew_failures_total", "kopf_ha_renew_seconds_count", "kopf_ha_takeover_seconds_count",
-                 "kopf_ha_barrier_seconds_count"):  # fmt: skip
+                 "kopf_ha_barrier_seconds_count", "kopf_ha_term_seconds"):  # fmt: skip
         assert value(name, {"name": "op"}) == 0, name
     for reason in ENDS:
         assert value("kopf_ha_terms_ended_total", {"name": "op", "reason": reason}) == 0
+    for after in AFTER:
+        assert value("kopf_ha_terms_begun_total", {"name": "op", "after": after}) == 0
     for line in LINES:
         assert value("kopf_ha_refused_writes_total", {"line": line}) == 0
     assert value("kopf_ha_paused", {"name": "op"}) == 0
@@ -71,6 +73,53 @@ def test_whether_it_leads_is_asked_at_each_scrape() -> None:
     now[0] = 110.0
     assert value("leader_election_master_status", {"name": "op"}) == 0
     assert value("kopf_ha_set_aside") == 0
+
+
+def test_a_term_lasts_while_it_may_go_on() -> None:
+    """It goes on while its writes wait, and ends with its grant. A grant of another term is not its own."""
+    metrics, now = Metrics(SETTINGS), [100.0]
+    grant = Grant(Stamp(7, "me", "ns/op", "uid"), 115.0, recovers=15.0)
+    present = [grant]
+    metrics.watch(lambda: present[0], lambda: now[0])
+
+    def value() -> float | None:
+        return metrics.registry.get_sample_value("kopf_ha_term_seconds", {"name": "op"})
+
+    assert value() == 0  # the runner does not know it yet
+    metrics.leads(7)
+    now[0] = 104.0
+    assert value() == 4
+    grant.hold("no answer")
+    now[0] = 116.0
+    assert value() == 16
+    now[0] = 130.0  # a machine that slept: the grant is over, and nobody closed it
+    assert value() == 0
+    grant.reopen(145.0)
+    assert value() == 30
+    present[0] = Grant(Stamp(9, "me", "ns/op", "uid"), 200.0)
+    assert value() == 0
+    present[0] = grant
+    grant.close("lost")
+    assert value() == 0
+
+
+def test_a_term_counts_by_how_the_one_before_ended() -> None:
+    """The word comes from the Lease, so whoever may write that must not make a new series each time."""
+    metrics = Metrics(SETTINGS)
+    for token, after in enumerate(("", "expired", "expired", "handover", "made up")):
+        metrics.leads(token, after)
+    found = {
+        after: metrics.registry.get_sample_value("kopf_ha_terms_begun_total", {"name": "op", "after": after})
+        for after in AFTER
+    }
+    assert {after: count for after, count in found.items() if count} == {
+        "none": 1,
+        "expired": 2,
+        "handover": 1,
+        "other": 1,
+    }
+    (family,) = [f for f in metrics.registry.collect() if f.name == "kopf_ha_terms_begun"]
+    assert {s.labels["after"] for s in family.samples} == {*AFTER}
 
 
 def test_a_pause_is_asked_for_at_each_scrape() -> None:
@@ -190,6 +239,8 @@ def test_a_term_is_measured(run: Run, world: World, marks: Marks) -> None:
     assert seen["kopf_ha_takeover_seconds_count", "name=op"] == 1
     assert seen["kopf_ha_barrier_seconds_count", "name=op"] == 1
     assert seen["kopf_ha_renew_failures_total", "name=op"] == 0
+    assert seen["kopf_ha_term_seconds", "name=op"] > 0
+    assert seen["kopf_ha_terms_begun_total", "after=released,name=op"] == 1
 
 
 def _try(port: int) -> bool:

@@ -71,8 +71,8 @@ class History:
         self._told = ""  #: what keeps it from being written, as the log said
         self.tell: Callable[[str], None] = lambda text: None
 
-    def began(self, grant: Grant, taken: Taken | None) -> None:
-        """Note that a term began.
+    def began(self, grant: Grant, taken: Taken | None) -> str:
+        """Note that a term began; return how the one before ended, empty if there was none or if that is unknown.
 
         Args:
             grant: of the term.
@@ -87,6 +87,7 @@ class History:
             self._mine = Past(grant.stamp.token, holder=grant.stamp.holder, began=acquired)
             self._grant, self._written = grant, False
         self.tell("")
+        return previous.reason if previous is not None else ""
 
     def barrier_up(self, seconds: float) -> None:
         """Note that the present term's barrier is up, and write soon."""

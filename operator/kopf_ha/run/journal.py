@@ -61,8 +61,8 @@ class Journal:
         token, holder = grant.stamp.token, grant.stamp.holder
         self.report, self._lease_uid = Report(grant, boottime()), lease_uid
         self._missing, self._aside, self._held_at = [], 0, None
-        self.history.began(grant, taken)
-        self.metrics.leads(token)
+        after = self.history.began(grant, taken)
+        self.metrics.leads(token, after)
         self._post("Leading", "BecameLeader", f"{holder} became leader with token {token}")
 
     def held(self, grant: Grant, cause: str) -> None:

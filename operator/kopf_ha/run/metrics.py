@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from kopf_ha._context import boottime
 from kopf_ha.adapters import Outcome
 from kopf_ha.core.grant import Grant
-from kopf_ha.core.history import HANDOVER, LOST, PAUSED, STOPPED
+from kopf_ha.core.history import EXPIRED, FAILED, FLOOR, GONE, HANDOVER, LOST, PAUSED, RELEASED, STOPPED
 from kopf_ha.core.target import parse_path
 from kopf_ha.core.wire import WRITES
 from kopf_ha.election.signs import Observer
@@ -23,13 +23,16 @@ from kopf_ha.settings import Settings
 
 #: Why a term ends: against the replica's will, with its process, or by choice, as `core.orders` puts it.
 ENDS = (LOST, STOPPED, PAUSED, HANDOVER)
+#: How the term before ended, as the next leader learns it: also of a process that is gone and counts nothing itself.
+#: `none`: there was no Lease. `other`: the Lease names a reason that this release does not know.
+NONE, OTHER = "none", "other"
+AFTER = (STOPPED, HANDOVER, PAUSED, FAILED, LOST, FLOOR, EXPIRED, GONE, RELEASED, NONE, OTHER)
 #: Buckets: from an answer of a near API server to a takeover that waited for a lease to expire and for a barrier.
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0)
 #: The lines of the fence, in the words of docs/promises.md.
 LINES = ("gate", "precondition", "server", "term")
 #: How many kinds get their own label. Code that builds paths from its data must not fill Prometheus.
 KINDS = 200
-OTHER = "other"
 
 _KIND = re.compile(r"[a-z0-9][a-z0-9.-]{0,252}(/[a-z]{1,63})?")
 
@@ -66,6 +69,14 @@ class Metrics(Observer):
             ["name"],
             registry=registry,
         ).labels(name)
+        self._term = Gauge(
+            "kopf_ha_term_seconds",
+            "Seconds since this replica's present term began; 0 while it follows.",
+            ["name"],
+            registry=registry,
+        ).labels(name)
+        self._began = (0, 0.0)  #: the newest term's token, and when it began
+        self._now: Callable[[], float] = boottime
         self._renew = self._histogram("kopf_ha_renew_seconds", "Latency of successful renewals of the Lease.", name)
         self._renew_failures = Counter(
             "kopf_ha_renew_failures",
@@ -78,6 +89,13 @@ class Metrics(Observer):
             "From the moment when the Lease was free (released, expired, its holder gone) to the begin of this term.",
             name,
         )
+        begun = Counter(
+            "kopf_ha_terms_begun",
+            "Terms of this replica that began, by how the term before, of any replica, had ended.",
+            ["name", "after"],
+            registry=registry,
+        )
+        self._begun = {after: begun.labels(name, after) for after in AFTER}
         ended = Counter(
             "kopf_ha_terms_ended",
             "Terms of this replica that ended: lost, stopped with the process, or by choice: paused, handover.",
@@ -173,6 +191,15 @@ class Metrics(Observer):
             present = grant()
             return 1.0 if present is not None and present.held and not present.closed else 0.0
 
+        def term() -> float:
+            """Count on while the grant is held: the term may go on."""
+            (token, began), present = self._began, grant()
+            if present is None or present.stamp.token != token:
+                return 0.0
+            return now() - began if present.remaining(now()) or present.may_reopen(now()) else 0.0
+
+        self._now = now
+        self._term.set_function(term)
         self._held.set_function(held)
         self._remaining.set_function(remaining)
         self._status.set_function(lambda: 1.0 if remaining() > 0 else 0.0)
@@ -190,9 +217,17 @@ class Metrics(Observer):
         self.registry.register(_OperatorsOwn())
         return Server("metrics", port, MetricsHandler.factory(self.registry))
 
-    def leads(self, token: int) -> None:
-        """Note that a term began."""
+    def leads(self, token: int, after: str = "") -> None:
+        """Note that a term began.
+
+        Args:
+            token: of the term.
+            after: how the term before ended, in a word; empty if there was none. The Lease says it, so it may be any.
+        """
+        self._began = (token, self._now())
         self._token.set(token)
+        after = after or NONE
+        self._begun[after if after in AFTER else OTHER].inc()
 
     def ended(self, reason: str) -> None:
         """Note that a term ended, for one of the reasons of `ENDS`."""
