@@ -291,7 +291,9 @@ def test_the_pods_of_others_are_no_replicas() -> None:
         pod("job-1", "u7", env=[{"name": "KOPF_HA_LEASE_NAME", "value": "web"}]),
         pod("far-1", "u8", env=[{"name": "KOPF_HA_LEASE_NAME", "value": "web"},
                                 {"name": "KOPF_HA_LEASE_NAMESPACE", "value": "other"}]),
+        pod("away-1", "u9"),
     ]  # fmt: skip
+    others[-1]["spec"]["containers"][0]["command"] = ["kopf-ha", "run", "--lease-name=web", "--lease-namespace=other"]
     one = report(pods={PODS: [pod(), *others]})
     assert not isinstance(one.replicas, Unknown)
     assert [r.pod for r in one.replicas] == ["job-1", "web-5d4-aaaaa"]

@@ -108,7 +108,7 @@ class Asked:
         may: what its account may do, of what was asked.
         tried: what dry runs found out; None if nobody wants any.
         term: its Term; None if there is none.
-        objects: some objects of each stamped kind, by ``plural.group``.
+        objects: some objects of each own kind, by ``plural.group``.
         latencies: seconds that reads of its Lease took.
     """
 
