@@ -159,10 +159,19 @@ def clocks(holder: float, stored: float) -> Callable[[Healthy], None]:
 
     def change(made: Healthy) -> None:
         made.lease["spec"]["renewTime"] = at(NOW - holder)
-        fields = {"f:spec": {"f:renewTime": {}}}
+        fields: dict[str, Any] = {"f:spec": {"f:renewTime": {}}}
         made.lease["metadata"]["managedFields"] = [{"time": at(NOW - stored), "fieldsV1": fields}]
 
     return change
+
+
+def led_since(made: Healthy) -> None:
+    """A new leader wrote its Term and stamped an object after the first look at the Lease."""
+    holder = "toys-6f-b_uid-1_1"
+    stamped(token=8, holder=holder)(made)
+    newer = json.loads(json.dumps(made.lease))
+    newer["spec"].update(leaseTransitions=8, holderIdentity=holder)
+    made.asked |= {"lease": newer, "term": {"spec": {"token": 8, "holder": holder, "podUID": "uid-1"}}}
 
 
 def allowed(*right: str) -> Callable[[Healthy], None]:
@@ -311,6 +320,7 @@ BROKEN: dict[str, tuple[Callable[[Healthy], Any], dict[str, str]]] = {
     "an object of another Lease": (stamped(lease="zoo/zoo"), {"objects.foreign": ERROR}),
     "an object that is ahead": (stamped(token=8), {"objects.ahead": ERROR}),
     "an object of this token by another holder": (stamped(holder="h"), {"objects.ahead": ERROR}),
+    "an object of a new leader": (led_since, {}),
     "an object that is ahead by its annotations": (noted(f"toys.{GROUP}"), {"objects.ahead": ERROR}),
     "Pods that cannot be listed": (
         set_in("objects.pods", Unknown("you may not")),

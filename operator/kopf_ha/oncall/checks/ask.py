@@ -61,6 +61,8 @@ def ask(cluster: Cluster, facts: Facts, operator: Operator, rights: Sequence[Rig
     Raises:
         ApiError: the API server does not answer, or does not know the person.
     """
+    # Before the Lease is read: it counts the term of whoever stamps objects.
+    objects = {kind: _objects(cluster, facts, kind, served) for kind, served in kinds_of(operator).items()}
     path = lease_path(*operator.lease_parts)
     latencies = []
     for _ in range(READS):
@@ -68,12 +70,12 @@ def ask(cluster: Cluster, facts: Facts, operator: Operator, rights: Sequence[Rig
         lease = cluster.read(path)
         latencies.append(time.perf_counter() - began)
     term = cluster.read(term_path(*operator.lease_parts))
-    objects = {kind: _objects(cluster, facts, kind, served) for kind, served in kinds_of(operator).items()}
     return Asked(
         may=gather.may(cluster, operator.account, rights),
         tried=_tried(cluster, facts, operator, _holder(lease), objects) if dry_runs else None,
         term=term.body if isinstance(term, Answered) else term,
         objects=objects,
+        lease=lease.body if isinstance(lease, Answered) else None,
         latencies=tuple(latencies),
     )
 

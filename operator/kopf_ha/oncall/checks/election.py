@@ -218,7 +218,7 @@ def term(case: Case) -> Iterator[Finding]:
     if isinstance(found, Unknown):
         yield unknown(str(found))
         return
-    record = case.record
+    record = case.newest
     if record is None:
         raise SaidElsewhere("there is no Lease")
     spec: Mapping[str, Any] = (found or {}).get("spec") or {}

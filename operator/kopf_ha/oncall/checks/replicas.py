@@ -128,7 +128,7 @@ def foreign(case: Case) -> Iterator[Finding]:
 
 def ahead(case: Case) -> Iterator[Finding]:
     """Give a finding for objects whose stamp is ahead of the Lease: it lost its count."""
-    record = case.record
+    record = case.newest
     count, holder = (record.transitions, record.holder) if record else (0, "")
     for kind, many in _read(case):
         for one in ahead_of(many, kind, case.its.lease, count, holder):
