@@ -129,7 +129,7 @@ def usable(case: Case) -> Iterator[Finding]:
     except MalformedLease as problem:
         namespace, name = case.its.lease_parts
         yield error(
-            str(problem).partition(" Its number")[0],
+            str(problem).partition(" Its number")[0].rstrip("."),
             "its number counts the terms and is never guessed. Set it to the highest token that any object records (0"
             " if there is none) in the place of N",
             f"{case.facts.kubectl} -n {namespace} patch lease {name} --type=merge"
