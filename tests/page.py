@@ -43,12 +43,13 @@ class Shown:
         """
         rest = [_without_numbers(line) for line in printed.splitlines()]
         for line in self.lines:
+            if line.strip() in ("", "…"):
+                continue
             wanted = ".*".join(re.escape(part) for part in _without_numbers(line).split("…"))
             found = next((n for n, there in enumerate(rest) if re.fullmatch(wanted, there)), None)
-            if found is not None:
-                del rest[found]
-            elif line.strip() not in ("", "…"):
+            if found is None:
                 return line
+            del rest[found]
         return ""
 
 
