@@ -66,6 +66,7 @@ def shown(path: Path, section: str) -> list[Shown]:
 #: What differs from one run to the next.
 _OTHERS = (
     (r" --kubeconfig=\S+", ""),
+    (r" by \S+ since ", " by SOMEBODY since "),
     (r"\b([a-z][-a-z0-9]*-[bcdf-hj-np-tv-z24-9]{8,10})-[bcdf-hj-np-tv-z24-9]{5}\b", "POD"),
     (r"\b[bcdf-hj-np-tv-z24-9]{8,10}\b", "REVISION"),
     (r"\d{4}-\d\d-\d\d[T ][\d:.]+Z?", "TIME"),

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from devcluster.errors import DevclusterError
 from devcluster.waiting import until
 from testbed.deployment import NAME, ROOT
 from testbed.stage import LIMIT, Stage
@@ -39,15 +40,20 @@ class OnCall:
         plugin.chmod(0o755)
         self._env = stage.env | {"PATH": f"{folder}:{stage.env['PATH']}"}
 
-    def type(self, command: str, status: int | None = 0) -> str:
-        """Type a command, which must end with that status; give what it prints. `kopf-ha` is told the kubeconfig."""
+    def type(self, command: str) -> str:
+        """Type a command, which must succeed; give what it prints."""
+        status, said = self._typed(command)
+        assert status == 0, f"{command}\n{said}"
+        return said
+
+    def _typed(self, command: str) -> tuple[int, str]:
+        """Type a command; give its exit status and what it prints. `kopf-ha` is told the kubeconfig."""
         env = dict(self._env)
-        if re.match(r"(kubectl )?kopf-ha \w+", command) and "|" not in command:
+        if re.match(r"(kubectl )?kopf-ha (status|history|handover|pause|resume|check) ", command):
             command += f" --kubeconfig={env.pop('KUBECONFIG')}"
         argv = ["bash", "-euo", "pipefail", "-c", command]
         done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=3 * LIMIT)
-        assert status in (None, done.returncode), f"{command}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
+        return done.returncode, done.stdout or done.stderr
 
     def order(self, one: Shown) -> str:
         """Type what changes something, once."""
@@ -57,34 +63,28 @@ class OnCall:
 
     def see(self, one: Shown, status: int = 0) -> str:
         """Type what only looks, until it prints what the page shows: kubelets and leaders take a moment."""
-        said = ""
+        ended, said = -1, ""
 
         def look() -> bool:
-            nonlocal said
-            said = self.type(one.command, None)
-            return one.missing(said) == ""
+            nonlocal ended, said
+            ended, said = self._typed(one.command)
+            return (ended, one.missing(said)) == (status, "")
 
         try:
             until(one.command, look, LIMIT, 1)
-        except Exception as error:
-            raise AssertionError(f"{one.command} does not print {one.missing(said)!r}\n{said}") from error
-        self.type(one.command, status)
+        except DevclusterError as error:
+            raise AssertionError(f"{one.command} ({ended}) does not print {one.missing(said)!r}\n{said}") from error
         return said
 
-    def data(self, command: str, status: int | None = 0) -> Any:
-        """Give the answer to a command as data."""
-        return json.loads(self.type(f"{command} -n {NAME} -o json", status))
-
-    def errors(self) -> dict[str, list[str]]:
-        """Give the commands below each error that `kopf-ha check` finds, by the check's name."""
-        checks = self.data("kopf-ha check", 1)["checks"]
-        return {c["name"]: [f["command"] for f in c["findings"]] for c in checks if c["result"] == "error"}
+    def data(self, command: str) -> Any:
+        """Give the answer to a command as data, whether it is good news or not."""
+        return json.loads(self._typed(f"{command} -n {NAME} -o json")[1])
 
     def history_of(self, token: int) -> dict[str, Any]:
         """Wait until the history has how a term ended; give that."""
 
         def ended() -> Any:
-            terms = self.data("kopf-ha history", None)["terms"]
+            terms = self.data("kopf-ha history")["terms"]
             return next((t for t in terms if t["token"] == token and t["reason"]), None)
 
         return dict(until(f"the end of term {token} in the history", ended, LIMIT, 0.5))
@@ -103,6 +103,12 @@ def oncall(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> OnCall:
     stage.kubectl("apply", "-f", "-", input=json.dumps(pool | {"spec": {"cidr": "10.41.0.0/28"}}))
     stage.kubectl("wait", "addresspool/on-call", "--for=condition=Ready", f"--timeout={LIMIT - 5:g}s")
     return OnCall(stage, tmp_path_factory.mktemp("plugin"))
+
+
+def hints(said: str) -> dict[str, list[str]]:
+    """The commands below each error that `kopf-ha check` printed, by the check's name."""
+    found = re.findall(r"(?m)^× .*\((\w+\.\w+)\)\n((?: {4}.*\n)*)", said)
+    return {name: re.findall(r"(?m)^ {6}(.*)$", below) for name, below in found}
 
 
 def claim(stage: Stage) -> None:
@@ -144,7 +150,7 @@ def test_handing_over_to_a_replica_that_is_named(oncall: OnCall) -> None:
     (before,) = oncall.data("kopf-ha status")["operators"]
     to = next(r["pod"] for r in before["replicas"] if r["role"] == "follower" and r["ready"])
     oncall.order(Shown(re.sub(r"\bPOD\b", to, handover.command), handover.lines))
-    (after,) = oncall.data("kopf-ha status", None)["operators"]
+    (after,) = oncall.data("kopf-ha status")["operators"]
     assert (after["leader"]["pod"], after["token"]) == (to, before["token"] + 1)
     ended = oncall.history_of(before["token"])
     assert (ended["reason"], ended["cause"]) == ("handover", f"handed over to pod {to}")
@@ -161,31 +167,19 @@ def test_why_the_leader_changed(oncall: OnCall) -> None:
     stage.rolled_out()
 
 
-def test_a_binding_that_somebody_deleted(oncall: OnCall) -> None:
-    unbound, _ = shown(RUNBOOK, '"not enforced by the API server"')
-    oncall.stage.kubectl("delete", BINDING, f"{NAME}-stamped")
-    oncall.see(unbound, 1)
-    ((name, commands),) = oncall.errors().items()
-    assert name == "policies.present"
-    for command in commands:
-        oncall.type(command)
-    oncall.all_well()
-
-
-def test_a_definition_that_lost_its_rule(oncall: OnCall) -> None:
-    _, norule = shown(RUNBOOK, '"not enforced by the API server"')
+def test_what_the_api_server_does_not_enforce(oncall: OnCall) -> None:
+    """A binding that somebody deleted, and then a definition that lost its rule."""
+    unbound, norule = shown(RUNBOOK, '"not enforced by the API server"')
     stage, path = oncall.stage, "/spec/versions/0/schema/openAPIV3Schema/x-kubernetes-validations"
     stage.kubectl("delete", BINDING, f"{NAME}-schema")
     edit = ("patch", "crd", "addresspools.ipam.kopf-ha.dev", "--type=json", "-p")
     patch = json.dumps([{"op": "remove", "path": path}])
     until("the policy to be gone", lambda: "patched" in stage.kubectl(*edit, patch, check=False), LIMIT, 0.5)
-    oncall.see(norule, 1)
-    errors = oncall.errors()
-    assert {"policies.present", "definitions.rule"} <= errors.keys()
-    (prints,) = errors["definitions.rule"]
+    said = oncall.see(norule, 1)
+    assert unbound.missing(said) == ""
+    (prints,), again = hints(said)["definitions.rule"], hints(said)["policies.present"]
     assert "x-kubernetes-validations" in oncall.type(prints)
-    oncall.type("kubectl apply -k crds/")
-    for command in errors["policies.present"]:
+    for command in ("kubectl apply -k crds/", *again):
         oncall.type(command)
     oncall.all_well()
 
@@ -193,8 +187,7 @@ def test_a_definition_that_lost_its_rule(oncall: OnCall) -> None:
 def test_a_right_that_somebody_took_away(oncall: OnCall) -> None:
     (norights,) = shown(RUNBOOK, "KopfHaRenewalsFail")
     oncall.stage.kubectl("-n", NAME, "delete", "rolebinding", f"{NAME}-election")
-    oncall.see(norights, 1)
-    for command in oncall.errors()["rights.enough"]:
+    for command in hints(oncall.see(norights, 1))["rights.enough"]:
         oncall.type(command)
     oncall.all_well()
     oncall.stage.leader()
