@@ -39,7 +39,7 @@ class Shown:
     def missing(self, printed: str) -> str:
         """Give the first line of the page that was not printed; empty if all were.
 
-        Names of pods, numbers, times and spaces may be others. More may be printed, and a table may be sorted otherwise.
+        Names of pods, numbers, times and spaces may be others. More may be printed, and in another order.
         """
         rest = [_without_numbers(line) for line in printed.splitlines()]
         for line in self.lines:
