@@ -14,7 +14,7 @@ import pytest
 
 from devcluster import Binaries
 from devcluster.state import StateDir, folder_for
-from testbed.deployment import ROOT
+from testbed.deployment import NAME, ROOT
 from testbed.stage import Stage
 from tests.page import blocks
 
@@ -42,3 +42,15 @@ def stage(node_binaries: Binaries, tutorial: Iterator[str]) -> Iterator[Stage]:
         subprocess.run([sys.executable, "-m", "devcluster", "down"], cwd=ROOT, check=True)
         del os.environ["DEVCLUSTER_NAME"]
     assert not StateDir(state).exists
+
+
+@pytest.fixture(autouse=True)
+def shown_if_it_fails(stage: Stage, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Show what a user would look at first when a test failed."""
+    failed = request.session.testsfailed
+    yield
+    if request.session.testsfailed > failed:
+        for args in (("get", "pods", "-A", "-o", "wide"), ("get", "events", "-n", NAME)):
+            print(stage.kubectl(*args, check=False))
+        for pod in stage.pods():
+            print(stage.kubectl("logs", "-n", NAME, pod["metadata"]["name"], "--tail=60", check=False))

@@ -11,27 +11,14 @@ from typing import Any
 import pytest
 
 from devcluster.waiting import until
-from testbed.deployment import NAME, ROOT
+from testbed.deployment import NAME
 from testbed.load import Load
 from testbed.stage import LIMIT, Stage, is_fenced_write, seconds, writer
-from tests.page import blocks
 
 pytestmark = pytest.mark.timeout(600)
 
 #: So that the deletions of one test do not use up those of the next: a ReplicaSet brings pods back at its own pace.
 TIMES = 10
-
-
-@pytest.fixture(autouse=True)
-def shown(stage: Stage, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Show what a user would look at first when a test failed."""
-    failed = request.session.testsfailed
-    yield
-    if request.session.testsfailed > failed:
-        for args in (("get", "pods", "-A", "-o", "wide"), ("get", "events", "-n", NAME)):
-            print(stage.kubectl(*args, check=False))
-        for pod in stage.pods():
-            print(stage.kubectl("logs", "-n", NAME, pod["metadata"]["name"], "--tail=60", check=False))
 
 
 def test_installing_as_the_tutorial_says(stage: Stage, tutorial: Iterator[str]) -> None:
@@ -192,25 +179,3 @@ def test_metrics_and_probes_of_every_replica(stage: Stage) -> None:
         leads[pod["metadata"]["name"]] = float(value)
         assert any(line.startswith("kopf_ha_not_enforced") and line.endswith(" 0.0") for line in lines)
     assert leads == {name: float(name == stage.leader()) for name in leads}
-
-
-def test_uninstalling_leaves_nothing(stage: Stage) -> None:
-    kinds = {line.split("/")[0].split(".")[0] for line in left(stage)}
-    assert kinds >= {"namespace", "deployment", "pod", "lease", "customresourcedefinition", "clusterrole"}
-    assert kinds >= {"validatingadmissionpolicy", "flowschema", "priorityclass", "networkpolicy", "service"}
-    stage.kubectl("delete", "namespace", "load", "--wait=false")
-    for block in blocks(ROOT / "docs" / "uninstall.md", "In this order"):
-        stage.shell(block)
-    stage.kubectl("wait", "namespace/load", "--for=delete", f"--timeout={LIMIT - 5:g}s")
-    until("nothing to be left", lambda: left(stage) == [], LIMIT, 1)
-
-
-def left(stage: Stage) -> list[str]:
-    """Whatever has our name, in any kind that can be listed; events end by themselves."""
-    found = []
-    for scope in ("--namespaced=true", "--namespaced=false"):
-        kinds = stage.kubectl("api-resources", "--verbs=list", "-o", "name", scope).split()
-        names = ",".join(k for k in kinds if not k.startswith(("events", "pods.metrics")))
-        said = stage.kubectl("get", names, "-A", "-o", "name", "--ignore-not-found", "--show-labels=false", check=False)
-        found += [line for line in said.split() if "kopf-ha" in line]
-    return found

@@ -421,9 +421,24 @@ def test_options_in_the_command_are_read_and_not_contradicted(files: Files) -> N
     assert "the command of container operator says --lease-name box, and the policies are for other" in said
 
 
+def grace(text: str) -> int:
+    return int(one(text, "Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"])
+
+
 def test_longer_times_need_a_longer_grace_period(files: Files) -> None:
     files.write(workload=deployment(container={"env": [{"name": "KOPF_HA_DRAIN_TIMEOUT", "value": "60s"}]}))
-    assert one(files.made(), "Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 145
+    assert grace(files.made()) == 145
+
+
+@pytest.mark.parametrize(("flags", "seconds"), [(["--drain-timeout=90"], 205), (["--renew-deadline", "30s"], 165)])
+def test_flags_win_over_variables_as_in_the_process(files: Files, flags: list[str], seconds: int) -> None:
+    env = {f"KOPF_HA_{n}": v for n, v in (("DRAIN_TIMEOUT", "60s"), ("RENEW_DEADLINE", "10"), ("HEALTH_PORT", "8085"))}
+    listed = [{"name": name, "value": value} for name, value in env.items()]
+    command = "kopf-ha", "run", *flags, "--health-port=1", "--health-port=9000", "x.py"
+    files.write(workload=deployment(*command, container={"env": listed}))
+    text = files.made()
+    assert grace(text) == seconds
+    assert container(text)["readinessProbe"]["httpGet"]["port"] == 9000
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import yaml
 
 from devcluster import Cluster
 from devcluster.waiting import until
-from kopf_ha.core.lease import OPERATOR
+from kopf_ha.core.lease import OPERATOR, PAUSED
 from kopf_ha.oncall import check as check_command
 from kopf_ha.oncall.cluster import BAD, UNKNOWN, WELL
 from tests.kit.client import MERGE
@@ -23,6 +23,7 @@ from tests.oncall.checked import Checked, definition, fenced, operator
 
 #: Seconds for a round of all checks and dry runs, and more, on a busy machine.
 SLOW = 120.0
+NEARLY_LAST = 1_999_999_990
 RACK = "racks.NAMESPACE.kopf-ha.test"
 POLICY, BINDING = "validatingadmissionpolicy", "validatingadmissionpolicybinding"
 
@@ -211,6 +212,29 @@ def lose_count(world: Checked) -> None:
         insist(patched(world, world.lease_path, {"spec": {"leaseTransitions": None}}))
 
 
+def nearly_last(world: Checked) -> None:
+    """As by hand: the Term does not follow."""
+    world.edit_lease(leaseTransitions=NEARLY_LAST)
+
+
+def lower(world: Checked) -> None:
+    with unbound(world, "lease"):
+        insist(patched(world, world.lease_path, {"spec": {"leaseTransitions": world.number}}))
+
+
+def name_of_earlier_releases(world: Checked) -> None:
+    """The workload names no Lease, and so elects by its own name; and one of an earlier release is there."""
+    own("set", "env", "deployment/toys", "KOPF_HA_LEASE_NAME-")(world)
+    body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "kopf-ha"}}
+    world.kubectl("create", "-f", "-", input=json.dumps(body))
+
+
+def name_it_again(world: Checked) -> None:
+    """The hint is for a Lease that is this operator's. This one is not."""
+    own("delete", "lease", "kopf-ha")(world)
+    own("set", "env", "deployment/toys", "KOPF_HA_LEASE_NAME=toys")(world)
+
+
 def second_operator(world: Checked) -> None:
     made = next(d for d in fenced(operator(world.namespace, world.group, "zoo")) if d["kind"] == "Deployment")
     (container,) = made["spec"]["template"]["spec"]["containers"]
@@ -237,6 +261,25 @@ def event(world: Checked) -> None:
     world.ask("POST", f"/api/v1/namespaces/{world.namespace}/events", body | {"source": {"component": "kopf-ha"}})
 
 
+def closed_off(world: Checked) -> None:
+    """As deploy/components/network-policy does it."""
+    only = {"namespaceSelector": {"matchLabels": {"kopf-ha.dev/scrapes": world.namespace}}}
+    spec = {"podSelector": {"matchLabels": {"app": "toys"}}, "policyTypes": ["Ingress"], "ingress": [{"from": [only]}]}
+    body = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "toys"}}
+    world.kubectl("create", "-f", "-", input=json.dumps(body | {"spec": spec}))
+
+
+def watched(world: Checked) -> None:
+    """A webhook that is asked about each renewal. Nobody listens there, and the answer does not matter."""
+    rule = {"apiGroups": ["coordination.k8s.io"], "apiVersions": ["*"], "resources": ["leases"], "operations": ["*"]}
+    hook: dict[str, Any] = {"name": "leases.kopf-ha.test", "rules": [rule], "failurePolicy": "Ignore"}
+    hook["sideEffects"] = "None"
+    hook |= {"clientConfig": {"url": "https://127.0.0.1:1/"}, "timeoutSeconds": 1, "admissionReviewVersions": ["v1"]}
+    hook["namespaceSelector"] = {"matchLabels": {"kubernetes.io/metadata.name": world.namespace}}
+    body = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration"}
+    world.apply(json.dumps(body | {"metadata": {"name": f"{world.namespace}-watched"}, "webhooks": [hook]}))
+
+
 def stamp_two(**other: Any) -> Callable[[Checked], Any]:
     def make(world: Checked) -> None:
         world.create("Rack", "two")
@@ -261,6 +304,38 @@ def worse_workload(world: Checked) -> None:
     spec |= {"terminationGracePeriodSeconds": 20, "automountServiceAccountToken": False}
     found["spec"] |= {"strategy": {"type": "Recreate"}}
     world.ask("PUT", path, found)
+
+
+def hasty_workload(world: Checked) -> None:
+    """A probe that gives up soon, and a PriorityClass that does not exist."""
+    path = f"/apis/apps/v1/namespaces/{world.namespace}/deployments/toys"
+    found = world.ask("GET", path)
+    spec = found["spec"]["template"]["spec"]
+    spec["containers"][0]["livenessProbe"]["failureThreshold"] = 1
+    spec["priorityClassName"] = "none"
+    world.ask("PUT", path, found)
+
+
+def as_installed(world: Checked) -> None:
+    """The workload as it was, but that it stays paused."""
+    path = f"/apis/apps/v1/namespaces/{world.namespace}/deployments/toys"
+    (made,) = (d for d in world.documents if d["kind"] == "Deployment")
+    world.ask("PUT", path, made | {"spec": made["spec"] | {"paused": True}})
+
+
+def one_replica(world: Checked) -> None:
+    """The follower goes."""
+    world.kubectl("annotate", "pod", world.holder.partition("_")[0], "controller.kubernetes.io/pod-deletion-cost=9")
+    world.kubectl("scale", "deployment/toys", "--replicas=1")
+    until("one pod", lambda: len(world.pods()) == 1)
+
+
+def all_ready(world: Checked) -> None:
+    """What kubelets say of the replicas that were made; then two again."""
+    for pod in until("three pods", lambda: p if len(p := world.pods()) == 3 else None):
+        world.set_status(pod["metadata"]["name"])
+    world.kubectl("scale", "deployment/toys", "--replicas=2")
+    until("two pods", lambda: len(world.pods()) == 2)
 
 
 ERROR, WARNING = "error", "warning"
@@ -314,6 +389,16 @@ MISTAKES = {
     "the Lease lost its count": Mistake(
         lose_count, {"election.usable": ERROR}, rest=lambda w: w.lead()
     ),
+    # The Term is behind, too: the leader did not raise the number.
+    "hardly a token is left": Mistake(
+        nearly_last, {"election.usable": WARNING, "election.term": ERROR}, lower
+    ),
+    "a Lease of earlier releases is there": Mistake(
+        name_of_earlier_releases, {"election.unnamed": ERROR}, name_it_again
+    ),
+    "the operator is paused": Mistake(
+        own("annotate", "lease", "toys", f"{PAUSED}=true"), {"election.held": WARNING}
+    ),
     "nobody holds the Lease": Mistake(
         lambda w: w.edit_lease(holderIdentity=None), {"election.held": ERROR}, lambda w: w.lead()
     ),
@@ -336,11 +421,23 @@ MISTAKES = {
         own("delete", "pod", "stranger"),
     ),
     "a replica reported trouble": Mistake(event, {"replicas.reported": WARNING}, own("delete", "event", "reported")),
+    "nobody may read metrics": Mistake(
+        closed_off, {"replicas.scraped": WARNING}, own("delete", "networkpolicy", "toys")
+    ),
+    "a webhook is asked about Leases": Mistake(
+        watched,
+        {"enforcement.webhooks": WARNING},
+        kubectl("delete", "validatingwebhookconfiguration", "NAMESPACE-watched"),
+    ),
     "an object is another Lease's": Mistake(
         stamp_two(lease="other/zoo", token=1), {"objects.foreign": ERROR}, own("delete", RACK, "two")
     ),
     "an object is ahead": Mistake(stamp_two(token=1000), {"objects.ahead": ERROR}, own("delete", RACK, "two")),
     "the budget was deleted": Mistake(own("delete", "pdb", "toys"), {"workload.budget": WARNING}),
+    "the probes are hasty, and a class is missing": Mistake(
+        hasty_workload, {"workload.patience": WARNING, "workload.place": ERROR}, as_installed
+    ),
+    "one replica is left": Mistake(one_replica, {"workload.replicas": ERROR}, rest=all_ready),
     "the workload was edited": Mistake(
         worse_workload,
         {

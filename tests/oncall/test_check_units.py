@@ -13,18 +13,30 @@ from click.testing import CliRunner
 
 from kopf_ha.cli import main
 from kopf_ha.core.lease import PAUSED
+from kopf_ha.core.notes import notes_of
+from kopf_ha.core.token import Stamp
 from kopf_ha.manifests import Child, Description, Kind
 from kopf_ha.manifests.command import manifests
-from kopf_ha.oncall.checks import commands, samples
+from kopf_ha.oncall.checks import ask, commands, samples
 from kopf_ha.oncall.checks.compare import difference, missing
-from kopf_ha.oncall.checks.facts import EVENTS, LEASES, NAMESPACES, NETWORK_POLICIES, PODS, VALIDATING, Facts, Right
+from kopf_ha.oncall.checks.facts import (
+    EVENTS,
+    LEASES,
+    NAMESPACES,
+    NETWORK_POLICIES,
+    PODS,
+    VALIDATING,
+    Facts,
+    Operator,
+    Right,
+)
 from kopf_ha.oncall.checks.finding import Mark, When
 from kopf_ha.oncall.checks.result import as_text, run, status_of
 from kopf_ha.oncall.checks.table import CHECKS, SECTIONS, as_markdown
 from kopf_ha.oncall.cluster import BAD, UNKNOWN, WELL, Unknown
 from testbed.deployment import ROOT
 from tests.oncall.checked import fenced, operator
-from tests.oncall.healthy import GROUP, NAMESPACE, NOW, Healthy, at
+from tests.oncall.healthy import GROUP, HOLDER, NAMESPACE, NOW, Healthy, at
 from tests.oncall.test_check_cluster import MISTAKES
 
 LAST = 1_999_999_999
@@ -129,9 +141,37 @@ def scraped(made: Healthy) -> None:
 
 
 def stamped(**stamp: Any) -> Callable[[Healthy], None]:
-    whole = {"lease": f"{NAMESPACE}/toys", "token": 7, "holder": "h", "podUID": "u"} | stamp
+    whole = {"lease": f"{NAMESPACE}/toys", "token": 7, "holder": HOLDER, "podUID": "u"} | stamp
     one = {"metadata": {"name": "one", "namespace": NAMESPACE}, "status": {"fencing": whole}}
     return lambda made: made.asked["objects"].update({f"racks.{GROUP}": [one]})
+
+
+def noted(kind: str) -> Callable[[Healthy], None]:
+    """An object with a stamp of token 8 in its metadata, as kinds without `status.fencing` have it."""
+    mine = Stamp(8, HOLDER, f"{NAMESPACE}/toys", "u")
+    notes = {note.name: note.text for note in notes_of(mine, kind)}
+    one = {"metadata": {"name": "one", "namespace": NAMESPACE, "annotations": notes}}
+    return lambda made: made.asked["objects"].update({kind: [one]})
+
+
+def clocks(holder: float, stored: float) -> Callable[[Healthy], None]:
+    """The last renewal, some seconds ago by its holder's clock, and by the API server's."""
+
+    def change(made: Healthy) -> None:
+        made.lease["spec"]["renewTime"] = at(NOW - holder)
+        fields: dict[str, Any] = {"f:spec": {"f:renewTime": {}}}
+        made.lease["metadata"]["managedFields"] = [{"time": at(NOW - stored), "fieldsV1": fields}]
+
+    return change
+
+
+def led_since(made: Healthy) -> None:
+    """A new leader wrote its Term and stamped an object after the first look at the Lease."""
+    holder = "toys-6f-b_uid-1_1"
+    stamped(token=8, holder=holder)(made)
+    newer = json.loads(json.dumps(made.lease))
+    newer["spec"].update(leaseTransitions=8, holderIdentity=holder)
+    made.asked |= {"lease": newer, "term": {"spec": {"token": 8, "holder": holder, "podUID": "uid-1"}}}
 
 
 def allowed(*right: str) -> Callable[[Healthy], None]:
@@ -218,6 +258,8 @@ BROKEN: dict[str, tuple[Callable[[Healthy], Any], dict[str, str]]] = {
     "a drain that is no number": (env("KOPF_HA_DRAIN_TIMEOUT", "long"), {"workload.grace": ERROR}),
     "a probe of another port": (
         set_in("container.livenessProbe.httpGet.port", 9999), {"workload.probes": ERROR}),
+    "a probe of the port that only a variable names": (
+        lambda h: h.container["command"].append("--health-port=9000"), {"workload.probes": ERROR}),
     "no probe": (set_in("container.readinessProbe", None), {"workload.probes": WARNING}),
     "a hasty probe": (set_in("container.livenessProbe.failureThreshold", 1), {"workload.patience": WARNING}),
     "one replica": (set_in("deployment.spec.replicas", 1), {"workload.replicas": ERROR}),
@@ -260,6 +302,8 @@ BROKEN: dict[str, tuple[Callable[[Healthy], Any], dict[str, str]]] = {
         lambda h: h.lease["metadata"].setdefault("annotations", {}).update({PAUSED: "true"}),
         {"election.held": WARNING}),
     "nobody who renews": (set_in("lease.spec.renewTime", at(NOW - 100)), {"election.held": ERROR}),
+    "a holder whose clock is late": (clocks(holder=3600, stored=1), {}),
+    "nobody who renews, by a clock that is ahead": (clocks(holder=-3600, stored=100), {"election.held": ERROR}),
     "no Term object": (set_in("asked.term", None), {"election.term": ERROR}),
     "a Term that is behind": (lambda h: h.asked["term"]["spec"].update(token=6), {"election.term": ERROR}),
     "a Term that is ahead": (lambda h: h.asked["term"]["spec"].update(token=9), {"election.term": ERROR}),
@@ -275,6 +319,9 @@ BROKEN: dict[str, tuple[Callable[[Healthy], Any], dict[str, str]]] = {
     "an object of this term": (stamped(), {}),
     "an object of another Lease": (stamped(lease="zoo/zoo"), {"objects.foreign": ERROR}),
     "an object that is ahead": (stamped(token=8), {"objects.ahead": ERROR}),
+    "an object of this token by another holder": (stamped(holder="h"), {"objects.ahead": ERROR}),
+    "an object of a new leader": (led_since, {}),
+    "an object that is ahead by its annotations": (noted(f"toys.{GROUP}"), {"objects.ahead": ERROR}),
     "Pods that cannot be listed": (
         set_in("objects.pods", Unknown("you may not")),
         dict.fromkeys(("replicas.ready", "replicas.ended", "replicas.account", "replicas.reported"), NOT_KNOWN)),
@@ -309,6 +356,14 @@ def test_the_policies_cover_the_namespaces_that_are_served(served: list[str], fo
     made = Healthy("--namespace=play")
     made.container["command"] = ["kopf-ha", "run", *served, "toys.py"]
     assert made.found() == found
+
+
+def test_objects_of_all_own_kinds_are_looked_at() -> None:
+    """Those whose stamp is an annotation, too; only what has `status.fencing` can be asked by dry runs."""
+    kinds = Kind("racks"), Kind("toys", annotations=True, cluster=True)
+    known = Description(group=GROUP, kinds=kinds, lease="n/l", service_account="n/a", namespaces=("a",))
+    operator_ = Operator(namespace="n", lease="n/l", workloads=(), container={}, account="n/a", expected=known)
+    assert ask.kinds_of(operator_) == {f"racks.{GROUP}": ("a",), f"toys.{GROUP}": ()}
 
 
 @pytest.mark.parametrize("options", [(), ("--level=term",), (f"--exempt=toys.{GROUP}/scale",)])

@@ -34,6 +34,7 @@ from tests.oncall.support import (
     PODS,
     POLICIES,
     TERM,
+    Made,
     cluster,
     event,
     lease,
@@ -291,7 +292,9 @@ def test_the_pods_of_others_are_no_replicas() -> None:
         pod("job-1", "u7", env=[{"name": "KOPF_HA_LEASE_NAME", "value": "web"}]),
         pod("far-1", "u8", env=[{"name": "KOPF_HA_LEASE_NAME", "value": "web"},
                                 {"name": "KOPF_HA_LEASE_NAMESPACE", "value": "other"}]),
+        pod("away-1", "u9"),
     ]  # fmt: skip
+    others[-1]["spec"]["containers"][0]["command"] = ["kopf-ha", "run", "--lease-name=web", "--lease-namespace=other"]
     one = report(pods={PODS: [pod(), *others]})
     assert not isinstance(one.replicas, Unknown)
     assert [r.pod for r in one.replicas] == ["job-1", "web-5d4-aaaaa"]
@@ -388,6 +391,16 @@ def test_stamps_that_are_ahead_of_the_lease() -> None:
     assert "2 objects have a stamp that is ahead of the Lease" in problems(one)["ahead"].text
     free = report(pools={POOLS: pools}, lease={f"{LEASE}/web": lease("")})
     assert [a.name for a in free.ahead or ()] == ["ahead"]
+
+
+def test_a_leader_that_began_meanwhile_is_not_ahead() -> None:
+    stamp = {"lease": "n/web", "token": 8, "holder": "new", "podUID": "u"}
+    made = cluster(good=GOOD, pools={POOLS: [{"metadata": {"name": "p"}, "status": {"fencing": stamp}}]})
+    before = the_one(made, "web")
+    assert [a.name for a in report_on(made, before, Policies.read(made)).ahead or ()] == ["p"]
+    assert isinstance(made.api, Made)
+    made.api.answers[f"{LEASE}/web"] = lease("new", 8)
+    assert report_on(made, before, Policies.read(made)).ahead == []
 
 
 def test_set_aside_by_events() -> None:

@@ -18,7 +18,7 @@ from testbed.deployment import ROOT
 from testbed.replica import TIMES, Replica
 from tests.kit.history import history_of
 from tests.kit.ipam import LEASE, Ipam
-from tests.page import shell
+from tests.page import blocks, shell
 
 #: The number of the Lease before anybody led.
 BEFORE = 40
@@ -153,11 +153,9 @@ def terms(operator: Replica) -> list[int]:
 
 
 def shell_of_runbook(heading: str) -> list[str]:
-    """Give the commands of the first console block below a heading of docs/runbook.md."""
-    page = (ROOT / "docs" / "runbook.md").read_text()
-    block = re.search(rf"^## {re.escape(heading)}.*?```console\n(.*?)```", page, re.DOTALL | re.MULTILINE)
-    assert block, f"docs/runbook.md says nothing about {heading!r}"
-    return [line for line in block[1].replace("\\\n", " ").splitlines() if line.strip()]
+    """Give the commands of the first block of a section of docs/runbook.md that has commands alone."""
+    block = next(b for b in blocks(ROOT / "docs" / "runbook.md", heading) if not b.startswith("$ "))
+    return [line for line in block.replace("\\\n", " ").splitlines() if line.strip()]
 
 
 def run_shell(site: Site, command: str) -> str:

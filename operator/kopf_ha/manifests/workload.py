@@ -76,9 +76,12 @@ def variable(container: Any, name: str) -> str:
 
 
 def given(container: Any, flag: str) -> str:
-    """Return the value of an option of `kopf-ha run`, by its flag or else by its variable; empty for none."""
+    """Return the value of an option of `kopf-ha run`; empty for none.
+
+    As for the process the flag wins over the variable, and the last of several flags.
+    """
     name = "KOPF_HA_" + flag.removeprefix("--").upper().replace("-", "_")
-    return next(iter(programs.option(container, flag)), variable(container, name))
+    return [variable(container, name), *programs.option(container, flag)][-1]
 
 
 def given_lease(container: Any) -> str:
@@ -250,7 +253,7 @@ def _set_probes(pod: Any, container: Any) -> list[str]:
     operator is replaced: nobody listens there on a follower, and the kubelet would kill it.
     """
     served = {_port(url) for url in programs.option(container, "-L", "--liveness")}
-    health = variable(container, "KOPF_HA_HEALTH_PORT") or next(iter(programs.option(container, "--health-port")), "")
+    health = given(container, "--health-port")
     ours = int(health) if health.isdigit() else 0
     guessed, wanted = [], []
     for name in _PROBES:
@@ -307,16 +310,14 @@ def _free_port(pod: Any, served: set[int]) -> int:
 
 
 def _grace(container: Any) -> int:
-    def seconds(name: str, default: int) -> float:
-        text = variable(container, f"KOPF_HA_{name}") or next(
-            iter(programs.option(container, "--" + name.lower().replace("_", "-"))), ""
-        )
+    def seconds(flag: str, default: int) -> float:
+        text = given(container, flag)
         try:
             return float(text.removesuffix("s"))
         except ValueError:
             return default
 
-    return max(GRACE, int(2 * seconds("DRAIN_TIMEOUT", 10) + seconds("RENEW_DEADLINE", 10)) + 15)
+    return max(GRACE, int(2 * seconds("--drain-timeout", 10) + seconds("--renew-deadline", 10)) + 15)
 
 
 def _told(deployment: Any, pod: Any) -> list[str]:

@@ -234,9 +234,9 @@ def _workload(meta: Mapping[str, Any]) -> tuple[str, str]:
 def _told(pod: Mapping[str, Any]) -> tuple[str, str]:
     """Return the Lease's namespace and name that a Pod was given; two empty texts for none."""
     # Here, because it takes the readers of manifests along.
-    from kopf_ha.manifests.workload import given_lease, variable
+    from kopf_ha.manifests.workload import given, given_lease
 
     for container in pod["spec"].get("containers") or ():
         if name := given_lease(container):
-            return variable(container, "KOPF_HA_LEASE_NAMESPACE") or str(pod["metadata"]["namespace"]), name
+            return given(container, "--lease-namespace") or str(pod["metadata"]["namespace"]), name
     return "", ""

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from kopf_ha.core.lease import LeaseRecord, lease_path
 from kopf_ha.core.notes import noted, stamp_in
 from kopf_ha.core.refusal import REFUSED
 from kopf_ha.core.token import MalformedStamp, Stamp, stamp_of
-from kopf_ha.errors import ApiRefused
-from kopf_ha.oncall.cluster import TIMEOUT, Cluster, Unknown
+from kopf_ha.errors import ApiRefused, MalformedLease
+from kopf_ha.oncall.cluster import TIMEOUT, Answered, Cluster, Unknown
 from kopf_ha.oncall.find import time_of
 
 #: How many objects are named.
@@ -61,10 +62,17 @@ def find_ahead(
 ) -> tuple[list[Ahead], list[Unknown]]:
     """List the objects of these kinds, and return those that are ahead of the Lease; and what could not be listed.
 
+    Args:
+        cluster: where they are.
+        kinds: ``plural.group``.
+        lease: ``namespace/name``.
+        token: the Lease's, as it was read before.
+        holder: the same.
+
     Raises:
         ApiError: the API server does not answer.
     """
-    found: list[Ahead] = []
+    listed: dict[str, list[dict[str, Any]]] = {}
     unknown: list[Unknown] = []
     for kind in kinds:
         path = _path_of(cluster, kind)
@@ -72,8 +80,22 @@ def find_ahead(
         if isinstance(items, Unknown):
             unknown.append(items)
         else:
-            found += ahead_of(items, kind, lease, token, holder)
+            listed[kind] = items
+    found = [one for kind, items in listed.items() for one in ahead_of(items, kind, lease, token, holder)]
+    if found and (newer := _again(cluster, lease)) is not None:
+        # A new leader may have stamped them since the Lease was read.
+        found = [o for k, items in listed.items() for o in ahead_of(items, k, lease, newer.transitions, newer.holder)]
     return found, unknown
+
+
+def _again(cluster: Cluster, lease: str) -> LeaseRecord | None:
+    """Read the Lease; None if that cannot be done, or it cannot be used."""
+    namespace, _, name = lease.partition("/")
+    found = cluster.read(lease_path(namespace, name))
+    try:
+        return LeaseRecord.parse(found.body) if isinstance(found, Answered) else None
+    except MalformedLease:
+        return None
 
 
 def _path_of(cluster: Cluster, kind: str) -> str | Unknown:

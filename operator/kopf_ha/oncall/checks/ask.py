@@ -61,6 +61,8 @@ def ask(cluster: Cluster, facts: Facts, operator: Operator, rights: Sequence[Rig
     Raises:
         ApiError: the API server does not answer, or does not know the person.
     """
+    # Before the Lease is read: it counts the term of whoever stamps objects.
+    objects = {kind: _objects(cluster, facts, kind, served) for kind, served in kinds_of(operator).items()}
     path = lease_path(*operator.lease_parts)
     latencies = []
     for _ in range(READS):
@@ -68,22 +70,22 @@ def ask(cluster: Cluster, facts: Facts, operator: Operator, rights: Sequence[Rig
         lease = cluster.read(path)
         latencies.append(time.perf_counter() - began)
     term = cluster.read(term_path(*operator.lease_parts))
-    objects = {kind: _objects(cluster, facts, kind, served) for kind, served in _stamped(operator).items()}
     return Asked(
         may=gather.may(cluster, operator.account, rights),
         tried=_tried(cluster, facts, operator, _holder(lease), objects) if dry_runs else None,
         term=term.body if isinstance(term, Answered) else term,
         objects=objects,
+        lease=lease.body if isinstance(lease, Answered) else None,
         latencies=tuple(latencies),
     )
 
 
-def _stamped(operator: Operator) -> dict[str, Sequence[str]]:
-    """Return the stamped kinds, each with the namespaces whose objects are the operator's; none for all."""
+def kinds_of(operator: Operator) -> dict[str, Sequence[str]]:
+    """Return the operator's own kinds, each with the namespaces whose objects are the operator's; none for all."""
     known = operator.expected
     if isinstance(known, Unknown):
         return {}
-    return {f"{kind.plural}.{known.group}": () if kind.cluster else known.namespaces for kind in known.stamped}
+    return {f"{kind.plural}.{known.group}": () if kind.cluster else known.namespaces for kind in known.kinds}
 
 
 def _collection(facts: Facts, kind: str) -> str | Unknown:
@@ -224,6 +226,7 @@ def _ask_all(
         told = described_by(asked)
     except ConfigurationError:
         told = None
+    stamped = {f"{kind.plural}.{expected.group}" for kind in expected.stamped}
     refused = {
         (policy.name, rule.name): by_policy(lease.put(rule.asked(policy.name)), policy.name)
         for policy in all_policies(expected)
@@ -235,7 +238,7 @@ def _ask_all(
         refused=refused,
         lowered=lease.put(less=1).ok,
         flow_schema=_flow_schema(asked),
-        **_wrong_stamps(api, operator, pod, facts, objects),
+        **_wrong_stamps(api, operator, pod, facts, {k: many for k, many in objects.items() if k in stamped}),
     )
 
 

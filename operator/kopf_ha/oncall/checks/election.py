@@ -17,6 +17,7 @@ from kopf_ha.oncall.checks.compare import difference
 from kopf_ha.oncall.checks.facts import FLOW_SCHEMAS, LEASES, Case, SaidElsewhere, Tried
 from kopf_ha.oncall.checks.finding import Finding, error, unknown, warning
 from kopf_ha.oncall.cluster import Unknown
+from kopf_ha.oncall.renewal import renewal_of
 from kopf_ha.settings import UNNAMED
 
 #: Tokens that are left when it is time to say so.
@@ -128,7 +129,7 @@ def usable(case: Case) -> Iterator[Finding]:
     except MalformedLease as problem:
         namespace, name = case.its.lease_parts
         yield error(
-            str(problem).partition(" Its number")[0],
+            str(problem).partition(" Its number")[0].rstrip("."),
             "its number counts the terms and is never guessed. Set it to the highest token that any object records (0"
             " if there is none) in the place of N",
             f"{case.facts.kubectl} -n {namespace} patch lease {name} --type=merge"
@@ -198,15 +199,14 @@ def held(case: Case) -> Iterator[Finding]:
     if not record.holder:
         yield error(f"nobody holds Lease {case.its.lease}", "the log of a replica says what it waits for", _logs(case))
         return
-    try:
-        renewed = datetime.datetime.fromisoformat(str(record.renew_time)).timestamp()
-    except ValueError:
+    now = datetime.datetime.fromtimestamp(case.facts.now, datetime.UTC)
+    renewal = renewal_of(case.lease or {}, now)
+    if renewal.age is None:
         yield unknown(f"Lease {case.its.lease} does not say when it was renewed", "look again in some seconds")
         return
-    ago, duration = case.facts.now - renewed, record.lease_duration or _DEFAULTS["LEASE_DURATION"]
-    if ago > SILENT * duration:
+    if renewal.age > SILENT * (renewal.duration or _DEFAULTS["LEASE_DURATION"]):
         yield error(
-            f"nobody has renewed Lease {case.its.lease} for {ago:.0f} s",
+            f"nobody has renewed Lease {case.its.lease} for {renewal.age:.0f} s",
             "no replica leads; the log of one says what it waits for. Do not delete the Lease: it counts the terms",
             _logs(case),
         )
@@ -218,7 +218,7 @@ def term(case: Case) -> Iterator[Finding]:
     if isinstance(found, Unknown):
         yield unknown(str(found))
         return
-    record = case.record
+    record = case.newest
     if record is None:
         raise SaidElsewhere("there is no Lease")
     spec: Mapping[str, Any] = (found or {}).get("spec") or {}

@@ -108,7 +108,8 @@ class Asked:
         may: what its account may do, of what was asked.
         tried: what dry runs found out; None if nobody wants any.
         term: its Term; None if there is none.
-        objects: some objects of each stamped kind, by ``plural.group``.
+        objects: some objects of each own kind, by ``plural.group``.
+        lease: its Lease, read after the objects; None if it could not be read.
         latencies: seconds that reads of its Lease took.
     """
 
@@ -116,6 +117,7 @@ class Asked:
     tried: Tried | Unknown | None = NOT_TRIED
     term: Object | Unknown | None = None
     objects: Mapping[str, Sequence[Object] | Unknown] = field(default_factory=dict)
+    lease: Object | None = None
     latencies: Sequence[float] = ()
 
 
@@ -263,8 +265,22 @@ class Case:
             NotRead: it could not be read.
             SaidElsewhere: it cannot be used, which `election.usable` says.
         """
+        return self._parsed(self.lease)
+
+    @property
+    def newest(self) -> LeaseRecord | None:
+        """The same, read after the objects were.
+
+        Raises:
+            NotRead: it could not be read.
+            SaidElsewhere: it cannot be used, which `election.usable` says.
+        """
+        return self._parsed(self.its.asked.lease or self.lease)
+
+    @staticmethod
+    def _parsed(lease: Object | None) -> LeaseRecord | None:
         try:
-            return None if self.lease is None else LeaseRecord.parse(self.lease)
+            return None if lease is None else LeaseRecord.parse(lease)
         except MalformedLease as problem:
             raise SaidElsewhere(problem) from problem
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kopf_ha.core.siblings import Pod
@@ -20,6 +20,7 @@ from kopf_ha.oncall.checks.facts import (
 )
 from kopf_ha.oncall.checks.finding import Finding, error, warning
 from kopf_ha.oncall.cluster import Unknown
+from kopf_ha.oncall.objects import ahead_of
 from kopf_ha.oncall.replica import OWN_EXITS
 
 #: Warnings that replicas post, by their reason. The runbook has a section KopfHa… about each.
@@ -126,22 +127,29 @@ def foreign(case: Case) -> Iterator[Finding]:
 
 
 def ahead(case: Case) -> Iterator[Finding]:
-    """Give a finding for objects that record a token above the Lease's: it lost its count."""
-    record = case.record
-    count = record.transitions if record else 0
-    for kind, one, stamp in _stamped(case):
-        if stamp.lease == case.its.lease and stamp.token > count:
+    """Give a finding for objects whose stamp is ahead of the Lease: it lost its count."""
+    record = case.newest
+    count, holder = (record.transitions, record.holder) if record else (0, "")
+    for kind, many in _read(case):
+        for one in ahead_of(many, kind, case.its.lease, count, holder):
+            by = " by another holder" if one.token == count else ""
             yield error(
-                f"{kind} {_title(one)} records token {stamp.token}, and Lease {case.its.lease} counts {count} terms",
+                f"{kind} {one.namespace}{'/' if one.namespace else ''}{one.name} records token {one.token}{by}, and"
+                f" Lease {case.its.lease} counts {count} terms",
                 "the next leader raises the Lease above it; the log of the present one says why it did not",
             )
             return
 
 
-def _stamped(case: Case) -> Iterator[tuple[str, Object, Any]]:
+def _read(case: Case) -> Iterator[tuple[str, Sequence[Object]]]:
     for kind, many in case.its.asked.objects.items():
         if isinstance(many, Unknown):
             raise NotRead(many)
+        yield kind, many
+
+
+def _stamped(case: Case) -> Iterator[tuple[str, Object, Any]]:
+    for kind, many in _read(case):
         for one in many:
             try:
                 stamp = stamp_of(one)

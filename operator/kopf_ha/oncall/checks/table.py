@@ -158,7 +158,8 @@ CHECKS = (
           "‼ No namespace has the label `kopf-ha.dev/scrapes`.", replicas.scraped, INSTALLED),
     Check("objects.foreign", "no object is fenced by another Lease", "× One of the first 500 of a kind is.",
           replicas.foreign, INSTALLED),
-    Check("objects.ahead", "no object records a token above the Lease's", "× One of the first 500 of a kind does.",
+    Check("objects.ahead", "no object's stamp is ahead of the Lease",
+          "× One of the first 500 of a kind has a higher token, or the same by another holder.",
           replicas.ahead, INSTALLED),
 )  # fmt: skip
 

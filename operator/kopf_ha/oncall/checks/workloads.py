@@ -84,9 +84,7 @@ def grace(case: Case) -> Iterator[Finding]:
 def probes(case: Case) -> Iterator[Finding]:
     """Give a finding if a probe is missing, or asks a port at which followers do not answer."""
     container = case.its.container
-    health = workload.variable(container, "KOPF_HA_HEALTH_PORT") or next(
-        iter(programs.option(container, "--health-port")), ""
-    )
+    health = workload.given(container, "--health-port")
     served = {health, *(_port_of(url) for url in programs.option(container, "-L", "--liveness"))} - {"", "0"}
     for name, path in (("readinessProbe", "/readyz"), ("livenessProbe", "/livez")):
         probe = container.get(name) or {}
