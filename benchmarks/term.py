@@ -75,7 +75,7 @@ class Pod:
         self.api.request("PATCH", f"{MAPS}/peer", {"data": {"n": str(number)}}, MERGE_PATCH)
         return (time.perf_counter() - began) * 1000
 
-    def keep(self, history: list[dict[str, Any]] | None) -> None:
+    def keep(self, history: list[str] | None) -> None:
         """Give the Term a history, or none."""
         answer = self.api.request("PATCH", term_path(SPACE, "op"), {"history": history}, MERGE_PATCH)
         if not answer.ok or ("history" in answer.json) is not bool(history):

@@ -134,7 +134,7 @@ def test_a_lease_that_was_deleted() -> None:
 
 def test_what_is_no_history_is_left_out() -> None:
     """An entry from the future does not count either: tokens only rise."""
-    junk = [7, None, {}, "7", "{", '{"token": "1"}', Past(99, "later").as_text(), Past(3, "c").as_text()]
+    junk: list[Any] = [7, None, {}, "7", "{", '{"token": "1"}', Past(99, "later").as_text(), Past(3, "c").as_text()]
     assert [p.token for p in terms(continued(junk, None, Past(4, "d")))] == [3, 4]
     assert continued({"a": 1}, None, Past(4, "d")) == [Past(4, "d").as_text()]
 

@@ -5,8 +5,8 @@ writes its own term, and how the one before it ended. A leader that gives the Le
 (`ENDED`), in the same request, so neither a release nor a takeover waits for the history. If it could not, the next
 leader says what it saw: the Lease expired, or its holder's process was gone.
 
-An entry is one line of JSON, in the Term as in the Lease. As objects, twenty entries make the write of the Term take half
-as long again, since the API server compares and converts every field of them for each policy; as lines, a sixth.
+An entry is one line of JSON, in the Term as in the Lease. As objects, twenty entries make the write of the Term take
+half as long again, since the API server compares and converts every field of them for each policy; as lines, a sixth.
 
 Times are of the clock of whoever led; `gap` is of one clock, the next leader's, if that saw the end happen.
 """
