@@ -118,8 +118,8 @@ def test_another_namespace_as_the_page_says(binaries: Binaries, tmp_path: Path) 
 
 #: Kinds in deploy/ that live in a namespace.
 NAMESPACED = {
-    *("Deployment", "NetworkPolicy", "PodDisruptionBudget", "PrometheusRule", "Role", "RoleBinding", "Service"),
-    *("ServiceAccount", "ServiceMonitor"),
+    *("ConfigMap", "Deployment", "NetworkPolicy", "PodDisruptionBudget", "PrometheusRule", "Role", "RoleBinding"),
+    *("Service", "ServiceAccount", "ServiceMonitor"),
 }
 
 
