@@ -70,7 +70,7 @@ def build(names: Sequence[str], progress: Progress | None = None) -> dict[str, P
         DevclusterError: a build failed.
     """
     progress = progress or Progress(sys.stderr)
-    found = {}
+    found: dict[str, Path] = {}
     for go_mod in dict.fromkeys(versions.go_mod(name) for name in names):
         found |= _build_from(go_mod, [name for name in names if versions.go_mod(name) == go_mod], progress)
     return {name: found[name] for name in names}
