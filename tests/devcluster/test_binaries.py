@@ -43,12 +43,20 @@ class Machine:
         tools.mkdir()
         (tools / "go").write_text(FAKE_GO)
         (tools / "go").chmod(0o755)
+        self.tools = tools
+        self.has_kubectl("exit 1")  # before any other one of this machine
         monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
         monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
         monkeypatch.delenv("KUBERNETES", raising=False)
         monkeypatch.setenv("FAKE_GO_LOG", str(self.log))
         monkeypatch.setenv("FAKE_GO_VERSION", "go1.99.1")
+
+    def has_kubectl(self, script: str) -> Path:
+        kubectl = self.tools / "kubectl"
+        kubectl.write_text(f"#!/bin/sh\n{script}\n")
+        kubectl.chmod(0o755)
+        return kubectl
 
     def assets(self, *names: str) -> Path:
         folder = self.folder / "assets"
@@ -221,6 +229,39 @@ def test_versions_are_those_of_go_mod(tmp_path: Path) -> None:
     assert read.packages == {"etcd": "go.etcd.io/etcd/server/v3", "kubectl": "k8s.io/kubernetes/cmd/kubectl"}
     assert "gitVersion=v1.40.7" in read.ldflags
     assert "gitMinor=40" in read.ldflags
+
+
+# --- a kubectl that is there
+
+
+def answering(release: str) -> str:
+    """A kubectl of this release."""
+    return f'[ "$*" = "version --client --output=json" ] && echo \'{{"clientVersion": {{"gitVersion": "{release}"}}}}\''
+
+
+def neighbour(distance: int) -> str:
+    major, minor = versions.read().minor.split(".")
+    return f"v{major}.{int(minor) + distance}.3+k3s1"
+
+
+@pytest.mark.parametrize("distance", [-1, 0, 1])
+def test_a_kubectl_of_a_neighbouring_version_is_not_built(machine: Machine, distance: int) -> None:
+    kubectl = machine.has_kubectl(answering(neighbour(distance)))
+    assert Binaries.find()["kubectl"] == kubectl
+    assert "k8s.io/kubernetes/cmd/kubectl" not in machine.built
+
+
+@pytest.mark.parametrize("says", [answering(neighbour(2)), answering(neighbour(-2)), "exit 1", "echo []", "echo x"])
+def test_one_that_does_not_fit_is_built(machine: Machine, says: str) -> None:
+    machine.has_kubectl(says)
+    assert Binaries.find()["kubectl"] == building.bin_folder() / "kubectl"
+
+
+def test_whoever_wants_one_version_gets_it(machine: Machine) -> None:
+    machine.has_kubectl(answering(neighbour(1)))
+    exact = Binaries.find(exact=True)
+    assert exact["kubectl"] == building.bin_folder() / "kubectl"
+    assert Binaries.find()["kubectl"] == exact["kubectl"], "what was built is preferred"
 
 
 # --- other versions of Kubernetes
