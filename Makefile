@@ -26,7 +26,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test tests e2e chaos faults matrix soak model mutants fuzz bench bench-quick tokens image package chart kind actions lowest units other-units checks lint docs binaries clean help
+.PHONY: demo test tests e2e chaos faults matrix soak model mutants fuzz bench bench-quick tokens image package chart kind actions lowest newest units other-units checks lint docs binaries clean help
 
 help:
 	@sed -n 's/^# //p' Makefile | head -17
@@ -74,9 +74,9 @@ test: checks tests
 tests: binaries
 	@BIN=$(BIN) WORKERS=$(WORKERS) scripts/tests $(PYTEST_ARGS)
 
-# With the oldest releases of the dependencies that pyproject.toml allows.
-lowest:
-	@PYTHON=$(PYTHON) scripts/lowest
+# With the oldest, or the newest, releases of the dependencies that pyproject.toml allows; KOPF=git+URL for another Kopf.
+lowest newest:
+	@PYTHON=$(PYTHON) KOPF="$(KOPF)" scripts/dependencies $@
 
 # One cluster with two nodes for all of it, one test after the other.
 e2e: $(STAMP)
