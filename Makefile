@@ -3,6 +3,7 @@
 # make e2e     the operator on real nodes, by kubectl alone; needs root
 # make chaos   faults on real nodes, at random, for MINUTES; SEED=… repeats a run; needs root
 # make faults  the fault matrix: one cause of a lost leader after the other, where it bites; FAULT="paused 429" for some
+# make matrix  the tests that a version of Kubernetes can break, on each; KUBERNETES="1.34 1.37" for some
 # make soak    whether replicas grow under load, for MINUTES=120; SEED=… repeats a run
 # make model   every state of the core within bounds, beside a small API server; 10 minutes on two cores
 # make mutants the code, broken on purpose in one place after the other: which test notices?
@@ -25,10 +26,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test tests e2e chaos faults soak model mutants fuzz bench bench-quick tokens image package chart dashboard picture kind actions lowest units other-units checks lint docs binaries clean help
+.PHONY: demo test tests e2e chaos faults matrix soak model mutants fuzz bench bench-quick tokens image package chart dashboard picture kind actions lowest newest units other-units checks lint docs binaries clean help
 
 help:
-	@sed -n 's/^# //p' Makefile | head -16
+	@sed -n 's/^# //p' Makefile | head -17
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12") if sys.version_info < (3, 11) else 0'
@@ -73,9 +74,9 @@ test: checks tests
 tests: binaries
 	@BIN=$(BIN) WORKERS=$(WORKERS) scripts/tests $(PYTEST_ARGS)
 
-# With the oldest releases of the dependencies that pyproject.toml allows.
-lowest:
-	@PYTHON=$(PYTHON) scripts/lowest
+# With the oldest, or the newest, releases of the dependencies that pyproject.toml allows; KOPF=git+URL for another Kopf.
+lowest newest:
+	@PYTHON=$(PYTHON) KOPF="$(KOPF)" scripts/dependencies $@
 
 # One cluster with two nodes for all of it, one test after the other.
 e2e: $(STAMP)
@@ -88,6 +89,10 @@ chaos: $(STAMP)
 # The tests try the cheapest ones (tests/faults). FAULT has parts of names, those with spaces in quotes of their own.
 faults: $(STAMP) binaries
 	@$(BIN)/python -m faults $(FAULT)
+
+# Ten minutes for each version, and as many to build its programs the first time. docs/compatibility.md gets what came out.
+matrix: $(STAMP)
+	@$(BIN)/python -m testbed.matrix $(KUBERNETES)
 
 # Not for CI, since it says nothing before an hour.
 soak: MINUTES = 120

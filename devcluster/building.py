@@ -48,12 +48,13 @@ def cache_folder() -> Path:
         raise DevclusterError("there is no home folder for a cache: set XDG_CACHE_HOME") from error
 
 
-def bin_folder() -> Path:
+def bin_folder(go_mod: Path | None = None) -> Path:
     """Return the folder for programs of this version, machine and set of modules. It may not exist yet."""
-    wanted = versions.read()
+    go_mod = go_mod or versions.go_mod()
+    wanted = versions.read(go_mod)
     digest = hashlib.sha256(wanted.ldflags.encode())
     for name in ("go.mod", "go.sum"):
-        digest.update(versions.GO_MOD.with_name(name).read_bytes())
+        digest.update(go_mod.with_name(name).read_bytes())
     system = f"{platform.system()}-{platform.machine()}".lower()
     key = f"k8s-{wanted.kubernetes}-etcd-{wanted.etcd}-{system}-{digest.hexdigest()[:12]}"
     return cache_folder() / "devcluster" / key / "bin"
@@ -69,9 +70,16 @@ def build(names: Sequence[str], progress: Progress | None = None) -> dict[str, P
         DevclusterError: a build failed.
     """
     progress = progress or Progress(sys.stderr)
-    folder = bin_folder()
+    found: dict[str, Path] = {}
+    for go_mod in dict.fromkeys(versions.go_mod(name) for name in names):
+        found |= _build_from(go_mod, [name for name in names if versions.go_mod(name) == go_mod], progress)
+    return {name: found[name] for name in names}
+
+
+def _build_from(go_mod: Path, names: Sequence[str], progress: Progress) -> dict[str, Path]:
+    folder = bin_folder(go_mod)
     if _missing(folder, names):
-        go = _go(_missing(folder, names))
+        go = _go(go_mod, _missing(folder, names))
         with locked(folder.parent, "another process is building: waiting for it", progress):
             for left in folder.parent.glob("building-*"):  # left by a build that was killed
                 shutil.rmtree(left, ignore_errors=True)
@@ -83,7 +91,7 @@ def build(names: Sequence[str], progress: Progress | None = None) -> dict[str, P
             began = time.monotonic()
             for number, name in enumerate(missing, 1):
                 rest = partial(_rest, len(missing) - number, began)
-                _build_one(go, name, folder, f"[{number}/{len(missing)}] {name}", progress, rest)
+                _build_one(go, go_mod, name, folder, f"[{number}/{len(missing)}] {name}", progress, rest)
     return {name: folder / name for name in names}
 
 
@@ -91,8 +99,8 @@ def _missing(folder: Path, names: Sequence[str]) -> list[str]:
     return [name for name in names if not (folder / name).exists()]
 
 
-def _go(missing: Sequence[str]) -> str:
-    wanted = versions.read().go
+def _go(go_mod: Path, missing: Sequence[str]) -> str:
+    wanted = versions.read(go_mod).go
     ways = THREE_WAYS.format(go=wanted)
     lacking = f"{', '.join(missing)} cannot be built here"
     go = shutil.which("go")
@@ -100,7 +108,7 @@ def _go(missing: Sequence[str]) -> str:
         raise NoBinariesError(f"{lacking}, as there is no Go: {ways}.")
     # Run in the module's folder: with GOTOOLCHAIN=auto, an older Go fetches the version that go.mod asks for.
     asked = subprocess.run(
-        [go, "env", "GOVERSION"], cwd=versions.GO_MOD.parent, env=_environment(), capture_output=True, text=True
+        [go, "env", "GOVERSION"], cwd=go_mod.parent, env=_environment(), capture_output=True, text=True
     )
     found = re.search(r"go(\d+)\.(\d+)", asked.stdout)
     if asked.returncode != 0 or found is None:
@@ -126,18 +134,20 @@ def _seconds(began: float) -> str:
     return f"{time.monotonic() - began:.0f} s"
 
 
-def _build_one(go: str, name: str, folder: Path, label: str, progress: Progress, rest: Callable[[], str]) -> None:
-    wanted = versions.read()
+def _build_one(
+    go: str, go_mod: Path, name: str, folder: Path, label: str, progress: Progress, rest: Callable[[], str]
+) -> None:
+    wanted = versions.read(go_mod)
     package = {**ON_DEMAND, **wanted.packages}.get(name)
     if package is None:
-        raise DevclusterError(f"{name} is not in the tool block of {versions.GO_MOD}")
+        raise DevclusterError(f"{name} is not in the tool block of {go_mod}")
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     progress.line(f"{label}: building {package}")
     with tempfile.TemporaryDirectory(prefix="building-", dir=folder.parent) as scratch:
         result, log = Path(scratch, name), Path(scratch, "log")
         argv = [go, "build", "-trimpath", "-ldflags", wanted.ldflags, "-o", str(result), package]
-        with Process(f"go build of {name}", argv, _environment(), log, versions.GO_MOD.parent) as child:
+        with Process(f"go build of {name}", argv, _environment(), log, go_mod.parent) as child:
             while child.running:
                 progress.live(f"{label}: {_seconds(started)}, {rest()}")
                 try:

@@ -231,6 +231,6 @@ def kubectl(name: str, state: Path | None, args: tuple[str, ...]) -> None:
 
 @main.command()
 def build() -> None:
-    """Find or build the programs, and print their paths."""
-    for program, path in Binaries.find(progress=Progress(sys.stderr)).paths.items():
+    """Find or build the programs, all of one version, and print their paths."""
+    for program, path in Binaries.find(progress=Progress(sys.stderr), exact=True).paths.items():
         click.echo(f"{program}\t{path}")

@@ -2,5 +2,5 @@
 
 `scripts/image` is the command. The modules: `wheels` (downloads what the image installs, before the build), `base`
 (makes a replacement for the base image from Debian's packages), `build` (runs docker or buildah), `busybox` (the
-example's image), `cache` (keeps results).
+example's image), `contents` and `bom` (what an image holds), `cache` (keeps results).
 """

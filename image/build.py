@@ -40,14 +40,18 @@ def on_debian(progress: Progress, mirror: str) -> Path:
     return cache.kept("operator", key, make, progress)
 
 
-def on(image: str | None, file: Path, progress: Progress) -> None:
-    """Build the image on a base from a registry (None: the Dockerfile's own), and write its archive."""
+def on(image: str | None, file: Path, progress: Progress, machine: str | None = None) -> None:
+    """Build the image on a base from a registry (None: the Dockerfile's own), and write its archive.
+
+    `machine` is the architecture as images name it, such as arm64; without it, this machine's. The build runs programs
+    of that architecture, so for another one the kernel has to emulate it (qemu-user-static).
+    """
     with cache.scratch(progress) as place:
         made = place / "made.tar"
         if docker_answers():
-            _docker(made, image, progress)
+            _docker(made, image, progress, machine)
         else:
-            _buildah(made, image, place, progress)
+            _buildah(made, image, place, progress, machine)
         put(made, file)
 
 
@@ -72,22 +76,23 @@ def docker_answers() -> bool:
     return asked.returncode == 0
 
 
-def _docker(file: Path, image: str | None, progress: Progress) -> None:
-    wheels.wheelhouse(progress)
+def _docker(file: Path, image: str | None, progress: Progress, machine: str | None = None) -> None:
+    wheels.wheelhouse(progress, machine=machine)
     progress.line(f"image: {tag()} by docker")
-    run(["docker", "build", *_base(image), "--tag", tag(), str(ROOT)], "building the image")
+    run(["docker", "build", *_platform(machine), *_base(image), "--tag", tag(), str(ROOT)], "building the image")
     run(["docker", "save", "--output", str(file), tag()], "saving the image")
 
 
-def _buildah(file: Path, image: str | None, place: Path, progress: Progress) -> None:
+def _buildah(file: Path, image: str | None, place: Path, progress: Progress, machine: str | None = None) -> None:
     need_root("build an image without a docker engine")
     need("buildah", "build an image without a docker engine")
-    wheels.wheelhouse(progress)
+    wheels.wheelhouse(progress, machine=machine)
     progress.line(f"image: {tag()} by buildah")
     # A separate store, which is removed with the scratch folder.
     name = f"docker.io/library/{tag()}"  # the full form of a name without a registry, as nodes use it
     store = ["buildah", "--root", str(place / "store"), "--runroot", str(place / "run"), "--storage-driver", "vfs"]
-    build = ["build", "--isolation", "chroot", *_base(image), "--tag", name, "--file", str(ROOT / "Dockerfile")]
+    build = ["build", "--isolation", "chroot", *_platform(machine), *_base(image)]
+    build += ["--tag", name, "--file", str(ROOT / "Dockerfile")]
     try:
         run_apart([*store, *build, str(ROOT)], "building the image", place / "build.log")
     except ImageError as error:
@@ -98,3 +103,7 @@ def _buildah(file: Path, image: str | None, place: Path, progress: Progress) -> 
 
 def _base(image: str | None) -> list[str]:
     return [] if image is None else ["--build-arg", f"BASE={image}"]
+
+
+def _platform(machine: str | None) -> list[str]:
+    return [] if machine is None else [f"--platform=linux/{machine}"]

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import click
 
+from devcluster.images import architecture
 from devcluster.progress import Progress
-from image import base, build, cache, wheels
+from image import base, bom, build, cache, wheels
 from image import busybox as busybox_image
 from image.errors import ImageError
 
@@ -24,6 +25,8 @@ from image.errors import ImageError
 @click.option("--only-base", is_flag=True, help="Build only that base image.")
 @click.option("--busybox", is_flag=True, help=f"Build {busybox_image.TAG} instead, which examples/pod.yaml uses.")
 @click.option("--wheelhouse", is_flag=True, help="Only fill build/wheelhouse, for running docker build yourself.")
+@click.option("--platform", type=click.Choice(["linux/amd64", "linux/arm64"]),
+              help="For which machines.  [default: those like this one]")  # fmt: skip
 @click.option("--mirror", default=base.MIRROR, show_default=True, help="Where Debian's packages come from.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.tar",
               help="Also write the archive here.  [default: only in the cache, or in build/]")  # fmt: skip
@@ -33,6 +36,7 @@ def main(
     only_base: bool,
     busybox: bool,
     wheelhouse: bool,
+    platform: str | None,
     mirror: str,
     output: Path | None,
 ) -> None:
@@ -40,18 +44,24 @@ def main(
 
     `docker load -i`, `kind load image-archive` and `ctr -n k8s.io images import` can load it. If a docker engine
     answers, it builds the image and also keeps it. Otherwise buildah builds it.
+
+    Beside the operator's image, unless it is only in the cache, two files tell what it holds: *.cdx.json
+    (CycloneDX), and *.licenses.txt.
     """
     if sum([image is not None, debian, only_base, busybox, wheelhouse]) > 1:
         raise click.UsageError("--base, --debian, --only-base, --busybox and --wheelhouse exclude each other")
+    machine = platform.partition("/")[2] if platform else None
+    if machine not in (None, architecture()) and (debian or only_base or busybox):
+        raise click.UsageError("what is made without a registry is for machines like this one: --platform needs --base")
     progress = Progress(sys.stderr)
     try:
         if wheelhouse:
             with cache.scratch(progress):
-                click.echo(wheels.wheelhouse(progress))
+                click.echo(wheels.wheelhouse(progress, machine=machine))
             return
         if image is not None or not any([debian, only_base, busybox]):
             output = output or wheels.ROOT / "build" / "kopf-ha-ipam.tar"
-            build.on(image, output, progress)
+            build.on(image, output, progress, machine)
         else:
             made = (
                 busybox_image.busybox(progress) if busybox
@@ -61,6 +71,8 @@ def main(
             if output is not None:
                 build.put(made, output)
             output = output or made
+        if not (only_base or busybox) and output.parent != cache.folder():
+            bom.write(output, *build.tag().split(":"))
     except ImageError as error:
         raise click.ClickException(str(error)) from error
     click.echo(output)

@@ -26,14 +26,16 @@ GLIBC = (17, 24, 26, 27, 28, 31, 34)
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
-def wheelhouse(progress: Progress, target: Path = WHEELHOUSE) -> Path:
+def wheelhouse(progress: Progress, target: Path = WHEELHOUSE, machine: str | None = None) -> Path:
     """Fill the folder, and return it. Wheels of others are downloaded only if their versions have changed.
+
+    `machine` is an architecture such as arm64; without it, this machine's.
 
     Raises ImageError if a wheel cannot be downloaded. Then the old folder stays.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     pinned = [ROOT / "requirements" / name for name in ("build.txt", "image.txt")]
-    key = cache.key_of([*pinned, *PYTHONS, *_platforms()])
+    key = cache.key_of([*pinned, *PYTHONS, *_platforms(machine)])
     with tempfile.TemporaryDirectory(prefix="wheels-", dir=target.parent) as made:
         new = Path(made, "new")
         if _read(target / "key") == key:
@@ -42,7 +44,7 @@ def wheelhouse(progress: Progress, target: Path = WHEELHOUSE) -> Path:
             progress.line(f"wheels: for Python {', '.join(PYTHONS)}")
             for requirements in pinned:
                 for python in PYTHONS:
-                    _download(requirements, new, python)
+                    _download(requirements, new, python, machine)
             (new / "key").write_text(key)
         _own(Path(made, "source"), new)
         shutil.rmtree(target, ignore_errors=True)
@@ -62,16 +64,16 @@ def _pip(*arguments: str, doing: str, **environment: str) -> None:
         raise ImageError(f"{error}\n{hint}") from error
 
 
-def _platforms() -> list[str]:
-    machine = platform.machine().lower()
+def _platforms(machine: str | None) -> list[str]:
+    machine = machine or platform.machine().lower()
     machine = MACHINES.get(machine, machine)
     return [f"--platform={name}_{machine}" for name in ("manylinux2014", *(f"manylinux_2_{n}" for n in GLIBC))]
 
 
-def _download(requirements: Path, folder: Path, python: str) -> None:
+def _download(requirements: Path, folder: Path, python: str, machine: str | None) -> None:
     _pip(
         *("download", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"),
-        *("--only-binary=:all:", "--implementation=cp", f"--python-version={python}", *_platforms()),
+        *("--only-binary=:all:", "--implementation=cp", f"--python-version={python}", *_platforms(machine)),
         *(f"--dest={folder}", f"--requirement={requirements}"),
         doing=f"fetching the wheels of {requirements.name} for Python {python}",
     )

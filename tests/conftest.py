@@ -77,7 +77,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     with capture.global_and_fixture_disabled():
         try:
             nodes = any("node_binaries" in getattr(item, "fixturenames", ()) for item in session.items)
-            session.config.stash[_binaries] = Binaries.find(programs(nodes), Progress(sys.stderr))
+            session.config.stash[_binaries] = Binaries.find(programs(nodes), Progress(sys.stderr), exact=True)
         except DevclusterError as error:
             session.config.stash[_binaries] = error
 
@@ -104,7 +104,7 @@ def node_binaries(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) 
     """The programs of a cluster with nodes, where nodes can run."""
     try:
         check_possible(tmp_path_factory.getbasetemp())
-        return Binaries.find(programs(nodes=1), Progress(sys.stderr))
+        return Binaries.find(programs(nodes=1), Progress(sys.stderr), exact=True)
     except NoNodeError as error:
         if os.environ.get("CI") == "true":
             pytest.fail(str(error))

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from devcluster import versions
+
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 JOBS = [
@@ -19,7 +21,8 @@ JOBS = [
 
 
 def targets() -> set[str]:
-    return set(re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text()))
+    named = re.findall(r"(?m)^([a-z- ]+):", (ROOT / "Makefile").read_text())
+    return {name for names in named for name in names.split()}
 
 
 @pytest.mark.parametrize(("name", "job"), JOBS, ids=[name for name, _ in JOBS])
@@ -55,3 +58,9 @@ def test_the_pythons_are_those_of_the_package() -> None:
     supported = set(re.findall(r'"Programming Language :: Python :: (3\.\d+)"', (ROOT / "pyproject.toml").read_text()))
     units = dict(JOBS)["ci: units"]
     assert supported < set(units["strategy"]["matrix"]["python"])
+
+
+def test_the_versions_of_kubernetes_are_the_oldest_and_the_newest() -> None:
+    chosen = dict(JOBS)["ci: kubernetes"]["strategy"]["matrix"]["version"]
+    minors = list(versions.minors())
+    assert chosen == [minors[0], minors[-1]]

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from devcluster import Binaries, DevclusterError, NoBinariesError, Progress, building, versions
-from devcluster.binaries import PROGRAMS
+from devcluster.binaries import PROGRAMS, programs
 
 ROOT = Path(__file__).parents[2]
 FAKE_GO = """#!/bin/sh
@@ -42,11 +43,20 @@ class Machine:
         tools.mkdir()
         (tools / "go").write_text(FAKE_GO)
         (tools / "go").chmod(0o755)
+        self.tools = tools
+        self.has_kubectl("exit 1")  # before any other one of this machine
         monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
         monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
+        monkeypatch.delenv("KUBERNETES", raising=False)
         monkeypatch.setenv("FAKE_GO_LOG", str(self.log))
         monkeypatch.setenv("FAKE_GO_VERSION", "go1.99.1")
+
+    def has_kubectl(self, script: str) -> Path:
+        kubectl = self.tools / "kubectl"
+        kubectl.write_text(f"#!/bin/sh\n{script}\n")
+        kubectl.chmod(0o755)
+        return kubectl
 
     def assets(self, *names: str) -> Path:
         folder = self.folder / "assets"
@@ -219,3 +229,76 @@ def test_versions_are_those_of_go_mod(tmp_path: Path) -> None:
     assert read.packages == {"etcd": "go.etcd.io/etcd/server/v3", "kubectl": "k8s.io/kubernetes/cmd/kubectl"}
     assert "gitVersion=v1.40.7" in read.ldflags
     assert "gitMinor=40" in read.ldflags
+
+
+# --- a kubectl that is there
+
+
+def answering(release: str) -> str:
+    """A kubectl of this release."""
+    return f'[ "$*" = "version --client --output=json" ] && echo \'{{"clientVersion": {{"gitVersion": "{release}"}}}}\''
+
+
+def neighbour(distance: int) -> str:
+    major, minor = versions.read().minor.split(".")
+    return f"v{major}.{int(minor) + distance}.3+k3s1"
+
+
+@pytest.mark.parametrize("distance", [-1, 0, 1])
+def test_a_kubectl_of_a_neighbouring_version_is_not_built(machine: Machine, distance: int) -> None:
+    kubectl = machine.has_kubectl(answering(neighbour(distance)))
+    assert Binaries.find()["kubectl"] == kubectl
+    assert "k8s.io/kubernetes/cmd/kubectl" not in machine.built
+
+
+@pytest.mark.parametrize("says", [answering(neighbour(2)), answering(neighbour(-2)), "exit 1", "echo []", "echo x"])
+def test_one_that_does_not_fit_is_built(machine: Machine, says: str) -> None:
+    machine.has_kubectl(says)
+    assert Binaries.find()["kubectl"] == building.bin_folder() / "kubectl"
+
+
+def test_whoever_wants_one_version_gets_it(machine: Machine) -> None:
+    machine.has_kubectl(answering(neighbour(1)))
+    exact = Binaries.find(exact=True)
+    assert exact["kubectl"] == building.bin_folder() / "kubectl"
+    assert Binaries.find()["kubectl"] == exact["kubectl"], "what was built is preferred"
+
+
+# --- other versions of Kubernetes
+
+
+@pytest.mark.parametrize("minor", versions.minors())
+def test_the_environment_chooses_a_version(machine: Machine, minor: str) -> None:
+    default = building.bin_folder()
+    machine.monkeypatch.setenv("KUBERNETES", minor)
+    read = versions.read()
+    assert read.kubernetes.startswith(f"v{minor}.")
+    assert f"gitVersion={read.kubernetes}" in read.ldflags
+    assert set(PROGRAMS) <= set(read.packages)
+    assert versions.go_mod().with_name("go.sum").exists()
+    assert (building.bin_folder() == default) == (versions.go_mod() == versions.GO_MOD), "each has a cache of its own"
+
+
+def test_each_version_has_the_modules_of_its_release(machine: Machine) -> None:
+    for minor, path in versions.minors().items():
+        text = path.read_text()
+        release = versions.read(path).kubernetes.removeprefix("v1.")
+        replaced = re.findall(r"(?m)^\t?(?:replace )?(k8s\.io/\S+) => (k8s\.io/\S+) (v\S+)$", text)
+        assert {(name, number) for _, name, number in replaced} == {(name, f"v0.{release}") for name, _, _ in replaced}
+        assert len(replaced) > 20, minor
+
+
+def test_nodes_keep_their_version(machine: Machine) -> None:
+    other = next(minor for minor, path in versions.minors().items() if path != versions.GO_MOD)
+    nodes = building.bin_folder()
+    machine.monkeypatch.setenv("KUBERNETES", other)
+    found = Binaries.find(programs(nodes=1))
+    assert {name for name, path in found.paths.items() if path.parent == nodes} == set(versions.OF_NODES)
+    assert found["kube-apiserver"].parent == building.bin_folder() != nodes
+
+
+def test_a_version_that_nobody_wrote_is_named_with_those_that_are(machine: Machine) -> None:
+    machine.monkeypatch.setenv("KUBERNETES", "1.99")
+    with pytest.raises(DevclusterError, match=r"KUBERNETES is '1\.99', and there is a go\.mod for 1\.34, 1\.35, "):
+        Binaries.find()
+    assert machine.built == []

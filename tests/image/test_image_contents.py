@@ -78,3 +78,17 @@ def test_it_holds_what_is_pinned_and_nothing_else(image: Image) -> None:
 def test_the_client_that_no_fence_covers_is_left_out(image: Image) -> None:
     assert (packages(image) / "kubernetes/client").is_dir()
     assert not (packages(image) / "kubernetes/aio").exists()
+
+
+def test_nothing_of_pip_and_setuptools_is_in_it_or_in_its_base(image: Image) -> None:
+    found = {path.relative_to(image.root).as_posix() for path in image.root.rglob("*") if not path.is_symlink()}
+    theirs = re.compile(
+        r"(.*/)?((pip|setuptools|wheel)(-[^/]*\.(dist|egg)-info)?|ensurepip|(pip|setuptools)-[^/]*\.whl)"
+    )
+    assert [path for path in found if theirs.fullmatch(path)] == []
+
+
+def test_nothing_of_the_machine_that_made_the_base_is_in_it(image: Image) -> None:
+    for name in ("etc/hostname", "etc/resolv.conf", "var/lib/dpkg/status-old"):
+        assert not (image.root / name).exists()
+    assert list(image.root.glob("usr/share/doc/*/copyright")), "but the licenses of its packages are"

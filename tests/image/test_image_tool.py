@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from devcluster import Progress
-from devcluster.images import architecture
+from devcluster.images import architecture, write_image
 from image import base, build, busybox, cache, cli, tools, wheels
 from image.errors import ImageError
 from testbed.unpacked import read_json
@@ -175,23 +176,61 @@ ENGINE = """#!/bin/sh
 echo "$@" >>"$0.log"
 case $1 in
 version) echo 28.0 ;;
-save) echo saved >"$3" ;;
+save) cp "$ARCHIVE" "$3" ;;
 esac
 """
 
 
-def test_an_engine_that_answers_builds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, file = tmp_path / "bin/docker", tmp_path / "image.tar"
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A docker that has an empty image, and writes down how it was called."""
+    engine, layer, archive = tmp_path / "bin/docker", tmp_path / "layer.tar", tmp_path / "empty.tar"
     engine.parent.mkdir()
     engine.write_text(ENGINE)
     engine.chmod(0o755)
+    tarfile.open(layer, "w").close()
+    write_image(archive, "empty:1", layer, {})
+    monkeypatch.setenv("ARCHIVE", str(archive))
     monkeypatch.setenv("PATH", f"{engine.parent}:/usr/bin:/bin")
-    monkeypatch.setattr(wheels, "wheelhouse", lambda progress: None)
+    return tmp_path / "bin/docker.log"
+
+
+def builds(engine: Path) -> list[str]:
+    return [line for line in engine.read_text().splitlines() if line.startswith("build ")]
+
+
+def test_an_engine_that_answers_builds_it(engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "image.tar"
+    monkeypatch.setattr(wheels, "wheelhouse", lambda progress, machine: None)
     done = invoke("--base", "mirror.example/python:3.12-slim", "--output", str(file))
     assert (done.exit_code, done.stdout) == (0, f"{file}\n")
-    assert file.read_text() == "saved\n"
-    built = next(line for line in (tmp_path / "bin/docker.log").read_text().splitlines() if line.startswith("build "))
-    assert built == f"build --build-arg BASE=mirror.example/python:3.12-slim --tag {build.tag()} {wheels.ROOT}"
+    assert builds(engine) == [
+        f"build --build-arg BASE=mirror.example/python:3.12-slim --tag {build.tag()} {wheels.ROOT}"
+    ]
+    told = json.loads((tmp_path / "image.cdx.json").read_text())
+    assert told["metadata"]["component"]["name"] == build.tag().split(":")[0]
+    assert (tmp_path / "image.licenses.txt").exists()
+
+
+def test_for_another_machine_wheels_and_image_are_its(
+    engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str | None] = []
+    monkeypatch.setattr(wheels, "wheelhouse", lambda progress, machine: asked.append(machine))
+    done = invoke("--platform", "linux/arm64", "--output", str(tmp_path / "image.tar"))
+    assert done.exit_code == 0, done.stderr
+    assert asked == ["arm64"]
+    assert builds(engine) == [f"build --platform=linux/arm64 --tag {build.tag()} {wheels.ROOT}"]
+
+
+def test_pip_is_asked_for_wheels_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(wheels, "_pip", lambda *arguments, **_: asked.append(arguments))
+    with pytest.raises(FileNotFoundError):  # nothing was downloaded
+        wheels.wheelhouse(Progress(), tmp_path / "wheelhouse", "arm64")
+    platforms = [argument for argument in asked[0] if argument.startswith("--platform=")]
+    assert platforms
+    assert all(platform.endswith("_aarch64") for platform in platforms)
 
 
 # --- failures
@@ -242,6 +281,13 @@ def test_an_output_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ImageError, match="cannot be written"):
         build.put(Path(__file__), tmp_path / "file" / "image.tar")
+
+
+def test_what_debian_s_packages_make_is_for_machines_like_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "architecture", lambda: "amd64")
+    done = invoke("--debian", "--platform", "linux/arm64")
+    assert done.exit_code == 2
+    assert "machines like this one" in done.stderr
 
 
 def test_options_that_exclude_each_other() -> None:
