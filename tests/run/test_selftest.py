@@ -222,6 +222,13 @@ def test_a_conflict_says_nothing_and_is_asked_again_while_there_is_time(settings
     with pytest.raises(ApiRefused, match="the object has been modified"):
         description(1000)
 
+    busy = Busy(0)
+    late = LeaseTest(busy, settings, patience=5.0, clock=lambda: now[0])
+    assert late.description() == DESCRIPTION
+    now[0] += 60.0  # so long the questions take that are asked one after the other
+    busy.conflicts = 20
+    assert late.description() == DESCRIPTION, "each question has its own time"
+
 
 def test_policies_that_changed_since_they_were_described_are_asked_about_as_they_are(
     monkeypatch: pytest.MonkeyPatch, settings: Settings

@@ -37,8 +37,8 @@ class LeaseTest:
     Args:
         api: of an unfenced client: the fence lets nobody write the Lease.
         settings: name the Lease.
-        patience: seconds for which a question is asked again when others change the Lease in between. Such a conflict
-            says nothing about enforcement, and on a busy machine there may be one after the other.
+        patience: seconds for which each question is asked again when others change the Lease in between. Such a
+            conflict says nothing about enforcement, and on a busy machine there may be one after the other.
         clock: gives seconds.
     """
 
@@ -46,7 +46,7 @@ class LeaseTest:
         self, api: Api, settings: Settings, *, patience: float = 10.0, clock: Callable[[], float] = boottime
     ) -> None:
         self._api = api
-        self._until = clock() + patience
+        self._patience = patience
         self._clock = clock
         self._name = settings.lease
         self._path = lease_path(settings.lease_namespace, settings.lease_name)
@@ -96,13 +96,13 @@ class LeaseTest:
 
     def _put(self, manager: str = "", lower: int = 0) -> Response:
         """Update the Lease by a dry run; again on the new revision if a renewal came in between."""
-        body = self._read()
+        body, until = self._read(), self._clock() + self._patience
         while True:
             count = (body.get("spec") or {}).get("leaseTransitions")
             if not count:
                 raise MalformedLease(f"Lease {self._name} counts no terms: leaseTransitions is {count}")
             answer = self._api.request("PUT", self._path + question(manager), counting(body, lower))
-            if answer.status != 409 or self._clock() >= self._until:
+            if answer.status != 409 or self._clock() >= until:
                 return answer
             body = self._read(other_than=body)
 
