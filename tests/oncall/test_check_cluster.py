@@ -213,8 +213,9 @@ def lose_count(world: Checked) -> None:
 
 
 def nearly_last(world: Checked) -> None:
-    """As by hand: the Term does not follow."""
-    world.edit_lease(leaseTransitions=NEARLY_LAST)
+    """As by hand, where the policy is not in force: the Term does not follow."""
+    with unbound(world, "lease"):
+        insist(patched(world, world.lease_path, {"spec": {"leaseTransitions": NEARLY_LAST}}))
 
 
 def lower(world: Checked) -> None:
