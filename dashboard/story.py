@@ -14,21 +14,19 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPException
 from pathlib import Path
-from typing import Any
 
 from benchmarks.outage import Proxy
 from dashboard.files import ROOT
 from demo.replica import TRIGGER
 from devcluster import ControlPlane
 from devcluster.waiting import until
+from faults.admin import IPAM, Admin
 from kopf_ha.core.lease import HANDOVER
 from kopf_ha.core.orders import ANY
 from testbed.deployment import NAME, container_of, pod_token, variables
 from testbed.ports import free_port
 from testbed.replica import ABSENT, SOURCE, Replica
-from testbed.terms import administrator
 
 #: Seconds of peace between two events, and for which the API server is away, the operator is paused, or a replica that
 #: stands still stays so after another one took over.
@@ -37,8 +35,7 @@ PEACE, AWAY, REPAIR, LATE = 30.0, 12.0, 25.0, 5.0
 LIVING, EVERY = 15, 1.5
 #: Seconds after which a process that ended is started again, as by a kubelet after some crashes.
 AGAIN = 10.0
-GROUP = "/apis/ipam.kopf-ha.dev/v1"
-CLAIMS = f"{GROUP}/namespaces/default/addressclaims"
+CLAIMS = f"{IPAM}/namespaces/default/addressclaims"
 
 
 class Story:
@@ -54,7 +51,7 @@ class Story:
         self.ports: dict[str, int] = {}  #: of metrics, by pod
         self._replicas: dict[str, Replica] = {}
         self._proxy = Proxy(plane.servers[0])
-        self._admin = administrator(plane)
+        self._admin = Admin(plane)
 
     @contextmanager
     def replicas(self) -> Iterator[None]:
@@ -64,8 +61,8 @@ class Story:
         self._plane.wait_established()
         kubectl("apply", "-k", str(ROOT / "deploy"))
         path = f"/api/v1/namespaces/{NAME}/pods"
-        pods = until("three pods", lambda: items if len(items := self._get(path)["items"]) == 3 else None)
-        deployment = self._get(f"/apis/apps/v1/namespaces/{NAME}/deployments/{NAME}")
+        pods = until("three pods", lambda: items if len(items := self._admin.get(path).get("items", [])) == 3 else None)
+        deployment = self._admin.get(f"/apis/apps/v1/namespaces/{NAME}/deployments/{NAME}")
         for pod in pods:
             name = pod["metadata"]["name"]
             config = self._plane.kubeconfig_for(pod_token(self._plane, pod), name=name)
@@ -117,7 +114,7 @@ class Story:
         for number in range(6):
             self._post(CLAIMS, "AddressClaim", f"late-{number}", {"poolName": "late"})
         self._trigger(pod).touch()
-        self._post(f"{GROUP}/addresspools", "AddressPool", "late", {"cidr": "10.91.0.0/24"})
+        self._post(f"{IPAM}/addresspools", "AddressPool", "late", {"cidr": "10.91.0.0/24"})
         until("the leader to stand still", self._trigger(pod).with_suffix(".note").exists, timeout=60)
         self._wait_leader(token)
         time.sleep(LATE)
@@ -149,17 +146,15 @@ class Story:
 
     def _claim(self, done: threading.Event) -> None:
         """People make claims and delete old ones, all the time."""
-        admin = administrator(self._plane)
         pool = {"apiVersion": "ipam.kopf-ha.dev/v1", "kind": "AddressPool", "metadata": {"name": "main"}}
-        admin("POST", f"{GROUP}/addresspools", pool | {"spec": {"cidr": "10.90.0.0/20"}})
+        self._admin.ask("POST", f"{IPAM}/addresspools", pool | {"spec": {"cidr": "10.90.0.0/20"}})
         claim = {"apiVersion": "ipam.kopf-ha.dev/v1", "kind": "AddressClaim", "spec": {"poolName": "main"}}
         number = 0
         while not done.wait(EVERY):
-            admin("POST", CLAIMS, claim | {"metadata": {"name": f"claim-{number}"}})
+            self._admin.ask("POST", CLAIMS, claim | {"metadata": {"name": f"claim-{number}"}})
             if number >= LIVING:
-                admin("DELETE", f"{CLAIMS}/claim-{number - LIVING}")
+                self._admin.ask("DELETE", f"{CLAIMS}/claim-{number - LIVING}")
             number += 1
-        admin.close()
 
     def _start_again(self, done: threading.Event) -> None:
         """A kubelet starts what ended."""
@@ -171,7 +166,7 @@ class Story:
                     replica.start()
 
     def _leader(self) -> tuple[str, int]:
-        spec = self._get(f"/apis/coordination.k8s.io/v1/namespaces/{NAME}/leases/{NAME}").get("spec", {})
+        spec = self._admin.get(f"/apis/coordination.k8s.io/v1/namespaces/{NAME}/leases/{NAME}").get("spec", {})
         return (spec.get("holderIdentity") or "").split("_")[0], spec.get("leaseTransitions") or 0
 
     def _wait_leader(self, after: int) -> None:
@@ -189,16 +184,9 @@ class Story:
         env = os.environ | {"KUBECONFIG": str(self._plane.kubeconfig), "PYTHONPATH": str(SOURCE)}
         subprocess.run(argv, check=True, env=env, timeout=180)
 
-    def _get(self, path: str) -> dict[str, Any]:
-        try:
-            return self._admin("GET", path)[1]
-        except (OSError, HTTPException):  # the API server closes connections that were idle for long
-            self._admin = administrator(self._plane)
-            return self._admin("GET", path)[1]
-
     def _post(self, path: str, kind: str, name: str, spec: dict[str, str]) -> None:
         body = {"apiVersion": "ipam.kopf-ha.dev/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
-        self._leader()  # so that the connection is open
-        status, answer = self._admin("POST", path, body)
+        self._leader()  # so that the connection is open: only what reads is tried again
+        status, answer = self._admin.ask("POST", path, body)
         if status != 201:
             raise RuntimeError(f"{kind} {name}: {status} {answer}")
