@@ -85,7 +85,6 @@ def from_assets(names: Sequence[str]) -> dict[str, Path]:
 
 def _fitting_kubectl() -> dict[str, Path]:
     """Return kubectl from PATH if none was built and that one fits. It spares a minute of building."""
-    wanted = versions.read()
     found = shutil.which("kubectl")
     if found is None or (building.bin_folder() / "kubectl").exists():
         return {}
@@ -95,6 +94,6 @@ def _fitting_kubectl() -> dict[str, Path]:
     except (OSError, subprocess.TimeoutExpired, ValueError, KeyError, TypeError):
         return {}
     release = re.match(r"v(\d+)\.(\d+)\.", str(told))
-    major, minor = (int(part) for part in wanted.minor.split("."))
+    major, minor = (int(part) for part in versions.read().minor.split("."))
     fits = release is not None and int(release[1]) == major and abs(int(release[2]) - minor) <= 1
     return {"kubectl": Path(found).absolute()} if fits else {}
