@@ -22,6 +22,7 @@ _VERBS = ["list", "watch", "patch"]
 _NAMESPACES = {"name": "namespaces", "singularName": "namespace", "kind": "Namespace", "namespaced": False}
 _METRICS = {"name": "metrics", "singularName": "metric", "kind": "Metric", "namespaced": True}
 _THINGS = {"name": "things", "singularName": "thing", "kind": "Thing", "namespaced": True}
+_STATUS = {"name": "things/status", "singularName": "", "kind": "Thing", "namespaced": True, "verbs": ["patch"]}
 
 
 class KopfApi:
@@ -34,6 +35,8 @@ class KopfApi:
         self.unknown: Callable[[str], bool] = lambda token: False  #: whether a bearer token gets a 401
         self.tokens: list[str] = []  #: of each GET
         self.gets: list[str] = []  #: the path of each GET, in order
+        self.has_status = False  #: whether /status is a subresource
+        self.patches: list[tuple[str, Any]] = []  #: the path of each PATCH, and its body
         self.refused: dict[str, tuple[int, Any]] = {}  #: status and body for a path; text if it is no object
         self._changed = threading.Condition()
         self._objects = {name: self._made(name) for name in names}
@@ -77,7 +80,7 @@ class KopfApi:
                     for group in (GROUP, AGGREGATED)
                 ]
             },
-            f"/apis/{GROUP}/v1": {"resources": [_THINGS | {"verbs": _VERBS}]},
+            f"/apis/{GROUP}/v1": {"resources": [_THINGS | {"verbs": _VERBS}] + [_STATUS] * self.has_status},
             f"/apis/{AGGREGATED}/v1": {"resources": [_METRICS | {"verbs": _VERBS}]},
             METRICS: {"kind": "MetricList", "metadata": {"resourceVersion": str(self._version)}, "items": []},
             IN_NS: {"kind": "ThingList", "metadata": {"resourceVersion": str(self._version)}, "items": things},
@@ -86,6 +89,7 @@ class KopfApi:
 
     def _patch(self, path: str, patch: Any) -> Any:
         with self._changed:
+            self.patches.append((path, patch))
             changed = self._objects[path.split("/")[7]]
             _merge(changed, patch)
             self._version += 1

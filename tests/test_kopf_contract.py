@@ -14,23 +14,26 @@ import logging
 import re
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import aiohttp
+import jsonpatch
 import kopf
 import pytest
 from click.testing import CliRunner
 from kopf import cli
-from kopf._cogs.clients import auth, watching
-from kopf._cogs.structs import credentials, ids
+from kopf._cogs.clients import api as clients_api
+from kopf._cogs.clients import auth, errors, watching
+from kopf._cogs.structs import credentials, ids, references
 from kopf._core.reactor import running as kopf_running
 
 import kopf_ha
 from devcluster.waiting import until
 from kopf_ha import _kopf
-from kopf_ha._kopf import holding
+from kopf_ha._kopf import holding, patching
 from kopf_ha.run.observe import ignore_stamps
 from kopf_ha.run.term import list_in_pages
 from tests.kopf_api import GROUP, IN_NS, LIST, KopfApi
@@ -302,6 +305,136 @@ def test_handlers_wait_until_they_may_begin_and_ours_does_not(
         assert not theirs.is_set()
         begins.set()
         assert theirs.wait(LONG)
+
+
+# --- what a cycle leaves
+
+#: Kopf waits for its own patch since 1.42, and has functions in a patch since 1.44.
+waits = pytest.mark.skipif(
+    not hasattr(kopf.OperatorSettings().persistence, "consistency_timeout"),
+    reason="before 1.42 Kopf does not wait for its own patch, so its order stays",
+)
+has_functions = pytest.mark.skipif(not hasattr(kopf.Patch(), "fns"), reason="before 1.44 a patch has no functions")
+
+
+@waits
+def test_the_status_is_stored_before_kopf_notes_that_it_handled(api: KopfApi, registry: kopf.OperatorRegistry) -> None:
+    """Else a status is lost if the term ends between the two writes, since the next leader's Kopf calls no handler."""
+    api.has_status = True
+    calls: list[str] = []
+
+    def made(patch: kopf.Patch, name: str, **_: Any) -> None:
+        calls.append(name)
+        patch.status["done"] = "yes"
+
+    kopf.on.create("things", registry=registry, id="made")(made)
+    with Kopf(registry):
+        until("two patches", lambda: len(api.patches) == 2, LONG)
+        time.sleep(0.3)  # for a second call, which must not come
+    assert [path.rpartition("/")[2] for path, _ in api.patches] == ["status", "a"]
+    assert api.patches[0][1]["status"]["done"] == "yes"
+    assert "status" not in api.patches[1][1]
+    assert api.patches[1][1]["metadata"]["annotations"]
+    assert calls == ["a"]
+
+
+class Sent:
+    """What `patch_obj` sends for an object with a status; each JSON patch of `conflicts` is refused."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *conflicts: str) -> None:
+        self.body: dict[str, Any] = {"metadata": {"name": "a", "resourceVersion": "1"}, "status": {"items": [1]}}
+        self.told: list[tuple[str, Any]] = []
+        self.conflicts = list(conflicts)
+        monkeypatch.setattr(clients_api, "patch", self._patch)
+
+    async def _patch(self, *, url: str, payload: Any, **_: Any) -> Any:
+        where = "status" if url.endswith("/status") else "object"
+        if isinstance(payload, dict):
+            self.told.append((where, payload))
+            self.body = copy.deepcopy(self.body)
+            for key, value in payload.items():
+                self.body.setdefault(key, {}).update(value)
+        else:
+            self.told.append((where, [op["path"] for op in payload if op["op"] != "test"]))
+            if where in self.conflicts:
+                self.conflicts.remove(where)
+                raise errors.APIUnprocessableEntityError("conflict", status=422, headers={})
+            self.body = jsonpatch.apply_patch(self.body, payload)
+        version = int(self.body["metadata"]["resourceVersion"]) + 1
+        self.body["metadata"]["resourceVersion"] = str(version)
+        return copy.deepcopy(self.body)
+
+    def send(self, patch: kopf.Patch, *, waits: bool = True) -> tuple[Any, Any]:
+        settings = kopf.OperatorSettings()
+        if not waits:
+            settings.persistence.consistency_timeout = 0
+        resource = references.Resource("g", "v1", "things", namespaced=True, subresources=frozenset({"status"}))
+        call = patching._patch_status_first(
+            settings=settings, resource=resource, patch=patch, namespace="ns", name="a", logger=logging.getLogger()
+        )
+        answer: tuple[Any, Any] = asyncio.run(call)
+        return answer
+
+    def patch(self, *fns: Callable[[Any], None], **values: Any) -> kopf.Patch:
+        return kopf.Patch(values, body=copy.deepcopy(self.body), fns=fns)  # type: ignore[arg-type]
+
+
+def append(body: Any) -> None:
+    body["status"]["items"].append(2)
+
+
+def block(body: Any) -> None:
+    """Like Kopf's own, which may be called again."""
+    body["metadata"]["finalizers"] = ["me"]
+
+
+NOTES = {"metadata": {"annotations": {"handled": "yes"}}}
+
+
+@has_functions
+def test_what_functions_change_in_the_status_is_stored_first_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what a handler appends to a list of the status is lost, or is there twice."""
+    sent = Sent(monkeypatch)
+    body, remaining = sent.send(sent.patch(append, block, **NOTES, status={"done": "yes"}))
+    assert [where for where, _ in sent.told] == ["status", "status", "object", "object"]
+    assert sent.told[1:] == [("status", ["/status/items/1"]), ("object", NOTES), ("object", ["/metadata/finalizers"])]
+    assert body["status"] == {"items": [1, 2], "done": "yes"}
+    assert body["metadata"]["finalizers"] == ["me"]
+    assert not remaining
+
+
+@has_functions
+@pytest.mark.parametrize("refused", ["status", "object"])
+def test_functions_that_met_a_conflict_are_left_for_the_next_cycle(
+    monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    """Else they are lost, and the current leader has noticed the fence."""
+    sent = Sent(monkeypatch, *{"status": ["status", "status"], "object": ["object"]}[refused])
+    body, remaining = sent.send(sent.patch(append, block, **NOTES))
+    assert body["metadata"]["annotations"] == {"handled": "yes"}
+    assert remaining
+    sent.send(sent.patch(*remaining.fns))
+    assert sent.body["status"] == {"items": [1, 2]}
+    assert sent.body["metadata"]["finalizers"] == ["me"]
+
+
+@has_functions
+def test_a_function_may_leave_no_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = Sent(monkeypatch)
+    body, _ = sent.send(sent.patch(lambda body: body.pop("status"), block, **NOTES))
+    assert "status" not in body
+    assert body["metadata"]["finalizers"] == ["me"]
+
+
+@has_functions
+@pytest.mark.parametrize("values", [NOTES, {"status": {"done": "yes"}}, NOTES | {"status": {"done": "yes"}}])
+def test_kopfs_own_order_stays_where_there_is_nothing_to_win(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, Any]
+) -> None:
+    """Without the wait for its own patch, Kopf would take the status for a change of somebody, and handle it again."""
+    sent = Sent(monkeypatch)
+    sent.send(sent.patch(**values), waits=len(values) == 1)
+    assert sent.told == [("object" if key == "metadata" else "status", {key: values[key]}) for key in values]
 
 
 def test_files_and_modules_are_loaded_as_kopf_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from devcluster.waiting import until
 from kopf_ha.core.notes import ANNOTATION_TOKEN
 from kopf_ha.errors import GateClosed
 from kopf_ha.run.ending import EXIT_LOST
-from tests.run.support import GROUP, LONG, Marks, Rival, Running, World, caught, registry
+from tests.run.support import GROUP, LONG, Marks, Policy, Rival, Running, World, caught, registry
 
 Run = Callable[..., Running]
 
@@ -173,6 +173,62 @@ def test_what_a_handler_starts_writes_in_its_term(run: Run, world: World, marks:
         found = world.ask("GET", f"{path}/{name}")
         assert found["data"] == {"a": "1"}
         assert ANNOTATION_TOKEN in found["metadata"]["annotations"]
+
+
+def test_kopfs_threads_end_with_their_term_and_an_operators_own_pool_stays(
+    run: Run, world: World, marks: Marks
+) -> None:
+    """Kopf leaves its pool to the end of the process, which a replica outlives by many terms."""
+    handlers = registry()
+    with ThreadPoolExecutor(1) as pool:
+
+        @kopf.on.startup(registry=handlers)
+        def begin(settings: kopf.OperatorSettings, **_: Any) -> None:
+            if marks.all("thread"):
+                settings.execution.executor = pool
+
+        @kopf.on.event(GROUP, "v1", "things", registry=handlers)
+        def seen(**_: Any) -> None:
+            marks.put("thread", (kopf_ha.current_term().token, threading.current_thread()))
+
+        kopf.on.cleanup(registry=handlers, id="end")(lambda **_: marks.put("cleanup"))
+        world.create("Thing", "a")
+        running = run(handlers)
+        first, kopfs = marks.wait("thread")
+        other = world.take_lease()
+        marks.wait("cleanup")
+        until("Kopf's thread to end", lambda: not kopfs.is_alive(), LONG)
+        until("a second term", lambda: any(token > other for token, _ in marks.all("thread")), LONG)
+        world.take_lease()
+        marks.wait("cleanup", 2)
+        assert running.stop() == 0
+        theirs = [thread for token, thread in marks.all("thread") if token > first]
+        assert {thread.name for thread in theirs} == {pool.submit(threading.current_thread).result(LONG).name}
+        assert theirs[0].is_alive()
+
+
+def test_a_status_that_was_not_stored_is_made_again(
+    run: Run, world: World, marks: Marks, policy: Policy, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A term may end between the two writes of one cycle: what Kopf notes in the object, and the status."""
+    handlers = registry()
+    world.create("Thing", "a")
+    stored = "!has(object.status.x) && !(has(object.status.by) && object.status.by == 'first')"
+    policy(f"lost-{world.namespace}", "things/status", stored, "the first term does not get so far", "a")
+
+    @kopf.on.create(GROUP, "v1", "things", registry=handlers)
+    def made(patch: kopf.Patch, **_: Any) -> None:
+        first = not marks.all("made")
+        marks.put("made")
+        patch.status["by"] = "first" if first else "second"
+
+    running = run(handlers)
+    until("the status to be refused", lambda: "the first term does not get so far" in caplog.text, LONG)
+    world.take_lease()
+    marks.wait("made", 2)
+    until("the status", lambda: world.get("things", "a").get("status", {}).get("by") == "second", LONG)
+    assert running.stop() == 0
+    assert len(marks.all("made")) == 2
 
 
 def test_after_loss_exit(run: Run, world: World, marks: Marks, caplog: pytest.LogCaptureFixture) -> None:

@@ -18,6 +18,7 @@ from kopf._core.reactor import running
 
 from kopf_ha._kopf.discovery import Discovery
 from kopf_ha._kopf.first_list import MakeFlow, use_flows
+from kopf_ha._kopf.patching import store_status_first
 from kopf_ha._kopf.vault import PreparedVault
 
 
@@ -112,6 +113,7 @@ async def spawn(
         make_flow: makes for each kind what orders the objects that exist; by default Kopf takes them as they come.
     """
     use_flows(settings, make_flow)
+    store_status_first()
     given, others = parts or {}, asyncio.all_tasks()
     insights, indexers = given.get("insights") or references.Insights(), given.get("indexers")
     indexers = indexing.OperatorIndexers() if indexers is None else indexers  # it is a mapping, and empty

@@ -55,7 +55,7 @@ class Arguments(TypedDict, total=False):
     priority: int | None
     peering_name: str | None
 
-    #: Make Kopf's settings and the memo for each term anew.
+    #: Make Kopf's settings and the memo for each term anew. A pool of threads in the settings is the caller's to end.
     make_settings: Callable[[], kopf.OperatorSettings] | None
     make_memo: Callable[[], Any] | None
     #: Handlers that run on every replica and only read; `kopf_ha.everywhere` by default.
