@@ -117,6 +117,15 @@ BARRIER: tuple[Mutation, ...] = (
         ("tests/run/test_term_ends.py",),
     ),
     Mutation(
+        "Kopf notes that it handled before it stores the status",
+        "operator/kopf_ha/_kopf/spawning.py",
+        "    store_status_first()\n",
+        "",
+        "A term that ends between the two loses the status for good.",
+        "I7",
+        ("tests/test_kopf_contract.py",),
+    ),
+    Mutation(
         "a term's end sets one object aside",
         _RUN + "deciding.py",
         "    except TermEnded:\n        raise\n    except Refused as error:\n",

@@ -3,7 +3,7 @@
 In one cycle Kopf sends two writes: what it notes in the object (its annotations), and then what the handlers left for
 the status. If the term ends between the two, the second is never stored. In Kopf's own order the status is then lost
 for good, since the next leader reads in the object that all has been handled. In this order the next leader calls the
-handlers again, as Kopf promises: at least once.
+handlers again, as Kopf promises: at least once (I7).
 """
 
 from __future__ import annotations
