@@ -8,7 +8,7 @@ FROM ${BUILD_BASE} AS build
 COPY build/wheelhouse /wheelhouse
 COPY requirements/image.txt /src/
 # pip runs from its wheel, since a base may have none, and does not end up in the image.
-RUN export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore \
+RUN export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore PYTHONDONTWRITEBYTECODE=1 \
  && python3 -m venv --without-pip /opt/kopf-ha \
  && pip() { PYTHONPATH="$(echo /wheelhouse/pip-*.whl)" /opt/kopf-ha/bin/python3 -m pip "$@"; } \
  && pip install --no-index --find-links /wheelhouse --no-compile --require-hashes -r /src/image.txt \
@@ -19,7 +19,8 @@ RUN find /opt/kopf-ha/lib/ -depth \( -path '*/kubernetes/aio' -o -name tests -o 
 # The file system is read-only later, and the official Python images hold no bytecode of Python's own library: every
 # start would compile it anew, and take twice as long. So there is a folder with all bytecode: by file time for what is
 # the base's, unchecked for what is ours.
-RUN export PYTHONPYCACHEPREFIX=/opt/kopf-ha/bytecode \
+# PYTHONHASHSEED, since the order of a set would be another one in each build.
+RUN export PYTHONPYCACHEPREFIX=/opt/kopf-ha/bytecode PYTHONHASHSEED=0 \
  && python="/opt/kopf-ha/bin/python3" \
  && $python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/kopf-ha/lib /app \
  && $python -m compileall -q -j 0 --invalidation-mode timestamp \

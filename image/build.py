@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from devcluster.progress import Progress
-from image import base, cache, wheels
+from image import base, cache, twice, wheels
 from image.errors import ImageError
 from image.tools import need, need_root, run, run_apart
 from kopf_ha import __version__
@@ -55,6 +55,25 @@ def on(image: str | None, file: Path, progress: Progress, machine: str | None = 
         put(made, file)
 
 
+def again(made: Path, image: str | None, mirror: str | None, progress: Progress, machine: str | None = None) -> None:
+    """Build the image that `made` has once more, from nothing but its base and the wheels that were fetched.
+
+    Give the base as `image`, or the `mirror` for the Debian one. Raises ImageError if it is not the same image.
+    """
+    if docker_answers():
+        raise ImageError(
+            "docker writes the time of the build into the layers, so no two of its builds are one image. "
+            "Run it where no docker engine answers: then buildah builds both."
+        )
+    source = image if mirror is None else f"docker-archive:{base.debian(progress, mirror)}"
+    with cache.scratch(progress) as place:
+        file = place / "again.tar"
+        _buildah(file, source, place, progress, machine)
+        if found := twice.differences(made, file):
+            raise ImageError("\n  ".join(["two builds of the same sources gave two images:", *found]))
+    progress.line("image: two builds, one digest")
+
+
 def put(source: Path, file: Path) -> None:
     """Copy a file. The target appears only when it is complete."""
     try:
@@ -91,7 +110,8 @@ def _buildah(file: Path, image: str | None, place: Path, progress: Progress, mac
     # A separate store, which is removed with the scratch folder.
     name = f"docker.io/library/{tag()}"  # the full form of a name without a registry, as nodes use it
     store = ["buildah", "--root", str(place / "store"), "--runroot", str(place / "run"), "--storage-driver", "vfs"]
-    build = ["build", "--isolation", "chroot", *_platform(machine), *_base(image)]
+    # One time for all that it makes, so that the same sources give the same image.
+    build = ["build", "--isolation", "chroot", "--timestamp", str(base.EPOCH), *_platform(machine), *_base(image)]
     build += ["--tag", name, "--file", str(ROOT / "Dockerfile")]
     try:
         run_apart([*store, *build, str(ROOT)], "building the image", place / "build.log")

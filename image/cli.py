@@ -27,6 +27,7 @@ from image.errors import ImageError
 @click.option("--wheelhouse", is_flag=True, help="Only fill build/wheelhouse, for running docker build yourself.")
 @click.option("--platform", type=click.Choice(["linux/amd64", "linux/arm64"]),
               help="For which machines.  [default: those like this one]")  # fmt: skip
+@click.option("--twice", is_flag=True, help="Build it once more, by buildah, and fail if the digest differs.")
 @click.option("--mirror", default=base.MIRROR, show_default=True, help="Where Debian's packages come from.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.tar",
               help="Also write the archive here.  [default: only in the cache, or in build/]")  # fmt: skip
@@ -37,6 +38,7 @@ def main(
     busybox: bool,
     wheelhouse: bool,
     platform: str | None,
+    twice: bool,
     mirror: str,
     output: Path | None,
 ) -> None:
@@ -50,6 +52,8 @@ def main(
     """
     if sum([image is not None, debian, only_base, busybox, wheelhouse]) > 1:
         raise click.UsageError("--base, --debian, --only-base, --busybox and --wheelhouse exclude each other")
+    if twice and (only_base or busybox or wheelhouse):
+        raise click.UsageError("--twice is for the operator's image")
     machine = platform.partition("/")[2] if platform else None
     if machine not in (None, architecture()) and (debian or only_base or busybox):
         raise click.UsageError("what is made without a registry is for machines like this one: --platform needs --base")
@@ -73,6 +77,8 @@ def main(
             output = output or made
         if not (only_base or busybox) and output.parent != cache.folder():
             bom.write(output, *build.tag().split(":"))
+        if twice:
+            build.again(output, image, mirror if debian else None, progress, machine)
     except ImageError as error:
         raise click.ClickException(str(error)) from error
     click.echo(output)

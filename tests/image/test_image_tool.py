@@ -14,13 +14,14 @@ import tomllib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from devcluster import Progress
 from devcluster.images import architecture, write_image
-from image import base, build, busybox, cache, cli, tools, wheels
+from image import base, build, busybox, cache, cli, tools, twice, wheels
 from image.errors import ImageError
 from testbed.unpacked import read_json
 from tests.image.conftest import or_skip
@@ -170,6 +171,41 @@ def test_a_busybox_that_needs_libraries_is_refused(tmp_path: Path, monkeypatch: 
     )
 
 
+# --- two builds
+
+
+def image_with(folder: Path, *, number: str = "1", **file: Any) -> Path:
+    """Give the archive of an image with one file, which is described as a tar file does it."""
+    layer, entry = folder / f"layer-{number}", tarfile.TarInfo("./etc/thing")
+    for name, value in file.items():
+        setattr(entry, name, value)
+    with tarfile.open(layer, "w") as out:
+        out.addfile(entry, io.BytesIO(bytes(entry.size)))
+    write_image(folder / f"{number}.tar", "a:1", layer, {})
+    return folder / f"{number}.tar"
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({}, []),
+        ({"mtime": 1}, ["layer 1: /etc/thing: time"]),
+        ({"mode": 0o600, "uid": 1}, ["layer 1: /etc/thing: mode, owner"]),
+        ({"size": 1}, ["layer 1: /etc/thing: content"]),
+        ({"name": "etc/one"}, [f"layer 1: /etc/{name} is in one of them only" for name in ("one", "thing")]),
+    ],
+    ids=["the same", "time", "mode and owner", "content", "name"],
+)  # fmt: skip
+def test_what_differs_in_two_images_is_named(tmp_path: Path, other: dict[str, Any], said: list[str]) -> None:
+    assert twice.differences(image_with(tmp_path), image_with(tmp_path, number="2", **other)) == said
+
+
+def test_what_is_no_image_is_a_sentence(tmp_path: Path) -> None:
+    tarfile.open(tmp_path / "empty.tar", "w").close()
+    with pytest.raises(ImageError, match="cannot be read as a docker archive"):
+        twice.differences(tmp_path / "empty.tar", tmp_path / "empty.tar")
+
+
 # --- by docker
 
 ENGINE = """#!/bin/sh
@@ -210,6 +246,15 @@ def test_an_engine_that_answers_builds_it(engine: Path, tmp_path: Path, monkeypa
     told = json.loads((tmp_path / "image.cdx.json").read_text())
     assert told["metadata"]["component"]["name"] == build.tag().split(":")[0]
     assert (tmp_path / "image.licenses.txt").exists()
+
+
+def test_two_builds_by_docker_are_never_one_image(
+    engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wheels, "wheelhouse", lambda progress, machine: None)
+    done = invoke("--base", "some", "--output", str(tmp_path / "image.tar"), "--twice")
+    assert done.exit_code == 1
+    assert "docker writes the time of the build into the layers" in done.stderr
 
 
 def test_for_another_machine_wheels_and_image_are_its(
