@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import http.client
-import json
 import os
 import statistics
 import sys
@@ -32,8 +31,9 @@ from devcluster.waiting import until
 from image import base, build
 from image.errors import ImageError
 from image.tools import need
+from testbed import deployment
 from testbed.container import Container
-from testbed.deployment import NAME, ROOT, container_of, pod_token, variables
+from testbed.deployment import NAME, pod_token, variables
 from testbed.ports import free_port
 from testbed.unpacked import Image, unpack
 
@@ -48,15 +48,8 @@ class Stage:
 
     def __init__(self, plane: ControlPlane, image: Image, folder: Path) -> None:
         self.plane, self.image, self.folder = plane, image, folder
-        self.container = container_of(self.get("deployment", NAME))
-
-    def pods(self) -> list[dict[str, Any]]:
-        """Give the Deployment's, which wait for a node for ever."""
-        return list(self.get("pods")["items"])
-
-    def get(self, *what: str) -> dict[str, Any]:
-        """Give an object or a list of the operator's namespace."""
-        return dict(json.loads(self.plane.kubectl("get", *what, f"--namespace={NAME}", "--output=json").stdout))
+        self.container = deployment.container_of(deployment.deployment(plane))
+        self.pods = deployment.pods(plane)  #: they wait for a node for ever
 
     def says(self, code: str) -> float:
         """Give the seconds to the line that some Python prints at its end."""
@@ -125,13 +118,13 @@ def leads(log: str, port: int) -> bool:
 
 def first(stage: Stage) -> list[float]:
     """Start a replica while nobody holds the Lease."""
-    with stage.replica(stage.pods()[0]) as wait:
+    with stage.replica(stage.pods[0]) as wait:
         return [wait(ready), wait(leads)]
 
 
 def follower(stage: Stage) -> list[float]:
     """Start one while another one leads."""
-    with stage.replica(stage.pods()[1]) as wait:
+    with stage.replica(stage.pods[1]) as wait:
         return [wait(ready)]
 
 
@@ -153,7 +146,7 @@ def measure(stage: Stage, repeat: int) -> Table:
             table.add_row(name, f"{nothing:.2f}", f"{imports:.2f}", f"{sign:.2f}", spread, ratio)
 
     add(["first leader: ready", "first leader: leads"], rounds(stage, repeat, first))
-    with stage.replica(stage.pods()[0]) as wait:
+    with stage.replica(stage.pods[0]) as wait:
         wait(leads)
         add(["follower: ready"], rounds(stage, repeat, follower))
     return table
@@ -175,12 +168,8 @@ def stages() -> Iterator[Stage]:
         raise NotHereError(str(error)) from error
     with tempfile.TemporaryDirectory() as name, ControlPlane() as plane:
         folder = Path(name)
-        plane.kubectl("apply", "-k", str(ROOT / "crds"))
-        plane.wait_established()
-        plane.kubectl("apply", "-k", str(ROOT / "deploy"))
-        stage = Stage(plane, unpack(archive, folder), folder)
-        until("the Deployment's pods", lambda: len(stage.pods()) == 3)
-        yield stage
+        deployment.install(plane)
+        yield Stage(plane, unpack(archive, folder), folder)
 
 
 def run(plane: None, folder: Path, seconds: float) -> list[Row]:
@@ -190,7 +179,7 @@ def run(plane: None, folder: Path, seconds: float) -> list[Row]:
         found = dict(
             zip(("first leader: ready", "first leader: has the Lease"), _above(stage, repeat, first), strict=True)
         )
-        with stage.replica(stage.pods()[0]) as wait:
+        with stage.replica(stage.pods[0]) as wait:
             wait(leads)
             found["follower: ready"] = _above(stage, repeat, follower)[0]
     note = "without the time of a Python that does nothing"

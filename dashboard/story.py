@@ -24,7 +24,8 @@ from devcluster.waiting import until
 from faults.admin import IPAM, Admin
 from kopf_ha.core.lease import HANDOVER
 from kopf_ha.core.orders import ANY
-from testbed.deployment import NAME, container_of, pod_token, variables
+from testbed import deployment
+from testbed.deployment import NAME
 from testbed.ports import free_port
 from testbed.replica import ABSENT, SOURCE, Replica
 
@@ -56,27 +57,22 @@ class Story:
     @contextmanager
     def replicas(self) -> Iterator[None]:
         """Install the operator, and run its replicas meanwhile."""
-        kubectl = self._plane.kubectl
-        kubectl("apply", "-k", str(ROOT / "crds"))
-        self._plane.wait_established()
-        kubectl("apply", "-k", str(ROOT / "deploy"))
-        path = f"/api/v1/namespaces/{NAME}/pods"
-        pods = until("three pods", lambda: items if len(items := self._admin.get(path).get("items", [])) == 3 else None)
-        deployment = self._admin.get(f"/apis/apps/v1/namespaces/{NAME}/deployments/{NAME}")
-        for pod in pods:
+        deployment.install(self._plane)
+        container = deployment.container_of(deployment.deployment(self._plane))
+        for pod in deployment.pods(self._plane):
             name = pod["metadata"]["name"]
-            config = self._plane.kubeconfig_for(pod_token(self._plane, pod), name=name)
+            config = self._plane.kubeconfig_for(deployment.pod_token(self._plane, pod), name=name)
             config.write_text(
                 config.read_text().replace(self._plane.servers[0], f"https://127.0.0.1:{self._proxy.port}")
             )
             self.ports[name] = free_port()
-            env = variables(container_of(deployment), pod) | {
+            env = deployment.variables(container, pod) | {
                 "KOPF_HA_METRICS_PORT": str(self.ports[name]), "KOPF_HA_HEALTH_PORT": "0",
                 "KOPF_HA_RUN_DIR": str(self._folder), "PYTHONPATH": f"{ABSENT}:{SOURCE}:{ROOT}",
                 TRIGGER: str(self._trigger(name)),
             }  # fmt: skip
             self._replicas[name] = Replica(
-                name, config, container_of(deployment)["args"], self._folder / f"{name}.log", times={}, env=env,
+                name, config, container["args"], self._folder / f"{name}.log", times={}, env=env,
                 program=("-m", "demo.replica"), cwd=ROOT,
             )  # fmt: skip
         try:

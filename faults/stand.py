@@ -15,10 +15,10 @@ from faults.admin import IPAM, Admin
 from faults.link import Link
 from faults.seat import Seat
 from faults.users import Users
-from testbed.deployment import ACCOUNT, NAME, ROOT, SELECTOR, container_of
+from testbed import deployment
+from testbed.deployment import ACCOUNT, NAME
 
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAME}/leases/{NAME}"
-PODS = f"/api/v1/namespaces/{NAME}/pods"
 #: Seconds that are waited for what has to come, however slow the machine is.
 PATIENCE = 120.0
 
@@ -76,9 +76,7 @@ class Stand:
         plane = self.plane
         self.admin = Admin(plane)
         self.shim = None if self._plain else clock.library(self.folder)
-        self.kubectl("apply", "-k", str(ROOT / "crds"))
-        plane.wait_established()
-        self.kubectl("apply", "-k", str(ROOT / "deploy"))
+        deployment.install(plane)
         self.sit()
         self.users = Users(self.admin, self._pause)
         self.users.start()
@@ -105,14 +103,8 @@ class Stand:
 
     def sit(self) -> None:
         """Take the three pods of the Deployment, and start a process in each."""
-
-        def pods() -> list[dict[str, Any]]:
-            found = self.admin.get(f"{PODS}?labelSelector={SELECTOR.replace('=', '%3D')}").get("items", [])
-            live = [p for p in found if not p["metadata"].get("deletionTimestamp")]
-            return sorted(live, key=lambda p: str(p["metadata"]["name"])) if len(live) == 3 else []
-
-        found = until("three pods of the Deployment", pods, PATIENCE)
-        container = container_of(self.admin.get(f"/apis/apps/v1/namespaces/{NAME}/deployments/{NAME}"))
+        found = deployment.pods(self.plane)
+        container = deployment.container_of(deployment.deployment(self.plane))
         quarantine = 4 * self.lease_duration  # as 60 s are to the 15 s of deploy/
         env = {
             "KOPF_HA_LEASE_DURATION": str(self.lease_duration),

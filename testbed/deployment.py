@@ -1,12 +1,14 @@
-"""The Deployment of the reference operator: its names, and what a kubelet would give its pods."""
+"""The Deployment of the reference operator: its names, how to install it, and what a kubelet would give its pods."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from devcluster import Cluster
+from devcluster import Cluster, ControlPlane
+from devcluster.waiting import until
 
 #: The repository.
 ROOT = Path(__file__).parents[1]
@@ -16,6 +18,33 @@ NAME = "kopf-ha-ipam"
 SELECTOR = f"app.kubernetes.io/name={NAME}"
 #: As whom its requests come.
 ACCOUNT = f"system:serviceaccount:{NAME}:{NAME}"
+
+
+def install(plane: ControlPlane) -> None:
+    """Apply all of `deploy/`. Without a node its pods stay Pending, and processes take their place."""
+    plane.kubectl("apply", "-k", str(ROOT / "crds"))
+    plane.wait_established()
+    plane.kubectl("apply", "-k", str(ROOT / "deploy"))
+
+
+def deployment(cluster: Cluster) -> dict[str, Any]:
+    """Give the Deployment."""
+    return dict(json.loads(_get(cluster, f"deployment/{NAME}")))
+
+
+def pods(cluster: Cluster) -> list[dict[str, Any]]:
+    """Wait for its three pods, and give them by name; those that are being deleted do not count."""
+
+    def three() -> list[dict[str, Any]]:
+        found = json.loads(_get(cluster, "pods", f"--selector={SELECTOR}"))["items"]
+        live = [pod for pod in found if not pod["metadata"].get("deletionTimestamp")]
+        return sorted(live, key=lambda pod: str(pod["metadata"]["name"])) if len(live) == 3 else []
+
+    return until("three pods of the Deployment", three, 180)
+
+
+def _get(cluster: Cluster, *what: str) -> str:
+    return cluster.kubectl("get", *what, f"--namespace={NAME}", "--output=json").stdout
 
 
 def variables(container: Mapping[str, Any], pod: Mapping[str, Any]) -> dict[str, str]:
