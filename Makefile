@@ -1,4 +1,5 @@
-# make demo    the story on a real control plane; FENCE=none or FENCE=rv tells it without the fence; KUBECONFIG=FILE on a cluster
+# make demo    the story on a real control plane; FENCE=none or FENCE=rv tells it without the fence; KUBECONFIG=FILE on a cluster;
+#              PICTURE=docs/demo.svg draws it
 # make test    all checks and tests, but for
 # make e2e     the operator on real nodes, by kubectl alone; needs root
 # make chaos   faults on real nodes, at random, for MINUTES; SEED=… repeats a run; needs root
@@ -10,7 +11,7 @@
 # make fuzz    whatever may come in, at random, for MINUTES; what failed is kept in build/fuzz
 # make bench   all benchmarks, in MINUTES=40 at most; BENCH="service takeover" for some; make bench-quick in 5
 # make tokens  one term that outlives its tokens, for MINUTES=25
-# make image   the operator's image, as a docker archive; BASE=… or DEBIAN=1
+# make image   the operator's image, as a docker archive; BASE=… or DEBIAN=1; TWICE=1 builds it again and compares
 # make package the source distribution and the wheel, in dist, tried in an environment of their own
 # make docs    the site of docs/, in build/site
 # Each sets up what it needs: a virtual environment, and the control plane's programs, built from Go modules
@@ -43,7 +44,7 @@ binaries: $(STAMP)
 
 # A KUBECONFIG of the environment is not used: nobody should find the demo in a cluster that they did not name.
 demo: $(STAMP)
-	@$(BIN)/python -m demo --fence $(FENCE) $(if $(filter command line,$(origin KUBECONFIG)),--kubeconfig $(KUBECONFIG))
+	@$(BIN)/python -m demo --fence $(FENCE) $(if $(filter command line,$(origin KUBECONFIG)),--kubeconfig $(KUBECONFIG)) $(if $(PICTURE),--picture $(PICTURE))
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -126,7 +127,7 @@ tokens: $(STAMP)
 	@$(BIN)/python -m benchmarks.tokens --minutes $(MINUTES)
 
 image: $(STAMP)
-	@$(BIN)/python -m image $(if $(DEBIAN),--debian) $(if $(BASE),--base $(BASE)) --output build/kopf-ha-ipam.tar
+	@$(BIN)/python -m image $(if $(DEBIAN),--debian) $(if $(BASE),--base $(BASE)) $(if $(TWICE),--twice) --output build/kopf-ha-ipam.tar
 
 package:
 	@PYTHON=$(PYTHON) scripts/package

@@ -20,7 +20,8 @@ from devcluster import Binaries, DevclusterError
 @click.option("--kubeconfig", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="Run it on the cluster of this file, in which you may do everything, and remove it from there in the"
               " end. By default it has a control plane of its own. The variable KUBECONFIG is not read.")  # fmt: skip
-def main(fence: str, kubeconfig: Path | None) -> None:
+@click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Also draw what it prints, as SVG.")
+def main(fence: str, kubeconfig: Path | None, picture: Path | None) -> None:
     """Run the demo. Exit with 0 if every promise held, with 1 if one was broken, with 2 if the demo failed."""
     try:
         # Before the panel is shown: a build writes its progress to the terminal.
@@ -32,7 +33,7 @@ def main(fence: str, kubeconfig: Path | None) -> None:
         raise SystemExit(130) from None
     # SIGTERM ends the control plane as Ctrl-C does, through the context manager.
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
-    with tempfile.TemporaryDirectory(prefix="kopf-ha-demo-") as folder, Timeline() as timeline:
+    with tempfile.TemporaryDirectory(prefix="kopf-ha-demo-") as folder, Timeline(picture) as timeline:
         try:
             if kubeconfig is not None:
                 timeline.stage(f"0. The cluster of {kubeconfig}")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import re
 import sys
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -27,16 +30,23 @@ STYLES = {
     "bad": "bold white on red",
     "": "",
 }
+#: Columns of the picture.
+WIDTH = 132
 
 
 class Timeline:
     """Prints lines with the time since the start. On a terminal, a panel below shows the present state.
 
-    Without a terminal it prints plain lines, so that CI and files get the same output.
+    Without a terminal it prints plain lines, so that CI and files get the same output. `picture` is a file that gets it
+    as a terminal shows it, as SVG; long lines are cut there.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, picture: Path | None = None) -> None:
         self.console = Console(highlight=False)
+        self._picture = picture
+        self._drawn = Console(
+            record=picture is not None, width=WIDTH, file=io.StringIO(), force_terminal=True, highlight=False
+        )
         self.began = time.monotonic()
         self.holder = "nobody"
         self.token = 0
@@ -59,6 +69,11 @@ class Timeline:
         if self._live is not None:
             self._live.stop()
             self.console.print(self._panel())
+        if self._picture is not None:
+            self._drawn.print(self._panel())
+            drawn = self._drawn.export_svg(title="make demo")
+            # rich has fonts fetched from elsewhere. Any font of one width will do.
+            self._picture.write_text(re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL))
 
     def say(self, kind: str, text: str) -> None:
         """Print a line of a kind (`STYLES`)."""
@@ -69,12 +84,14 @@ class Timeline:
             line = Text(f"{seconds:6.1f}s  ", style="dim")
             line.append(text, style=STYLES[kind])
             self.console.print(line, soft_wrap=True)
+            self._drawn.print(line, no_wrap=True, overflow="ellipsis")
             sys.stdout.flush()
             self._refresh()
 
     def stage(self, text: str) -> None:
         """Print a heading."""
         self.console.print()
+        self._drawn.print()
         self.say("stage", text)
 
     def state(self, *, holder: str, token: int, bound: int, claims: int) -> None:

@@ -24,8 +24,8 @@ def tell(fence: str, *args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 
 
-def test_with_the_fence_the_stale_leader_is_refused_and_every_promise_holds(binaries: Binaries) -> None:
-    told = tell("full")
+def test_with_the_fence_the_stale_leader_is_refused_and_every_promise_holds(binaries: Binaries, tmp_path: Path) -> None:
+    told = tell("full", f"--picture={tmp_path / 'demo.svg'}")
     assert told.returncode == 0, told.stdout + told.stderr
     assert "is paused (SIGSTOP): it has decided on 30 addresses" in told.stdout
     assert "REFUSED by precondition, token 1" in told.stdout  # the write in flight
@@ -36,6 +36,11 @@ def test_with_the_fence_the_stale_leader_is_refused_and_every_promise_holds(bina
     assert "and was told  409" in told.stdout
     assert "no address twice, no token going down" in told.stdout
     assert "given twice:" not in told.stdout
+    drawn = (tmp_path / "demo.svg").read_text()
+    assert "REFUSED" in drawn
+    assert "http" not in drawn.replace("http://www.w3.org/", "").replace("https://www.textualize.io", ""), (
+        "a page of the docs fetches nothing"
+    )
 
 
 def addresses_are_given_twice(told: subprocess.CompletedProcess[str], fence: str) -> None:
