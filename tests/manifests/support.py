@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from devcluster import Binaries, Cluster
@@ -26,6 +27,10 @@ OVERLAYS = sorted(
     str(path.parent.relative_to(ROOT)) for path in (ROOT / "deploy/overlays").glob("*/kustomization.yaml")
 )
 ENTRIES = ["deploy", *OVERLAYS]
+#: The alerts.
+RULES = ROOT / "deploy/components/monitoring/prometheus-rule.yaml"
+#: Exit status of scripts/promtool when there is none to be had.
+NO_PROMTOOL = 3
 
 
 def rendered(cluster: Cluster) -> list[dict[str, Any]]:
@@ -50,6 +55,26 @@ def one(documents: list[dict[str, Any]], kind: str, name: str = NAME) -> dict[st
 def environment(deployment: Mapping[str, Any], pod: Mapping[str, Any]) -> dict[str, str]:
     """The variables that the kubelet would set for the pod."""
     return variables(container_of(deployment), pod)
+
+
+def spec() -> dict[str, Any]:
+    """The spec of the PrometheusRule."""
+    return dict(yaml.safe_load(RULES.read_text())["spec"])
+
+
+def rules() -> list[dict[str, Any]]:
+    """Its rules, of all groups."""
+    return [rule for group in spec()["groups"] for rule in group["rules"]]
+
+
+def promtool(*args: str) -> subprocess.CompletedProcess[str]:
+    """Run promtool. Skip the test where there is none, which CI does not allow."""
+    done = subprocess.run([ROOT / "scripts/promtool", *args], capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode == NO_PROMTOOL:
+        if os.environ.get("CI") == "true":
+            pytest.fail(done.stderr)
+        pytest.skip(done.stderr.strip())
+    return done
 
 
 def instructions() -> list[tuple[str, str]]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,8 @@ from kopf_ha.run.metrics import Metrics
 from kopf_ha.settings import Settings
 from kopf_ha_ipam.conflicts import GIVEN_TWICE
 from testbed.deployment import NAME, ROOT
-from tests.manifests.support import NAMESPACE
+from tests.manifests.support import NAMESPACE, promtool, rules, spec
 
-RULES = ROOT / "deploy/components/monitoring/prometheus-rule.yaml"
-#: Exit status of scripts/promtool when there is none to be had.
-NO_PROMTOOL = 3
 
 LEADS, TOKEN, MISSING = "leader_election_master_status", "kopf_ha_token", "kopf_ha_not_enforced"
 ASIDE = "kopf_ha_set_aside"
@@ -40,23 +35,6 @@ BUCKETS = ("0.1", "1", "2.5", "5", "+Inf")
 
 #: metric or metric{labels} to values in promtool's notation (one each 10 s); a list has one for each replica
 Series = Mapping[str, str | list[str]]
-
-
-def spec() -> dict[str, Any]:
-    return dict(yaml.safe_load(RULES.read_text())["spec"])
-
-
-def rules() -> list[dict[str, Any]]:
-    return [rule for group in spec()["groups"] for rule in group["rules"]]
-
-
-def promtool(*args: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([ROOT / "scripts/promtool", *args], capture_output=True, text=True, timeout=120, check=False)
-    if done.returncode == NO_PROMTOOL:
-        if os.environ.get("CI") == "true":
-            pytest.fail(done.stderr)
-        pytest.skip(done.stderr.strip())
-    return done
 
 
 def renewals(seconds: str, every: str = "1+1x400") -> dict[str, str]:

@@ -29,8 +29,7 @@ from kopf_ha.run.metrics import Metrics
 from kopf_ha.settings import Settings
 from kopf_ha_ipam.conflicts import GIVEN_TWICE
 from testbed.deployment import NAME, ROOT
-from tests.manifests.support import NAMESPACE, built, one
-from tests.manifests.test_manifests_alerts import promtool, rules, spec
+from tests.manifests.support import NAMESPACE, built, one, promtool, rules, spec
 
 DASHBOARD = json.loads(FILE.read_text())
 JOB = f"{NAME}-metrics"
