@@ -16,7 +16,6 @@ from kopf_ha_ipam.conflicts import GIVEN_TWICE
 from testbed.deployment import NAME, ROOT
 from tests.manifests.support import NAMESPACE, promtool, rules, spec
 
-
 LEADS, TOKEN, MISSING = "leader_election_master_status", "kopf_ha_token", "kopf_ha_not_enforced"
 ASIDE = "kopf_ha_set_aside"
 PAUSE = "kopf_ha_paused"
