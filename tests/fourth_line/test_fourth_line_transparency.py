@@ -166,7 +166,7 @@ def world(cluster: ControlPlane, terms: Terms, tmp_path: Path) -> Iterator[World
 
 
 @pytest.mark.load_sensitive
-@pytest.mark.timeout(60 + 30 * TAKEOVERS)
+@pytest.mark.timeout(PATIENCE + 60 + 30 * TAKEOVERS)  # so that `until` says what it waits for
 def test_the_current_leader_notices_nothing(cluster: ControlPlane, world: World) -> None:
     cluster.watch_lag.delay(LATE, KEYS)
     ended = threading.Event()
