@@ -51,4 +51,5 @@ FULL = (
     Plan(Bounds(replicas=3, terms=2)),
     Plan(Bounds(terms=2, term=True)),
     Plan(Bounds(terms=1, faults=1), clocks=True),
+    Plan(Bounds(terms=1, handovers=1), clocks=True),
 )

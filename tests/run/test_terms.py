@@ -19,7 +19,7 @@ from devcluster.waiting import until
 from kopf_ha.core.notes import ANNOTATION_TOKEN
 from kopf_ha.errors import GateClosed
 from kopf_ha.run.ending import EXIT_LOST
-from tests.run.support import GROUP, LONG, Marks, Policy, Rival, Running, World, caught, registry
+from tests.run.support import GROUP, LONG, Marks, Policy, Replica, Rival, Running, World, caught, registry
 
 Run = Callable[..., Running]
 
@@ -205,6 +205,39 @@ def test_kopfs_threads_end_with_their_term_and_an_operators_own_pool_stays(
         theirs = [thread for token, thread in marks.all("thread") if token > first]
         assert {thread.name for thread in theirs} == {pool.submit(threading.current_thread).result(LONG).name}
         assert theirs[0].is_alive()
+
+
+HOLDS = """
+import weakref
+
+class Held:
+    pass
+
+held = []
+
+def tell():
+    while True:
+        print(f"{sum(one() is not None for one in held)} of {len(held)}", flush=True)
+        time.sleep(0.1)
+
+threading.Thread(target=tell, daemon=True).start()
+
+@kopf.on.startup()
+def begin(memo, **_):
+    memo.held = Held()
+    held.append(weakref.ref(memo.held))
+
+kopf.on.event(GROUP, "v1", "things", id="seen")(lambda **_: None)
+"""
+
+
+def test_nothing_refers_to_a_term_that_is_over(replica: Callable[..., Replica], world: World) -> None:
+    """Else a replica keeps memory and connections of each term that it lost. Its watches are open at the end."""
+    one = replica(HOLDS, "--after-loss=follow", "op.py")
+    for terms in (1, 2):
+        one.see(f"^1 of {terms}$")
+        world.take_lease(seconds=2)
+        one.see(f"^0 of {terms}$")
 
 
 def test_a_status_that_was_not_stored_is_made_again(

@@ -102,6 +102,7 @@ class Runner:
     stopping: str = field(default="", init=False)  #: why the process stops
     stepping: float | None = field(default=None, init=False)  #: since when it deals with one event
     draining: float | None = field(default=None, init=False)  #: since when it waits for a term's handlers
+    used: bool = field(default=False, init=False)  #: a term that is over left memory behind
     unknown: Unknown = field(init=False)  #: whether the API server knows the writers' credentials
 
     def __post_init__(self) -> None:
@@ -183,9 +184,13 @@ class Runner:
                     event = self.next()
                     self.stepping = self.clock()
                     status = self.step(event)
-                    self.stepping = None
                     if status is not None:
                         return status
+                    del event  # like the next ones, it may refer to the term that is over
+                    if self.used and self.inbox.empty():
+                        self.used = False
+                        give_back()
+                    self.stepping = None
             except BaseException:
                 # Nobody is left to end the term, so it must neither write nor renew.
                 if self.grant is not None:
@@ -342,7 +347,7 @@ class Runner:
             self.elector.resume()
         else:
             self.back_off()
-        give_back()
+        self.used = True
         return None
 
     def _why_exit(self, grant: Grant) -> str:
