@@ -126,7 +126,12 @@ def test_ctrl_c_ends_the_foreground_and_everything(command: Command) -> None:
     assert not command.state.path.exists()
 
 
-def test_ctrl_c_during_the_start_leaves_nothing(command: Command) -> None:
+def test_ctrl_c_during_the_start_leaves_nothing(command: Command, tmp_path: Path) -> None:
+    hangs = tmp_path / "assets" / "kube-apiserver"  # so that the start cannot end before the signal
+    hangs.parent.mkdir()
+    hangs.write_text("#!/bin/sh\nwhile :; do sleep 0.1; done\n")
+    hangs.chmod(0o755)
+    command.env["KUBEBUILDER_ASSETS"] = str(hangs.parent)
     process = command.start("up")
     until("the first process", lambda: any("--data-dir" in line for line in command.processes()))
     process.send_signal(signal.SIGINT)
