@@ -35,6 +35,7 @@ def found(answer: Response, path: str = WIDGET, lease: str = LEASE) -> Refusal:
     ("answer", "path", "refusal"),
     [
         (invalid("<nil>", RULE_MESSAGE), WIDGET, Refusal.RULE_TOKEN),
+        (invalid("<nil>", f'"object": {RULE_MESSAGE}'), WIDGET, Refusal.RULE_TOKEN),  # Kubernetes 1.34
         (denied("kopf-ha-op-stamped", STALE), WIDGET, Refusal.POLICY_TOKEN),
         (denied("kopf-ha-stamped", TOKEN + "static"), WIDGET, Refusal.POLICY_TOKEN),
         (denied("kopf-ha-op-child-configmaps", STALE), CHILD, Refusal.POLICY_TOKEN),
@@ -73,6 +74,8 @@ OTHERS: list[Any] = [
     invalid("spec.status.fencing", "x"),
     invalid("status.fencingx", "x"),
     invalid("<nil>", RULE_MESSAGE + " Or so."),
+    invalid("<nil>", f'"objects": {RULE_MESSAGE}'),
+    invalid("spec.color", f'"object": {RULE_MESSAGE}'),
     invalid("<nil>", "x: Invalid value: " + RULE_MESSAGE),
     invalid("spec.color", f'"{SAID}": unsupported'),
     status(403, f'configmaps "{SAID}" is forbidden: no'),

@@ -80,6 +80,6 @@ def _cell(fenced: Fenced, answer: Answer) -> str:
 
 def _sentence(fenced: Fenced, answer: Answer) -> str:
     text = fenced.plain(answer.message)
-    for mark in ("denied request: ", "Invalid value: "):
+    for mark in ("denied request: ", "Invalid value: ", '"object": '):  # the last one before Kubernetes 1.35
         text = text.rpartition(mark)[2]
     return text.replace("|", "\\|")

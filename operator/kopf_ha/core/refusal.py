@@ -34,6 +34,8 @@ FENCING = "fencing"
 #: The names of our policies begin with this.
 PREFIX = "kopf-ha"
 
+#: What stands before the message of a schema's rule. Kubernetes 1.34 and older name the type of the value, too.
+_INVALID = ("Invalid value: ", 'Invalid value: "object": ')
 _POLICY = re.compile(
     r"ValidatingAdmissionPolicy '([a-z0-9.-]+)' with binding '([a-z0-9.-]+)' denied request: (.*)", re.DOTALL
 )
@@ -114,9 +116,13 @@ def refusal_of(answer: Response, target: Target, lease: str) -> Refusal:
 def by_rule(answer: Response) -> bool:
     """Return whether the transition rule of the CRD refused a write."""
     return answer.status == 422 and any(
-        cause.get("field") == "<nil>" and cause.get("message") == f"Invalid value: {RULE_MESSAGE}"
-        for cause in _causes(answer)
+        cause.get("field") == "<nil>" and said_by_rule(cause.get("message")) for cause in _causes(answer)
     )
+
+
+def said_by_rule(message: object) -> bool:
+    """Return whether the message of a cause is that of the transition rule."""
+    return message in [before + RULE_MESSAGE for before in _INVALID]
 
 
 def denial_of(answer: Response) -> Denial | None:

@@ -18,7 +18,7 @@ from kopf_ha.core.definition import KIND as DEFINITIONS
 from kopf_ha.core.fence import EXEMPT_GROUPS
 from kopf_ha.core.hearing import TERMS
 from kopf_ha.core.notes import is_stamp
-from kopf_ha.core.refusal import FENCING, RULE_MESSAGE, denial_of
+from kopf_ha.core.refusal import FENCING, denial_of, said_by_rule
 from kopf_ha.core.subresource import Part, part_of
 from kopf_ha.core.target import Target, parse_path
 from kopf_ha.core.wire import Request, Response
@@ -157,7 +157,7 @@ class Shown:
         message = str(cause.get("message"))
         alone = {"kind": "Status", "details": {"causes": [cause]}}
         denial = denial_of(Response(403, json.dumps(alone).encode()))
-        if message == f"Invalid value: {RULE_MESSAGE}":
+        if said_by_rule(message):
             out["message"] = message
         elif denial is not None:
             said = denial.message if denial.is_ours and denial.message.startswith(FENCING) else self._mark(message)
