@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from devcluster import versions
 from testbed import matrix
 from testbed.matrix import AREAS, BEGIN, END, PAGE, ROOT, Outcome
 
@@ -67,3 +68,10 @@ def test_a_version_that_nobody_wrote_is_refused_before_anything_runs() -> None:
     done = CliRunner().invoke(matrix.main, ["1.36", "1.99"])
     assert done.exit_code == 2
     assert "1.99" in done.output
+
+
+def test_the_page_tells_of_each_version_that_can_be_built() -> None:
+    text = PAGE.read_text()
+    assert [
+        path for path in versions.minors().values() if f"\n| {versions.read(path).kubernetes[1:]} |" not in text
+    ] == []
