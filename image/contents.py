@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from urllib.parse import quote
 
-from image.errors import ImageError
+from image.archive import opened
 
 _WANTED = re.compile(
     r"(.+\.dist-info/METADATA|.+\.egg-info/PKG-INFO|var/lib/dpkg/status(\.d/[^/]+)?|usr/share/doc/[^/]+/copyright"
@@ -69,16 +69,11 @@ class _Files:
 def packages(archive: Path) -> list[Package]:
     """Return the packages that an image holds, sorted. Raises ImageError if the archive is none of docker's."""
     files = _Files()
-    try:
-        with tarfile.open(archive) as packed:
-            (manifest,) = json.loads(_text(packed.extractfile("manifest.json")))
-            config = json.loads(_text(packed.extractfile(manifest["Config"])))
-            for name in manifest["Layers"]:
-                with tarfile.open(fileobj=packed.extractfile(name)) as layer:
-                    files.add(layer)
-    except (OSError, KeyError, ValueError, tarfile.TarError) as error:
-        raise ImageError(f"{archive} cannot be read as a docker archive: {error}") from error
-    return sorted({*_of_python(files.texts), *_of_debian(files), *_python_itself(config)})
+    with opened(archive) as (config, layers):
+        for layer in layers:
+            files.add(layer)
+        told = json.loads(config)
+    return sorted({*_of_python(files.texts), *_of_debian(files), *_python_itself(told)})
 
 
 def _text(content: IO[bytes] | None) -> str:

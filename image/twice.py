@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from image.errors import ImageError
+from image.archive import opened
 
 #: Files that are named.
 SHOWN = 10
@@ -38,23 +37,10 @@ def _sentence(path: str, one: Any, other: Any) -> str:
 def _read(archive: Path) -> tuple[str, dict[str, Any]]:
     """Give the digest of an image's configuration, which has those of all layers, and what each file is."""
     files: dict[str, Any] = {}
-    try:
-        with tarfile.open(archive) as packed:
-            (told,) = json.loads(_content(packed, "manifest.json"))
-            digest = hashlib.sha256(_content(packed, told["Config"])).hexdigest()
-            for number, name in enumerate(told["Layers"], 1):
-                with tarfile.open(fileobj=packed.extractfile(name)) as layer:
-                    files |= {f"layer {number}: /{path}": what for path, what in _files(layer)}
-    except (OSError, KeyError, TypeError, ValueError, tarfile.TarError) as error:
-        raise ImageError(f"{archive} cannot be read as a docker archive: {error}") from error
-    return digest, files
-
-
-def _content(packed: tarfile.TarFile, name: str) -> bytes:
-    found = packed.extractfile(name)
-    if found is None:
-        raise ValueError(f"{name} is no file")
-    return found.read()
+    with opened(archive) as (config, layers):
+        for number, layer in enumerate(layers, 1):
+            files |= {f"layer {number}: /{path}": what for path, what in _files(layer)}
+    return hashlib.sha256(config).hexdigest(), files
 
 
 def _files(layer: tarfile.TarFile) -> Iterator[tuple[str, dict[str, Any]]]:
