@@ -48,7 +48,7 @@ class Stage:
 
     def __init__(self, plane: ControlPlane, image: Image, folder: Path) -> None:
         self.plane, self.image, self.folder = plane, image, folder
-        self.container = deployment.container_of(deployment.deployment(plane))
+        self.container = deployment.container(plane)
         self.pods = deployment.pods(plane)  #: they wait for a node for ever
 
     def says(self, code: str) -> float:

@@ -58,7 +58,7 @@ class Story:
     def replicas(self) -> Iterator[None]:
         """Install the operator, and run its replicas meanwhile."""
         deployment.install(self._plane)
-        container = deployment.container_of(deployment.deployment(self._plane))
+        container = deployment.container(self._plane)
         for pod in deployment.pods(self._plane):
             name = pod["metadata"]["name"]
             config = self._plane.kubeconfig_for(deployment.pod_token(self._plane, pod), name=name)

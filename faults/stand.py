@@ -104,7 +104,7 @@ class Stand:
     def sit(self) -> None:
         """Take the three pods of the Deployment, and start a process in each."""
         found = deployment.pods(self.plane)
-        container = deployment.container_of(deployment.deployment(self.plane))
+        container = deployment.container(self.plane)
         quarantine = 4 * self.lease_duration  # as 60 s are to the 15 s of deploy/
         env = {
             "KOPF_HA_LEASE_DURATION": str(self.lease_duration),

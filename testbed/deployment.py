@@ -27,9 +27,9 @@ def install(plane: ControlPlane) -> None:
     plane.kubectl("apply", "-k", str(ROOT / "deploy"))
 
 
-def deployment(cluster: Cluster) -> dict[str, Any]:
-    """Give the Deployment."""
-    return dict(json.loads(_get(cluster, f"deployment/{NAME}")))
+def container(cluster: Cluster) -> dict[str, Any]:
+    """Give the container of the Deployment that is installed."""
+    return container_of(json.loads(_get(cluster, f"deployment/{NAME}")))
 
 
 def pods(cluster: Cluster) -> list[dict[str, Any]]:
@@ -40,7 +40,7 @@ def pods(cluster: Cluster) -> list[dict[str, Any]]:
         live = [pod for pod in found if not pod["metadata"].get("deletionTimestamp")]
         return sorted(live, key=lambda pod: str(pod["metadata"]["name"])) if len(live) == 3 else []
 
-    return until("three pods of the Deployment", three, 180)
+    return until("three pods of the Deployment", three, 120)
 
 
 def _get(cluster: Cluster, *what: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from devcluster import ControlPlane, DevclusterError
 from devcluster.waiting import until
-from testbed.deployment import ROOT
+from testbed.deployment import ROOT, install
 from tests.adoption.node import Node
 from tests.page import Page
 
@@ -27,9 +27,7 @@ def node(plane: ControlPlane, tmp_path: Path) -> Iterator[Node]:
     logs.mkdir()
     with Node(plane, logs, ROOT) as made:
         assert left(made) == []
-        plane.kubectl("apply", "-k", str(ROOT / "crds"))
-        plane.wait_established()
-        plane.kubectl("apply", "-k", str(ROOT / "deploy"))
+        install(plane)
         plane.kubectl("create", "namespace", "team")
         documents: list[dict[str, Any]] = [
             {"kind": "AddressPool", "metadata": {"name": "pool"}, "spec": {"cidr": "10.77.0.0/24"}}
