@@ -184,13 +184,13 @@ class Runner:
                     event = self.next()
                     self.stepping = self.clock()
                     status = self.step(event)
+                    self.stepping = None
                     if status is not None:
                         return status
                     del event  # like the next ones, it may refer to the term that is over
                     if self.used and self.inbox.empty():
                         self.used = False
                         give_back()
-                    self.stepping = None
             except BaseException:
                 # Nobody is left to end the term, so it must neither write nor renew.
                 if self.grant is not None:
