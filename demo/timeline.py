@@ -44,9 +44,9 @@ class Timeline:
     def __init__(self, picture: Path | None = None) -> None:
         self.console = Console(highlight=False)
         self._picture = picture
-        self._drawn = Console(
-            record=picture is not None, width=WIDTH, file=io.StringIO(), force_terminal=True, highlight=False
-        )
+        self._drawn: Console | None = None
+        if picture is not None:
+            self._drawn = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, highlight=False)
         self.began = time.monotonic()
         self.holder = "nobody"
         self.token = 0
@@ -69,7 +69,7 @@ class Timeline:
         if self._live is not None:
             self._live.stop()
             self.console.print(self._panel())
-        if self._picture is not None:
+        if self._drawn is not None and self._picture is not None:
             self._drawn.print(self._panel())
             drawn = self._drawn.export_svg(title="make demo")
             # rich has fonts fetched from elsewhere. Any font of one width will do.
@@ -84,14 +84,16 @@ class Timeline:
             line = Text(f"{seconds:6.1f}s  ", style="dim")
             line.append(text, style=STYLES[kind])
             self.console.print(line, soft_wrap=True)
-            self._drawn.print(line, no_wrap=True, overflow="ellipsis")
+            if self._drawn is not None:
+                self._drawn.print(line, no_wrap=True, overflow="ellipsis")
             sys.stdout.flush()
             self._refresh()
 
     def stage(self, text: str) -> None:
         """Print a heading."""
         self.console.print()
-        self._drawn.print()
+        if self._drawn is not None:
+            self._drawn.print()
         self.say("stage", text)
 
     def state(self, *, holder: str, token: int, bound: int, claims: int) -> None:
