@@ -11,13 +11,9 @@ import pytest
 
 from devcluster import ControlPlane, DevclusterError
 from devcluster.waiting import until
-from testbed.deployment import ROOT, install
+from testbed.deployment import ACCOUNT, NAME, ROOT, SELECTOR, install
 from tests.adoption.node import Node
 from tests.page import Page
-
-NAME = "kopf-ha-ipam"
-OPERATOR = f"app.kubernetes.io/name={NAME}"
-ACCOUNT = f"system:serviceaccount:{NAME}:{NAME}"
 
 
 @pytest.fixture
@@ -106,7 +102,7 @@ def test_in_the_order_of_the_page(plane: ControlPlane, node: Node) -> None:
 
 def test_the_operator_is_gone_and_objects_hang(plane: ControlPlane, node: Node) -> None:
     plane.kubectl("delete", "deployment", NAME, "-n", NAME)
-    plane.kubectl("wait", "--for=delete", "pod", "-l", OPERATOR, "-n", NAME, "--timeout=90s", timeout=120)
+    plane.kubectl("wait", "--for=delete", "pod", "-l", SELECTOR, "-n", NAME, "--timeout=90s", timeout=120)
     plane.kubectl("delete", "addressclaims", "--all", "-A", "--wait=false")
     plane.kubectl("delete", "addresspools", "--all", "--wait=false")
     # The operator's account may not, without the pod that stamped them; this shows that the policies are in force.

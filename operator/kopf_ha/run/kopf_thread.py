@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager
 from contextvars import Context
 from dataclasses import dataclass, field
@@ -49,6 +49,11 @@ class KopfOptions:
     #: Gets the settings after the last startup handler, before anything else of Kopf begins.
     overrule: Callable[[kopf.OperatorSettings], None] = lambda settings: None
 
+    @property
+    def makes_new_settings(self) -> bool:
+        """Whether only one Kopf has the settings and their pool of threads; an application's may serve all terms."""
+        return self.make_settings is kopf.OperatorSettings
+
 
 @dataclass(eq=False, kw_only=True)
 class KopfThread:
@@ -72,6 +77,7 @@ class KopfThread:
     _stop: asyncio.Event | None = field(default=None, init=False)  #: ends Kopf; made in the loop
     _asked: threading.Event = field(default_factory=threading.Event, init=False)
     _thread: threading.Thread | None = field(default=None, init=False)
+    _pool: Executor | None = field(default=None, init=False)  #: Kopf's own, for sync handlers
 
     @property
     def started(self) -> bool:
@@ -159,6 +165,9 @@ class KopfThread:
             make_flow: makes for each kind what orders the objects that exist; by default Kopf takes them as they come.
         """
         assert self._stop is not None  # noqa: S101  it is there before anything runs in the loop
+        if options.makes_new_settings:
+            # Taken now, since startup handlers may put a pool of theirs in its place.
+            self._pool = settings.execution.executor
 
         def started() -> None:
             options.overrule(settings)
@@ -212,6 +221,9 @@ class KopfThread:
             pass  # Kopf cancels its own tasks when it stops
         except BaseException as e:  # noqa: BLE001  whatever ends it, the caller decides what follows
             error = e
+        if self._pool is not None:
+            # Kopf leaves that to the end of the process. Its idle threads would stay, with their connections.
+            self._pool.shutdown(wait=False)
         self.over(error)
 
     async def _run(self) -> None:

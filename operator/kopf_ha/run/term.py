@@ -115,24 +115,16 @@ class Term:
         self._settings = self.options.make_settings()
         let_daemons_end(self._settings)
         list_in_pages(self._settings)
-        # Kopf's own pool. Startup handlers may put one of theirs there, and settings that are given serve all terms.
-        own = self.options.make_settings is kopf.OperatorSettings
-        executor = self._settings.execution.executor if own else None
         self.kopf_ran = True
-        try:
-            operator = await self.thread.spawn(
-                self.options,
-                self._settings,
-                self.grant.stamp.holder,
-                configured=self._configured,
-                make_flow=self._flow,
-            )
-            self._probes = Probes(operator.probe)
-            await operator.run()
-        finally:
-            # Kopf leaves that to the end of the process. Its idle threads would stay, with their connections.
-            if executor is not None:
-                executor.shutdown(wait=False)
+        operator = await self.thread.spawn(
+            self.options,
+            self._settings,
+            self.grant.stamp.holder,
+            configured=self._configured,
+            make_flow=self._flow,
+        )
+        self._probes = Probes(operator.probe)
+        await operator.run()
         if not self.thread.asked:
             raise RuntimeError(_BY_ITSELF)
 
