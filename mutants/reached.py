@@ -23,6 +23,14 @@ from mutants.trial import fast_hypothesis, in_process, in_workers
 CORE = "operator/kopf_ha/core"
 #: The tests that cover it without a control plane; those that are cheap.
 FOLDERS = ("tests/core", "tests/election", "tests/model")
+#: Modules of other folders that are about parts of the core.
+MODULES = (
+    "tests/fuzz/test_fuzz_core.py",
+    "tests/oncall/test_history_units.py",
+    "tests/oncall/test_oncall_orders.py",
+    "tests/run/test_barrier_units.py",
+    "tests/run/test_observe.py",
+)
 #: Tests that run much of the core for many examples or states. They come last, and are not traced.
 HEAVY = ("tests/core/test_election_properties.py", "tests/core/test_fence_properties.py", "tests/model")
 #: What concerns one half of the core only.
@@ -41,6 +49,7 @@ def core_digest(module: str = "") -> str:
         module: the only test module that matters, beside what all of them share; empty for all.
     """
     files = [file for folder in (CORE, *FOLDERS) for file in sorted((ROOT / folder).rglob("*.py"))]
+    files += [ROOT / name for name in MODULES]
     if module:
         files = [file for file in files if not file.name.startswith("test_") or file == ROOT / module]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
@@ -103,7 +112,7 @@ class Reached:
 def test_modules() -> list[str]:
     """Return the modules of the cheap tests, from the root."""
     found = (file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("test_*.py")))
-    names = [str(file.relative_to(ROOT)) for file in found]
+    names = [*(str(file.relative_to(ROOT)) for file in found), *MODULES]
     return [name for name in names if not name.startswith(HEAVY)]
 
 
