@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 import urllib.request
 from collections.abc import Callable
+from typing import Any
 
 import kopf
 import pytest
@@ -16,6 +18,7 @@ from kopf_ha.run import enforcement
 from kopf_ha.run.selftest import SelfTest
 from testbed.ports import free_port
 from tests.kit.client import MERGE
+from tests.kit.world import apply_kinds
 from tests.run.support import GROUP, LONG, Marks, Running, World, crd, registry
 
 Run = Callable[..., Running]
@@ -96,6 +99,42 @@ def test_a_version_without_the_stamp_that_comes_while_it_leads(
     assert world.lease()["leaseTransitions"] == term["token"]
     assert running.runner.grant is not None
     assert not running.runner.grant.closed
+
+
+def test_a_definition_that_gets_the_stamp_while_a_term_went_without(
+    run: Run, world: World, marks: Marks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody applied the policies and forgot the CRD. Once that is mended, objects are stamped in their status."""
+    ask = SelfTest.ask
+
+    def ask_about_late(test: SelfTest, token: int, timeout: float = 30.0, **more: Any) -> list[str]:
+        return ask(test, token, timeout, **more | {"kinds": [f"lates.{GROUP}"]})  # as if policies named it
+
+    monkeypatch.setattr(enforcement, "ASK_AGAIN", 0.1)
+    monkeypatch.setattr(enforcement, "REST", 0.0)
+    monkeypatch.setattr(SelfTest, "ask", ask_about_late)
+    apply_kinds(world.cluster, crd("Late", fencing=False))
+    handlers = handlers_that_mark(marks)
+
+    @kopf.on.create(GROUP, "v1", "lates", registry=handlers)
+    def made(name: str, patch: kopf.Patch, **_: object) -> None:
+        marks.put("made", name)
+        patch.status["done"] = True
+
+    running = run(handlers, world.settings())
+    try:
+        marks.wait("startup")
+        world.create("Late", "a")
+        fence = running.runner.fence
+        until("it to be noticed", lambda: f"lates.{GROUP}" in fence.known.unfit, LONG)
+        world.kubectl("apply", "-f", "-", input=json.dumps(crd("Late")))
+        until("a new term", lambda: world.lease()["leaseTransitions"] == 2, LONG)
+        world.create("Late", "b")
+        until("both to be done", lambda: all(world.get("lates", n).get("status", {}).get("done") for n in "ab"), LONG)
+        assert [world.stamp_of("lates", name)["token"] for name in "ab"] == [2, 2]
+        assert not running.ended, "it goes on in the same process"
+    finally:
+        world.clear("lates")
 
 
 def test_required_policies_that_are_missing_keep_a_replica_from_leading(

@@ -10,6 +10,8 @@ import pytest
 
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
+from kopf_ha.core.orders import ByChoice
+from kopf_ha.core.target import Target
 from kopf_ha.core.token import Stamp
 from kopf_ha.errors import ConfigurationError, Unreached
 from kopf_ha.run.enforcement import ASK_AGAIN, KNOWN, REST, Enforcement
@@ -21,6 +23,7 @@ class SelfTest:
     def __init__(self) -> None:
         self.clean = False
         self.unfit: dict[str, str] = {}
+        self.stamped: frozenset[str] = frozenset()
         self.protected: frozenset[str] = frozenset()
         self.described: Any = None
         self.lacking: frozenset[str] = frozenset()
@@ -40,6 +43,7 @@ class World:
         self.timers: list[tuple[float, Callable[[], None]]] = []
         self.token, self.now = 7, 1000.0
         self.heard, self.told = "", list[str]()
+        self.ended: list[tuple[Grant, ByChoice]] = []
         self.enforcement = Enforcement(
             self.selftest,  # type: ignore[arg-type]
             self.fence,
@@ -48,6 +52,7 @@ class World:
             required=required,
             tell=self.told.append,
             hear=lambda: self.heard,
+            begin_again=lambda grant, cause: self.ended.append((grant, cause)),
             term=self.term,
             later=lambda seconds, fn: self.timers.append((seconds, fn)),
             clock=lambda: self.now,
@@ -121,6 +126,24 @@ def test_what_is_unknown_or_missing_is_told_and_keeps_nobody_from_leading(
     world.timers[-1][1]()
     world.journal.not_enforced.assert_called_once_with(["it can be lowered"])
     assert world.fence.known.unfit == {"xs.a.b": "why"}
+
+
+def test_a_kind_that_got_the_stamp_while_a_term_went_without_needs_a_new_term(world: World) -> None:
+    """The term knows the schema from its first write, and its barrier stamped what it stamped (I4)."""
+    one = grant()
+    lacking, other = Target("t.dev", "v1", "widgets", "ns", "any"), Target("t.dev", "v1", "gadgets", "ns", "any")
+    world.fence.known.schemas |= {lacking.kind_version: False, other.kind_version: True}
+    world.selftest.stamped = frozenset({"gadgets.t.dev"})
+    world.enforcement.begin(one)
+    assert world.ended == []
+    world.selftest.stamped = frozenset({"gadgets.t.dev", "widgets.t.dev"})
+    world.timers[-1][1]()
+    ((ended, cause),) = world.ended
+    assert (ended, cause.reason) == (one, "mended")
+    assert cause == "widgets.t.dev had no status.fencing when this term began, and has it now"
+    one.close("over")
+    world.timers[-1][1]()
+    assert len(world.ended) == 1
 
 
 @pytest.mark.parametrize("answer", [Unreached("away"), ["it can be lowered"]])

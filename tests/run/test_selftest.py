@@ -82,7 +82,7 @@ def ask(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Any:
     def asking(answers: dict[str, Response], **more: Any) -> list[str]:
         api = FakeApi(answers)
         monkeypatch.setattr("kopf_ha.run.selftest._Asking", lambda *_: api)
-        monkeypatch.setattr(KindTest, "unfit", lambda *_: "")
+        monkeypatch.setattr(KindTest, "stamped", lambda *_: True)
         monkeypatch.setattr(KindTest, "missing", lambda *_: ([], []))
         test = SelfTest(api, settings)
         found = test.ask(7, **more)
@@ -174,13 +174,13 @@ def test_a_child_that_is_seen_to_be_stamped_is_asked_about_as_stamped_kinds_are(
     answers = {f"{QUESTION}describe": denied("kopf-ha-n.s-lease", f"fencing: described by {described.as_json()}")}
     asked: list[str] = []
 
-    def unfit(_: KindTest, api: Api, kind: str) -> str:
+    def stamped(_: KindTest, api: Api, kind: str) -> bool:
         asked.append(kind)
-        return ""
+        return True
 
     monkeypatch.setattr("kopf_ha.run.selftest._Asking", lambda *_: FakeApi(answers))
     monkeypatch.setattr(KindTest, "missing", lambda *_: ([], []))
-    monkeypatch.setattr(KindTest, "unfit", unfit)
+    monkeypatch.setattr(KindTest, "stamped", stamped)
     SelfTest(FakeApi({}), settings).ask(7, kinds=["zs.other.dev"])
     assert sorted(asked) == ["xs.a.b", "zs.other.dev"]
 
@@ -236,7 +236,7 @@ def test_policies_that_changed_since_they_were_described_are_asked_about_as_they
     answers: dict[str, Response] = {}
     api = FakeApi(answers)
     monkeypatch.setattr("kopf_ha.run.selftest._Asking", lambda *_: api)
-    monkeypatch.setattr(KindTest, "unfit", lambda *_: "")
+    monkeypatch.setattr(KindTest, "stamped", lambda *_: True)
     monkeypatch.setattr(KindTest, "missing", lambda *_: ([], []))
     test = SelfTest(api, settings)
     assert test.ask(7) == []
@@ -340,7 +340,7 @@ def test_policies_for_fewer_namespaces_than_are_served(
     described = replace(DESCRIPTION, namespaces=("prod",))
     api = FakeApi({f"{QUESTION}describe": denied("kopf-ha-n.s-lease", f"fencing: described by {described.as_json()}")})
     monkeypatch.setattr("kopf_ha.run.selftest._Asking", lambda *_: api)
-    monkeypatch.setattr(KindTest, "unfit", lambda *_: "")
+    monkeypatch.setattr(KindTest, "stamped", lambda *_: True)
     monkeypatch.setattr(KindTest, "missing", lambda *_: ([], []))
     found = SelfTest(api, settings, Namespaces(patterns)).ask(7)
     sentence = f"the policies of Lease n/l cover prod, and the operator serves {said}; apply the policies"
@@ -444,3 +444,5 @@ def test_the_level_is_what_is_in_force(
 ) -> None:
     term = SimpleNamespace(trouble=trouble, deaf=deaf)
     assert level_of(described, lacking, term) == level  # type: ignore[arg-type]
+    with_unfit = level_of(described, lacking, term, {"xs.a.b": "no served version has it"})  # type: ignore[arg-type]
+    assert with_unfit == {"full": "term", "stamps": "none"}.get(level, level), "its stamps are not compared"

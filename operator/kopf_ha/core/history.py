@@ -38,6 +38,7 @@ EXPIRED = "expired"  #: nobody renewed the Lease
 GONE = "gone"  #: its Pod was deleted, or its container ended
 PAUSED = "paused"  #: people ordered that nobody leads
 HANDOVER = "handover"  #: people ordered that another replica leads
+MENDED = "mended"  #: a kind got its `status.fencing`, which the next term uses
 RELEASED = "released"  #: the Lease was given back without a cause
 DELETED = "deleted"  #: the Lease was deleted
 

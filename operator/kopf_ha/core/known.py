@@ -178,6 +178,10 @@ class Known:
         """Return the kinds, ``plural.group``, that are known to carry `status.fencing`."""
         return {f"{plural}.{group}" for (group, _, plural), stamped in [*self.schemas.items()] if stamped}
 
+    def unstamped_kinds(self) -> set[str]:
+        """Return the custom kinds, ``plural.group``, that are known to carry no `status.fencing`."""
+        return {f"{plural}.{group}" for (group, _, plural), stamped in [*self.schemas.items()] if not stamped}
+
     def confirm(self, target: Target) -> int:
         """Raise the floor to what the watch saw of a kind before it was known that the kind is stamped.
 

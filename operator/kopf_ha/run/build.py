@@ -81,6 +81,7 @@ def build(
         required=settings.require_policies,
         tell=elector.note,
         hear=lambda: elector.observed.enforced if elector.observed else "",
+        begin_again=lambda grant, cause: inbox.put(Ordered(grant, cause)),
         term=term,
     )
     pods = PodWatcher(

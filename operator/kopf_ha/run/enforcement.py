@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable
 from kopf_ha._context import boottime, entered
 from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
+from kopf_ha.core.history import MENDED
+from kopf_ha.core.orders import ByChoice
 from kopf_ha.errors import ApiError, ConfigurationError, MalformedLease
 from kopf_ha.run.journal import Journal
 from kopf_ha.run.level import level_of
@@ -56,6 +58,7 @@ class Enforcement:
         required: whether a replica may lead only where the fence is enforced.
         tell: tells followers that nothing was missing, by a text that differs each time; empty if something was.
         hear: gives what the leader told last.
+        begin_again: ends a term by choice, for the next one to learn anew.
         term: the Term of this replica's terms.
         later: calls a function after so many seconds, in a thread.
         clock: the machine's boot-time clock, in seconds.
@@ -72,6 +75,7 @@ class Enforcement:
         term: TermObject,
         tell: Callable[[str], None] = lambda text: None,
         hear: Callable[[], str] = str,
+        begin_again: Callable[[Grant, ByChoice], None] = lambda grant, cause: None,
         later: Callable[[float, Callable[[], None]], None] = call_later,
         clock: Callable[[], float] = boottime,
     ) -> None:
@@ -83,6 +87,7 @@ class Enforcement:
         self._tell = tell
         self._hear = hear
         self._heard = hear()
+        self._begin_again = begin_again
         self._count = 0  #: of what was told
         self._term = term
         self._later = later
@@ -210,7 +215,13 @@ class Enforcement:
             self._tell("" if missing else f"{grant.stamp.token}-{self._count}")
             self._fence.known.unfit = dict(self._selftest.unfit)
             self._journal.not_enforced(missing)
-            self._journal.enforced(level_of(self._selftest.described, self._selftest.lacking, self._term))
+            test = self._selftest
+            self._journal.enforced(level_of(test.described, test.lacking, self._term, test.unfit))
+            # A term asks for a kind's schema once. It stamps these in their annotations, which no rule compares, and
+            # which the policies refuse. Its barrier has to stamp them, too (I4), so the mended kind needs a new term.
+            if mended := sorted(test.stamped & self._fence.known.unstamped_kinds()):
+                cause = f"{', '.join(mended)} had no status.fencing when this term began, and has it now"
+                self._begin_again(grant, ByChoice(cause, MENDED))
         return missing
 
     def _ask(self, token: int, *, timeout: float = TIMEOUT, whole: bool = True, at_once: int = PARALLEL) -> list[str]:

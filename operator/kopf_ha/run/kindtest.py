@@ -61,22 +61,23 @@ class KindTest:
             self._examples.pop(kind, None)  # gone meanwhile, or never at rest, which is no refusal
         return [], []
 
-    def unfit(self, api: Api, kind: str) -> str:
-        """Return why a kind must not be written (I1); empty if it may be.
+    def stamped(self, api: Api, kind: str) -> bool:
+        """Return whether a kind carries `status.fencing`; False if it is not installed, or if nobody can tell.
 
         Raises:
+            Unfenced: it must not be written, since a served version has no `status.fencing` (I1).
             ConfigurationError: a deciding kind is not installed.
             ApiRefused: the API server did not say.
         """
         try:
-            stamped = schema_of(api, locate(api, kind).any)
-        except Unfenced as error:
-            return str(error)
+            found = schema_of(api, locate(api, kind).any)
         except ConfigurationError:
             if kind in self._deciding:
                 raise
-            return ""  # not installed (any more): there is nothing to write
-        return f"{kind}: no served version has status.fencing; {_SCHEMA}" if stamped is False else ""
+            return False  # not installed (any more): there is nothing to write
+        if found is False:
+            raise Unfenced(f"{kind}: no served version has status.fencing; {_SCHEMA}")
+        return bool(found)
 
     def _example(self, api: Api, kind: str) -> tuple[str, dict[str, Any]]:
         """Return the path of some object, and the object; both are empty if there is none.

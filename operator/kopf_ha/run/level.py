@@ -19,19 +19,22 @@ LEVELS = {
 }
 
 
-def level_of(described: Description | None, lacking: Collection[str], term: TermObject) -> str:
+def level_of(
+    described: Description | None, lacking: Collection[str], term: TermObject, unfit: Collection[str] = ()
+) -> str:
     """Return the level: one of `LEVELS`. What is missing of it is reported by itself.
 
     Args:
         described: what the policies were written from; None if none answered.
         lacking: the names of policies that are not whole.
         term: the Term, as it was found last.
+        unfit: kinds that should carry a stamp and do not.
     """
     if described is None:
         return "none"
     line4 = {policy.name for policy in term_policies(described)}
     knows = f"{described.prefix}-term" not in lacking and not term.trouble and not term.deaf
-    compares = described.level == FULL and not set(lacking) - line4
+    compares = described.level == FULL and not set(lacking) - line4 and not unfit
     if knows:
         return "full" if compares else "term"
     return "stamps" if compares else "none"

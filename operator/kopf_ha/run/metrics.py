@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from kopf_ha._context import boottime
 from kopf_ha.adapters import Outcome
 from kopf_ha.core.grant import Grant
-from kopf_ha.core.history import EXPIRED, FAILED, FLOOR, GONE, HANDOVER, LOST, PAUSED, RELEASED, STOPPED
+from kopf_ha.core.history import EXPIRED, FAILED, FLOOR, GONE, HANDOVER, LOST, MENDED, PAUSED, RELEASED, STOPPED
 from kopf_ha.core.target import parse_path
 from kopf_ha.core.wire import WRITES
 from kopf_ha.election.signs import Observer
@@ -22,11 +22,11 @@ from kopf_ha.run.serving import Server
 from kopf_ha.settings import Settings
 
 #: Why a term ends: against the replica's will, with its process, or by choice, as `core.orders` puts it.
-ENDS = (LOST, STOPPED, PAUSED, HANDOVER)
+ENDS = (LOST, STOPPED, PAUSED, HANDOVER, MENDED)
 #: How the term before ended, as the next leader learns it: also of a process that is gone and counts nothing itself.
 #: `none`: there was no Lease. `other`: the Lease names a reason that this release does not know.
 NONE, OTHER = "none", "other"
-AFTER = (STOPPED, HANDOVER, PAUSED, FAILED, LOST, FLOOR, EXPIRED, GONE, RELEASED, NONE, OTHER)
+AFTER = (STOPPED, HANDOVER, PAUSED, MENDED, FAILED, LOST, FLOOR, EXPIRED, GONE, RELEASED, NONE, OTHER)
 #: Buckets: from an answer of a near API server to a takeover that waited for a lease to expire and for a barrier.
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0)
 #: The lines of the fence, in the words of docs/promises.md.
@@ -98,7 +98,7 @@ class Metrics(Observer):
         self._begun = {after: begun.labels(name, after) for after in AFTER}
         ended = Counter(
             "kopf_ha_terms_ended",
-            "Terms of this replica that ended: lost, stopped with the process, or by choice: paused, handover.",
+            "Terms of this replica that ended: lost, stopped with the process, or by choice: paused, handover, mended.",
             ["name", "reason"],
             registry=registry,
         )

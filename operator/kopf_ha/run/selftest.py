@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 from kopf_ha.api import Api
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Response
+from kopf_ha.errors import Unfenced
 from kopf_ha.manifests.description import Description
 from kopf_ha.run.kindtest import KindTest
 from kopf_ha.run.leasetest import LeaseTest, missing_namespaces, missing_of_lease, missing_policies
@@ -53,6 +54,8 @@ class SelfTest:
         self.lacking: frozenset[str] = frozenset()
         #: Kinds that must not be written because of one of their served versions (I1), and why; as of the same time.
         self.unfit: dict[str, str] = {}
+        #: Kinds that carry `status.fencing`, as of the same time.
+        self.stamped: frozenset[str] = frozenset()
 
     def ask(
         self,
@@ -106,8 +109,10 @@ class SelfTest:
                 known -= noted
             if whole:
                 tried |= {k: pool.submit(self._kinds.missing, api, k, mine) for k in sorted(known - tried.keys())}
-                unfit = {k: pool.submit(self._kinds.unfit, api, k) for k in sorted(known)}
-                self.unfit = {k: why for k, f in unfit.items() if (why := f.result())}
+                carrying = {k: pool.submit(self._kinds.stamped, api, k) for k in sorted(known)}
+                wait(carrying.values())
+                self.unfit = {k: str(e) for k, f in carrying.items() if isinstance(e := f.exception(), Unfenced)}
+                self.stamped = frozenset(k for k, f in carrying.items() if k not in self.unfit and f.result())
             self.described, self.lacking = described, frozenset(policies)
             found = list(missing_of_lease(lowered.result(), described, policies, self._settings))
             found += missing_namespaces(described, self._namespaces, self._settings)
