@@ -197,8 +197,8 @@ FENCE: tuple[Mutation, ...] = (
     Mutation(
         "a definition loses the stamp",
         _CORE + "definition.py",
-        'status.setdefault("properties", {}).setdefault("fencing", copy.deepcopy(_fencing(live)))',
-        'status.setdefault("properties", {})',
+        '_part(_part(status, "properties", {}), "fencing", copy.deepcopy(_fencing(live)))',
+        '_part(status, "properties", {})',
         "An operator that applies its CRD at its start removes the stamps of all objects.",
         "I1",
         ("tests/core/test_definition.py",),

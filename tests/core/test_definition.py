@@ -12,7 +12,7 @@ from kopf_ha.core.refusal import RULE_MESSAGE
 from kopf_ha.core.wire import Request
 from kopf_ha.errors import Unfenced
 from kopf_ha.manifests.schema import schema_fragment
-from tests.core.fake_api import APPLY, CRDS, JSON_PATCH, MERGE, FakeApi, Process, patch, write
+from tests.core.fake_api import APPLY, CRDS, JSON_PATCH, MERGE, FakeApi, Process, invalid, patch, write
 
 CRD = f"{CRDS}/things.t.dev"
 
@@ -90,6 +90,58 @@ def test_the_stamp_stays(api: FakeApi, me: Process, live: dict[str, Any], way: s
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "null",
+    [
+        "schema",
+        "schema/openAPIV3Schema",
+        "schema/openAPIV3Schema/properties",
+        "schema/openAPIV3Schema/properties/status",
+        "schema/openAPIV3Schema/properties/status/properties",
+        "schema/openAPIV3Schema/properties/status/properties/fencing",
+        "schema/openAPIV3Schema/x-kubernetes-validations",
+        "subresources",
+        "subresources/status",
+    ],
+)
+def test_null_is_the_same_as_nothing(api: FakeApi, me: Process, live: dict[str, Any], way: str, null: str) -> None:
+    """As it is to an API server. Some clients send it for what nobody gave."""
+    one = version()
+    *above, last = null.split("/")
+    at: Any = one
+    for part in above:
+        at = at.setdefault(part, {})
+    at[last] = None
+    assert me.send(WAYS[way](shipped(one), live)).status == 200
+    (kept,), (expected,) = api.get(CRD)["spec"]["versions"], live["spec"]["versions"]
+    schema, whole = kept["schema"]["openAPIV3Schema"], expected["schema"]["openAPIV3Schema"]
+    assert schema["properties"]["status"]["properties"] == whole["properties"]["status"]["properties"]
+    assert schema["x-kubernetes-validations"] == whole["x-kubernetes-validations"]
+    assert kept["subresources"] == {"status": {}}
+
+
+@pytest.mark.parametrize("versions", [None, {}, "v1", ["v1"]])
+def test_what_is_no_list_of_versions_is_the_api_server_s_matter(
+    api: FakeApi, me: Process, live: dict[str, Any], versions: Any
+) -> None:
+    """I9: it refuses them, in its own words."""
+    api.intercept = lambda request: invalid("spec.versions", "no") if request.method == "PATCH" else None
+    assert me.patch(CRD, {"spec": {"versions": versions}}).status == 422
+    assert api.sent("PATCH")[-1].json["spec"] == {"versions": versions}
+    assert me.patch(CRD, {"spec": versions}).status == 422
+    assert api.sent("PATCH")[-1].json["spec"] == versions
+
+
+@pytest.mark.parametrize(("method", "content_type"), [("PUT", "application/json"), ("PATCH", MERGE), ("PATCH", APPLY)])
+def test_an_empty_body_is_refused_in_words(
+    api: FakeApi, me: Process, live: dict[str, Any], method: str, content_type: str
+) -> None:
+    with pytest.raises(Unfenced, match="the body is empty"):
+        me.send(Request(method, CRD, content_type=content_type))
+    assert api.get(CRD) == live
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_a_definition_without_the_stamp_is_written_as_it_is(api: FakeApi, me: Process, way: str) -> None:
     live = copy.deepcopy(api.put(CRD, shipped(version())))
     assert me.send(WAYS[way](shipped(version("v1"), version("v2")), live)).status == 200
@@ -133,6 +185,29 @@ def test_a_json_patch_that_may_take_it_is_refused_in_words(
         with pytest.raises(Unfenced, match=r"may remove status\.fencing from the definition.*send a merge patch"):
             me.patch(CRD, ops, JSON_PATCH)
         assert api.get(CRD) == live
+
+
+@pytest.mark.parametrize(
+    ("operation", "passes"),
+    [
+        ({"op": "remove", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/status"}, False),
+        ({"op": "move", "from": "/spec/versions/0/subresources", "path": "/metadata/annotations/old"}, False),
+        ({"op": "move", "from": "/metadata/annotations/old", "path": "/metadata/annotations/new"}, True),
+        ({"op": "test", "path": "/spec/versions/0/name", "value": "v1"}, True),
+        ({"op": "test", "path": "/spec/versions/0/subresources", "value": {"status": {}}}, True),
+    ],
+)
+def test_an_operation_may_take_the_stamp_from_both_of_its_paths(
+    api: FakeApi, me: Process, live: dict[str, Any], operation: dict[str, Any], passes: bool
+) -> None:
+    """A test takes nothing."""
+    api.edit(CRD, lambda o: o["metadata"].setdefault("annotations", {}).update(old="x"))
+    if passes:
+        assert me.patch(CRD, [operation], JSON_PATCH).status == 200
+    else:
+        with pytest.raises(Unfenced, match=r"may remove status\.fencing"):
+            me.patch(CRD, [operation], JSON_PATCH)
+    assert api.get(CRD)["spec"] == live["spec"]
 
 
 def test_what_an_administrator_merges_in_between_stays_too(api: FakeApi, me: Process) -> None:

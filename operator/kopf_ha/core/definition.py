@@ -44,7 +44,7 @@ def keep_stamp(asked: Asked, live: Any) -> Asked:
     if not stamped:
         return asked
     if isinstance(asked.body, list):
-        if any(op.get("op") != "test" and _TAKING.fullmatch(str(op.get("path"))) for op in asked.body):
+        if any(op.get("op") != "test" and any(map(_takes, (op.get("path"), op.get("from")))) for op in asked.body):
             raise Unfenced(
                 f"{asked}: it may remove status.fencing from the definition, and with it the stamps of all objects of"
                 " the kind; send a merge patch, an apply or a PUT, in which the fence keeps it"
@@ -60,15 +60,26 @@ def keep_stamp(asked: Asked, live: Any) -> Asked:
 
 
 def _merge(version: dict[str, Any], live: Mapping[str, Any]) -> None:
-    schema = version.setdefault("schema", {}).setdefault("openAPIV3Schema", {"type": "object"})
-    status = schema.setdefault("properties", {}).setdefault("status", {"type": "object"})
-    status.setdefault("properties", {}).setdefault("fencing", copy.deepcopy(_fencing(live)))
+    schema = _part(_part(version, "schema", {}), "openAPIV3Schema", {"type": "object"})
+    status = _part(_part(schema, "properties", {}), "status", {"type": "object"})
+    _part(_part(status, "properties", {}), "fencing", copy.deepcopy(_fencing(live)))
     rules = schema.get(_RULES) or []
     if all(rule.get("message") != RULE_MESSAGE for rule in rules):
         theirs = live["schema"]["openAPIV3Schema"].get(_RULES) or ()
         schema[_RULES] = [*rules, *(copy.deepcopy(rule) for rule in theirs if rule.get("message") == RULE_MESSAGE)]
     if "status" in (live.get("subresources") or {}):
-        version["subresources"] = {"status": {}, **(version.get("subresources") or {})}
+        _part(_part(version, "subresources", {}), "status", {})
+
+
+def _part(parent: dict[str, Any], name: str, default: Any) -> Any:
+    # To an API server null equals a missing value.
+    if parent.get(name) is None:
+        parent[name] = default
+    return parent[name]
+
+
+def _takes(path: object) -> bool:
+    return _TAKING.fullmatch(str(path)) is not None
 
 
 def _versions(definition: Any) -> list[dict[str, Any]]:
