@@ -195,6 +195,33 @@ def test_who_acquired_after_a_container_ended_ran_in_another_one() -> None:
     assert siblings.gone(Y, at(32.3)) == ""
 
 
+@pytest.mark.parametrize(("acquired", "dead"), [(30.0, True), (30.999, True), (31.0, False), (31.001, False)])
+def test_the_kubelet_gives_whole_seconds_so_an_end_may_be_almost_a_second_later(acquired: float, dead: bool) -> None:
+    """But not a whole one: who acquired the Lease then ran in the next container."""
+    siblings = seen(body(), acquired=acquired)
+    siblings.saw(Pod.parse(body(running="C2", ended={"C1": 30.0})))
+    assert bool(siblings.gone(X, at(acquired))) == dead
+
+
+def test_a_holder_keeps_its_container_however_often_it_renews() -> None:
+    """The next container of its Pod is that of another process."""
+    siblings = seen(body())
+    siblings.saw(Pod.parse(body(running="C2", ended={"C1": 30})))
+    siblings.leads(X, at(20))
+    assert siblings.gone(X, at(20))
+
+
+def test_a_pod_is_shown_while_the_watch_shows_it() -> None:
+    """Of one that was only read, no news come by themselves."""
+    siblings, one = Siblings("me"), Pod.parse(body())
+    siblings.read("u1", one)
+    assert (siblings.known("u1"), siblings.shown("u1"), siblings.missing("u1")) == (True, False, False)
+    siblings.saw(one)
+    assert (siblings.known("u1"), siblings.shown("u1"), siblings.missing("u1")) == (True, True, False)
+    siblings.lost_sight("u1")
+    assert (siblings.known("u1"), siblings.shown("u1"), siblings.missing("u1")) == (True, False, True)
+
+
 @pytest.mark.parametrize("acquired", [None, "", "yesterday"])
 def test_without_a_time_the_container_is_no_proof(acquired: str | None) -> None:
     siblings = seen(body())
@@ -217,10 +244,40 @@ def test_old_news_changes_nothing() -> None:
     assert siblings.gone(X, at(20))
 
 
-def test_a_pod_without_anything_is_read_without_complaint() -> None:
-    cases: list[Any] = [{}, {"status": {"containerStatuses": None}}, {"spec": {"containers": []}}, {"metadata": None}]
-    for broken in cases:
-        assert Pod.parse(broken).running == ""
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {},
+        {"metadata": None, "spec": None, "status": None},
+        {"metadata": {"labels": None, "annotations": None, "ownerReferences": None}},
+        {"status": {"containerStatuses": None, "conditions": None}},
+        {"spec": {"containers": []}},
+        {"spec": {"containers": [{"name": "x"}]}, "status": {"containerStatuses": [{"name": "x"}]}},
+        {
+            "spec": {"containers": [{"name": "x"}]},
+            "status": {"containerStatuses": [{"name": "x", "state": {"running": {}}, "lastState": None}]},
+        },
+    ],
+)
+def test_what_a_pod_does_not_say_is_unknown(broken: Any) -> None:
+    assert Pod.parse(broken) == Pod(name="", uid="")
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [
+        {"containerID": "C1"},
+        {"containerID": "C1", "finishedAt": None},
+        {"containerID": "C1", "finishedAt": "yesterday"},
+        {"finishedAt": whole(30)},
+        {"containerID": "", "finishedAt": whole(30)},
+    ],
+)
+def test_an_end_without_a_time_or_without_an_id_proves_nothing(ended: dict[str, Any]) -> None:
+    """A container that was never made has no id."""
+    one = body(running="")
+    one["status"]["containerStatuses"][1]["state"] = {"terminated": ended}
+    assert Pod.parse(one).ended == {}
 
 
 def test_identities() -> None:
@@ -230,13 +287,18 @@ def test_identities() -> None:
     assert sibling_labels({"metadata": {"labels": labels}}) == {"app": "x"}
 
 
+@pytest.mark.parametrize("bare", [{}, {"metadata": None}, {"metadata": {}}, {"metadata": {"labels": None}}])
+def test_a_pod_without_labels_shares_none(bare: Any) -> None:
+    assert sibling_labels(bare) == {}
+
+
 # --- revisions
 
 
 def replica(uid: str, revision: str, created: int, *, ready: bool = True, **meta: Any) -> Pod:
     owner = {"kind": meta.pop("owner", "ReplicaSet"), "name": f"{meta.pop('workload', 'op')}-{revision}"}
     controller = {"ownerReferences": [owner | {"controller": True}]}
-    labels = {"labels": {"pod-template-hash": revision}} if revision else {}
+    labels = {"labels": {meta.pop("label", "pod-template-hash"): revision}} if revision else {}
     conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
     meta |= controller | labels | {"creationTimestamp": whole(created)}
     return Pod.parse(body(uid, uid, metadata=meta, conditions=conditions))
@@ -255,6 +317,13 @@ def test_outdated_as_soon_as_one_of_the_newest_revision_is_ready() -> None:
     assert not outdated(replica("b", "new", 200, deletionTimestamp=whole(300)))
     # The newest one is not ready yet, but one of its revision is.
     assert outdated(replica("b", "new", 200), replica("c", "new", 300, ready=False))
+
+
+def test_a_stateful_set_names_its_revisions_by_another_label() -> None:
+    theirs: dict[str, Any] = {"label": "controller-revision-hash", "owner": "StatefulSet"}
+    siblings = Siblings("me")
+    siblings.listed([replica("me", "old", 100, **theirs), replica("b", "new", 200, **theirs)])
+    assert siblings.outdated()
 
 
 def test_a_rollback_makes_the_older_revision_the_newest_again() -> None:
