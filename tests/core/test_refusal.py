@@ -92,6 +92,8 @@ OTHERS: list[Any] = [
     status(409, SAID, "Conflict", {"message": SAID}),
     status(500, SAID, "", {"message": SAID}),
     status(422, "x", "Invalid", {}, {"field": None, "message": None}),
+    # A cause that names a field is a schema's, and what stands in it may be a user's.
+    *(status(code, "x", "", {"message": SAID, "field": field}) for code in (403, 422) for field in ("spec.color", "")),
     *(
         Response(code, body)
         for code in (403, 422)
@@ -134,6 +136,28 @@ def test_a_number_that_is_no_token_names_nobody() -> None:
         assert leader_in(denied("kopf-ha-ns.op-term", said), LEASE) is None
         given = f"fencing: Term {LEASE} has token {number}; a new holder must raise leaseTransitions above it"
         assert given_before(denied("kopf-ha-ns.op-lease-term", given)) == 0
+
+
+GIVEN = f"fencing: Term {LEASE} has token 9; a new holder must raise leaseTransitions above it"
+
+
+@pytest.mark.parametrize(
+    ("answer", "token"),
+    [
+        (denied("kopf-ha-ns.op-lease-term", GIVEN), 9),
+        (denied("kopf-ha-ns.op-lease-term", GIVEN, code=422), 0),
+        (denied("kopf-ha-ns.op-lease-term", GIVEN, binding="theirs"), 0),
+        (denied("kopf-ha-ns.op-lease-term", f"he said: {GIVEN}"), 0),
+        (denied("kopf-ha-ns.op-lease-term", f"{GIVEN}, he said"), 0),
+        (denied("kopf-ha-ns.op-lease", GIVEN), 0),
+        (denied("kopf-ha-ns.op-term", GIVEN), 0),
+        (denied("theirs-lease-term", GIVEN), 0),
+        (status(403, GIVEN), 0),
+    ],
+)
+def test_only_the_policy_about_the_lease_says_which_token_was_given_before(answer: Response, token: int) -> None:
+    """I10: the next leader goes above it, and nobody may use up the tokens."""
+    assert given_before(answer) == token
 
 
 def test_an_answer_that_is_nested_too_deeply_is_no_json() -> None:
