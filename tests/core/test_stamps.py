@@ -1,0 +1,71 @@
+"""Stamps as they are read from objects: what is damaged is never taken for an earlier term's, or for none (I1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kopf_ha.core.floor import recorded_of
+from kopf_ha.core.notes import escaped
+from kopf_ha.core.token import MalformedStamp, Stamp
+from tests.core.fake_api import LEASE, as_label, as_note, digest, note, stamp
+
+OTHER = "ns/other"
+KINDS = {"configmaps": "annotations", "deployments.apps": "labels"}
+
+
+def read(kind: str, texts: Any) -> Stamp | None:
+    return recorded_of({"metadata": {KINDS[kind]: texts}}, kind, LEASE, stamped=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "7",
+        "7 ns/op",
+        "7 ns/op uid-pod7",
+        "7 ns/op uid-pod7 ",
+        "7  uid-pod7 pod7",
+        "7 ns/other uid-pod7 pod7",
+        "7.uid-pod7.abc",
+        None,
+        7,
+        ["7 ns/op uid-pod7 pod7"],
+    ],
+)
+def test_an_annotation_that_does_not_say_all_is_damaged(text: Any) -> None:
+    """Also one that names another Lease than its own name does: then nobody knows which term it is of."""
+    with pytest.raises(MalformedStamp):
+        read("configmaps", {note(LEASE, "configmaps"): text})
+
+
+@pytest.mark.parametrize("text", ["", "7", "7.", "7.uid.", ".uid.abc", "x.uid.abc", "7 ns/op uid pod7", None, 7])
+def test_a_label_that_does_not_say_all_is_damaged(text: Any) -> None:
+    with pytest.raises(MalformedStamp):
+        read("deployments.apps", {note(LEASE, "deployments.apps"): text})
+
+
+@pytest.mark.parametrize(
+    ("kind", "texts", "read_as"),
+    [
+        ("configmaps", {note(LEASE, "configmaps"): "7 ns/op u a holder with spaces"}, "a holder with spaces"),
+        ("configmaps", as_note(stamp(7, "h")), "h"),
+        ("deployments.apps", as_label(stamp(7, "h")), digest("h")),
+    ],
+)
+def test_of_whom_a_note_is(kind: str, texts: Any, read_as: str) -> None:
+    found = read(kind, texts)
+    assert found is not None
+    assert (found.token, found.lease, found.holder) == (7, LEASE, read_as)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_note_of_another_lease_is_none_of_ours(kind: str) -> None:
+    assert read(kind, {note(OTHER, kind): "damaged"}) is None
+
+
+@pytest.mark.parametrize(("name", "part"), [("a", "a"), ("a/b", "a~1b"), ("a~b", "a~0b"), ("a~1b", "a~01b")])
+def test_a_name_in_a_json_pointer_is_escaped_as_rfc_6901_says(name: str, part: str) -> None:
+    assert escaped(name) == part
