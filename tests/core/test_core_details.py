@@ -8,6 +8,7 @@ import pytest
 
 from kopf_ha.core.asked import Asked, carried, delete_options
 from kopf_ha.core.election import Phase
+from kopf_ha.core.fence import Fence
 from kopf_ha.core.known import Known, Objects, Revision, Told
 from kopf_ha.core.lease import LeaseRecord
 from kopf_ha.core.notes import EARLIER, as_metadata, noted, notes_of, stamp_in
@@ -18,11 +19,13 @@ from kopf_ha.core.token import MalformedStamp
 from kopf_ha.core.wire import Request, Response, is_gone
 from kopf_ha.errors import Unfenced
 from tests.core.fake_api import (
+    APPLY,
     CHILD,
     DEPLOYMENT,
     JSON_PATCH,
     LEASE,
     MERGE,
+    STRATEGIC,
     WIDGET,
     FakeApi,
     Process,
@@ -271,3 +274,59 @@ def test_when_a_patch_of_kopf_s_asks_for_what_is_there(operation: Any, is_met: b
     current = {"metadata": {"finalizers": ["kopf"]}, "spec": {"a": 1, "list": [1]}}
     one = asked(patch(WIDGET, [operation], JSON_PATCH))
     assert one.is_met_by(current) is is_met
+
+
+# --- optimistic concurrency, for comparison
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        write("PUT", CHILD, {"metadata": {"name": "x"}, "data": {}}),
+        write("POST", CHILD.rpartition("/")[0], {"metadata": {"name": "x"}}),
+        write("DELETE", CHILD),
+        patch(CHILD, [{"op": "add", "path": "/data", "value": {}}], JSON_PATCH),
+        patch(CHILD, {"apiVersion": "v1", "kind": "ConfigMap", "data": {}}, APPLY),
+        patch("/version", {"a": 1}),
+    ],
+)
+def test_mode_rv_conditions_nothing_but_merge_patches(api: FakeApi, request_: Request) -> None:
+    flow = Fence(LEASE, mode="rv").flow(request_, None, lambda: 0.0)
+    assert next(flow) is request_
+    answer = Response(409)
+    with pytest.raises(StopIteration) as ended:
+        flow.send(answer)
+    assert ended.value.value is answer
+
+
+@pytest.mark.parametrize("content_type", [MERGE, STRATEGIC])
+@pytest.mark.parametrize(("faster", "code"), [(0, 200), (4, 200), (5, 409)])
+def test_mode_rv_tries_five_times(api: FakeApi, content_type: str, faster: int, code: int) -> None:
+    """Each time on the revision that it has read after the conflict."""
+    process, left = Process(api, stamp(7), mode="rv"), [faster]
+
+    def edit(request: Request) -> None:
+        if request.method == "PATCH" and left[0]:
+            left[0] -= 1
+            api.edit(CHILD, lambda o: o.update(data={"theirs": str(left[0])}))
+
+    api.intercept = edit
+    assert process.patch(CHILD, {"data": {"mine": "1"}}, content_type).status == code
+    assert [r.method for r in api.sent()] == ["GET", "PATCH"] * min(faster + 1, 5)
+
+
+@pytest.mark.parametrize(
+    "found", [{}, {"metadata": None}, {"metadata": {}}, {"metadata": {"resourceVersion": ""}}, None]
+)
+def test_mode_rv_sends_nothing_without_a_revision(api: FakeApi, found: Any) -> None:
+    api.intercept = lambda request: json_of(200, found)
+    assert Process(api, stamp(7), mode="rv").patch(CHILD, {"data": {}}).json == found
+    assert {r.method for r in api.sent()} == {"GET"}
+
+
+@pytest.mark.parametrize("code", [403, 404, 500])
+def test_mode_rv_answers_what_kept_it_from_reading(api: FakeApi, code: int) -> None:
+    """Whatever is in the answer: only an object's own revision counts."""
+    api.intercept = lambda request: json_of(code, {"metadata": {"resourceVersion": "7"}})
+    assert Process(api, stamp(7), mode="rv").patch(CHILD, {"data": {}}).status == code
+    assert {r.method for r in api.sent()} == {"GET"}
