@@ -153,10 +153,11 @@ def test_what_a_write_carries_is_found_for_the_log(api: FakeApi, me: Process) ->
 # --- stamps and the Lease
 
 
-def test_an_empty_lease_in_an_earlier_release_s_stamp_is_nobody_else_s() -> None:
+@pytest.mark.parametrize("named", ["", None, 5, ["ns/other"]])
+def test_what_names_no_lease_in_an_earlier_release_s_stamp_is_nobody_else_s(named: Any) -> None:
     """I1: somebody emptied the annotation. It does not make the stamp another operator's."""
     texts = as_metadata(notes_of(stamp(6), "configmaps"))["annotations"]
-    body = {"metadata": {"annotations": {name: texts[name] for name in EARLIER} | {"kopf-ha.dev/lease": ""}}}
+    body = {"metadata": {"annotations": {name: texts[name] for name in EARLIER} | {"kopf-ha.dev/lease": named}}}
     with pytest.raises(MalformedStamp):
         stamp_in(noted(body, "configmaps"), LEASE, "configmaps")
 

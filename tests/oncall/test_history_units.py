@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from kopf_ha.core import history as reasons
 from kopf_ha.core.grant import Grant
-from kopf_ha.core.history import KEPT, LONGEST, Past, Taken, before, continued, noted_in, terms
+from kopf_ha.core.history import LONGEST, Past, Taken, before, between, continued, noted_in, terms
 from kopf_ha.core.lease import ENDED, LeaseRecord
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Response
@@ -17,7 +18,7 @@ from kopf_ha.errors import Unreached
 from kopf_ha.oncall.find import Operator
 from kopf_ha.oncall.history import as_data, as_text, known, not_recorded
 from kopf_ha.run.history import SOON, History
-from kopf_ha.settings import Settings
+from kopf_ha.settings import LONGEST_IDENTITY, Settings
 
 T0, T1, T2 = "2026-11-30T10:00:00.000000Z", "2026-11-30T10:10:00.000000Z", "2026-11-30T10:10:00.250000Z"
 
@@ -95,6 +96,31 @@ def test_a_leader_that_gave_nothing_back(gone: bool, reason: str) -> None:
     assert past.cause
 
 
+@pytest.mark.parametrize("holder", ["", "a"])
+def test_a_lease_without_times_leaves_them_unknown(holder: str) -> None:
+    past = before(taken(lease(holder, acquired=None, renewed=None)))
+    assert past is not None
+    assert (past.began, past.ended, past.gap) == ("", "", None)
+
+
+def test_an_end_that_the_lease_does_not_date_is_dated_by_the_note() -> None:
+    note = Past(1, ended=T1, reason="stopped").as_text()
+    past = before(taken(lease(note=note, renewed=None)))
+    assert past is not None
+    assert (past.ended, past.gap) == (T1, 0.25)
+
+
+def test_a_gap_of_nothing_was_seen_as_well() -> None:
+    past = before(taken(lease(), silent=0.0))
+    assert past is not None
+    assert past.gap == 0.0
+
+
+@pytest.mark.parametrize("raw", [{}, {"metadata": None}, {"metadata": {}}, {"metadata": {"annotations": None}}])
+def test_a_lease_without_annotations_has_no_note(raw: Any) -> None:
+    assert noted_in(LeaseRecord("", 1, 15, raw=raw)) is None
+
+
 def test_there_may_be_no_term_before() -> None:
     assert before(taken(None)) is None
     assert before(taken(lease(token=0))) is None
@@ -116,9 +142,9 @@ def test_the_history_goes_on() -> None:
 
 def test_the_last_twenty_are_kept() -> None:
     made: list[str] = []
-    for token in range(1, KEPT + 6):
+    for token in range(1, 26):
         made = continued(made, Past(token - 1).ended_by("expired") if token > 1 else None, Past(token, "h"))
-    assert [past.token for past in terms(made)] == list(range(6, KEPT + 6))
+    assert [past.token for past in terms(made)] == list(range(6, 26))
     assert all(past.reason for past in terms(made)[:-1])
 
 
@@ -137,6 +163,117 @@ def test_what_is_no_history_is_left_out() -> None:
     junk: list[Any] = [7, None, {}, "7", "{", '{"token": "1"}', Past(99, "later").as_text(), Past(3, "c").as_text()]
     assert [p.token for p in terms(continued(junk, None, Past(4, "d")))] == [3, 4]
     assert continued({"a": 1}, None, Past(4, "d")) == [Past(4, "d").as_text()]
+
+
+@pytest.mark.parametrize("token", [4, 5])
+def test_what_a_lease_says_of_my_own_term_or_a_later_one_is_no_past(token: int) -> None:
+    """Somebody edited the Lease."""
+    previous = Past(token, "x").ended_by("expired")
+    assert terms(continued([Past(3, "c", reason="stopped").as_text()], previous, Past(4, "d"))) == [
+        Past(3, "c", reason="stopped"),
+        Past(4, "d"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("last", "reason", "gap"),
+    [
+        (Past(1, "a"), "deleted", None),
+        (Past(1, "a", ended=T1), "deleted", 0.25),
+        (Past(1, "a", ended=T1, reason="stopped"), "stopped", None),
+    ],
+)
+def test_without_a_lease_only_an_end_that_nobody_noted_is_its_deletion(
+    last: Past, reason: str, gap: float | None
+) -> None:
+    found = terms(continued([last.as_text()], None, Past(3, "b", T2)))[0]
+    assert (found.reason, found.gap) == (reason, gap)
+
+
+def test_what_the_term_has_and_the_lease_does_not_know_is_kept() -> None:
+    """And of what both know the Lease counts; 0 is known."""
+    kept = Past(1, "a", T0, 0.5, T0, "expired", "a guess", 9.0)
+    made = continued([kept.as_text()], Past(1, ended=T1, reason="stopped", cause="SIGTERM", gap=0.0), Past(2))
+    assert terms(made)[0] == Past(1, "a", T0, 0.5, T1, "stopped", "SIGTERM", 0.0)
+
+
+# --- an entry
+
+
+WHOLE = Past(2_000_000_000, "h", T0, 0.0, T1, "stopped", "Zürich", 0.0)
+
+
+def test_an_entry_is_one_short_line_without_what_is_unknown() -> None:
+    assert Past(1).as_text() == '{"token":1}'
+    assert WHOLE.as_text() == (
+        f'{{"token":2000000000,"holder":"h","began":"{T0}","barrierSeconds":0.0,"ended":"{T1}","reason":"stopped",'
+        '"cause":"Zürich","gapSeconds":0.0}'
+    )
+    assert json.loads(Past(1, barrier=0.12345, gap=1.99999).as_text()) == {
+        "token": 1, "barrierSeconds": 0.123, "gapSeconds": 2.0
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("past", [Past(1), WHOLE])
+def test_an_entry_is_read_as_it_was_written(past: Past) -> None:
+    assert Past.parse(past.as_text()) == past
+
+
+@pytest.mark.parametrize("token", [0, -1, 2_000_000_001, "1", 1.0, True, None])
+def test_an_entry_without_a_token_is_none(token: Any) -> None:
+    assert Past.parse(json.dumps({"token": token, "holder": "h"})) is None
+    assert Past.parse({"token": token, "holder": "h"}) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "read"), [(5, 5.0), (0, 0.0), (1e11, 1e11), (1e12, None), (-1e12, None), (True, None), ("5", None)]
+)
+def test_seconds_that_are_none_are_unknown(given: Any, read: float | None) -> None:
+    found = Past.parse(json.dumps({"token": 1, "barrierSeconds": given, "gapSeconds": given}))
+    assert found is not None
+    assert (found.barrier, found.gap) == (read, read)
+
+
+def test_a_holder_identity_is_kept_whole() -> None:
+    """And no text is longer than the longest one."""
+    assert LONGEST == LONGEST_IDENTITY
+    assert Past.parse(Past(1, "h" * LONGEST).as_text()) == Past(1, "h" * LONGEST)
+    (longer,) = terms([json.dumps({"token": 1, "cause": "c" * (LONGEST + 1)})])
+    assert longer.cause == "c" * (LONGEST - 1) + "…"
+    assert Past(1).ended_by("failed", "c" * LONGEST).cause == "c" * LONGEST
+    assert json.loads(Past(1, cause="a\nb").as_text())["cause"] == "a b"
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "seconds"),
+    [
+        (T1, T2, 0.25),
+        (T1, T1, 0.0),
+        (T2, T1, None),
+        ("", T1, None),
+        (T1, "", None),
+        (T1, "yesterday", None),
+        (T1.removesuffix("Z"), T2, None),  # of an unknown time zone
+    ],
+)
+def test_seconds_between_two_times(since: str, until: str, seconds: float | None) -> None:
+    assert between(since, until) == seconds
+
+
+def test_programs_know_the_reasons_by_these_words() -> None:
+    assert {
+        reasons.STOPPED, reasons.FAILED, reasons.LOST, reasons.FLOOR, reasons.EXPIRED, reasons.GONE, reasons.PAUSED,
+        reasons.HANDOVER, reasons.RELEASED, reasons.DELETED,
+    } == {
+        "stopped", "failed", "lost", "floor", "expired", "gone", "paused", "handover", "released", "deleted"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("reason", ["expired", "gone", "released", "deleted"])
+def test_where_only_the_lease_tells_the_end_a_sentence_explains_it(reason: str) -> None:
+    assert " " in Past(1).ended_by(reason).cause
+    assert Past(1).ended_by(reason, "better known").cause == "better known"
+    assert Past(1).ended_by("stopped").cause == ""
 
 
 # --- how the leader writes it
