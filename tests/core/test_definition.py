@@ -110,12 +110,13 @@ def test_null_is_the_same_as_nothing(api: FakeApi, me: Process, live: dict[str, 
     *above, last = null.split("/")
     at: Any = one
     for part in above:
-        at = at.setdefault(part, {})
+        at = at.setdefault(part, {"type": "object"} if part == "status" else {})
     at[last] = None
     assert me.send(WAYS[way](shipped(one), live)).status == 200
     (kept,), (expected,) = api.get(CRD)["spec"]["versions"], live["spec"]["versions"]
     schema, whole = kept["schema"]["openAPIV3Schema"], expected["schema"]["openAPIV3Schema"]
-    assert schema["properties"]["status"]["properties"] == whole["properties"]["status"]["properties"]
+    assert schema["properties"]["status"] == whole["properties"]["status"]
+    assert schema["type"] == "object"
     assert schema["x-kubernetes-validations"] == whole["x-kubernetes-validations"]
     assert kept["subresources"] == {"status": {}}
 
@@ -139,6 +140,53 @@ def test_an_empty_body_is_refused_in_words(
     with pytest.raises(Unfenced, match="the body is empty"):
         me.send(Request(method, CRD, content_type=content_type))
     assert api.get(CRD) == live
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("lacks", ["x-kubernetes-validations", "subresources"])
+def test_nothing_comes_back_that_the_live_definition_lacks(api: FakeApi, me: Process, way: str, lacks: str) -> None:
+    """The check of enforcement says that it is missing."""
+    half = stamped(version())
+    (half if lacks == "subresources" else half["schema"]["openAPIV3Schema"]).pop(lacks)
+    live = copy.deepcopy(api.put(CRD, shipped(half)))
+    assert me.send(WAYS[way](shipped(version()), live)).status == 200
+    (kept,) = api.get(CRD)["spec"]["versions"]
+    for one in (kept, half):
+        one["schema"]["openAPIV3Schema"].setdefault("x-kubernetes-validations", [])
+    assert kept == half
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_version_keeps_its_own(api: FakeApi, me: Process, way: str) -> None:
+    """One that is new gets what the first stamped one has."""
+    first, second, bare = stamped(version()), stamped(version("v2")), version("v3")
+    for one in (first, second):
+        fencing = one["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]["fencing"]
+        fencing["description"] = f"of {one['name']}"
+    live = copy.deepcopy(api.put(CRD, shipped(bare, first, second)))
+    ships = [version("v3"), version("v2"), version("v1"), version("v4")]
+    assert me.send(WAYS[way](shipped(*ships), live)).status == 200
+    kept = {one["name"]: one["schema"]["openAPIV3Schema"] for one in api.get(CRD)["spec"]["versions"]}
+    assert {
+        name: schema["properties"]["status"]["properties"]["fencing"]["description"] for name, schema in kept.items()
+    } == {"v1": "of v1", "v2": "of v2", "v3": "of v1", "v4": "of v1"}
+
+
+def test_a_write_of_a_definition_s_status_is_sent_as_it_is(api: FakeApi, me: Process, live: dict[str, Any]) -> None:
+    """The API server takes no versions from it."""
+    body = shipped(version(), resourceVersion=live["metadata"]["resourceVersion"]) | {
+        "status": {"storedVersions": ["v1"]}
+    }
+    me.send(write("PUT", f"{CRD}/status", body))
+    assert api.sent("PUT")[-1].json["spec"] == body["spec"]
+
+
+def test_a_definition_is_deleted_without_a_look_at_its_versions(
+    api: FakeApi, me: Process, live: dict[str, Any]
+) -> None:
+    me.watch(CRD)
+    assert me.send(write("DELETE", CRD)).status == 200
+    assert [r.path for r in api.sent("GET")] == []
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -188,25 +236,33 @@ def test_a_json_patch_that_may_take_it_is_refused_in_words(
 
 
 @pytest.mark.parametrize(
-    ("operation", "passes"),
+    ("operations", "passes"),
     [
-        ({"op": "remove", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/status"}, False),
-        ({"op": "move", "from": "/spec/versions/0/subresources", "path": "/metadata/annotations/old"}, False),
-        ({"op": "move", "from": "/metadata/annotations/old", "path": "/metadata/annotations/new"}, True),
-        ({"op": "test", "path": "/spec/versions/0/name", "value": "v1"}, True),
-        ({"op": "test", "path": "/spec/versions/0/subresources", "value": {"status": {}}}, True),
+        ([{"op": "remove", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/status"}], False),
+        ([{"op": "move", "from": "/spec/versions/0/subresources", "path": "/metadata/annotations/old"}], False),
+        ([{"op": "move", "from": "/metadata/annotations/old", "path": "/metadata/annotations/new"}], True),
+        ([{"op": "test", "path": "/spec/versions/0/name", "value": "v1"}], True),
+        ([{"op": "test", "path": "/spec/versions/0/subresources", "value": {"status": {}}}], True),
+        (
+            [
+                {"op": "test", "path": "/spec/group", "value": "t.dev"},
+                {"op": "replace", "path": "/spec/versions/0/schema", "value": {}},
+                {"op": "add", "path": "/metadata/annotations/new", "value": "x"},
+            ],
+            False,
+        ),
     ],
 )
 def test_an_operation_may_take_the_stamp_from_both_of_its_paths(
-    api: FakeApi, me: Process, live: dict[str, Any], operation: dict[str, Any], passes: bool
+    api: FakeApi, me: Process, live: dict[str, Any], operations: list[Any], passes: bool
 ) -> None:
     """A test takes nothing."""
     api.edit(CRD, lambda o: o["metadata"].setdefault("annotations", {}).update(old="x"))
     if passes:
-        assert me.patch(CRD, [operation], JSON_PATCH).status == 200
+        assert me.patch(CRD, operations, JSON_PATCH).status == 200
     else:
         with pytest.raises(Unfenced, match=r"may remove status\.fencing"):
-            me.patch(CRD, [operation], JSON_PATCH)
+            me.patch(CRD, operations, JSON_PATCH)
     assert api.get(CRD)["spec"] == live["spec"]
 
 

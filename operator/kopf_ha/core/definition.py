@@ -50,8 +50,6 @@ def keep_stamp(asked: Asked, live: Any) -> Asked:
                 " the kind; send a merge patch, an apply or a PUT, in which the fence keeps it"
             )
         return asked
-    if not _versions(asked.body):
-        return asked
     body = copy.deepcopy(dict(asked.body))
     for version in _versions(body):
         same = next((one for one in stamped if one.get("name") == version.get("name")), stamped[0])
