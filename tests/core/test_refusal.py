@@ -59,6 +59,8 @@ def found(answer: Response, path: str = WIDGET, lease: str = LEASE) -> Refusal:
         (denied("kopf-ha-op-child-maps", STALE), CHILD, Refusal.POLICY_OTHER),
         (denied("kopf-ha-op-stamped", about_tokens("ns/op2") + "stale leader"), WIDGET, Refusal.POLICY_OTHER),
         (denied("kopf-ha-op-stamped", "x " + STALE), WIDGET, Refusal.POLICY_OTHER),
+        # It could not be evaluated, so that nothing was compared.
+        (denied("kopf-ha-op-stamped", STALE, code=422), WIDGET, Refusal.POLICY_OTHER),
     ],
 )
 def test_ours(answer: Response, path: str, refusal: Refusal) -> None:
@@ -92,6 +94,12 @@ OTHERS: list[Any] = [
     status(409, SAID, "Conflict", {"message": SAID}),
     status(500, SAID, "", {"message": SAID}),
     status(422, "x", "Invalid", {}, {"field": None, "message": None}),
+    # The rule of a schema answers 422.
+    *(
+        status(code, "x", "", {"field": "<nil>", "message": f"Invalid value: {RULE_MESSAGE}"})
+        for code in (400, 403, 409, 500)
+    ),
+    *(status(code, "x", "", {"field": "status.fencing.token", "message": "x"}) for code in (400, 403, 409, 500)),
     # A cause that names a field is a schema's, and what stands in it may be a user's.
     *(status(code, "x", "", {"message": SAID, "field": field}) for code in (403, 422) for field in ("spec.color", "")),
     *(

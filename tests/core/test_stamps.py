@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from kopf_ha.core.floor import recorded_of
-from kopf_ha.core.notes import escaped
-from kopf_ha.core.token import MalformedStamp, Stamp
-from tests.core.fake_api import LEASE, as_label, as_note, digest, note, stamp
+from kopf_ha.core.notes import escaped, is_stamp
+from kopf_ha.core.token import MalformedStamp, Stamp, checked
+from tests.core.fake_api import LEASE, as_label, as_note, as_notes, digest, note, stamp
 
 OTHER = "ns/other"
 KINDS = {"configmaps": "annotations", "deployments.apps": "labels"}
@@ -64,6 +64,45 @@ def test_of_whom_a_note_is(kind: str, texts: Any, read_as: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_note_of_another_lease_is_none_of_ours(kind: str) -> None:
     assert read(kind, {note(OTHER, kind): "damaged"}) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "whole"),
+    [
+        ({"token": 1}, True),
+        ({"token": 0}, False),
+        ({"token": 2_000_000_000}, True),
+        ({"token": 2_000_000_001}, False),
+        *(({name: "x" * 320}, True) for name in ("holder", "lease", "pod")),
+        *(({name: "x" * 321}, False) for name in ("holder", "lease", "pod")),
+        ({"holder": ""}, False),
+        ({"lease": ""}, False),
+        ({"pod": ""}, True),  # outside of a cluster there is no Pod
+    ],
+)
+def test_the_bounds_of_a_stamp(change: dict[str, Any], whole: bool) -> None:
+    """Those that the schema of `status.fencing` has. A stamp beyond them is damaged."""
+    given = {"token": 7, "holder": "h", "lease": LEASE, "pod": "u", **change}
+    if whole:
+        assert checked(**given).token == given["token"]
+    else:
+        with pytest.raises(MalformedStamp):
+            checked(**given)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        *((name, True) for name in as_notes(stamp(7))),
+        (note(OTHER, "secrets"), True),
+        ("kopf-ha.dev/stamp", False),
+        ("kopf-ha.dev/paused", False),
+        ("x/kopf-ha.dev/token", False),
+    ],
+)
+def test_which_names_belong_to_stamps(name: str, is_one: bool) -> None:
+    """Of whichever Lease and kind."""
+    assert is_stamp(name) is is_one
 
 
 @pytest.mark.parametrize(("name", "part"), [("a", "a"), ("a/b", "a~1b"), ("a~b", "a~0b"), ("a~1b", "a~01b")])
