@@ -280,11 +280,29 @@ def test_an_end_without_a_time_or_without_an_id_proves_nothing(ended: dict[str, 
     assert Pod.parse(one).ended == {}
 
 
-def test_identities() -> None:
+@pytest.mark.parametrize("state", ["waiting", "terminated"])
+def test_the_id_of_a_container_that_does_not_run_is_no_running_one_s(state: str) -> None:
+    """The status goes on to show the last id while the next container waits."""
+    one = body(running="")
+    one["status"]["containerStatuses"][1] |= {"containerID": "C1", "state": {state: {"reason": "CrashLoopBackOff"}}}
+    assert Pod.parse(one).running == ""
+
+
+def test_the_name_and_the_uid_of_a_pod_are_in_the_identity_of_its_process() -> None:
     assert pod_of("web-0_8d2f_77aa") == ("web-0", "8d2f")
-    labels = {"app": "x", "pod-template-hash": "5c", "app.kubernetes.io/version": "2"}
-    labels |= {"topology.kubernetes.io/zone": "a", "topology.kubernetes.io/region": "eu"}  # of the node
-    assert sibling_labels({"metadata": {"labels": labels}}) == {"app": "x"}
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        *("pod-template-hash", "controller-revision-hash", "pod-template-generation"),  # of one revision
+        *("statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index"),  # of one Pod
+        *("topology.kubernetes.io/zone", "topology.kubernetes.io/region"),  # of its node
+        *("app.kubernetes.io/version", "helm.sh/chart"),  # of one version
+    ],
+)
+def test_siblings_may_differ_in_these_labels(own: str) -> None:
+    assert sibling_labels({"metadata": {"labels": {"app": "x", own: "y"}}}) == {"app": "x"}
 
 
 @pytest.mark.parametrize("bare", [{}, {"metadata": None}, {"metadata": {}}, {"metadata": {"labels": None}}])
@@ -297,11 +315,12 @@ def test_a_pod_without_labels_shares_none(bare: Any) -> None:
 
 def replica(uid: str, revision: str, created: int, *, ready: bool = True, **meta: Any) -> Pod:
     owner = {"kind": meta.pop("owner", "ReplicaSet"), "name": f"{meta.pop('workload', 'op')}-{revision}"}
-    controller = {"ownerReferences": [owner | {"controller": True}]}
+    controller = {"ownerReferences": [{"kind": "Other", "name": uid}, owner | {"controller": True}]}
     labels = {"labels": {meta.pop("label", "pod-template-hash"): revision}} if revision else {}
-    conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
+    conditions = [{"type": "Initialized", "status": "True"}, {"type": "Ready", "status": "True" if ready else "False"}]
+    phase = meta.pop("phase", "Running")
     meta |= controller | labels | {"creationTimestamp": whole(created)}
-    return Pod.parse(body(uid, uid, metadata=meta, conditions=conditions))
+    return Pod.parse(body(uid, uid, metadata=meta, conditions=conditions, phase=phase))
 
 
 def outdated(*others: Pod, mine: str = "old") -> bool:
@@ -329,6 +348,17 @@ def test_a_stateful_set_names_its_revisions_by_another_label() -> None:
 def test_a_rollback_makes_the_older_revision_the_newest_again() -> None:
     assert not outdated(replica("b", "new", 200), replica("c", "old", 300))
     assert outdated(replica("c", "old", 300), mine="new")
+
+
+def test_a_pod_that_has_ended_says_nothing_about_revisions() -> None:
+    """An evicted Pod stays for long. Whoever made it last, no replica of it will lead."""
+    assert outdated(replica("b", "new", 200), replica("c", "old", 300, phase="Failed"))
+    assert not outdated(replica("b", "new", 200, phase="Failed"))
+
+
+def test_a_second_in_which_mine_was_made_too_outdates_nobody() -> None:
+    assert not outdated(replica("b", "new", 100))
+    assert not outdated(replica("b", "new", 200), replica("c", "old", 200))
 
 
 def test_what_is_no_revision_of_mine() -> None:
