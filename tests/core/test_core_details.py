@@ -176,6 +176,9 @@ def test_the_duration_that_a_lease_records(given: Any, read: int | None) -> None
     [
         (status(404, "not found", "NotFound"), "404 NotFound"),
         (status(500, 'quotes "what a user wrote"', "a sentence of a user"), "500"),
+        (status(500, "x", "Quöted"), "500"),
+        (json_of(500, {"reason": ["NotFound"]}), "500"),
+        (json_of(500, ["x"]), "500"),
         (Response(502, b"<html>"), "502"),
         (
             json_of(403, {"kind": "Status", "reason": "Forbidden", "details": {"causes": [{"message": (

@@ -9,6 +9,7 @@ import pytest
 from kopf_ha.core.refusal import (
     RULE_MESSAGE,
     Denial,
+    Leader,
     Refusal,
     about_term,
     about_tokens,
@@ -18,6 +19,7 @@ from kopf_ha.core.refusal import (
     given_before,
     leader_in,
     refusal_of,
+    sentence_of,
 )
 from kopf_ha.core.wire import Response
 from tests.core.fake_api import CHILD, LEASE, WIDGET, FakeApi, denied, invalid, status
@@ -166,6 +168,47 @@ GIVEN = f"fencing: Term {LEASE} has token 9; a new holder must raise leaseTransi
 def test_only_the_policy_about_the_lease_says_which_token_was_given_before(answer: Response, token: int) -> None:
     """I10: the next leader goes above it, and nobody may use up the tokens."""
     assert given_before(answer) == token
+
+
+LEADS = "token 9 leads, in pod u, and this write is of pod v"
+
+
+@pytest.mark.parametrize(
+    ("answer", "leader"),
+    [
+        (denied("kopf-ha-ns.op-term", about_term(LEASE) + LEADS), Leader(9, "u")),
+        (denied("kopf-ha-ns.op-term", about_term(LEASE) + LEADS, code=422), None),
+        (denied("kopf-ha-ns.op-term", LEADS), None),
+        (denied("kopf-ha-ns.op-term", about_term("ns/op2") + LEADS), None),
+        (denied("kopf-ha-ns.op-stamped", about_term(LEASE) + LEADS), None),
+        (denied("theirs-term", about_term(LEASE) + LEADS), None),
+        (status(403, about_term(LEASE) + LEADS), None),
+    ],
+)
+def test_only_the_policy_about_the_term_says_who_leads(answer: Response, leader: Leader | None) -> None:
+    """I10: a term ends if another one leads."""
+    assert leader_in(answer, LEASE) == leader
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (invalid("<nil>", RULE_MESSAGE), RULE_MESSAGE),
+        (
+            status(422, "x", "", {"field": "status.fencing.token"}, {"field": "spec.x"}, {"field": "status.fencing"}),
+            "the schema of the kind does not accept this term's stamp: status.fencing.token, status.fencing",
+        ),
+        (denied("kopf-ha-op-stamped", STALE), f"policy kopf-ha-op-stamped: {STALE}"),
+        # If a rule could not be evaluated, the object is quoted.
+        (denied("kopf-ha-op-stamped", "expression 'x' of 'what a user wrote'", code=422), "policy kopf-ha-op-stamped"),
+        (denied("theirs", "what a user wrote"), "policy theirs"),
+        (denied("theirs", "fencing: what a user wrote"), "policy theirs"),
+        (status(403, SAID), ""),
+        (Response(502, b"<html>"), ""),
+    ],
+)
+def test_what_is_shown_of_a_refusal_is_nothing_that_a_user_wrote(answer: Response, told: str) -> None:
+    assert sentence_of(answer) == told
 
 
 def test_an_answer_that_is_nested_too_deeply_is_no_json() -> None:
