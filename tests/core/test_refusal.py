@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kopf_ha.core.refusal import (
+    REFUSED,
     RULE_MESSAGE,
     Denial,
     Leader,
@@ -22,7 +23,7 @@ from kopf_ha.core.refusal import (
     sentence_of,
 )
 from kopf_ha.core.wire import Response
-from tests.core.fake_api import CHILD, LEASE, WIDGET, FakeApi, denied, invalid, status
+from tests.core.fake_api import CHILD, LEASE, WIDGET, FakeApi, denied, invalid, json_of, status
 
 TOKEN = about_tokens(LEASE)
 STALE = TOKEN + "stale leader: the write carries token 7 of a, the object records token 8 of b"
@@ -104,6 +105,10 @@ OTHERS: list[Any] = [
     *(status(code, "x", "", {"field": "status.fencing.token", "message": "x"}) for code in (400, 403, 409, 500)),
     # A cause that names a field is a schema's, and what stands in it may be a user's.
     *(status(code, "x", "", {"message": SAID, "field": field}) for code in (403, 422) for field in ("spec.color", "")),
+    *(
+        json_of(403, {"kind": kind, "details": {"causes": [{"message": SAID}]}})
+        for kind in ("Widget", "status", None)  # an object of a user's may have such a field
+    ),
     *(
         Response(code, body)
         for code in (403, 422)
@@ -209,6 +214,11 @@ def test_only_the_policy_about_the_term_says_who_leads(answer: Response, leader:
 )
 def test_what_is_shown_of_a_refusal_is_nothing_that_a_user_wrote(answer: Response, told: str) -> None:
     assert sentence_of(answer) == told
+
+
+def test_programs_find_the_counts_of_an_event_by_this_annotation() -> None:
+    """As docs/observability.md says."""
+    assert REFUSED == "kopf-ha.dev/refused-writes"
 
 
 def test_an_answer_that_is_nested_too_deeply_is_no_json() -> None:
