@@ -241,6 +241,18 @@ def test_a_note_however_fast_others_edit(bare: FakeApi, me: Process, there: dict
     assert len(bare.sent("PATCH")) <= 2
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_a_note_leaves_the_stamps_of_another_lease_alone(bare: FakeApi, me: Process, known: bool) -> None:
+    """I1: the other operator may be of an earlier release, and knows no other form."""
+    theirs = as_notes(stamp(60, lease="ns/other"), "pools.t.dev")
+    bare.put(POOL, {"metadata": {"annotations": dict(theirs)}, "spec": {}})
+    if known:
+        me.fence.known.schemas["t.dev", "v1", "pools"] = False
+        me.watch(POOL)
+    assert me.patch(POOL, NOTE_ALONE).status == 200
+    assert bare.get(POOL)["metadata"]["annotations"] == theirs | as_note(MINE, "pools.t.dev")
+
+
 @pytest.mark.parametrize("notes", [as_note(stamp(8), "pools.t.dev"), as_earlier(stamp(8))])
 def test_a_later_term_keeps_its_note(bare: FakeApi, me: Process, notes: dict[str, str]) -> None:
     """I1."""

@@ -54,7 +54,7 @@ def test_a_release_without_a_cause() -> None:
     [
         "no json",
         "[1]",
-        '{"token": 2, "cause": "of another term"}',
+        '{"token": 2, "reason": "stopped", "cause": "of another term"}',
         '{"token": true}',
         '{"token": 1e9}',
         "[" * 100_000,
@@ -169,10 +169,13 @@ def test_what_is_no_history_is_left_out() -> None:
 def test_what_a_lease_says_of_my_own_term_or_a_later_one_is_no_past(token: int) -> None:
     """Somebody edited the Lease."""
     previous = Past(token, "x").ended_by("expired")
-    assert terms(continued([Past(3, "c", reason="stopped").as_text()], previous, Past(4, "d"))) == [
-        Past(3, "c", reason="stopped"),
-        Past(4, "d"),
-    ]
+    third, mine = Past(3, "c", reason="stopped").as_text(), Past(4, "d")
+    assert continued([third], previous, mine) == [third, mine.as_text()]
+
+
+def test_a_term_that_is_written_again_has_one_entry() -> None:
+    third, mine = Past(3, "c", reason="stopped").as_text(), Past(4, "d")
+    assert continued([third, Past(4, "d", T0).as_text()], None, mine) == [third, mine.as_text()]
 
 
 @pytest.mark.parametrize(
