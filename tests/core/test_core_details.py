@@ -291,10 +291,11 @@ def test_when_a_patch_of_kopf_s_asks_for_what_is_there(operation: Any, is_met: b
         write("DELETE", CHILD),
         patch(CHILD, [{"op": "add", "path": "/data", "value": {}}], JSON_PATCH),
         patch(CHILD, {"apiVersion": "v1", "kind": "ConfigMap", "data": {}}, APPLY),
+        patch(CHILD.rpartition("/")[0], {"data": {}}),
         patch("/version", {"a": 1}),
     ],
 )
-def test_mode_rv_conditions_nothing_but_merge_patches(api: FakeApi, request_: Request) -> None:
+def test_mode_rv_conditions_nothing_but_merge_patches_of_one_object(api: FakeApi, request_: Request) -> None:
     flow = Fence(LEASE, mode="rv").flow(request_, None, lambda: 0.0)
     assert next(flow) is request_
     answer = Response(409)

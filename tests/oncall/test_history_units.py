@@ -181,16 +181,18 @@ def test_a_term_that_is_written_again_has_one_entry() -> None:
 @pytest.mark.parametrize(
     ("last", "reason", "gap"),
     [
-        (Past(1, "a"), "deleted", None),
-        (Past(1, "a", ended=T1), "deleted", 0.25),
-        (Past(1, "a", ended=T1, reason="stopped"), "stopped", None),
+        (Past(2, "a"), "deleted", None),
+        (Past(2, "a", ended=T1), "deleted", 0.25),
+        (Past(2, "a", ended=T1, reason="stopped"), "stopped", None),
     ],
 )
 def test_without_a_lease_only_an_end_that_nobody_noted_is_its_deletion(
     last: Past, reason: str, gap: float | None
 ) -> None:
-    found = terms(continued([last.as_text()], None, Past(3, "b", T2)))[0]
-    assert (found.reason, found.gap) == (reason, gap)
+    before_it = Past(1, "z", reason="" if last.reason else "stopped")
+    found = terms(continued([last.as_text(), before_it.as_text()], None, Past(3, "b", T2)))
+    assert (found[1].reason, found[1].gap) == (reason, gap)
+    assert found[0] == before_it
 
 
 def test_what_the_term_has_and_the_lease_does_not_know_is_kept() -> None:
