@@ -84,6 +84,13 @@ def test_a_pod_that_was_gone_before_i_was_there(name: str, dead: bool) -> None:
     assert bool(siblings.gone(holder, at(20))) == dead
 
 
+def test_by_a_name_nobody_is_known_whose_pods_names_have_nothing_in_common() -> None:
+    """As those of Pods that people made one by one."""
+    siblings = seen(body("me", "op-1"), leads="vm_u9_aaaa")
+    siblings.read("u9", None, "vm")
+    assert siblings.gone("vm_u9_aaaa", at(20)) == ""
+
+
 def test_a_pod_that_was_only_labelled_otherwise_is_not_gone() -> None:
     siblings = seen(body())
     siblings.listed([])
@@ -177,6 +184,17 @@ def test_late_news_of_a_container_marks_the_process_that_ran_in_it() -> None:
     assert siblings.gone(Y, at(33))
 
 
+@pytest.mark.parametrize("acquired", [at(20), at(10), None])
+def test_a_container_that_ended_before_it_led_was_another_process_s(acquired: str | None) -> None:
+    """Whatever the status still shows of it, the container that is shown next is that of the holder."""
+    siblings = Siblings("me")
+    siblings.saw(Pod.parse(body(running="", ended={"C0": 10})))
+    siblings.leads(X, acquired)
+    siblings.saw(Pod.parse(body(ended={"C0": 10})))
+    siblings.saw(Pod.parse(body(running="C2", ended={"C1": 30})))
+    assert siblings.gone(X, at(20))
+
+
 @pytest.mark.parametrize("next_one", ["", "C3"])
 def test_a_container_that_ended_before_it_was_seen_to_run(next_one: str) -> None:
     """Killed twice in a row: the status never showed C2, in which Y led, and C3 waits for its turn for long."""
@@ -214,6 +232,7 @@ def test_a_holder_keeps_its_container_however_often_it_renews() -> None:
 def test_a_pod_is_shown_while_the_watch_shows_it() -> None:
     """Of one that was only read, no news come by themselves."""
     siblings, one = Siblings("me"), Pod.parse(body())
+    assert (siblings.known("u1"), siblings.shown("u1"), siblings.missing("u1")) == (False, False, False)
     siblings.read("u1", one)
     assert (siblings.known("u1"), siblings.shown("u1"), siblings.missing("u1")) == (True, False, False)
     siblings.saw(one)

@@ -11,9 +11,11 @@ from kopf_ha.core.wire import Request, Response
 from kopf_ha.errors import FloorLost, NotStamped, Refused, SetAside, StaleLeader, TermEnded, Unfenced
 from tests.core.fake_api import (
     CRDS,
+    DEPLOYMENT,
     JSON_PATCH,
     MERGE,
     MINE,
+    WIDGET,
     FakeApi,
     Process,
     as_earlier,
@@ -195,6 +197,18 @@ def test_nothing_is_decided_from_what_was_not_read_after_its_stamp(
     me.grant.read(uid)
     assert me.patch(POOL + "/status", {"status": {"free": 1}}).status == 200
     assert me.grant.unread == {"another"}
+
+
+@pytest.mark.parametrize(
+    ("path", "first"), [(WIDGET, WIDGET + "/status"), (DEPLOYMENT, DEPLOYMENT)], ids=["stamped", "noted"]
+)
+@pytest.mark.parametrize("asked", ["/scale", ""])
+def test_where_the_stamp_goes(api: FakeApi, me: Process, path: str, first: str, asked: str) -> None:
+    """A stamped kind has it in its status; other kinds have a note in their metadata. A Scale can carry neither."""
+    api.put(path, {"metadata": {}, "spec": {"replicas": 1}}, stamp(6))
+    assert me.patch(path + asked, {"spec": {"replicas": 2}}).status == 200
+    stamped_first = path == WIDGET or asked
+    assert [r.path for r in api.sent("PATCH")] == [first] * bool(stamped_first) + [path + asked]
 
 
 # --- a kind without `status.fencing`

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from kopf_ha.core.floor import recorded_of
-from kopf_ha.core.notes import escaped, is_stamp
+from kopf_ha.core.notes import as_metadata, escaped, is_stamp, noted, notes_of
 from kopf_ha.core.token import MalformedStamp, Stamp, checked
-from tests.core.fake_api import LEASE, as_label, as_note, as_notes, digest, note, stamp
+from tests.core.fake_api import LEASE, as_earlier, as_label, as_note, as_notes, digest, note, stamp
 
 OTHER = "ns/other"
 KINDS = {"configmaps": "annotations", "deployments.apps": "labels"}
@@ -59,6 +59,14 @@ def test_of_whom_a_note_is(kind: str, texts: Any, read_as: str) -> None:
     found = read(kind, texts)
     assert found is not None
     assert (found.token, found.lease, found.holder) == (7, LEASE, read_as)
+
+
+@pytest.mark.parametrize("kind", ["replicasets.apps", "controllerrevisions.apps"])
+def test_what_a_controller_copies_from_an_object_to_one_of_these_kinds_is_no_stamp(kind: str) -> None:
+    """The annotations of earlier releases have the same names on all kinds. So these kinds get none."""
+    body = {"metadata": {"annotations": as_earlier(stamp(99))}}
+    assert recorded_of(body, kind, LEASE, stamped=False) is None
+    assert as_metadata(notes_of(stamp(7), kind, noted(body, kind))) == {"annotations": as_note(stamp(7), kind)}
 
 
 @pytest.mark.parametrize("kind", KINDS)
