@@ -241,6 +241,7 @@ def test_a_json_patch_that_may_take_it_is_refused_in_words(
         ([{"op": "remove", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/status"}], False),
         ([{"op": "move", "from": "/spec/versions/0/subresources", "path": "/metadata/annotations/old"}], False),
         ([{"op": "move", "from": "/metadata/annotations/old", "path": "/metadata/annotations/new"}], True),
+        ([{"op": "copy", "from": "/spec/versions/0/schema", "path": "/metadata/annotations/copy"}], True),
         ([{"op": "test", "path": "/spec/versions/0/name", "value": "v1"}], True),
         ([{"op": "test", "path": "/spec/versions/0/subresources", "value": {"status": {}}}], True),
         (
@@ -253,10 +254,10 @@ def test_a_json_patch_that_may_take_it_is_refused_in_words(
         ),
     ],
 )
-def test_an_operation_may_take_the_stamp_from_both_of_its_paths(
+def test_a_move_may_take_the_stamp_from_both_of_its_paths(
     api: FakeApi, me: Process, live: dict[str, Any], operations: list[Any], passes: bool
 ) -> None:
-    """A test takes nothing."""
+    """A test takes nothing, and a copy nothing from where it reads."""
     api.edit(CRD, lambda o: o["metadata"].setdefault("annotations", {}).update(old="x"))
     if passes:
         assert me.patch(CRD, operations, JSON_PATCH).status == 200

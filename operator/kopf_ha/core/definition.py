@@ -44,7 +44,7 @@ def keep_stamp(asked: Asked, live: Any) -> Asked:
     if not stamped:
         return asked
     if isinstance(asked.body, list):
-        if any(op.get("op") != "test" and any(map(_takes, (op.get("path"), op.get("from")))) for op in asked.body):
+        if any(map(_takes, asked.body)):
             raise Unfenced(
                 f"{asked}: it may remove status.fencing from the definition, and with it the stamps of all objects of"
                 " the kind; send a merge patch, an apply or a PUT, in which the fence keeps it"
@@ -76,8 +76,9 @@ def _part(parent: dict[str, Any], name: str, default: Any) -> Any:
     return parent[name]
 
 
-def _takes(path: object) -> bool:
-    return _TAKING.fullmatch(str(path)) is not None
+def _takes(operation: Mapping[str, Any]) -> bool:
+    changed = {"test": (), "move": ("path", "from")}.get(str(operation.get("op")), ("path",))
+    return any(_TAKING.fullmatch(str(operation.get(name))) for name in changed)
 
 
 def _versions(definition: Any) -> list[dict[str, Any]]:
