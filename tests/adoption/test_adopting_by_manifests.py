@@ -104,7 +104,7 @@ def test_in_five_minutes(plane: ControlPlane, node: Node, folder: Path) -> None:
     world.until_copied(red={"login": "first"}, blue={"login": "first"})
     (plain,) = node.replicas()
 
-    page = Page("adoption.md", plane, folder, "In five minutes")
+    page = Page("adoption.md", plane, folder, "In ten minutes")
     diff = page.next("--diff")
     assert "+  replicas: 2\n" in diff
     page.next("scale")

@@ -75,7 +75,10 @@ def test_an_answer_without_a_request_reaches_an_async_client() -> None:
 
 
 @pytest.mark.parametrize("stamped", [True, False])
-def test_a_kind_is_known_before_its_objects_so_that_no_write_has_to_read_them(stamped: bool) -> None:
+def test_a_kind_is_known_before_its_objects_so_that_no_write_has_to_read_them(
+    stamped: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     fence, asked = Fence("ns/op"), list[Target]()
 
     def asks(target: Target) -> bool:
@@ -95,6 +98,7 @@ def test_a_kind_is_known_before_its_objects_so_that_no_write_has_to_read_them(st
     known = fence.known.objects.get(WIDGET.key)
     assert known is not None
     assert known.version == "7"
+    assert ("widgets.t.dev: its CRD has no status.fencing" in caplog.text) is not stamped, "said, since it is weaker"
 
 
 @pytest.mark.parametrize("trouble", [Unreached("no answer"), Unfenced("one served version lacks it"), None])

@@ -15,7 +15,7 @@ LEVELS = {
     "full": "it knows who leads, and compares the stamps of objects",
     "term": "it knows who leads, and compares no stamps",
     "stamps": "it compares the stamps of objects, and does not know who leads",
-    "none": "it refuses a stale leader nothing",
+    "none": "no policy is in force, so all it compares are stamps in the status of kinds whose CRD has the rule",
 }
 
 

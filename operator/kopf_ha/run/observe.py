@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,8 @@ from kopf_ha.core.target import Target
 from kopf_ha.core.wire import Request
 from kopf_ha.errors import ApiError, FloorLost, Refused
 from kopf_ha.run.threads import in_thread
+
+logger = logging.getLogger("kopf_ha.run")
 
 HANDLER_ID = "kopf_ha.observe"
 STARTUP_ID = "kopf_ha.ignore_stamps"
@@ -65,6 +68,12 @@ async def learn_kind(resource: kopf.Resource, asks: Callable[[Target], bool | No
         return
     if stamped is not None:
         known.schemas.setdefault(target.kind_version, stamped)
+    if stamped is False:
+        logger.info(
+            "%s: its CRD has no status.fencing (`kopf-ha manifests --only schema` prints it), so its objects have their"
+            " stamp in an annotation, which only policies protect",
+            target.kind,
+        )
 
 
 def is_our_stamp(resource: kopf.Resource, raw: Any) -> bool:
