@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from devcluster import Cluster
 from kopf_ha.core.refusal import RULE_MESSAGE, Refusal, refusal_of
 from kopf_ha.core.target import Target
+from kopf_ha.errors import ConfigurationError
 from kopf_ha.manifests import Child, Description, Kind, render, schema_fragment, term_crd
 from kopf_ha.manifests.command import manifests
 from testbed.deployment import ROOT
@@ -398,6 +399,11 @@ def test_a_description_is_read_as_it_was_written() -> None:
         ),
         (["--child=deployments.apps:eviction"], "'eviction' in child deployments.apps is neither"),
         (["--child=configmaps:a=b c"], "'b c' is not a value of the label a"),
+        (["--child=configmaps:a="], "'a=' in child 'configmaps:a=' has no value; write LABEL=VALUE or owner=KIND"),
+        (["--child=configmaps:owner="], "'owner=' in child 'configmaps:owner=' has no value; write"),
+        (["--child=configmaps:=b"], "'=b' in child 'configmaps:=b' has no key; write LABEL=VALUE or owner=KIND"),
+        (["--child=configmaps:owner=A:owner=B"], "child 'configmaps:owner=A:owner=B' has two owners; name one kind"),
+        (["--kind=xs:map="], "'map=' in kind 'xs:map=' has no value; write the name of a field of the status"),
         (["--child=configmaps:owner=claim"], "'claim' is not the owner's kind of configmaps, as in AddressClaim"),
         (["--kind=xs", "--child=xs.a.b"], "xs.a.b is named both as a kind and as a child"),
         (["--prefix=mine"], "the prefix 'mine' must begin with kopf-ha: the fence looks for it"),
@@ -417,6 +423,12 @@ def test_bad_input_is_named(args: list[str], said: str) -> None:
     result = run(*(f"{k}={v}" for k, v in given.items()), *kinds, *more)
     assert result.exit_code == 2
     assert said in " ".join(result.output.split())
+
+
+def test_no_description_takes_an_object_without_a_label_for_a_child() -> None:
+    """An empty value would: a policy cannot tell it from a label that is not there."""
+    with pytest.raises(ConfigurationError, match="'' is not a value of the label app"):
+        Child("configmaps", labels=(("app", ""),))
 
 
 def test_a_kind_of_its_own_or_a_child_is_needed() -> None:

@@ -16,7 +16,8 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KIND = re.compile(r"[A-Z][A-Za-z0-9]*")
 _LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?")
-_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?)?")
+#: Not empty, as Kubernetes would let it be: to a policy every object without the label looks as if it had that.
+_LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?")
 
 #: How much is written: only what the Term needs, or the stamps, too.
 TERM, FULL = "term", "full"
@@ -68,6 +69,10 @@ class Kind:
             if not equals and part in flags:
                 flags[part] = True
             elif equals and key in fields:
+                if not value:
+                    raise ConfigurationError(
+                        f"{part!r} in kind {text!r} has no value; write the name of a field of the status"
+                    )
                 fields[key].append(value)
             elif part != "namespaced":
                 raise ConfigurationError(
@@ -150,6 +155,12 @@ class Child:
             key, equals, value = part.partition("=")
             if not equals:
                 subresources.append(part)
+            elif not key or not value:
+                raise ConfigurationError(
+                    f"{part!r} in child {text!r} has no {'value' if key else 'key'}; write LABEL=VALUE or owner=KIND"
+                )
+            elif key == "owner" and owner:
+                raise ConfigurationError(f"child {text!r} has two owners; name one kind that all of them have")
             elif key == "owner":
                 owner = value
             else:
