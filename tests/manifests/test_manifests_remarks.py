@@ -156,6 +156,21 @@ def test_an_owner_of_no_known_kind_is_named(files: Files) -> None:
     assert "Toys is a kind of" not in files.made("--child=deployments.apps:owner=Toys:scale")
 
 
+@pytest.mark.parametrize("owner", ["toys", "TOYS", "toy"])
+def test_an_owner_in_other_letters_than_its_kind_is_refused(files: Files, owner: str) -> None:
+    """With it the policies would refuse every write of the child."""
+    files.write(rbac=roles(*SCALE))
+    refused = files.refused(f"--child=deployments.apps:owner={owner}")
+    assert refused.startswith(f"owner={owner} in child 'deployments.apps:owner={owner}' is not written as in its CRD")
+    assert refused.endswith("did you mean Toys?")
+
+
+def test_an_owners_kind_may_have_small_letters_if_the_crd_has(files: Files) -> None:
+    files.write(rbac=roles(*SCALE), crds=changed(crd(), "spec.names.kind", "toy"))
+    (child,) = described(files.made("--child=deployments.apps:owner=toy:scale")).children
+    assert child.owner == "toy"
+
+
 def test_a_rule_of_several_groups_makes_no_kinds_up(files: Files) -> None:
     both = {"apiGroups": ["", "toys.example.com"], "resources": ["toys", "toys/status", "configmaps"], "verbs": ["*"]}
     foreign = {"apiGroups": ["apps", "vendor.example.com"], "resources": ["deployments"], "verbs": ["*"]}

@@ -404,7 +404,11 @@ def test_a_description_is_read_as_it_was_written() -> None:
         (["--child=configmaps:=b"], "'=b' in child 'configmaps:=b' has no key; write LABEL=VALUE or owner=KIND"),
         (["--child=configmaps:owner=A:owner=B"], "child 'configmaps:owner=A:owner=B' has two owners; name one kind"),
         (["--kind=xs:map="], "'map=' in kind 'xs:map=' has no value; write the name of a field of the status"),
-        (["--child=configmaps:owner=claim"], "'claim' is not the owner's kind of configmaps, as in AddressClaim"),
+        (
+            ["--child=configmaps:owner=claim"],
+            "owner=claim in child 'configmaps:owner=claim' is not written as in its CRD, where spec.names.kind is such",
+        ),
+        (["--child=configmaps:owner=A.b"], "'A.b' is not the owner's kind of configmaps, as in AddressClaim"),
         (["--kind=xs", "--child=xs.a.b"], "xs.a.b is named both as a kind and as a child"),
         (["--prefix=mine"], "the prefix 'mine' must begin with kopf-ha: the fence looks for it"),
         (

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 
 from kopf_ha.core.legacy_lock import LegacyLock
@@ -14,7 +16,7 @@ from kopf_ha.errors import ConfigurationError
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_KIND = re.compile(r"[A-Z][A-Za-z0-9]*")
+_KIND = re.compile(r"[A-Za-z][-A-Za-z0-9]*")
 _LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?")
 #: Not empty, as Kubernetes would let it be: to a policy every object without the label looks as if it had that.
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?")
@@ -142,11 +144,15 @@ class Child:
         return ":".join([self.kind, *labels, *owner, *self.subresources])
 
     @classmethod
-    def parse(cls, text: str) -> Child:
+    def parse(cls, text: str, kinds: Collection[str] = ()) -> Child:
         """Read ``plural[.group][:LABEL=VALUE…][:owner=KIND][:SUBRESOURCE…]``.
 
+        Args:
+            text: what somebody wrote.
+            kinds: the kinds of the operator's own, as in its CRDs, as far as they are known.
+
         Raises:
-            ConfigurationError: the text has an unknown part.
+            ConfigurationError: the text has an unknown part, or the owner is not written as a kind is.
         """
         kind, *parts = text.split(":")
         plural, _, group = kind.partition(".")
@@ -165,6 +171,7 @@ class Child:
                 owner = value
             else:
                 labels.append((key, value))
+        _check_letters(text, owner, kinds)
         return cls(plural, group, tuple(labels), owner, tuple(dict.fromkeys(subresources)))
 
 
@@ -322,6 +329,27 @@ class Description:
         """Return the exempt subresources of ``plural[.group]``, as ``plural/subresource``."""
         split = (e.partition("/") for e in self.exempt)
         return [f"{k.partition('.')[0]}/{sub}" for k, _, sub in split if k == kind]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the end of a sentence about a name that is not known."""
+    by_letters = {k.lower(): k for k in sorted(known)}
+    close = difflib.get_close_matches(name.lower(), by_letters, 1, 0.5)
+    return f"; did you mean {by_letters[close[0]]}?" if close else ""
+
+
+def _check_letters(child: str, owner: str, kinds: Collection[str]) -> None:
+    """Check that an owner has a kind's capital letters. With others the policies would refuse every write.
+
+    Raises:
+        ConfigurationError: it is a plural, or has other letters than the kind that is known.
+    """
+    in_capitals = owner[:1].isupper() and owner.lower() not in {k.lower() for k in kinds}
+    if owner and owner not in kinds and not in_capitals:
+        raise ConfigurationError(
+            f"owner={owner} in child {child!r} is not written as in its CRD, where spec.names.kind is such as"
+            f" AddressClaim{did_you_mean(owner, kinds)}"
+        )
 
 
 def _check(pattern: re.Pattern[str], value: str, what: str) -> None:

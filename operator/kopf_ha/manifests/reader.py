@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from kopf_ha.core.subresource import subresources_of
 from kopf_ha.errors import ConfigurationError
 from kopf_ha.manifests import definitions, programs, rights, workload
 from kopf_ha.manifests.definitions import group_of, plural_of
-from kopf_ha.manifests.description import Child, Description, Kind
+from kopf_ha.manifests.description import Child, Description, Kind, did_you_mean
 from kopf_ha.manifests.documents import Document
 from kopf_ha.manifests.remarks import Remarks
 
@@ -163,7 +162,7 @@ class Reader:
 
     def _given_children(self, own: Mapping[rights.KindName, str], with_roles: bool) -> list[Child]:
         """Return what options say about children."""
-        given = [Child.parse(t) for t in self.said.children if t != NONE]
+        given = [Child.parse(t, own.values()) for t in self.said.children if t != NONE]
         counted = Counter(c.kind for c in given)
         known = {rights.kind_name(k) for k in (*self.allowed.writes, *self.allowed.apart, *own)}
         for child in given:
@@ -297,9 +296,3 @@ class Reader:
         for plural in self._said:
             if plural not in {k.plural for k in description.kinds}:
                 raise ConfigurationError(f"--kind {plural}: the operator's kinds are {', '.join(known)}")
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the end of a sentence about a name that is not known."""
-    close = difflib.get_close_matches(name, sorted(known), 1, 0.5)
-    return f"; did you mean {close[0]}?" if close else ""
