@@ -359,8 +359,32 @@ def test_a_role_that_allows_everything_needs_an_option(files: Files) -> None:
 
 def test_without_roles_an_option_says_what_is_written(files: Files) -> None:
     (files.folder / "rbac.yaml").unlink()
-    assert "no role is bound to the operator's service account" in files.refused()
+    refused = files.refused()
+    assert refused.startswith("no role in the documents is bound to the operator's service account, play/toys. If a")
     assert described(files.made("--child=none")).kinds == (Kind("toys"),)
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "looked_for"),
+    [
+        ("metadata.namespace", "paly", "paly/toys"),
+        ("spec.template.spec.serviceAccountName", "tosy", "play/tosy"),
+    ],
+)
+def test_a_misspelt_account_is_shown_beside_those_that_have_roles(
+    files: Files, path: str, name: str, looked_for: str
+) -> None:
+    """Whatever else is said about children: the policies would judge the writes of nobody."""
+    web = roles().split("---\n")[1].replace("toys", "web")
+    user = web.replace("web", "user").replace("ServiceAccount", "User").replace("name: user, ", "name: USER, ")
+    user = user.replace("USER", '"system:serviceaccount:far:away"').replace(", namespace: play", "")
+    files.write(web=web, user=user, workload=changed(deployment(), path, name))
+    sentence = f"service account, {looked_for}. Roles are bound to play/toys, play/web, far/away. If a name is wrong"
+    assert sentence in files.refused()
+    for options in (["--child=none"], ["--level=term"]):
+        assert sentence in " ".join(files.run(*options).stderr.split())
+    files.write(workload=deployment())
+    assert "Roles are bound to" not in files.made("--child=none")
 
 
 # --- the Deployment

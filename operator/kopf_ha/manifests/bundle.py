@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kopf_ha.errors import ConfigurationError
-from kopf_ha.manifests import workload
+from kopf_ha.manifests import rights, workload
 from kopf_ha.manifests.chosen import account_of, deployment_of
 from kopf_ha.manifests.description import FULL, TERM, Description
 from kopf_ha.manifests.documents import Document
@@ -122,7 +122,7 @@ def bundle(documents: Sequence[Document], said: Said) -> Bundle:
     )
     describe = without_stamps if level == TERM else with_stamps
     description = describe(documents, said, earlier, container, names, remarks)
-    remarks.guessed += _sharing(documents, deployment, namespace, account)
+    remarks.guessed += _sharing(documents, deployment, namespace, account) + _misspelt(documents, namespace, account)
     workload.adopt(deployment.data, container, description, remarks, earlier)
     _fill_namespace(documents, namespace)
     generated = [_signed(o, description) for o in _generated(description)]
@@ -170,6 +170,17 @@ def _sharing(documents: Iterable[Document], deployment: Document, namespace: str
                 " refuse its writes; if it writes, give it an account of its own"
             )
     return said
+
+
+def _misspelt(documents: Sequence[Document], namespace: str, account: str) -> list[str]:
+    """Return what to know if roles are bound to other accounts only. The policies would then judge nobody's writes."""
+    unbound = rights.why_unbound(documents, namespace, account)
+    if not unbound or not rights.bound_accounts(documents, namespace):
+        return []
+    return [
+        f"{unbound}. If a name is wrong, correct it in the Deployment (namespace, serviceAccountName) or in the"
+        " binding's subjects"
+    ]
 
 
 def _key(made: Any) -> tuple[str, str, str]:

@@ -61,7 +61,7 @@ def with_stamps(
     description = Description(
         group=reader.group,
         kinds=tuple(reader.kind(d) for d in own),
-        children=tuple(reader.children(kinds, bool(roles or missing))),
+        children=tuple(reader.children(kinds, rights.why_unbound(documents, namespace, account))),
         exempt=reader.exempt,
         namespaces=reader.namespaces(served),
         **names,

@@ -137,21 +137,21 @@ class Reader:
             scale=made.scale or ((self.group, plural), "scale") in self.allowed.subresources,
         )
 
-    def children(self, own: Mapping[rights.KindName, str], with_roles: bool) -> list[Child]:
+    def children(self, own: Mapping[rights.KindName, str], unbound: str) -> list[Child]:
         """Return the other kinds that the operator writes.
 
         Args:
             own: its own kinds, each with its `kind`.
-            with_roles: whether roles are bound to its service account.
+            unbound: the sentence that no role is bound to its service account; empty if one is.
 
         Raises:
             ConfigurationError: no document and no option says which ones, or an option cannot be meant.
         """
-        given = self._given_children(own, with_roles)
+        given = self._given_children(own, with_roles=not unbound)
         remembered = self.earlier.children if self.earlier and not self.said.children else ()
         made = {c.kind: c for c in (*remembered, *given)}
         if not made and not self.said.children and not self.earlier:
-            self._check_readable(with_roles)
+            self._check_readable(unbound)
         for kind in self.allowed.writes:
             name = rights.kind_name(kind)
             if kind in own or name in made or NONE in self.said.children:
@@ -160,7 +160,7 @@ class Reader:
         self._guess_about(list(made.values()), own)
         return list(made.values())
 
-    def _given_children(self, own: Mapping[rights.KindName, str], with_roles: bool) -> list[Child]:
+    def _given_children(self, own: Mapping[rights.KindName, str], *, with_roles: bool) -> list[Child]:
         """Return what options say about children."""
         given = [Child.parse(t, own.values()) for t in self.said.children if t != NONE]
         counted = Counter(c.kind for c in given)
@@ -232,16 +232,17 @@ class Reader:
                         f" refuse that now; if it does, say --child {more.flag()}"
                     )
 
-    def _check_readable(self, with_roles: bool) -> None:
+    def _check_readable(self, unbound: str) -> None:
         advice = (
             f"name each kind that it writes besides its own with --child, such as --child secrets, or --child {NONE}."
             " A kind that you forget is fenced in the operator's process only: no policy protects it from a stale"
             " leader"
         )
-        if not with_roles:
+        if unbound:
             raise ConfigurationError(
-                "no role is bound to the operator's service account in the documents; name the file with its roles and"
-                f" bindings with -f, or {advice}"
+                f"{unbound}. If a name is wrong, correct it in the Deployment (namespace, serviceAccountName) or in the"
+                " binding's subjects. If the roles are in another file, name it with -f, too. If they are in no file,"
+                f" {advice}"
             )
         if self.allowed.unreadable:
             raise ConfigurationError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,8 @@ KindName = tuple[str, str]
 
 _CHANGES = frozenset({"update", "patch", "delete", "deletecollection"})
 _WRITES = _CHANGES | {"create"}
+#: The user name of a service account begins with it.
+_USER = "system:serviceaccount:"
 _ROLES = ("Role", "ClusterRole")
 _BINDINGS = ("RoleBinding", "ClusterRoleBinding")
 #: They write no object, or only RBAC knows them.
@@ -90,6 +93,34 @@ def bound_roles(documents: Sequence[Document], namespace: str, account: str) -> 
         elif role not in found:
             found.append(role)
     return found, list(dict.fromkeys(missing))
+
+
+def why_unbound(documents: Sequence[Document], namespace: str, account: str) -> str:
+    """Return the sentence that no role is bound to the service account; empty if one is.
+
+    It names the accounts that roles are bound to, the most alike first: one of the two names may be misspelt.
+    """
+    if any(_bound(documents, namespace, account)):
+        return ""
+    said = f"no role in the documents is bound to the operator's service account, {namespace}/{account}"
+    others = bound_accounts(documents, namespace)
+    if not others:
+        return said
+    alike = difflib.get_close_matches(f"{namespace}/{account}", others, len(others), 0.0)
+    return f"{said}. Roles are bound to {', '.join(alike)}"
+
+
+def bound_accounts(documents: Sequence[Document], namespace: str) -> list[str]:
+    """Return the service accounts that bindings name, as ``namespace/name``, each once."""
+    found: dict[str, None] = {}
+    for binding in documents:
+        for subject in (binding.data.get("subjects") or ()) if binding.kind in _BINDINGS else ():
+            kind, name = subject.get("kind"), str(subject.get("name"))
+            if kind == "ServiceAccount":
+                found[f"{subject.get('namespace', namespace)}/{name}"] = None
+            elif kind == "User" and name.startswith(_USER):
+                found[name.removeprefix(_USER).replace(":", "/")] = None
+    return list(found)
 
 
 def where_held(documents: Sequence[Document], namespace: str, account: str, own: set[KindName]) -> set[str]:
@@ -178,7 +209,7 @@ def _binds(binding: Document, namespace: str, account: str) -> bool:
         kind, name = subject.get("kind"), subject.get("name")
         if kind == "ServiceAccount" and name == account and subject.get("namespace", namespace) == namespace:
             return True
-        if kind == "User" and name == f"system:serviceaccount:{namespace}:{account}":
+        if kind == "User" and name == f"{_USER}{namespace}:{account}":
             return True
         if kind == "Group" and name in groups:
             return True
