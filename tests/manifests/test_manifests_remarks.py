@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -29,6 +34,20 @@ def said(text: str) -> list[str]:
     """The comments at the top, one by one, without their line breaks."""
     top = text.partition("\napiVersion")[0].partition("\n---")[0]
     return top.removeprefix("# ").replace("\n#   ", " ").split("\n# ")
+
+
+def on_terminal(*args: str) -> str:
+    """What a person sees of a command of kopf-ha."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([sys.executable, "-m", "kopf_ha", *args], stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # how a terminal ends
+            while chunk := os.read(ours, 65536):
+                shown += chunk
+    os.close(ours)
+    assert process.returncode == 0, shown
+    return shown.decode()
 
 
 # --- what is left to do
@@ -68,6 +87,14 @@ def test_what_a_person_has_to_do_is_named_once(files: Files) -> None:
     assert said(again.stdout)[1:4] == tasks
     without = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("# TO DO"))
     assert "TO DO" not in files.made(stdin=without)
+
+
+@pytest.mark.parametrize("options", [[], ["--diff"], ["--only=rbac"]])
+def test_on_a_terminal_each_line_is_shown_once(files: Files, options: list[str]) -> None:
+    """There stderr and stdout are on one screen."""
+    text = on_terminal("manifests", "-f", str(files.folder), *options)
+    assert text.count("TO DO: stop the old version first") == (options != ["--only=rbac"])
+    assert text.count("guessed: no kind is deciding") == 1
 
 
 def test_an_adopted_operator_has_no_tasks(files: Files) -> None:

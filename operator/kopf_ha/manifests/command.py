@@ -126,11 +126,17 @@ def _from_files(files: tuple[str, ...], only: tuple[str, ...], *, as_diff: bool,
     stdin = sys.stdin.read() if "-" in files else ""
     with in_form():
         made = bundle(read(list(files), stdin), Said(**given))
-    for line in (*(() if only else made.remarks.new_tasks()), *(() if sys.stdout.isatty() else made.remarks.hints())):
-        click.echo(line, err=True)
+    remarks = made.remarks
     if only:
-        return stream(made.description, only)
-    return made.diff() if as_diff else made.text(header(made.description))
+        said, text = remarks.hints(), stream(made.description, only)
+    else:
+        said = [*remarks.new_tasks(), *remarks.hints()]
+        text = made.diff() if as_diff else made.text(header(made.description))
+        if sys.stdout.isatty():
+            said = []  # it stands in the text, on the same screen
+    for line in said:
+        click.echo(line, err=True)
+    return text
 
 
 def stream(description: Description, parts: tuple[str, ...]) -> str:
