@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -478,6 +479,25 @@ def test_files_are_checked_without_an_api_server(tmp_path: Path, monkeypatch: py
     assert found["policies.present"][0]["command"].startswith(f"kopf-ha manifests -f {plain} --only policies | kubectl")
     assert check("--pre").exit_code == UNKNOWN
     assert check("--installed").exit_code == UNKNOWN
+
+
+def test_what_is_said_of_files_is_not_said_of_a_cluster(tmp_path: Path) -> None:
+    """`kopf-ha check --pre -f FILES` shows both in one text."""
+    whole, part = tmp_path / "fenced.yaml", tmp_path / "part.yaml"
+    documents = fenced(operator(NAMESPACE, GROUP))
+    whole.write_text(yaml.safe_dump_all(documents))
+    part.write_text(
+        yaml.safe_dump_all(d for d in documents if d["kind"] in ("Deployment", "ValidatingAdmissionPolicy"))
+    )
+    lines, lacking = (check("-f", str(path)).output.splitlines() for path in (whole, part))
+    assert "✓ the definitions of the operator's kinds are in the files" in lines
+    assert "✓ all policies and bindings are in the files" in lines
+    assert f"policies ({NAMESPACE}/toys, in the files)" in lines
+    assert f"× racks.{GROUP} is not in the files (definitions.installed)" in lacking
+    for line in (*lines, *lacking):
+        assert not re.search(r"installed[^)]|(is|are) there$|not there| in the cluster", line), line
+    well = {c["well"] for c in json.loads(check("-f", str(whole), "-o", "json").stdout)["checks"]}
+    assert {line[2:] for line in lines if line.startswith("✓")} == well
 
 
 def test_deploy_is_well_as_files(tmp_path: Path) -> None:

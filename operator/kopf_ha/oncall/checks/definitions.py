@@ -20,8 +20,12 @@ def installed(case: Case) -> Iterator[Finding]:
     for kind in description.kinds:
         name = f"{kind.plural}.{description.group}"
         found = facts.named(CRDS, name)
-        if found is None:
-            yield error(f"{name} is not installed", "apply its CustomResourceDefinition", f"{facts.kubectl} apply -f …")
+        if found is None and facts.from_files:
+            yield error(f"{name} is {facts.absent}", "name the file with its CustomResourceDefinition with -f, too")
+        elif found is None:
+            yield error(
+                f"{name} is {facts.absent}", "apply its CustomResourceDefinition", f"{facts.kubectl} apply -f …"
+            )
         elif not facts.from_files and not _established(found):
             yield error(f"{name} is not established", "its conditions say why", f"{facts.kubectl} describe crd {name}")
 
@@ -86,7 +90,7 @@ def term(case: Case) -> Iterator[Finding]:
     mend = f"kopf-ha manifests {commands.flags(case.its.description)} --only term | {facts.kubectl} apply -f -"
     if found is None:
         yield error(
-            f"{ours['metadata']['name']} is not installed, so no API server can know who leads", "apply it", mend
+            f"{ours['metadata']['name']} is {facts.absent}, so no API server can know who leads", "apply it", mend
         )
         return
     spec: Any = dict(ours["spec"])

@@ -91,7 +91,7 @@ def priority(case: Case) -> Iterator[Finding]:
     mend = commands.regenerate(facts, description, "flowschema")
     if found is None:
         yield warning(
-            f"there is no FlowSchema {name}, so a flood of other requests can delay the renewal of the Lease",
+            f"FlowSchema {name} is {facts.absent}, so a flood of other requests can delay the renewal of the Lease",
             "apply it",
             mend,
         )

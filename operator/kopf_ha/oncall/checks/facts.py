@@ -171,6 +171,11 @@ class Facts:
         return next((o for o in self.of(plural, namespace) if o["metadata"]["name"] == name), None)
 
     @property
+    def absent(self) -> str:
+        """What is to be said of something that was looked for, and was not found."""
+        return f"not in the {'files' if self.from_files else 'cluster'}"
+
+    @property
     def kubectl(self) -> str:
         """The beginning of a command for the same cluster."""
         return f"kubectl {self.flags}".rstrip()

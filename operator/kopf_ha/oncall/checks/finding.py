@@ -74,6 +74,7 @@ class Check:
         run: gives the findings. It may raise `NotRead`.
         when: when it is asked.
         about_server: it is asked once, and not for each operator.
+        well_in_files: what holds of manifests in files, if `well` would say more than they show.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Check:
     run: Callable[[Case], Iterable[Finding]]
     when: When
     about_server: bool = False
+    well_in_files: str = ""
 
     @property
     def section(self) -> str:

@@ -82,7 +82,9 @@ def present(case: Case) -> Iterator[Finding]:
     if lacking:
         listed = [f"{name} ({' and '.join(kinds)})" for name, kinds in lacking.items()]
         yield error(
-            f"what a stale leader does is not refused by {', '.join(listed)}: not there", "apply them", _again(case)
+            f"what a stale leader does is not refused by {', '.join(listed)}: {case.facts.absent}",
+            "apply them",
+            _again(case),
         )
 
 

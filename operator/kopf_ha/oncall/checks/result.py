@@ -22,11 +22,26 @@ class Result:
         check: which.
         operator: ``namespace/name`` of the Lease of the operator that it is about; empty for none.
         findings: empty if all is well.
+        from_files: it is about manifests in files, and not about what is installed.
     """
 
     check: Check
     operator: str
     findings: tuple[Finding, ...]
+    from_files: bool = False
+
+    @property
+    def well(self) -> str:
+        """What holds if nothing is found."""
+        return _well(self.check, from_files=self.from_files)
+
+    @property
+    def title(self) -> str:
+        """Of the section in which people see it."""
+        if self.from_files and not self.operator:
+            return "files"
+        about = [word for word in (self.operator, "in the files" if self.from_files else "") if word]
+        return SECTIONS[self.check.section] + (f" ({', '.join(about)})" if about else "")
 
     @property
     def mark(self) -> Mark:
@@ -66,7 +81,7 @@ def as_data(results: Sequence[Result]) -> dict[str, Any]:
                 "name": r.check.name,
                 "operator": r.operator or None,
                 "result": r.mark.value,
-                "well": r.check.well,
+                "well": r.well,
                 "findings": [
                     {"result": f.mark.value, "text": f.text, "hint": f.hint or None, "command": f.command or None}
                     for f in r.findings
@@ -80,13 +95,12 @@ def as_data(results: Sequence[Result]) -> dict[str, Any]:
 def as_text(results: Sequence[Result]) -> str:
     """Return what people read: sections, and below each finding its hint."""
     lines: list[str] = []
-    before = ("", "")
+    before = ""
     for result in results:
-        where = result.operator, result.check.section
-        if where != before:
-            title = SECTIONS[result.check.section] + (f" ({result.operator})" if result.operator else "")
+        title = result.title
+        if title != before:
             lines += ["", title, "-" * len(title)]
-            before = where
+            before = title
         lines += _shown(result)
     lines += ["", _summary(results)]
     return "\n".join(lines[1:])
@@ -99,13 +113,18 @@ def _one(check: Check, case: Case) -> Result | None:
     except SaidElsewhere:
         return None
     except NotRead as reason:
-        found = (unknown(f"could not find out whether {check.well}: {reason}"),)
-    return Result(check, case.operator.lease if case.operator else "", found)
+        well = _well(check, from_files=case.facts.from_files)
+        found = (unknown(f"could not find out whether {well}: {reason}"),)
+    return Result(check, case.operator.lease if case.operator else "", found, case.facts.from_files)
+
+
+def _well(check: Check, *, from_files: bool) -> str:
+    return (check.well_in_files if from_files else "") or check.well
 
 
 def _shown(result: Result) -> Iterator[str]:
     if not result.findings:
-        yield f"{Mark.OK.sign} {result.check.well}"
+        yield f"{Mark.OK.sign} {result.well}"
     for finding in result.findings:
         yield f"{finding.mark.sign} {printable(finding.text)} ({result.check.name})"
         if finding.hint:
