@@ -279,6 +279,34 @@ def test_roles_of_one_namespace_only_are_named(files: Files) -> None:
     assert "Its own roles hold" not in files.made()
 
 
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (("kopf", "run", "-A", "toys.py"), "says -A"),
+        (("sh", "-c", "exec kopf run --all-namespaces toys.py"), "says --all-namespaces"),
+        (("kopf", "run", "toys.py"), "names no namespace"),
+        (("run", "-A", "toys.py"), "says -A"),
+        (("kopf", "run", "-n", "$(NS)", "toys.py"), ""),
+        (("kopf-ha", "exec", "--", "python", "main.py", "-A"), ""),
+    ],
+)
+def test_an_operator_that_serves_more_than_its_policies_is_a_task(
+    files: Files, command: tuple[str, ...], says: str
+) -> None:
+    """The API server would fence nothing in the other namespaces."""
+    files.write(workload=deployment(*command))
+    text = files.made("--namespace=web", "--namespace=shop")
+    sentence = (
+        f"TO DO: the command of container operator {says}, and the policies hold in web, shop only. The API server"
+        " would fence nothing elsewhere. Write -n web -n shop there, or write the policies without --namespace."
+    )
+    assert (sentence in said(text)) == bool(says)
+    assert "policies hold in" not in files.made()
+    if "- -A" in text and says:  # it goes when somebody has done it
+        done = text.replace("- -A", "- --namespace=web\n        - --namespace=shop")
+        assert sentence not in said(files.made(stdin=done))
+
+
 @pytest.mark.parametrize("command", [["kopf", "run", "-n", "$(NS)", "x"], ["sh", "-c", 'exec kopf run -n "${NS}" x']])
 @pytest.mark.parametrize(
     ("env", "namespaces"),

@@ -359,6 +359,28 @@ def test_the_policies_cover_the_namespaces_that_are_served(served: list[str], fo
     assert made.found() == found
 
 
+def test_what_does_not_fit_is_named_as_it_stands_in_the_workload() -> None:
+    def hint(made: Healthy) -> str:
+        (finding,) = next(r for r in made.results() if r.check.name == "policies.fit").findings
+        return f"{finding.text}; {finding.hint}"
+
+    made = Healthy("--namespace=play")
+    made.container["command"] = ["kopf-ha", "run", "-A", "toys.py"]
+    assert hint(made) == (
+        "the policies were written for -n play, and deployment/toys runs with -A; change the argument -A of container"
+        " operator, or write the policies for what it runs with"
+    )
+    made.container["command"].remove("-A")
+    assert "runs with none; add -n to the arguments of container operator, or write" in hint(made)
+    made.container["env"].append({"name": "KOPF_RUN_NAMESPACE", "value": "shop"})
+    assert "change the variable KOPF_RUN_NAMESPACE of container operator, or" in hint(made)
+    made = Healthy()
+    env("KOPF_HA_DECIDING", "toys.x")(made)
+    assert "change the variable KOPF_HA_DECIDING of container" in hint(made)
+    made.container["command"] += [f"--deciding=toys.{GROUP}"]
+    assert "change the argument --deciding of container" in hint(made)
+
+
 def test_objects_of_all_own_kinds_are_looked_at() -> None:
     """Those whose stamp is an annotation, too; only what has `status.fencing` can be asked by dry runs."""
     kinds = Kind("racks"), Kind("toys", annotations=True, cluster=True)

@@ -48,6 +48,11 @@ def fence(container: Any) -> None:
         command[-1] = _like(command[-1], _named(str(command[-1]), before))
 
 
+def shows_run(container: Any) -> bool:
+    """Return whether the arguments of `kopf run` or `kopf-ha run` are seen, so that what is not there is not said."""
+    return _run_at(_words(container)) is not None
+
+
 def below_a_shell(container: Any) -> bool:
     """Return whether a script runs `kopf-ha` without `exec`, so that it gets no SIGTERM."""
     scripts = [str(words[n]) for words, n in _places(container) if any(c.isspace() for c in str(words[n]))]
@@ -80,8 +85,15 @@ def has_flag(container: Any, *flags: str) -> bool:
 def _own_words(container: Any) -> list[str]:
     """Return the words of the command without what stands before `run`, which is another program's."""
     words = _words(container)
-    starts = [n for n in range(1, len(words)) if words[n] == "run" and _PROGRAM.fullmatch(words[n - 1])]
-    return words[starts[0] + 1 :] if starts else words
+    at = _run_at(words)
+    return words if at is None else words[at + 1 :]
+
+
+def _run_at(words: list[str]) -> int | None:
+    """Return where `run` stands behind its program, or first, if the image has the program; None if nowhere."""
+    if words[:1] == ["run"]:
+        return 0
+    return next((n for n in range(1, len(words)) if words[n] == "run" and _PROGRAM.fullmatch(words[n - 1])), None)
 
 
 def _places(container: Any) -> Iterator[tuple[Any, int]]:

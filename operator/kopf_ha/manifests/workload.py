@@ -31,6 +31,8 @@ _DECIDING = "KOPF_HA_DECIDING"
 _EXEMPT = "KOPF_HA_EXEMPT"
 _LEVEL = "KOPF_HA_LEVEL"
 _SERVED = "KOPF_RUN_NAMESPACE"
+_EVERYWHERE, _SOMEWHERE = ("-A", "--all-namespaces"), ("-n", "--namespace")
+_SERVING = (*_EVERYWHERE, *_SOMEWHERE)
 #: A variable in a command: by the kubelet, or by a shell.
 _VARIABLE = re.compile(r"\$\((\w+)\)|\$\{(\w+)\}|\$(\w+)")
 _PROBES: Mapping[str, tuple[str, Mapping[str, int]]] = {
@@ -80,8 +82,7 @@ def given(container: Any, flag: str) -> str:
 
     As for the process the flag wins over the variable, and the last of several flags.
     """
-    name = "KOPF_HA_" + flag.removeprefix("--").upper().replace("-", "_")
-    return [variable(container, name), *programs.option(container, flag)][-1]
+    return [variable(container, _variable_of(flag)), *programs.option(container, flag)][-1]
 
 
 def given_lease(container: Any) -> str:
@@ -115,15 +116,31 @@ def served_namespaces(container: Any, namespace: str) -> list[str]:
     Returns:
         Names, patterns, and texts with the ``$`` of a variable whose value the Deployment does not show.
     """
-    named = programs.option(container, "-n", "--namespace")
+    named = programs.option(container, *_SOMEWHERE)
     if any(e.get("name") == _SERVED for e in container.get("env") or ()):
         named.append(f"$({_SERVED})")
     return list(dict.fromkeys(n for name in named for n in _filled_in(name, container, namespace).split()))
 
 
+def place_of(container: Any, flag: str) -> str:
+    """Return in words where a container gives an option of `kopf-ha run`; empty if nowhere.
+
+    The argument is named if there is a variable, too, since it wins. Of ``-n`` its other forms and its opposite count.
+    """
+    for written in _SERVING if flag == "-n" else (flag,):
+        if programs.has_flag(container, written) or programs.option(container, written):
+            return f"the argument {written}"
+    name = _SERVED if flag == "-n" else _variable_of(flag)
+    return f"the variable {name}" if any(e.get("name") == name for e in container.get("env") or ()) else ""
+
+
 def names_all_namespaces(container: Any) -> bool:
     """Return whether a container's command says that the operator serves all namespaces."""
-    return programs.has_flag(container, "-A", "--all-namespaces")
+    return programs.has_flag(container, *_EVERYWHERE)
+
+
+def _variable_of(flag: str) -> str:
+    return "KOPF_HA_" + flag.removeprefix("--").upper().replace("-", "_")
 
 
 def _filled_in(text: str, container: Any, namespace: str, depth: int = 5) -> str:
@@ -196,10 +213,18 @@ def _note_tasks(deployment: Any, container: Any, description: Description, remar
             " apply this, write `kopf-ha run`, or `kopf-ha exec -- …` in front of the program, here or in the image."
             " Plain Kopf would be refused every write, and its probes would fail."
         )
+    namespace, served = description.account_parts[0], description.namespaces
+    if served and programs.shows_run(container) and not served_namespaces(container, namespace):
+        everywhere = place_of(container, "-n").removeprefix("the argument ")
+        said = f"says {everywhere}" if everywhere else "names no namespace"
+        remarks.unfenced.append(
+            f"{_COMMAND_OF}{container['name']} {said}, and the policies hold in {', '.join(served)} only. The API"
+            f" server would fence nothing elsewhere. Write {' '.join(f'-n {one}' for one in served)} there, or write"
+            " the policies without --namespace."
+        )
     if not fenced:
         remarks.once.append(f"the image {container.get('image') or 'of the operator'} must have kopf-ha in it")
     if not given_lease(container):
-        namespace = description.account_parts[0]
         remarks.once.append(f"stop the old version first: kubectl -n {namespace} scale deployment/{name} --replicas=0")
 
 

@@ -148,8 +148,14 @@ def fit(case: Case) -> Iterator[Finding]:
             yield error(
                 f"the policies were written for {what} {theirs or 'none'}, and {operator.title} runs with"
                 f" {ours or 'none'}",
-                "change the variable in the workload, or write the policies for it",
+                f"{_to_change(operator.container, what)}, or write the policies for what it runs with",
             )
+
+
+def _to_change(container: Any, flag: str) -> str:
+    """Return what to do in the workload."""
+    place, where = workload.place_of(container, flag), f"container {container['name']}"
+    return f"change {place} of {where}" if place else f"add {flag} to the arguments of {where}"
 
 
 def _options(description: Description, operator: Operator) -> Iterator[tuple[str, str, str]]:
@@ -166,7 +172,7 @@ def _options(description: Description, operator: Operator) -> Iterator[tuple[str
     yield "--exempt", "", ", ".join(e for e in missing if "/" in e)
     served = workload.served_namespaces(container, operator.namespace)
     if description.namespaces and not served:
-        yield "-n", ", ".join(description.namespaces), ""
+        yield "-n", ", ".join(description.namespaces), "-A" if workload.names_all_namespaces(container) else ""
     elif description.namespaces:
         # Nobody can tell here which namespaces a pattern or a variable means.
         plain = {n for n in served if not set(n) & set("*?!,[]$")}
