@@ -228,7 +228,7 @@ def ready(**more: Any) -> dict[str, Any]:
             f"CrashLoopBackOff; it ended last with exit status 6: {EXITS[6]}",
         ),
         ({"state": {"terminated": {"exitCode": 1}}}, "it ended last with exit status 1"),
-        ({"state": None}, "its container is not started"),
+        ({"state": None}, "its kubelet has not reported that its container started"),
         ({"ready": False}, "not ready"),
         (
             {"ready": False, "last": {"terminated": {"exitCode": 3}}},
@@ -254,6 +254,30 @@ def test_a_replica_says_itself_why() -> None:
     assert found["not-ready"].text == "web-5d4-bbbbb cannot lead: the API server does not answer"
     assert found["unfenced"].text == "web-5d4-bbbbb: a write that is refused"
     assert "alone" in problems(one, "remark")
+
+
+def test_a_leader_that_renews_the_lease_is_not_said_to_be_unable_to_lead() -> None:
+    """Whatever its Pod says: here no kubelet reports, as for a process that somebody started by hand."""
+    leader, follower = pod(state=None), pod("web-5d4-bbbbb", "u2", state=None)
+    for body in (leader, follower):
+        del body["spec"]["nodeName"]
+    one = report(pods={PODS: [leader, follower]})
+    why = "its Pod has no node, so no kubelet reports on its container"
+    text = as_text([one])
+    assert "web-5d4-aaaaa cannot lead" not in text
+    assert problems(one, "unknown")["not-ready"].text == f"web-5d4-aaaaa leads, and is not shown as ready: {why}"
+    assert problems(one)["not-ready"].text == f"web-5d4-bbbbb cannot lead: {why}"
+    (shown,) = as_data([one])["operators"]
+    assert [r["cannotLead"] for r in shown["replicas"]] == [None, why]
+    assert [line.split()[-1] for line in text.splitlines() if line.startswith("  web-5d4-aaaaa")] == ["-"]
+    # What its kubelet did report is a problem.
+    one = report(pods={PODS: [pod(ready=False), pod("web-5d4-bbbbb", "u2")]})
+    assert problems(one)["not-ready"].text == "web-5d4-aaaaa leads, and is not shown as ready: not ready"
+    # Nobody renews the Lease: then its Pod says why.
+    late = lease(stored="2026-11-30T10:00:00Z")
+    one = report(lease={f"{LEASE}/web": late}, pods={PODS: [leader]})
+    assert problems(one)["not-renewed"].text.endswith(f"; {why}")
+    assert problems(one)["not-ready"].text == f"web-5d4-aaaaa cannot lead: {why}"
 
 
 def test_a_proxy_s_own_answer_is_no_replica_s() -> None:

@@ -11,6 +11,7 @@ from kopf_ha.core.siblings import pod_of
 from kopf_ha.oncall.cluster import BAD, UNKNOWN, WELL, Unknown
 from kopf_ha.oncall.objects import NAMED
 from kopf_ha.oncall.output import duration
+from kopf_ha.oncall.replica import Replica
 from kopf_ha.oncall.report import Report
 
 #: What a finding means: something is wrong, is worth knowing, or could not be found out.
@@ -139,10 +140,7 @@ def _replicas(report: Report) -> Iterator[Finding]:
         return
     for one in replicas:
         if one.trouble and one.role not in ("ended", "leaving"):
-            yield Finding(
-                PROBLEM, "not-ready", f"{one.pod} cannot lead: {one.trouble}",
-                f"kubectl -n {one.namespace} logs {one.pod}" + (" --previous" if one.restarts else ""),
-            )  # fmt: skip
+            yield _not_ready(report, one)
         # Each replica has a note about a pause, too.
         for note in one.notes if pause_of(report.record) is None else ():
             yield Finding(PROBLEM, "unfenced", f"{one.pod}: {note}", "docs/runbook.md, KopfHaUnfenced")
@@ -156,6 +154,16 @@ def _replicas(report: Report) -> Iterator[Finding]:
         )
     if len({r.revision for r in replicas if r.role in ("leader", "follower")}) > 1:
         yield Finding(REMARK, "revisions", "replicas of several revisions run: an update is under way, or hangs")
+
+
+def _not_ready(report: Report, one: Replica) -> Finding:
+    logs = f"kubectl -n {one.namespace} logs {one.pod}" + (" --previous" if one.restarts else "")
+    if why := report.why_not(one):
+        return Finding(PROBLEM, "not-ready", f"{one.pod} cannot lead: {why}", logs)
+    text = f"{one.pod} leads, and is not shown as ready: {one.trouble}"
+    if one.reported:
+        return Finding(PROBLEM, "not-ready", text, logs)
+    return Finding(LACKING, "not-ready", text, f"kubectl -n {one.namespace} describe pod {one.pod}")
 
 
 def _term(report: Report) -> Iterator[Finding]:

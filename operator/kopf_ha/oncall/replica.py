@@ -49,9 +49,11 @@ class Replica:
         ready: whether its Pod is.
         restarts: of its container.
         made: when its Pod was.
-        trouble: why it cannot lead, in a sentence; empty if it can.
+        trouble: why it cannot lead, in a sentence; empty if it can. Of a leader that renews the Lease it says only what
+            its Pod or its ports show.
         notes: what is wrong and would be with any other replica, too.
         samples: its metrics; `Unknown` if they could not be read.
+        reported: whether a kubelet has reported on its container.
     """
 
     pod: str
@@ -66,6 +68,7 @@ class Replica:
     trouble: str = ""
     notes: tuple[str, ...] = ()
     samples: Samples | Unknown = field(default_factory=lambda: Unknown("not asked"))
+    reported: bool = True
 
     def metric(self, name: str) -> dict[str, float] | Unknown:
         """Return a metric's values, by the value of its last label; ``""`` for one without labels."""
@@ -112,6 +115,7 @@ def look_at(cluster: Cluster, pod: Mapping[str, Any], holder_uid: str, *, ask: b
         trouble=trouble,
         notes=notes,
         samples=samples,
+        reported=bool(state),
     )
 
 
@@ -147,8 +151,10 @@ def why_not(pod: Mapping[str, Any], state: Mapping[str, Any]) -> str:
         return "; ".join(part for part in (_because(waiting.get("reason"), said), before) if part)
     if ended is not None:
         return _ended(ended)
+    if not state and not pod["spec"].get("nodeName"):
+        return "its Pod has no node, so no kubelet reports on its container"
     if not state:
-        return "its container is not started"
+        return "its kubelet has not reported that its container started"
     ready = conditions.get("Ready") or {}
     if ready.get("status") != "True":
         return "; ".join(part for part in (_because("not ready", ready.get("message")), before) if part)

@@ -64,6 +64,10 @@ class Report:
             return None
         return next((one for one in self.replicas if one.uid == uid), None)
 
+    def why_not(self, one: Replica) -> str:
+        """Return why a replica cannot lead; empty if it can. Who renews the Lease leads, whatever its Pod shows."""
+        return "" if self.leads and one is self.leader else one.trouble
+
     @property
     def level(self) -> str | None:
         """The level at which the leader found the fence enforced; None if that is unknown."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,7 +34,7 @@ def _operator(report: Report) -> dict[str, Any]:
         "exitStatus": exit_status(found),
         "token": record.transitions if record else None,
         "leader": _leader(report),
-        "replicas": None if isinstance(report.replicas, Unknown) else [_replica(one) for one in report.replicas],
+        "replicas": _replicas(report),
         "fence": {
             "level": report.level,
             "enforcedAsOfLastMinute": protection.noted,
@@ -84,7 +83,11 @@ def _leader(report: Report) -> dict[str, Any] | None:
     }
 
 
-def _replica(one: Replica) -> dict[str, Any]:
+def _replicas(report: Report) -> list[dict[str, Any]] | None:
+    return None if isinstance(report.replicas, Unknown) else [_replica(report, one) for one in report.replicas]
+
+
+def _replica(report: Report, one: Replica) -> dict[str, Any]:
     return {
         "pod": one.pod,
         "namespace": one.namespace,
@@ -94,7 +97,7 @@ def _replica(one: Replica) -> dict[str, Any]:
         "ready": one.ready,
         "restarts": one.restarts,
         "created": one.made.isoformat().replace("+00:00", "Z") if one.made else None,
-        "cannotLead": one.trouble or None,
+        "cannotLead": report.why_not(one) or None,
     }
 
 
@@ -124,7 +127,7 @@ def _lines(report: Report, wide: bool) -> Iterator[str]:
         yield from finding_lines(one)
     if not isinstance(report.replicas, Unknown) and report.replicas:
         yield ""
-        yield _table(report.replicas, report.operator.at, wide)
+        yield _table(report, report.replicas, wide)
 
 
 def headline(report: Report) -> str:
@@ -205,7 +208,9 @@ def _objects(report: Report) -> str:
     )
 
 
-def _table(replicas: tuple[Replica, ...], now: datetime.datetime | None, wide: bool) -> str:
+def _table(report: Report, replicas: tuple[Replica, ...], wide: bool) -> str:
+    now = report.operator.at
+
     def row(one: Replica) -> list[object]:
         age = duration((now - one.made).total_seconds()) if now and one.made else None
         cells: list[object] = [
@@ -217,7 +222,7 @@ def _table(replicas: tuple[Replica, ...], now: datetime.datetime | None, wide: b
             one.restarts,
             age,
         ]
-        return [*cells, one.uid, one.trouble] if wide else [*cells, one.trouble]
+        return [*cells, one.uid, report.why_not(one)] if wide else [*cells, report.why_not(one)]
 
     more = ["uid"] if wide else []
     headings = ["pod", "node", "revision", "role", "ready", "restarts", "age", *more, "cannot lead because"]
