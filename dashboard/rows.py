@@ -116,8 +116,8 @@ TERMS = Row(
     "Terms",
     [
         Panel("bars", "Terms that began, by how the one before ended",
-              "By choice: stopped, handover, paused, mended. Against the leader's will: expired or gone (its process died or"
-              " stood still), lost, failed, floor: KopfHaLeaderChangesOften.",
+              "By choice: stopped, handover, paused, mended. Against the leader's will: expired or gone (its process"
+              " died or stood still), lost, failed, floor: KopfHaLeaderChangesOften.",
               [events("kopf_ha_terms_begun_total", "after", NAMED)], 12),
         Panel("bars", "Terms that ended, by reason", "As a leader itself counts them, while its process runs.",
               [events("kopf_ha_terms_ended_total", "reason", NAMED)], 12),
