@@ -29,6 +29,7 @@ from kopf_ha.run.runner import Runner
 from kopf_ha.run.term import Term
 from kopf_ha.run.unknown import PATIENCE
 from kopf_ha.settings import Settings
+from tests.run.support import make_runner
 
 
 class Elector:
@@ -409,7 +410,9 @@ def test_an_ordered_end_drains_with_the_gate_open_and_gives_the_lease_back_after
     assert runner.term is None
 
 
-@pytest.mark.parametrize("order", [PAUSED, ByChoice("handed over to pod b", "handover")])
+@pytest.mark.parametrize(
+    "order", [PAUSED, ByChoice("handed over to pod b", "handover"), ByChoice("a kind has status.fencing now", "mended")]
+)
 def test_an_ordered_end_is_no_failure(make: Any, timers: Any, order: ByChoice, caplog: Any) -> None:
     runner = make()
     for token in range(7, 12):
@@ -547,3 +550,12 @@ def test_each_term_counts_anew(leads: tuple[Runner, Grant], now: list[float]) ->
     told(runner).clear()
     answered(runner, two, 401)
     assert told(runner) == []
+
+
+@pytest.mark.parametrize(("name", "warned"), [("", True), ("shop", False)])
+def test_a_lease_that_others_may_elect_by_is_said_to_be_that(
+    journal: Journal, name: str, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Outside of a pod nobody names the operator. Two of them would elect one leader."""
+    make_runner(journal, lease_name=name).start()
+    assert ("only one of them leads; give each its own" in caplog.text) is warned

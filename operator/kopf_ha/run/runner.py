@@ -41,7 +41,7 @@ from kopf_ha.run.serving import Server, serving
 from kopf_ha.run.term import Term
 from kopf_ha.run.threads import later
 from kopf_ha.run.unknown import Unknown
-from kopf_ha.settings import Settings
+from kopf_ha.settings import UNNAMED, Settings
 from kopf_ha.trace import Trace
 
 logger = logging.getLogger("kopf_ha.run")
@@ -219,6 +219,12 @@ class Runner:
         """Start what lives as long as the process."""
         if self.settings.fence == "full":
             logger.info("replica %s follows Lease %s", self.settings.identity, self.settings.lease)
+            if self.settings.lease_name == UNNAMED:
+                logger.warning(
+                    "Lease %s is that of every operator that runs outside of a pod without --lease-name, and only one"
+                    " of them leads; give each its own",
+                    self.settings.lease,
+                )
         for outcome in refused_before():
             self.on_outcome(outcome)
         self.everywhere.start()
