@@ -81,7 +81,11 @@ def meddle_once(api: FakeApi, path: str, how: Any) -> None:
 
 
 @pytest.mark.parametrize("path", [WIDGET, WIDGET + "/status", CHILD])
-def test_a_merge_patch_goes_again_and_the_other_change_survives(api: FakeApi, me: Process, path: str) -> None:
+@pytest.mark.parametrize("saw", [False, True], ids=["client", "kopf"])
+def test_a_merge_patch_goes_again_and_the_other_change_survives(
+    api: FakeApi, me: Process, path: str, saw: bool
+) -> None:
+    me.saw = saw
     user_edits(api, path.removesuffix("/status"))
     assert me.patch(path, {"spec": {"mine": 1}, "status": {"mine": 1}}).status == 200
     now = api.get(path.removesuffix("/status"))
@@ -435,6 +439,21 @@ def test_a_stamp_that_loses_to_a_newer_leader_ends_the_term(api: FakeApi) -> Non
     assert api.recorded(WIDGET) == stamp(8)
 
 
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+@pytest.mark.parametrize("how", ["test", "none"])
+def test_a_json_patch_that_loses_to_a_newer_leader_ends_the_term(
+    api: FakeApi, me: Process, path: str, how: str
+) -> None:
+    """Also where the test of the caller's own revision is what failed."""
+    test = {"op": "test", "path": "/metadata/resourceVersion", "value": version(api, path)}
+    ops = [*([test] if how == "test" else []), {"op": "add", "path": "/spec/mine", "value": 1}]
+    api.elect(stamp(8))
+    meddle_once(api, path, lambda api, path: api.put(path, {"spec": {"theirs": 1}}, stamp(8)))
+    with pytest.raises(StaleLeader):
+        me.patch(path, ops, JSON_PATCH)
+    assert api.accepted == []
+
+
 # --- another object of the same name
 
 
@@ -627,6 +646,22 @@ def test_what_is_not_so_stays_a_conflict(api: FakeApi, me: Process, there: list[
     finalizers(api, *there)
     assert kopf_asks(me, api, op).status in (409, 422)
     assert api.get(WIDGET)["metadata"]["finalizers"] == there
+
+
+def test_what_became_so_while_it_was_asked_for_is_no_conflict(api: FakeApi, me: Process) -> None:
+    """The answer to the failed test of the revision is a 422, which Kopf would keep in its memory."""
+    seen = version(api, WIDGET)
+    meddle_once(api, WIDGET, lambda api, path: finalizers(api, "kopf"))
+    assert kopf_asks(me, api, ADDED, at=seen).status == 200
+    assert api.accepted == []
+
+
+def test_a_patch_of_the_current_revision_is_sent_even_if_it_is_so_already(api: FakeApi, me: Process) -> None:
+    """I9: nothing has failed, so the API server answers: what a webhook says to it is the caller's."""
+    finalizers(api, "kopf")
+    said = status(403, "no writes on Fridays")
+    api.intercept = lambda request: said if request.method == "PATCH" else None
+    assert kopf_asks(me, api, ADDED, at=version(api, WIDGET)) == said
 
 
 def test_others_are_not_told_that_it_is_so_already(api: FakeApi, me: Process) -> None:
