@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from kopf_ha.core.fence import Fence
-from kopf_ha.core.wire import Request
+from kopf_ha.core.hearing import term_path
+from kopf_ha.core.wire import Request, Response
 from kopf_ha.errors import (
     ForeignStamp,
     GateClosed,
@@ -21,6 +22,8 @@ from tests.core.fake_api import (
     CHILD,
     EDIT,
     LEASE,
+    LEASES,
+    MERGE,
     MINE,
     WIDGET,
     FakeApi,
@@ -181,6 +184,46 @@ def test_an_exempt_subresource_does_not_exempt_the_kind(api: FakeApi) -> None:
     fence = Fence(LEASE, exempt=["configmaps/scale"])
     with pytest.raises(NoTerm):
         next(fence.flow(patch(CHILD, EDIT), None, lambda: 0.0))
+
+
+# --- what goes to another cluster
+
+
+def test_what_goes_to_another_cluster_passes_the_gate_and_is_not_changed(me: Process) -> None:
+    """Tokens mean nothing there, and a term that is over is over there, too."""
+    asked = patch(WIDGET, EDIT)
+    flow = me.fence.flow(asked, me.grant, lambda: me.clock, elsewhere=True)
+    assert next(flow) == replace(asked, timeout=10.0)
+    with pytest.raises(StopIteration) as end:
+        flow.send(Response(418))
+    assert end.value.value == Response(418)
+    me.grant.close("lost")
+    with pytest.raises(GateClosed):
+        next(me.fence.flow(asked, me.grant, lambda: me.clock, elsewhere=True))
+
+
+def test_without_a_term_nothing_is_known_of_another_cluster(me: Process) -> None:
+    asked = patch(WIDGET, EDIT)
+    flow = me.fence.flow(asked, None, lambda: me.clock, elsewhere=True)
+    assert next(flow) is asked
+    with pytest.raises(StopIteration) as end:
+        flow.send(Response(418))
+    assert end.value.value == Response(418)
+
+
+# --- what only kopf-ha writes
+
+
+@pytest.mark.parametrize("query", ["", "dryRun=All"])
+@pytest.mark.parametrize("method", ["PATCH", "PUT", "DELETE", "POST"])
+@pytest.mark.parametrize("path", [term_path("ns", "op"), term_path("other", "op"), LEASES + "/op"])
+def test_no_caller_writes_a_term_or_the_lease(api: FakeApi, me: Process, path: str, method: str, query: str) -> None:
+    named, body = path, {"metadata": {"name": "op"}}
+    if method == "POST":
+        named = path.removesuffix("/op")
+    with pytest.raises(Unfenced, match=r"written by (kopf-ha|the election) alone"):
+        me.send(replace(write(method, named, body, query), content_type=MERGE if method == "PATCH" else ""))
+    assert api.sent() == []
 
 
 # --- the modes for comparison
