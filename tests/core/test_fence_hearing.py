@@ -129,6 +129,14 @@ def test_credentials_of_another_pod_are_named_at_once(api: FakeApi, me: Process)
     assert len(api.sent("POST")) == 1
 
 
+def test_a_read_that_is_refused_in_these_words_does_not_go_again(api: FakeApi, me: Process) -> None:
+    """Line 4 refuses only writes, so a proxied server made it up."""
+    said = by_term(6)
+    api.intercept = lambda request: said if (request.method, request.path) == ("GET", CHILD) else None
+    assert me.patch(CHILD, EDIT) == said
+    assert len(api.sent()) == 1
+
+
 def is_lease(request: Request) -> bool:
     return "/leases/" in request.path
 

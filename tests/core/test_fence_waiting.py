@@ -8,8 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from kopf_ha.core.grant import Grant
+from kopf_ha.core.hearing import LAG
 from kopf_ha.core.wire import Request
-from kopf_ha.errors import GateClosed, StaleLeader
+from kopf_ha.errors import Denied, GateClosed, StaleLeader
 from tests.core.fake_api import CHILD, EDIT, MINE, WIDGET, FakeApi, Process, patch, stamp, write
 from tests.core.test_fence_hearing import Deaf
 
@@ -172,6 +173,25 @@ def test_the_time_that_an_api_server_has_to_hear_of_the_term_does_not_count_ther
     me.clock += 9
     me.grant.reopen(me.clock + LEFT)
     assert late.finish().ok
+
+
+def test_the_time_that_it_had_before_counts(api: FakeApi, me: Process) -> None:
+    """However often the gate is held, an API server that never hears is named in the end."""
+    me.grant.extend(me.clock + 1000)
+    deaf = Deaf(me, 10_000)
+    api.intercept = deaf
+    late = me.attempt(write("POST", MANY, NEW))
+    while late.pending is not None:
+        if late.pending.method == "POST":
+            me.grant.hold("not renewed")
+            late.step()
+            assert late.waits
+            me.clock += 9
+            me.grant.reopen(me.clock)
+        late.step()
+    with pytest.raises(Denied, match="has not heard of it"):
+        late.finish()
+    assert deaf.waited <= LAG
 
 
 def test_whoever_waits_is_woken_by_each_change_that_may_let_it_go_on() -> None:
