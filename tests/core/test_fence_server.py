@@ -223,9 +223,15 @@ def test_what_stands_in_annotations_ends_no_term(api: FakeApi, me: Process, toke
     assert nothing_changed(api)
 
 
-def test_a_child_tells_of_a_newer_leader_that_the_lease_names(api: FakeApi, me: Process) -> None:
+@pytest.mark.parametrize("lease", ["names it", "is gone"])
+def test_a_child_tells_of_a_newer_leader_where_the_lease_does_not_name_me(
+    api: FakeApi, me: Process, lease: str
+) -> None:
     api.put(CHILD, {}, stamp(8))
-    api.elect(stamp(8))
+    if lease == "names it":
+        api.elect(stamp(8))
+    else:
+        api.delete(LEASES + "/op")
     with pytest.raises(StaleLeader):
         me.patch(CHILD, EDIT)
 
@@ -297,12 +303,28 @@ def test_a_read_that_gives_no_object_is_no_object_that_is_gone(api: FakeApi, me:
     assert nothing_changed(api)
 
 
+@pytest.mark.parametrize("answer", [Response(200, b"<html>"), Response(200, b"[]"), json_of(200, {"items": {}})])
+def test_a_collection_of_which_the_server_gives_no_list_is_not_deleted(
+    api: FakeApi, me: Process, answer: Response
+) -> None:
+    collection = CHILD.removesuffix("/x")
+    api.intercept = lambda r: answer if (r.method, r.path) == ("GET", collection) else None
+    with pytest.raises(Unfenced, match="no list"):
+        me.send(write("DELETE", collection))
+    assert api.accepted == []
+
+
 @pytest.mark.parametrize("kept", [{}, {"token": {}}, {k: v for k, v in FENCING.items() if k != "podUID"}])
-def test_a_stamp_that_the_schema_drops_ends_the_term(api: FakeApi, me: Process, kept: Any) -> None:
+@pytest.mark.parametrize(
+    "asked",
+    [patch(WIDGET, EDIT), patch(WIDGET + "/status", {"status": {"a": 1}}), patch(WIDGET + "/status", {"status": {}})],
+    ids=["object", "status", "stamp alone"],
+)
+def test_a_stamp_that_the_schema_drops_ends_the_term(api: FakeApi, me: Process, asked: Request, kept: Any) -> None:
     api.put(f"{CRDS}/widgets.t.dev", crd(v1=kept))
     api.put(WIDGET, {"spec": {}})
     with pytest.raises(StampDropped, match=r"status\.fencing"):
-        me.patch(WIDGET, EDIT)
+        me.send(asked)
     assert "mine" not in api.get(WIDGET)["spec"]
 
 
