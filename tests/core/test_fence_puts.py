@@ -69,6 +69,15 @@ def test_it_replaces_the_object_at_the_revision_that_was_judged(
     assert api.accepted[-1].request.json["metadata"]["uid"] == made["metadata"]["uid"]
 
 
+@pytest.mark.parametrize("before", [stamp(6), MINE])
+def test_one_with_null_for_all_annotations_leaves_my_stamp_alone(api: FakeApi, me: Process, before: Any) -> None:
+    """What null means in a merge patch it does not mean here: an API server takes null for an empty text."""
+    api.put(CHILD, {"metadata": {"annotations": {"theirs": "old"}}, "spec": {}}, before)
+    body = {"metadata": {"name": "x", "annotations": None}, "spec": {"mine": 1}}
+    assert me.send(write("PUT", CHILD, body)).status == 200
+    assert api.get(CHILD)["metadata"]["annotations"] == as_notes(MINE)
+
+
 def test_it_goes_again_after_another_edit(api: FakeApi, me: Process) -> None:
     me.send(write("PUT", CHILD, named(None)))
     api.edit(CHILD, lambda o: o["spec"].update(theirs=2))
@@ -127,6 +136,14 @@ def test_a_server_that_may_know_no_dry_runs_is_not_asked(api: FakeApi, me: Proce
     assert tried(api) == []
     assert all(r.json["metadata"]["resourceVersion"] for r in api.sent("PUT"))
     assert [r.path for r in api.sent("GET")].count(f"{CRDS}/things.a.example.com") == 1
+
+
+def test_a_kind_whose_schema_the_watch_told_is_asked_for_its_definition(api: FakeApi, me: Process) -> None:
+    """It says whether a dry run is one. The schema may be known without it."""
+    me.fence.known.schemas[api.target(WIDGET).kind_version] = True
+    assert me.send(write("PUT", WIDGET, named(None))).status == 422
+    assert len(tried(api)) == 1
+    assert [r.path for r in api.sent("GET")].count(f"{CRDS}/widgets.t.dev") == 1
 
 
 def test_our_own_policy_refuses_no_dry_run_for_its_missing_stamp(api: FakeApi, me: Process) -> None:

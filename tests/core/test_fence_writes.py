@@ -258,3 +258,29 @@ def test_a_deployment_gets_no_annotations_of_earlier_releases() -> None:
     api, me = world(DEPLOYMENT, stamp(6))
     assert me.patch(DEPLOYMENT, {"spec": {"a": 1}}).status == 200
     assert api.get(DEPLOYMENT)["metadata"]["annotations"] == {"theirs": "kept"}
+
+
+@pytest.mark.parametrize("path", [CHILD, DEPLOYMENT])
+@pytest.mark.parametrize("way", [merge, strategic, apply])
+def test_a_patch_leaves_the_stamps_of_other_leases_to_their_owners(way: Any, path: str) -> None:
+    """I9: an apply that named them would own them, and the other operator's apply would get a conflict."""
+    api, me = world(path, MINE)
+    section, theirs = ("labels", as_label(OTHER)) if path == DEPLOYMENT else ("annotations", as_note(OTHER))
+    api.edit(path, lambda o: o["metadata"].setdefault(section, {}).update(theirs))
+    assert me.send(way(api, path)).status == 200
+    assert api.get(path)["metadata"][section].items() >= theirs.items()
+    for request in api.sent("PATCH"):
+        assert theirs.keys().isdisjoint(request.json["metadata"].get(section, {}))
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+@pytest.mark.parametrize("metadata", [{"labels": {"l": "1"}, "annotations": {"a": "1"}}, {"labels": {"l": "1"}}])
+def test_an_apply_makes_a_missing_object_as_it_was_asked_for(path: str, metadata: dict[str, Any]) -> None:
+    api = FakeApi()
+    body = {"metadata": {"name": "x", **metadata}, "spec": {"mine": 1}}
+    assert Process(api, MINE).send(patch(path, body, APPLY)).status == 201
+    now = api.get(path)
+    assert now["spec"] == {"mine": 1}
+    for section, texts in metadata.items():
+        assert now["metadata"][section].items() >= texts.items()
+    assert path == WIDGET or api.recorded(path) == MINE
