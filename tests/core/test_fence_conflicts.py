@@ -16,6 +16,7 @@ from kopf_ha.errors import GateClosed, StaleLeader, Unfenced
 from tests.core.fake_api import (
     APPLY,
     CHILD,
+    DEPLOYMENT,
     JSON_PATCH,
     STRATEGIC,
     WIDGET,
@@ -273,6 +274,16 @@ def test_an_operation_that_fails_is_the_callers_own(
     assert me.patch(path, [op], JSON_PATCH).status == 422
     # On a child the patch carries the stamp, too: what failed may be that, if somebody removed all annotations.
     assert len(api.sent("PATCH")) == (2 if path == CHILD and edited and op["path"] != "/metadata/uid" else 1)
+
+
+def test_an_operation_on_a_scale_that_fails_is_the_callers_own(api: FakeApi, me: Process) -> None:
+    """A Scale carries no stamp, so nothing of the fence's can have failed."""
+    api.put(DEPLOYMENT, {"spec": {"replicas": 1}}, MINE)
+    me.watch(DEPLOYMENT)
+    user_edits(api, DEPLOYMENT)
+    test = {"op": "test", "path": "/spec/replicas", "value": 99}
+    assert me.patch(DEPLOYMENT + "/scale", [test], JSON_PATCH).status == 422
+    assert len(api.sent()) == 1
 
 
 @pytest.mark.parametrize("path", [WIDGET, CHILD])
@@ -554,6 +565,29 @@ def test_a_delete_goes_again_while_it_is_the_same_object(api: FakeApi, me: Proce
 
 
 @pytest.mark.parametrize("path", [WIDGET, CHILD])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        patch("", {"spec": {}}),
+        patch("", [{"op": "add", "path": "/spec/mine", "value": 1}], JSON_PATCH),
+        write("DELETE", ""),
+        patch("/status", {"status": {}, "spec": {}}),
+        patch("/status", {"metadata": {"name": "x"}, "status": {"mine": 1}}, APPLY),
+        patch("", {"metadata": {"name": "x", "resourceVersion": "5"}, "spec": {"mine": 1}}, APPLY),
+        patch("", {"metadata": {"name": "x", "uid": "u0"}, "spec": {"mine": 1}}, APPLY),
+    ],
+    ids=["merge", "json", "delete", "status", "apply of the status", "apply to a revision", "apply to a uid"],
+)
+def test_what_makes_no_object_is_not_sent_to_one_that_is_missing(
+    api: FakeApi, me: Process, path: str, asked: Request
+) -> None:
+    """An apply that names an object's revision or uid means that object, so it makes no other in its place."""
+    api.delete(path)
+    assert Process(api, MINE).send(replace(asked, path=path + asked.path)).status == 404
+    assert api.sent("PATCH", "PUT", "POST", "DELETE") == []
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
 @pytest.mark.parametrize("asked", ["patch", "delete", "json"])
 def test_what_is_gone_meanwhile_is_not_found(api: FakeApi, me: Process, path: str, asked: str) -> None:
     meddle_once(api, path, lambda api, path: api.put(path, {}) and api.delete(path))
@@ -600,6 +634,15 @@ def test_its_deletion_is_not(api: FakeApi, me: Process) -> None:
     user_edits(api, POOL)
     assert me.send(write("DELETE", POOL)).status == 409
     assert api.get(POOL)["spec"]["theirs"] == 2
+
+
+def test_nor_if_what_lost_the_race_is_its_stamp(api: FakeApi) -> None:
+    api.put(POOL, {"spec": {"theirs": 1}}, stamp(6))
+    me = Process(api, MINE, deciding=["pools.t.dev"])
+    meddle_once(api, POOL, user_edits)
+    assert me.send(write("DELETE", POOL)).status == 409
+    assert api.get(POOL)["spec"]["theirs"] == 2
+    assert api.sent("DELETE") == []
 
 
 # --- Kopf's finalizers
@@ -719,6 +762,26 @@ def test_a_stamp_that_no_revision_follows_stays_visible(api: FakeApi) -> None:
     assert me.fence.known.told.get(api.target(WIDGET).key, version(api, WIDGET)) is None
 
 
+def test_kopf_is_told_only_what_kopf_asked(api: FakeApi) -> None:
+    """Kopf waits for no answer to what another client wrote, so it sees the event of that client's stamp, too (I7)."""
+    api.put(WIDGET, {"spec": {}})
+    me = Process(api, MINE)
+    assert me.patch(WIDGET, [ADDED], JSON_PATCH).status == 200
+    stamped = api.accepted[-2].after
+    assert stamped is not None
+    version = stamped["metadata"]["resourceVersion"]
+    assert me.fence.known.told.get(api.target(WIDGET).key, version) is None
+
+
+def test_a_patch_that_names_no_revision_is_sent_each_time(api: FakeApi, me: Process) -> None:
+    """There is no revision by which an answer to it could be found again."""
+    me.saw = True
+    for _ in range(2):
+        finalizers(api)  # a user takes it away
+        assert me.patch(WIDGET, [ADDED], JSON_PATCH).status == 200
+        assert api.get(WIDGET)["metadata"]["finalizers"] == ["kopf"]
+
+
 def test_a_later_term_is_not_told_what_an_earlier_one_was(api: FakeApi) -> None:
     me, _, stamped = behind_a_stamp(api)
     me.fence.known.new_term()
@@ -759,6 +822,18 @@ def test_server_errors_on_the_fences_own_requests_are_the_clients(api: FakeApi, 
     api.intercept = lambda r: status(429, "slow down") if r.method == "PATCH" else None
     assert fresh.send(write("DELETE", CHILD)).status == 429
     assert api.sent("DELETE") == []
+
+
+@pytest.mark.parametrize("path", [WIDGET, CHILD])
+@pytest.mark.parametrize("code", [403, 422, 500])
+def test_after_a_write_that_was_refused_the_next_one_needs_no_read(
+    api: FakeApi, me: Process, path: str, code: int
+) -> None:
+    api.intercept = lambda r: status(code, "no") if r.method == "PATCH" else None
+    assert me.patch(path, {"spec": {"mine": 1}}).status == code
+    api.intercept = lambda r: None
+    assert me.patch(path, {"spec": {"mine": 1}}).status == 200
+    assert api.sent("GET") == []
 
 
 def test_bodies_are_not_changed_in_place(api: FakeApi, me: Process) -> None:

@@ -137,6 +137,13 @@ def test_a_refusal_is_nothing_that_clients_retry(error: type[Refused]) -> None:
     assert not issubclass(error, OSError | TimeoutError)
 
 
+@pytest.mark.parametrize("path", [WIDGET + "/status", CHILD])
+def test_what_nothing_is_decided_from_is_written_in_each_namespace(api: FakeApi, me: Process, path: str) -> None:
+    """Only deciding kinds are set aside where the barrier could not look (I4)."""
+    me.grant.swept = frozenset({"another"})
+    assert me.patch(path, {"status": {"mine": 1}}).status == 200
+
+
 # --- what passes
 
 

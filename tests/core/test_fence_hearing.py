@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kopf_ha.core.hearing import LAG, term_path
+from kopf_ha.core.hearing import LAG, check_floor, term_path
 from kopf_ha.core.refusal import Leader, about_term, leader_in
 from kopf_ha.core.wire import Request, Response
 from kopf_ha.errors import Denied, FloorLost, GateClosed, StaleLeader, TermEnded
@@ -177,14 +177,34 @@ def test_a_term_above_mine_while_the_lease_is_mine_is_a_lost_floor(api: FakeApi,
     assert (lost.value.floor, lost.value.line) == (token, "term")
 
 
-@pytest.mark.parametrize("spec", [None, {}, {"token": "9"}, {"token": True}, {"token": 7, "holder": MINE.holder}])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        None,
+        {},
+        {"token": "9"},
+        {"token": True},
+        {"token": 7, "holder": MINE.holder},
+        {"token": 6, "holder": "other"},
+        status(403, "no"),
+        Response(503, b"<html>"),
+        Response(200, b"<html>"),
+    ],
+)
 def test_a_refusal_that_somebody_made_up_ends_no_term(api: FakeApi, me: Process, spec: Any) -> None:
     """I10: a proxied server can answer what it likes. The Term, read from a quorum, says nothing of the sort."""
-    if spec is not None:
-        api.put(term_path("ns", "op"), {"spec": spec})
-    api.intercept = Deaf(me, 10_000, token=2_000_000_000)
+    deaf, term = Deaf(me, 10_000, token=2_000_000_000), term_path("ns", "op")
+    unreadable = spec if isinstance(spec, Response) else None
+    if spec is not None and unreadable is None:
+        api.put(term, {"spec": spec})
+    api.intercept = lambda r: unreadable if unreadable is not None and r.path == term else deaf(r)
     with pytest.raises(Denied):
         me.send(write("POST", "/api/v1/namespaces/a/services/x/proxy/", BODY))
+
+
+@pytest.mark.parametrize("token", [True, 1.0, "1", None])
+def test_a_token_that_is_no_whole_number_says_nothing(token: Any) -> None:
+    check_floor({"token": token, "holder": "other"}, stamp(1))
 
 
 @pytest.mark.parametrize("grant", ["open", "closed", "none"])

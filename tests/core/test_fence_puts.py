@@ -78,6 +78,14 @@ def test_one_with_null_for_all_annotations_leaves_my_stamp_alone(api: FakeApi, m
     assert api.get(CHILD)["metadata"]["annotations"] == as_notes(MINE)
 
 
+def test_one_that_names_a_revision_is_not_tried(api: FakeApi, me: Process) -> None:
+    """The API server accepts such a PUT of each kind."""
+    for path in (CHILD, WIDGET):
+        version = api.get(path)["metadata"]["resourceVersion"]
+        assert me.send(write("PUT", path, named(version))).status == 200
+    assert tried(api) == []
+
+
 def test_it_goes_again_after_another_edit(api: FakeApi, me: Process) -> None:
     me.send(write("PUT", CHILD, named(None)))
     api.edit(CHILD, lambda o: o["spec"].update(theirs=2))
@@ -133,6 +141,8 @@ def test_a_server_that_may_know_no_dry_runs_is_not_asked(api: FakeApi, me: Proce
     api.intercept = served
     for _ in range(2):
         assert me.send(write("PUT", AGGREGATED, named(None))).status == 200
+    api.delete(AGGREGATED)
+    assert me.send(write("PUT", AGGREGATED, named(None))).status == 404
     assert tried(api) == []
     assert all(r.json["metadata"]["resourceVersion"] for r in api.sent("PUT"))
     assert [r.path for r in api.sent("GET")].count(f"{CRDS}/things.a.example.com") == 1
@@ -179,7 +189,7 @@ def test_an_object_that_does_not_exist_is_not_found(api: FakeApi, me: Process, p
     api.delete(path.removesuffix("/status"))
     assert me.send(write("PUT", path, named(given))).status == 404
     assert api.accepted == []
-    assert len(api.sent("PUT", "POST", "PATCH")) <= 1
+    assert len(api.sent("PUT", "POST", "PATCH")) == (0 if path.endswith("/status") else 1), "a PUT of a part makes none"
 
 
 @pytest.mark.parametrize("given", [None, "5"])
@@ -211,6 +221,15 @@ def test_one_that_somebody_else_made_in_between_is_replaced(api: FakeApi, me: Pr
     assert late.finish().status == 200
     assert api.get(SERVICE)["spec"] == {"mine": 1}
     assert api.recorded(SERVICE) == MINE
+
+
+def test_one_that_somebody_else_made_before_the_dry_run_is_replaced(api: FakeApi, me: Process) -> None:
+    api.delete(CHILD)
+    late = me.attempt(write("PUT", CHILD, named(None)))
+    late.step()  # there is none
+    api.put(CHILD, {"spec": {"theirs": 1}})
+    assert late.finish().status == 200
+    assert api.get(CHILD)["spec"] == {"mine": 1}
 
 
 def test_one_that_was_there_for_the_dry_run_alone_is_not_made(api: FakeApi, me: Process) -> None:

@@ -88,6 +88,44 @@ def test_without_recovery_nothing_waits(api: FakeApi, me: Process) -> None:
         me.patch(WIDGET, EDIT)
 
 
+def test_a_write_leaves_until_the_last_moment(api: FakeApi, me: Process) -> None:
+    me.clock += LEFT - 0.01
+    assert me.patch(WIDGET, EDIT).ok
+
+
+def test_a_grant_is_held_or_closed_without_a_cause_too(me: Process) -> None:
+    me.grant.hold("")
+    assert me.grant.remaining(me.clock) == 0.0
+    assert me.grant.may_reopen(me.clock)
+    me.grant.reopen(me.clock)
+    assert me.grant.remaining(me.clock) == LEFT
+    me.grant.close("")
+    assert me.grant.remaining(me.clock) == 0.0
+    assert not me.grant.may_reopen(me.clock)
+
+
+@pytest.mark.parametrize(
+    ("uid", "namespace", "swept", "aside"),
+    [
+        ("u1", "a", None, False),
+        ("u1", "", None, False),
+        ("u1", "a", {"a"}, False),
+        ("u1", "b", {"a"}, True),
+        ("u1", "", {"a"}, False),
+        ("u2", "a", None, True),
+        ("u2", "a", {"a"}, True),
+        ("u2", "", {"a"}, True),
+    ],
+)
+def test_what_could_not_be_stamped_or_looked_at_is_set_aside(
+    me: Process, uid: str, namespace: str, swept: set[str] | None, aside: bool
+) -> None:
+    """I4: an object in a namespace that nobody looked at; one of the cluster is in none."""
+    me.grant.set_aside = frozenset({"u2"})
+    me.grant.swept = None if swept is None else frozenset(swept)
+    assert me.grant.sets_aside(uid, namespace) is aside
+
+
 def test_a_closed_grant_is_not_opened_again(api: FakeApi, me: Process) -> None:
     me.grant.hold("not renewed")
     me.grant.close("stopped")

@@ -274,13 +274,13 @@ def test_a_patch_leaves_the_stamps_of_other_leases_to_their_owners(way: Any, pat
 
 
 @pytest.mark.parametrize("path", [WIDGET, CHILD])
-@pytest.mark.parametrize("metadata", [{"labels": {"l": "1"}, "annotations": {"a": "1"}}, {"labels": {"l": "1"}}])
-def test_an_apply_makes_a_missing_object_as_it_was_asked_for(path: str, metadata: dict[str, Any]) -> None:
+@pytest.mark.parametrize("metadata", [{"labels": {"l": "1"}, "annotations": {"a": "1"}}, {"labels": {"l": "1"}}, None])
+def test_an_apply_makes_a_missing_object_as_it_was_asked_for(path: str, metadata: dict[str, Any] | None) -> None:
     api = FakeApi()
-    body = {"metadata": {"name": "x", **metadata}, "spec": {"mine": 1}}
+    body = {"metadata": metadata and {"name": "x", **metadata}, "spec": {"mine": 1}}
     assert Process(api, MINE).send(patch(path, body, APPLY)).status == 201
     now = api.get(path)
     assert now["spec"] == {"mine": 1}
-    for section, texts in metadata.items():
+    for section, texts in (metadata or {}).items():
         assert now["metadata"][section].items() >= texts.items()
     assert path == WIDGET or api.recorded(path) == MINE
