@@ -32,6 +32,7 @@ from tests.core.fake_api import (
     stamp,
     write,
 )
+from tests.core.test_fence_hearing import by_term
 
 # --- the gate
 
@@ -81,6 +82,18 @@ def test_the_shorter_one_of_the_clients_timeout_and_the_grant_counts(
         assert late.pending.timeout == expected
         me.clock += 2.0
         late.step()
+
+
+def test_the_gate_that_closes_after_the_stamp_is_what_kept_the_write_out(api: FakeApi, me: Process) -> None:
+    late = me.attempt(patch(WIDGET, EDIT))
+    while late.pending is not None and late.pending.method == "GET":
+        late.step()
+    me.grant.close("lost")  # while the stamp is under way
+    with pytest.raises(GateClosed) as refused:
+        late.finish()
+    assert refused.value.line == "gate"
+    assert api.recorded(WIDGET) == MINE
+    assert "mine" not in api.get(WIDGET)["spec"]
 
 
 def test_the_gate_comes_before_all_other_reasons(api: FakeApi, me: Process) -> None:
@@ -193,6 +206,37 @@ def test_an_exempt_subresource_does_not_exempt_the_kind(api: FakeApi) -> None:
         next(fence.flow(patch(CHILD, EDIT), None, lambda: 0.0))
 
 
+# --- what runs on every replica
+
+
+@pytest.mark.parametrize("mode", ["full", "rv", "none"])
+@pytest.mark.parametrize("path", [WIDGET, "/version"])
+def test_what_runs_on_every_replica_writes_nothing_whatever_the_mode(me: Process, mode: str, path: str) -> None:
+    fence = Fence(LEASE, mode)
+    with pytest.raises(NoTerm, match="runs on every replica"):
+        next(fence.flow(patch(path, EDIT), me.grant, lambda: me.clock, only_reads=True))
+    read = Request("GET", path)
+    assert next(fence.flow(read, me.grant, lambda: me.clock, only_reads=True)) is read
+
+
+@pytest.mark.parametrize("where", ["only_reads", "elsewhere"])
+def test_what_is_exempt_belongs_to_no_term_there(me: Process, where: str) -> None:
+    """So it waits for no API server that has not heard of the term: the refusal is its answer."""
+    asked = write("POST", "/api/v1/namespaces/a/events", {"a": 1})
+    flow = me.fence.flow(asked, me.grant, lambda: me.clock, **{where: True})
+    assert next(flow) is asked
+    with pytest.raises(StopIteration) as end:
+        flow.send(by_term(6))
+    assert end.value.value == by_term(6)
+
+
+def test_a_caller_that_does_not_say_what_it_saw_saw_nothing(me: Process) -> None:
+    fence = Fence(LEASE, deciding=["widgets.t.dev"])
+    fence.known.schemas["t.dev", "v1", "widgets"] = True
+    with pytest.raises(Unfenced, match="must carry the resourceVersion"):
+        next(fence.flow(patch(WIDGET + "/status", {"status": {"a": 1}}), me.grant, lambda: me.clock))
+
+
 # --- what goes to another cluster
 
 
@@ -205,8 +249,9 @@ def test_what_goes_to_another_cluster_passes_the_gate_and_is_not_changed(me: Pro
         flow.send(Response(418))
     assert end.value.value == Response(418)
     me.grant.close("lost")
-    with pytest.raises(GateClosed):
-        next(me.fence.flow(asked, me.grant, lambda: me.clock, elsewhere=True))
+    for path, named in ((WIDGET, "widgets.t.dev a/x"), ("/version", "/version")):
+        with pytest.raises(GateClosed, match=f"PATCH {named}: term 7 is over"):
+            next(me.fence.flow(patch(path, EDIT), me.grant, lambda: me.clock, elsewhere=True))
 
 
 def test_without_a_term_nothing_is_known_of_another_cluster(me: Process) -> None:

@@ -207,13 +207,15 @@ def test_a_token_that_is_no_whole_number_says_nothing(token: Any) -> None:
     check_floor({"token": token, "holder": "other"}, stamp(1))
 
 
-@pytest.mark.parametrize("grant", ["open", "closed", "none"])
+@pytest.mark.parametrize("grant", ["open", "ends soon", "closed", "none"])
 def test_exempt_kinds_wait_too(api: FakeApi, grant: str) -> None:
     me = Process(api, MINE, exempt=["configmaps"])
     deaf = Deaf(me, 2)
     api.intercept = deaf
     if grant == "closed":
         me.grant.close("lost")
+    if grant == "ends soon":
+        me.clock += 9.5
     if grant == "none":
         flow = me.fence.flow(write("POST", MANY, BODY), None, lambda: me.clock)
         next(flow)
@@ -221,8 +223,8 @@ def test_exempt_kinds_wait_too(api: FakeApi, grant: str) -> None:
             flow.send(by_term(6))
         assert end.value.value.status == 403
     else:
-        assert me.send(write("POST", MANY, BODY)).status == (201 if grant == "open" else 403)
-        assert len(deaf.refused) == (2 if grant == "open" else 1)
+        assert me.send(write("POST", MANY, BODY)).status == (403 if grant == "closed" else 201)
+        assert len(deaf.refused) == (1 if grant == "closed" else 2)
 
 
 def test_an_exempt_write_of_a_stale_leader_ends_its_term(api: FakeApi) -> None:

@@ -80,8 +80,8 @@ def test_one_with_null_for_all_annotations_leaves_my_stamp_alone(api: FakeApi, m
 
 def test_one_that_names_a_revision_is_not_tried(api: FakeApi, me: Process) -> None:
     """The API server accepts such a PUT of each kind."""
-    for path in (CHILD, WIDGET):
-        version = api.get(path)["metadata"]["resourceVersion"]
+    for path in (CHILD, WIDGET, WIDGET + "/status"):
+        version = api.get(path.removesuffix("/status"))["metadata"]["resourceVersion"]
         assert me.send(write("PUT", path, named(version))).status == 200
     assert tried(api) == []
 

@@ -10,9 +10,11 @@ import pytest
 from kopf_ha.core.refusal import RULE_MESSAGE, about_tokens
 from kopf_ha.core.token import TOKEN_MAX
 from kopf_ha.core.wire import Request, Response
+from kopf_ha.core.write import STAMPS
 from kopf_ha.errors import (
     Denied,
     FloorLost,
+    ForeignStamp,
     StaleLeader,
     StampDropped,
     TermEnded,
@@ -147,6 +149,14 @@ def test_a_refused_delete_or_creation_leaves_the_term(api: FakeApi, me: Process,
         me.send(
             write("DELETE", child_of(answer)) if method == "DELETE" else write("POST", CHILD.removesuffix("/x"), {})
         )
+
+
+def test_after_a_refused_creation_no_collection_is_read(api: FakeApi, me: Process) -> None:
+    """It may be long. The Lease alone says whether the term goes on."""
+    api.intercept = refuse(TOKENS[1], "POST")
+    with pytest.raises(Denied):
+        me.send(write("POST", CHILD.removesuffix("/x"), {}))
+    assert [r.path for r in api.sent("GET")] == [LEASES + "/op"]
 
 
 def test_a_refusal_repeats_no_value(api: FakeApi, me: Process) -> None:
@@ -288,8 +298,9 @@ BROKEN = [{}, [], "x", 5, {"token": 6}, {**as_status(stamp(6)), "token": "6"}, {
 @pytest.mark.parametrize("raw", BROKEN)
 def test_a_malformed_stamp_is_not_guessed_at(api: FakeApi, me: Process, raw: Any) -> None:
     api.objects[api.target(WIDGET).key]["status"] = {"fencing": raw}
-    with pytest.raises(Unfenced, match="the fence does not guess"):
+    with pytest.raises(Unfenced, match="the fence does not guess") as refused:
         me.patch(WIDGET, EDIT)
+    assert not refused.value.never, "it concerns no other object (I10)"
     assert nothing_changed(api)
     me.watch(WIDGET)  # and a watch still gets through
 
@@ -298,8 +309,9 @@ def test_a_read_that_gives_no_object_is_no_object_that_is_gone(api: FakeApi, me:
     # The answer to the read would be handed on as the answer to the write.
     for answer in (json_of(200, {"kind": "Table"}), Response(200, b"<html>"), json_of(200, {"metadata": {"uid": "u"}})):
         api.intercept = lambda r, a=answer: a if r.path == CHILD and r.method == "GET" else None  # type: ignore[misc]
-        with pytest.raises(Unfenced, match="no object"):
+        with pytest.raises(Unfenced, match="no object") as refused:
             me.patch(CHILD, EDIT)
+        assert not refused.value.never, "it concerns no other object (I10)"
     assert nothing_changed(api)
 
 
@@ -312,6 +324,39 @@ def test_a_collection_of_which_the_server_gives_no_list_is_not_deleted(
     with pytest.raises(Unfenced, match="no list"):
         me.send(write("DELETE", collection))
     assert api.accepted == []
+
+
+def test_what_was_listed_is_deleted_without_another_read(api: FakeApi, me: Process) -> None:
+    collection = CHILD.removesuffix("/x")
+    assert me.send(write("DELETE", collection)).ok
+    assert [r.path for r in api.sent("GET")] == [collection]
+    assert {r.content_type for r in api.sent("DELETE")} == {"application/json"}
+
+
+def test_of_several_refusals_in_a_collection_the_first_is_told(api: FakeApi, me: Process) -> None:
+    for name in "ab":
+        api.put(f"{WIDGET[:-1]}{name}", {}, stamp(3, lease=f"ns/{name}"))
+    with pytest.raises(ForeignStamp, match="fenced by Lease ns/a"):
+        me.send(write("DELETE", WIDGET.removesuffix("/x")))
+
+
+def test_a_stamp_alone_that_always_loses_is_no_success(api: FakeApi, me: Process) -> None:
+    """The read after it is a 200; handed on, it would report a stamp that never was (I4)."""
+    said = status(409, "the object has been modified", "Conflict")
+    api.intercept = lambda r: said if r.method == "PATCH" else None
+    assert me.patch(WIDGET + "/status", {"status": {}}) == said
+    assert len(api.sent("PATCH")) == STAMPS
+
+
+def test_a_stamp_alone_of_what_goes_meanwhile_is_not_found(api: FakeApi, me: Process) -> None:
+    def goes(request: Request) -> Response | None:
+        if request.method == "PATCH" and api.target(WIDGET).key in api.objects:
+            api.delete(WIDGET)
+            return status(409, "the object has been modified", "Conflict")
+        return None
+
+    api.intercept = goes
+    assert me.patch(WIDGET + "/status", {"status": {}}).status == 404
 
 
 @pytest.mark.parametrize("kept", [{}, {"token": {}}, {k: v for k, v in FENCING.items() if k != "podUID"}])

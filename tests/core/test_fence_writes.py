@@ -134,6 +134,18 @@ def test_every_request_that_changes_something_names_the_revision(way: Any, path:
             assert body["metadata"]["uid"] == accepted.before["metadata"]["uid"]
 
 
+@pytest.mark.parametrize(
+    ("way", "alone"),
+    [(merge, False), (strategic, False), (put, False), (apply, True), (json_patch, True), (delete, True)],
+)
+def test_a_child_is_stamped_with_the_write_where_that_can_carry_a_stamp(way: Any, alone: bool) -> None:
+    """An apply would fight for it with the last term's, a JSON patch needs what it adds to, a deletion has no place."""
+    api, me = world(CHILD, stamp(6))
+    assert me.send(way(api, CHILD)).ok
+    assert len(api.accepted) == (2 if alone else 1)
+    assert api.accepted[0].request.content_type == (MERGE if alone else api.accepted[-1].request.content_type)
+
+
 EVERYWHERE = [*itertools.product(WAYS, PATHS), *((delete, p) for p in PATHS if not p.endswith("/status"))]
 
 
