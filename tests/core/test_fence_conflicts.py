@@ -782,6 +782,17 @@ def test_a_patch_that_names_no_revision_is_sent_each_time(api: FakeApi, me: Proc
         assert api.get(WIDGET)["metadata"]["finalizers"] == ["kopf"]
 
 
+@pytest.mark.parametrize("answer", [status(200, ""), Response(200, b"<html>")])
+def test_an_answer_that_is_no_object_is_handed_on_and_told_to_nobody_again(api: FakeApi, answer: Response) -> None:
+    """The write was accepted, whatever a proxy made of the answer."""
+    created = api.put(WIDGET, {"spec": {}})["metadata"]["resourceVersion"]
+    me = Process(api, MINE)
+    me.watch(WIDGET)
+    api.intercept = lambda r: answer if (r.method, r.path) == ("PATCH", WIDGET) else None
+    assert kopf_asks(me, api, ADDED, at=created) == answer
+    assert me.fence.known.told.get(api.target(WIDGET).key, version(api, WIDGET)) is None
+
+
 def test_a_later_term_is_not_told_what_an_earlier_one_was(api: FakeApi) -> None:
     me, _, stamped = behind_a_stamp(api)
     me.fence.known.new_term()
