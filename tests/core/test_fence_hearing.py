@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kopf_ha.core.hearing import LAG, check_floor, term_path
+from kopf_ha.core.hearing import LAG, PAUSES, check_floor, term_path
 from kopf_ha.core.refusal import Leader, about_term, leader_in
 from kopf_ha.core.wire import Request, Response
 from kopf_ha.errors import Denied, FloorLost, GateClosed, StaleLeader, TermEnded
@@ -89,6 +89,15 @@ def test_each_object_of_a_collection_waits_by_itself(api: FakeApi, me: Process) 
     api.intercept = Deaf(me, 5)
     assert me.send(write("DELETE", MANY)).ok
     assert len([a for a in api.accepted if a.after is None]) == 3
+
+
+def test_each_request_of_a_write_goes_again_soon(api: FakeApi, me: Process) -> None:
+    """That the server has heard of the stamp's term does not make the deletion wait for longer."""
+    deaf = Deaf(me, 1)
+    api.intercept = lambda request: None if request.method == "PATCH" else deaf(request)
+    assert me.send(write("DELETE", CHILD)).ok
+    assert len(deaf.refused) == 1
+    assert 0 < deaf.waited <= PAUSES[0]
 
 
 @pytest.mark.parametrize("asked", WRITES, ids=str)
@@ -234,6 +243,21 @@ def test_an_exempt_write_of_a_stale_leader_ends_its_term(api: FakeApi) -> None:
         me.send(write("POST", MANY, BODY))
     assert refused.value.answer == by_term(8)
     assert refused.value.sent.path == MANY
+
+
+def test_of_an_exempt_write_that_went_again_the_last_answer_counts(api: FakeApi) -> None:
+    me = Process(api, MINE, exempt=["configmaps"])
+
+    def overtaken() -> None:
+        if len(deaf.refused) > 1:
+            api.elect(stamp(8))
+            deaf.token = 8
+
+    deaf = Deaf(me, 99, overtaken)
+    api.intercept = deaf
+    with pytest.raises(StaleLeader) as refused:
+        me.send(write("POST", MANY, BODY))
+    assert refused.value.answer == by_term(8)
 
 
 OTHERS = [

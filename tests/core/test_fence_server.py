@@ -348,12 +348,14 @@ def test_a_stamp_alone_that_always_loses_is_no_success(api: FakeApi, me: Process
     assert len(api.sent("PATCH")) == STAMPS
 
 
-def test_a_stamp_alone_of_what_goes_meanwhile_is_not_found(api: FakeApi, me: Process) -> None:
+@pytest.mark.parametrize("attempt", [1, STAMPS])
+def test_a_stamp_alone_of_what_goes_meanwhile_is_not_found(api: FakeApi, me: Process, attempt: int) -> None:
     def goes(request: Request) -> Response | None:
-        if request.method == "PATCH" and api.target(WIDGET).key in api.objects:
+        if request.method != "PATCH" or len(api.sent("PATCH")) > attempt:
+            return None
+        if len(api.sent("PATCH")) == attempt:
             api.delete(WIDGET)
-            return status(409, "the object has been modified", "Conflict")
-        return None
+        return status(409, "the object has been modified", "Conflict")
 
     api.intercept = goes
     assert me.patch(WIDGET + "/status", {"status": {}}).status == 404

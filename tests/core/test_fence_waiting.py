@@ -93,6 +93,12 @@ def test_a_write_leaves_until_the_last_moment(api: FakeApi, me: Process) -> None
     assert me.patch(WIDGET, EDIT).ok
 
 
+def test_a_new_grant_belongs_to_a_term_whose_barrier_left_nothing_behind() -> None:
+    grant = Grant(MINE, 10.0)
+    assert not grant.behind
+    assert (grant.set_aside, grant.swept, grant.unread, grant.stamper) == (frozenset(), None, set(), None)
+
+
 def test_a_grant_is_held_or_closed_without_a_cause_too(me: Process) -> None:
     me.grant.hold("")
     assert me.grant.remaining(me.clock) == 0.0
@@ -199,10 +205,13 @@ def test_the_clients_timeout_does_not_count_in_front_of_the_gate(api: FakeApi, m
     assert late.pending.timeout == 3.0
 
 
-def test_the_time_that_an_api_server_has_to_hear_of_the_term_does_not_count_there(api: FakeApi, me: Process) -> None:
+@pytest.mark.parametrize("timeout", [None, 3.0])
+def test_the_time_that_an_api_server_has_to_hear_of_the_term_does_not_count_there(
+    api: FakeApi, me: Process, timeout: float | None
+) -> None:
     """Line 4: its informer had no chance to hear either."""
     api.intercept = Deaf(me, 2)
-    late = me.attempt(write("POST", MANY, NEW))
+    late = me.attempt(dataclasses.replace(write("POST", MANY, NEW), timeout=timeout))
     while not (late.pending and late.pending.method == "GET"):
         late.step()
     me.grant.hold("not renewed")
@@ -213,12 +222,13 @@ def test_the_time_that_an_api_server_has_to_hear_of_the_term_does_not_count_ther
     assert late.finish().ok
 
 
-def test_the_time_that_it_had_before_counts(api: FakeApi, me: Process) -> None:
+@pytest.mark.parametrize("timeout", [None, 2.0])
+def test_the_time_that_it_had_before_counts(api: FakeApi, me: Process, timeout: float | None) -> None:
     """However often the gate is held, an API server that never hears is named in the end."""
     me.grant.extend(me.clock + 1000)
     deaf = Deaf(me, 10_000)
     api.intercept = deaf
-    late = me.attempt(write("POST", MANY, NEW))
+    late = me.attempt(dataclasses.replace(write("POST", MANY, NEW), timeout=timeout))
     while late.pending is not None:
         if late.pending.method == "POST":
             me.grant.hold("not renewed")
@@ -229,7 +239,7 @@ def test_the_time_that_it_had_before_counts(api: FakeApi, me: Process) -> None:
         late.step()
     with pytest.raises(Denied, match="has not heard of it"):
         late.finish()
-    assert deaf.waited <= LAG
+    assert deaf.waited <= (timeout or LAG)
 
 
 def test_whoever_waits_is_woken_by_each_change_that_may_let_it_go_on() -> None:
