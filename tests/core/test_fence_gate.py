@@ -281,6 +281,10 @@ def test_no_caller_writes_a_term_or_the_lease(api: FakeApi, me: Process, path: s
 # --- the modes for comparison
 
 
+def test_the_mode_is_full_unless_another_is_named() -> None:
+    assert Fence(LEASE).mode == "full"
+
+
 def test_mode_none_lets_everything_by(api: FakeApi) -> None:
     stale = Process(api, MINE, mode="none")
     stale.grant.close("lost")

@@ -118,6 +118,13 @@ def test_where_the_api_server_refuses_it_the_answer_is_its_own(
     assert {r.query for r in tried(api)} == {"fieldManager=me&dryRun=All"}
 
 
+@pytest.mark.parametrize("path", [WIDGET, WIDGET + "/status", DEPLOYMENT + "/scale"])
+def test_what_carries_no_stamp_in_its_metadata_is_tried_as_it_is(api: FakeApi, me: Process, path: str) -> None:
+    asked = write("PUT", path, named(None, replicas=1))
+    me.send(asked)
+    assert [r.body for r in tried(api)] == [asked.body]
+
+
 def test_a_stale_leader_does_not_even_ask(api: FakeApi, me: Process) -> None:
     api.put(CHILD, {"spec": {}}, stamp(8))
     api.elect(stamp(8))
