@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from itertools import product
 from typing import get_args
 
@@ -48,6 +49,7 @@ def test_a_released_lease_is_taken_at_once_with_the_next_token(world: World) -> 
     a.answer()
     assert (a.phase, a.stopped) == (Phase.STOPPED, ["released"])
     assert (world.lease.spec["holderIdentity"], world.lease.spec["leaseTransitions"]) == ("", 1)
+    assert world.lease.spec["leaseDurationSeconds"] == 1, "for clients that wait even if there is no holder"
     b.flow()  # no time passes
     assert world.leaders() == [b]
     assert world.tokens == [1, 2]
@@ -80,6 +82,27 @@ def test_a_paused_leader_whose_timer_comes_first_gives_up_and_says_so(world: Wor
     world.now += 12
     a.tick()
     assert "was paused" in a.stopped[0]
+
+
+def test_a_paused_leader_gives_up_even_if_news_that_change_nothing_come_first(world: World) -> None:
+    a = world.replica("a")
+    a.flow()
+    world.lease.edit(labels={"n": "1"})
+    world.now += 12
+    while a.inbox:
+        a.deliver()
+    assert (a.phase, a.request) == (Phase.LOST, None)
+    assert "was paused" in a.stopped[0]
+
+
+@pytest.mark.parametrize(
+    ("event", "cause"), [(el.Release(), "released"), (el.Stop(), "stopped"), (el.StepDown("refused"), "refused")]
+)
+def test_a_term_that_ends_on_request_says_why(world: World, event: el.Event, cause: str) -> None:
+    a = world.replica("a")
+    a.flow()
+    a.step(event)
+    assert a.stopped == [cause]
 
 
 def test_label_edits_keep_no_dead_leader_alive(world: World) -> None:
@@ -138,19 +161,40 @@ def test_a_lease_of_an_earlier_revision_ends_the_term(world: World) -> None:
     assert a.stopped == ["Lease ns/op went back to an earlier revision; was etcd restored from a snapshot?"]
 
 
-def test_labels_that_are_edited_for_ever_are_not_chased_without_a_pause(world: World) -> None:
+@pytest.mark.parametrize(("since", "due"), [(3.0, 3.2), (9.9, 10.0)])
+def test_labels_that_are_edited_for_ever_are_not_chased_without_a_pause(world: World, since: float, due: float) -> None:
+    """The next attempt comes soon, and at the renew deadline at the latest; seconds since the last renewal."""
     a = world.replica("a")
-    world.run(1)
-    world.now = a.due
-    a.last_beat = world.now
+    a.flow()
+    begin = world.now
+    world.now = a.last_beat = begin + since
     a.tick()
     puts = 0
-    while a.request is not None:
+    while a.request is not None and puts < 5:
         puts += isinstance(a.request, el.Put)
         world.lease.edit(labels={"n": str(puts)})
         a.answer()
     assert puts == 2
-    assert a.phase is Phase.LEADING
+    assert (a.phase, a.due) == (Phase.LEADING, pytest.approx(begin + due))
+
+
+@pytest.mark.parametrize("free", ["released", "gone", "mine"])
+def test_a_free_lease_that_is_edited_for_ever_is_not_chased_without_a_pause(world: World, free: str) -> None:
+    """I7: it has no holder, one that is gone, or this process, whose term ended because of a floor."""
+    world.lease.create({"spec": {"leaseTransitions": 4, "holderIdentity": "" if free == "released" else "x"}})
+    a = world.replica("a")
+    if free != "released":
+        a.step(el.HolderGone("x"))
+    if free == "mine":
+        a.flow()
+        a.step(el.RaiseFloor(9))
+        a.step(el.Resume())
+    puts = 0
+    while a.request is not None and puts < 5:
+        puts += isinstance(a.request, el.Put)
+        world.lease.edit(labels={"n": str(puts)})
+        a.answer()
+    assert (puts, a.phase, a.due) == (2, Phase.FOLLOWING, world.now + 0.2)
 
 
 @pytest.mark.parametrize(
@@ -282,6 +326,20 @@ def test_a_read_that_failed_is_repeated_after_a_retry_period(world: World) -> No
     assert a.leads()
 
 
+def test_no_news_shorten_the_wait_after_a_read_that_failed(world: World) -> None:
+    """I7: whatever the run layer says meanwhile, an API server in trouble is asked again a retry period later."""
+    a = world.replica("a")
+    a.lose_answer()
+    a.answer(el.ReadFailed("503"))
+    failed = world.now
+    world.now += 1
+    a.step(el.HeadStart(0.0))
+    assert (a.request, a.due) == (None, failed + 2)
+    world.now = a.due
+    a.tick()
+    assert isinstance(a.request, el.Read)
+
+
 def test_an_open_acquisition_is_not_taken_for_done_when_another_process_of_my_name_acquired(world: World) -> None:
     a = world.replica("a")
     a.lose_answer()  # not done
@@ -291,6 +349,44 @@ def test_an_open_acquisition_is_not_taken_for_done_when_another_process_of_my_na
     a.answer()
     assert world.leaders() == [other]
     assert a.phase is Phase.FOLLOWING
+
+
+def test_an_open_acquisition_is_not_taken_for_done_in_a_lease_made_again(world: World) -> None:
+    """I2: somebody restored a deleted Lease from a copy, and nobody knows what was acquired in between."""
+    world.lease.create({"spec": {"leaseTransitions": 4}})
+    a = world.replica("a")
+    a.serve()
+    a.lose_answer()
+    body = copy.deepcopy(world.lease.body or {})
+    world.lease.delete()
+    world.lease.create(body)
+    a.answer()
+    assert (a.leads(), a.phase) == (False, Phase.FOLLOWING)
+
+
+def test_an_open_acquisition_is_not_taken_for_done_in_a_lease_that_was_edited_backwards(world: World) -> None:
+    """I2: another replica was seen to lead with the next token, and then the Lease shows mine again."""
+    world.lease.create({"spec": {"leaseTransitions": 4}})
+    a = world.replica("a")
+    a.serve()
+    mine = world.lease.spec
+    a.lose_answer()
+    world.lease.edit(holderIdentity="x", leaseTransitions=6)
+    a.answer()
+    world.lease.edit(**mine)
+    a.flow()
+    assert (a.leads(), a.phase) == (False, Phase.FOLLOWING)
+
+
+def test_a_lease_that_is_deleted_while_an_acquisition_is_open_is_made_again(world: World) -> None:
+    world.lease.create({"spec": {"leaseTransitions": 4}})
+    a = world.replica("a")
+    a.lose_answer()
+    world.lease.delete()
+    a.answer()
+    world.run(3)
+    assert a.leads()
+    assert world.tokens == [5]
 
 
 def test_an_acquisition_that_is_done_late_is_recognised_when_the_second_one_conflicts(world: World) -> None:
@@ -336,6 +432,18 @@ def test_a_floor_told_while_the_outcome_is_open_is_passed_all_the_same(world: Wo
     a.flow()
     assert a.leads()
     assert world.tokens == [4]
+
+
+def test_an_open_acquisition_is_not_repeated_below_a_floor_told_since(world: World) -> None:
+    """I2: not even the Lease gets a token that is too low."""
+    a = world.replica("a")
+    a.lose_answer()  # not done
+    a.answer()
+    a.step(el.RaiseFloor(41))
+    world.now = a.due
+    a.tick()
+    assert isinstance(a.request, el.Put)
+    assert a.request.record.transitions == 42
 
 
 def test_a_floor_below_what_was_asked_for_costs_no_token(world: World) -> None:
@@ -406,6 +514,29 @@ def test_no_attempt_to_renew_outlasts_the_renew_deadline(world: World) -> None:
     a.answer(el.Conflict())
     assert isinstance(a.request, el.Read)
     assert a.request.until == deadline
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [
+        (el.Failed("timeout"), "timeout"),
+        (el.NotWritten("503"), "503"),
+        (el.Conflict(), "and no attempt failed: the process or the machine was paused"),
+    ],
+)
+def test_an_answer_that_comes_at_the_renew_deadline_without_a_renewal_ends_the_term(
+    world: World, answer: el.Event, cause: str
+) -> None:
+    a = world.replica("a")
+    a.flow()
+    world.now = a.last_beat = world.now + 9
+    a.tick()
+    world.now += 1
+    a.answer(answer)
+    assert (a.phase, len(a.stopped)) == (Phase.LOST, 1)
+    assert a.stopped[0].startswith("not renewed for 10.0 s")
+    assert a.stopped[0].endswith(cause)
+    assert a.warnings == ([] if isinstance(answer, el.Conflict) else [cause]), "what went wrong is said"
 
 
 def test_a_renewal_that_failed_is_tried_again_a_retry_period_later_and_at_the_deadline_at_the_latest(
@@ -510,6 +641,20 @@ def test_after_a_loss_the_others_get_their_chance_first(world: World) -> None:
     assert world.leaders() == [a]
 
 
+def test_who_could_not_give_the_lease_back_need_not_wait_for_its_expiry(world: World) -> None:
+    """Nobody but this process leads with the token that the Lease shows, and its term is over."""
+    a = world.replica("a")
+    a.flow()
+    a.step(el.StepDown("x"))
+    a.answer(el.NotWritten("503"))
+    a.step(el.Resume())
+    a.answer(el.NotWritten("503"))
+    assert a.phase is Phase.FOLLOWING
+    world.run(3)
+    assert a.leads()
+    assert world.tokens == [1, 2]
+
+
 def test_a_release_does_not_touch_a_lease_that_is_no_longer_mine(world: World) -> None:
     a = world.replica("a")
     a.flow()
@@ -530,15 +675,20 @@ def test_a_release_outlasts_a_label_edit(world: World) -> None:
     assert world.lease.spec["holderIdentity"] == ""
 
 
-def test_a_release_gives_up_when_the_lease_is_edited_for_ever(world: World) -> None:
+@pytest.mark.parametrize("renewed", [False, True])
+def test_a_release_gives_up_when_the_lease_is_edited_for_ever(world: World, renewed: bool) -> None:
+    """It is tried four times, whatever the term had done before."""
     a = world.replica("a")
     a.flow()
+    world.run(3 if renewed else 0)
     a.step(el.Release())
+    puts = 0
     for n in range(20):
         world.lease.edit(labels={"n": str(n)})
         if a.request is not None:
+            puts += isinstance(a.request, el.Put)
             a.answer()
-    assert (a.phase, a.request) == (Phase.STOPPED, None)
+    assert (a.phase, a.request, puts) == (Phase.STOPPED, None, 4)
 
 
 @pytest.mark.parametrize("transitions", [None, -1, True, "7", TOKEN_MAX + 1])
@@ -566,10 +716,28 @@ def test_a_lease_made_by_hand_without_a_counter_is_not_taken(world: World) -> No
     assert "kubectl -n ns patch lease op" in a.warnings[0]
 
 
-def test_the_last_token_is_not_passed(world: World) -> None:
-    world.lease.create({"spec": {"leaseTransitions": TOKEN_MAX}})
+@pytest.mark.parametrize("event", [el.Tick(), el.HeadStart(0.0), el.HolderGone("x"), el.RaiseFloor(3)], ids=repr)
+def test_nothing_but_its_repair_lets_an_invalid_lease_be_taken(world: World, event: el.Event) -> None:
+    """I2: nobody knows which tokens were given. What was told counts once the Lease is repaired."""
+    world.lease.create({"spec": {"holderIdentity": "x"}})
     a = world.replica("a")
-    world.run(10)
+    a.step(event)
+    assert (a.phase, a.request, a.due) == (Phase.FOLLOWING, None, math.inf)
+    world.lease.edit(leaseTransitions=7)
+    a.deliver()
+    assert (a.request is not None) == isinstance(event, el.HolderGone)
+
+
+def test_the_last_token_is_used_and_not_passed(world: World) -> None:
+    world.lease.create({"spec": {"leaseTransitions": TOKEN_MAX - 1}})
+    a = world.replica("a")
+    a.flow()
+    assert world.tokens == [TOKEN_MAX]
+    a.step(el.RaiseFloor(TOKEN_MAX))
+    a.step(el.Resume())
+    for n in range(100):
+        world.lease.edit(labels={"n": str(n)})
+        world.run(0.1)
     assert not a.leads()
     assert "no token is left" in a.warnings[0]
     assert len(a.warnings) <= 6, "not in a hot loop"
@@ -612,6 +780,31 @@ def test_a_lease_that_is_stored_otherwise_than_written_begins_no_term(world: Wor
     a.answer(el.Written(a.request.record.changed(transitions=9, uid="u", resource_version="5")))
     assert not a.leads()
     assert "mutating webhook" in a.warnings[0]
+
+
+def test_a_renewal_that_is_stored_under_another_name_ends_the_term(world: World) -> None:
+    """A webhook changed the Lease. The term must be what the Lease says."""
+    a = at(world, Phase.RENEWING)
+    assert isinstance(a.request, el.Put)
+    a.answer(el.Written(a.request.record.changed(holder="x", resource_version="600")))
+    assert (a.phase, a.stopped) == (Phase.LOST, ["Lease ns/op is held by x (token 1)"])
+
+
+@pytest.mark.parametrize(
+    "answer", [el.NotWritten("403"), el.LegacyFailed("403"), None], ids=["refused", "legacy refused", "legacy conflict"]
+)
+def test_a_grant_does_not_count_from_a_write_that_was_never_sent(world: World, answer: el.Event | None) -> None:
+    """I9: the Lease, or the legacy lock before it, refused the first attempt. The grant is as long as any."""
+    a = world.replica("a", legacy=not isinstance(answer, el.NotWritten))
+    while a.request is None:
+        a.deliver()
+    a.answer(answer or world.legacy.seen())
+    while a.request is None:
+        world.now = a.due
+        a.tick()
+    sent, world.now = world.now, world.now + 1
+    a.flow()
+    assert a.grants[0].deadline == sent + 15
 
 
 # --- the table, cell by cell

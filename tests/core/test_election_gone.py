@@ -6,6 +6,7 @@ import pytest
 
 from kopf_ha.core.election import Phase
 from kopf_ha.core.election import events as el
+from kopf_ha.core.lease import OPERATOR
 from tests.election.world import Replica, World
 
 
@@ -76,6 +77,20 @@ def test_foreign_news_changes_nothing(world: World, holder: str) -> None:
     b.step(el.HolderGone(holder))
     world.run(20)
     assert world.tokens == [1]
+
+
+def test_news_of_ends_say_nothing_about_the_lease_again(world: World) -> None:
+    """Pods end all the time, and what keeps this replica from a Lease was said when it saw it."""
+    world.lease.create(
+        {"metadata": {"annotations": {OPERATOR: "shop"}}, "spec": {"leaseTransitions": 4, "holderIdentity": "x"}}
+    )
+    b = world.replica("b", operator="bill")
+    b.step(el.HolderGone("x"))
+    said = list(b.warnings)
+    for holder in ("x", "stranger", "another"):
+        b.step(el.HolderGone(holder))
+    assert said
+    assert b.warnings == said
 
 
 @pytest.mark.parametrize("holder", ["", "a", "b"])
@@ -170,6 +185,17 @@ def test_nobody_else_takes_it_so_i_do(world: World) -> None:
     assert not old.leads()
     for _ in range(5):
         old.step(el.HeadStart(2.0))  # saying it again begins nothing anew
+    world.run(0.4)
+    assert old.leads()
+
+
+def test_news_of_the_same_end_begin_no_head_start_anew(world: World) -> None:
+    lease_of(world, "x")
+    old = world.replica("old")
+    old.step(el.HeadStart(2.0))
+    old.step(el.HolderGone("x"))
+    world.run(1.8)
+    old.step(el.HolderGone("x"))
     world.run(0.4)
     assert old.leads()
 

@@ -289,6 +289,91 @@ def test_a_legacy_lock_that_cannot_be_renewed_ends_the_term_at_the_renew_deadlin
     assert a.stopped[0].endswith("s: 403")
 
 
+@pytest.mark.parametrize("leads", [False, True])
+def test_a_write_of_the_legacy_lock_that_took_all_the_time_is_followed_by_no_write_of_the_lease(
+    world: World, leads: bool
+) -> None:
+    """Both have to fit into one request's time, since the grant counts from before both."""
+    a = follower(world)
+    if leads:
+        a.flow()
+        world.now = a.last_beat = a.due
+        a.tick()
+    assert isinstance(a.request, el.PutLegacy)
+    world.now = a.request.until
+    a.answer()
+    assert (a.phase, a.request) == (Phase.LEADING if leads else Phase.FOLLOWING, None)
+    assert "answered too late" in a.warnings[0]
+    world.run(3)
+    assert a.leads(), "it tries again"
+
+
+def test_news_of_the_legacy_lock_after_the_renew_deadline_end_the_term(world: World) -> None:
+    a = follower(world)
+    a.flow()
+    assert world.legacy.body is not None
+    world.legacy.store(world.legacy.body)
+    world.now += 10
+    a.deliver()
+    while a.inbox:
+        a.deliver()
+    assert a.phase is Phase.LOST
+    assert a.stopped[0].startswith("not renewed for 10.0 s")
+
+
+def test_a_legacy_lock_that_is_edited_for_ever_costs_a_leader_no_hot_loop(world: World) -> None:
+    """A conflict is answered at once the first time, and slower than a busy editor then."""
+    a = follower(world)
+    a.flow()
+    world.now = a.last_beat = a.due
+    a.tick()
+    for _ in range(2):
+        assert isinstance(a.request, el.PutLegacy)
+        a.answer(world.legacy.seen())
+    assert (a.phase, a.request) == (Phase.LEADING, None)
+    assert a.due == pytest.approx(world.now + 0.2)
+
+
+def test_a_renewal_of_the_legacy_lock_that_shows_another_holder_ends_the_term(world: World) -> None:
+    """Something changes the lock on its way to the store."""
+    a = follower(world)
+    a.flow()
+    world.now = a.last_beat = a.due
+    a.tick()
+    a.answer(el.LegacyWritten(world.legacy.lock.read(lock_object("configmaps", {"holderIdentity": "pod-1"}))))
+    assert (a.phase, a.request) == (Phase.LOST, None)
+    assert a.stopped == ["configmaps/ns/old is held by pod-1"]
+
+
+@pytest.mark.parametrize("second", ["conflict", "refused", "too late"])
+def test_an_acquisition_that_is_done_late_is_recognised_whatever_the_legacy_lock_says_meanwhile(
+    world: World, second: str
+) -> None:
+    """I9: its token is used up, so its term begins, and counts from when it was first sent."""
+    a = follower(world)
+    a.answer()
+    assert isinstance(a.request, el.Put)
+    sent, first = world.now, a.request.record
+    a.lose_answer()
+    a.answer()
+    world.now = a.due
+    a.tick()
+    assert isinstance(a.request, el.PutLegacy)
+    if second == "conflict":
+        a.answer(world.legacy.seen())
+        a.answer(world.legacy.seen())
+    elif second == "refused":
+        a.answer(el.LegacyFailed("403"))
+    else:
+        world.now = a.request.until
+        a.answer()
+    world.lease.put(first)  # now it arrives
+    while a.inbox:
+        a.deliver()
+    assert a.leads()
+    assert (world.tokens, a.grants[0].deadline) == ([1], sent + 15)
+
+
 def test_a_sibling_s_write_of_the_legacy_lock_is_no_loss(world: World) -> None:
     """It was about to acquire, and the Lease was mine already."""
     a = follower(world)
@@ -413,6 +498,43 @@ def test_the_claim_is_there_a_retry_period_before_the_term_begins(peering: World
     assert a.grant is None
     peering.run(0.5)
     assert a.leads()
+
+
+def test_a_grant_does_not_count_from_before_old_peers_had_their_time(peering: World) -> None:
+    """I9: the Lease was not written at the first attempt, so the grant is as long as any."""
+    a = follower(peering)
+    a.answer()
+    peering.now = a.due
+    a.tick()
+    sent = peering.now
+    a.flow()
+    assert a.leads()
+    assert a.grants[0].deadline == sent + 15
+
+
+def test_an_acquisition_that_is_done_late_is_recognised_while_old_peers_get_their_time_again(peering: World) -> None:
+    """Somebody removed the claim after the first attempt, so it has to stand for a while once more."""
+    a = follower(peering)
+    a.answer()
+    peering.now = a.due
+    a.tick()
+    a.answer()
+    assert isinstance(a.request, el.Put)
+    sent, first = peering.now, a.request.record
+    a.lose_answer()
+    a.answer()
+    keepalive(peering, OURS + "a", lifetime=0)
+    while a.inbox:
+        a.deliver()
+    peering.now = a.due
+    a.tick()
+    a.answer()
+    assert (a.phase, a.request) == (Phase.FOLLOWING, None)
+    peering.lease.put(first)  # now it arrives
+    while a.inbox:
+        a.deliver()
+    assert a.leads()
+    assert (peering.tokens, a.grants[0].deadline) == ([1], sent + 15)
 
 
 def test_a_successor_continues_the_claim_while_old_peers_pause(peering: World) -> None:
