@@ -42,6 +42,21 @@ def test_only_one_of_two_leads_while_both_live(world: World) -> None:
     assert (b.phase, world.tokens) == (Phase.FOLLOWING, [1])
 
 
+def test_the_expiry_of_a_lease_that_somebody_made_counts_from_when_it_was_seen(world: World) -> None:
+    """There was none for long, and this replica left it to others."""
+    a = world.replica("a")
+    a.answer(el.NotWritten("403"))
+    a.step(el.HeadStart(100.0))
+    world.run(60)
+    world.lease.create({"spec": {"leaseTransitions": 4, "holderIdentity": "x"}})
+    world.run(1)
+    a.step(el.HeadStart(0.0))
+    world.run(13.8)
+    assert a.phase is Phase.FOLLOWING
+    world.run(0.4)
+    assert world.tokens == [5]
+
+
 def test_a_released_lease_is_taken_at_once_with_the_next_token(world: World) -> None:
     a, b = world.replica("a"), world.replica("b")
     world.run(5)
@@ -675,12 +690,11 @@ def test_a_release_outlasts_a_label_edit(world: World) -> None:
     assert world.lease.spec["holderIdentity"] == ""
 
 
-@pytest.mark.parametrize("renewed", [False, True])
-def test_a_release_gives_up_when_the_lease_is_edited_for_ever(world: World, renewed: bool) -> None:
-    """It is tried four times, whatever the term had done before."""
-    a = world.replica("a")
+@pytest.mark.parametrize("phase", [Phase.LEADING, Phase.RENEWING, Phase.REGAINING], ids=lambda phase: phase.value)
+def test_a_release_gives_up_when_the_lease_is_edited_for_ever(world: World, phase: Phase) -> None:
+    """It is tried four times, whether the Lease was acquired, renewed or regained last."""
+    a = at(world, phase)
     a.flow()
-    world.run(3 if renewed else 0)
     a.step(el.Release())
     puts = 0
     for n in range(20):
@@ -782,9 +796,10 @@ def test_a_lease_that_is_stored_otherwise_than_written_begins_no_term(world: Wor
     assert "mutating webhook" in a.warnings[0]
 
 
-def test_a_renewal_that_is_stored_under_another_name_ends_the_term(world: World) -> None:
+@pytest.mark.parametrize("phase", [Phase.RENEWING, Phase.REGAINING], ids=lambda phase: phase.value)
+def test_a_renewal_that_is_stored_under_another_name_ends_the_term(world: World, phase: Phase) -> None:
     """A webhook changed the Lease. The term must be what the Lease says."""
-    a = at(world, Phase.RENEWING)
+    a = at(world, phase)
     assert isinstance(a.request, el.Put)
     a.answer(el.Written(a.request.record.changed(holder="x", resource_version="600")))
     assert (a.phase, a.stopped) == (Phase.LOST, ["Lease ns/op is held by x (token 1)"])

@@ -154,7 +154,7 @@ def test_a_holder_that_is_gone_is_not_tried_in_a_hot_loop(world: World) -> None:
 # --- a head start
 
 
-@pytest.mark.parametrize("free", ["released", "expired", "gone"])
+@pytest.mark.parametrize("free", ["released", "expired", "gone", "deleted", "deleted after it was invalid"])
 def test_a_head_start_counts_from_when_the_lease_could_be_had(world: World, free: str) -> None:
     lease_of(world, "x")
     old, new = world.replica("old"), world.replica("new")
@@ -164,8 +164,13 @@ def test_a_head_start_counts_from_when_the_lease_could_be_had(world: World, free
     elif free == "gone":
         old.step(el.HolderGone("x"))
         new.step(el.HolderGone("x"))
-    else:
+    elif free == "expired":
         world.run(15)
+    else:
+        if "invalid" in free:
+            world.lease.edit(leaseTransitions=None)
+        world.run(5)
+        world.lease.delete()
     old.flow()
     assert old.request is None
     world.run(1.9, old)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from kopf_ha.core.election import Phase
+from kopf_ha.core.election import Phase, State
 from kopf_ha.core.election import events as el
 from kopf_ha.core.lease import HANDOVER, PAUSED, PREFERRED
 from kopf_ha.core.orders import ANY, ByChoice, Pause
@@ -103,7 +103,9 @@ def test_a_pause_on_a_lease_that_nobody_holds_is_kept_by_the_first_replica(world
     assert len(a.tells) == 1
 
 
-@pytest.mark.parametrize("value", ["", "true", "false", "[]", '{"by": 5}', "{", "etcd", "null", "[" * 5000])
+@pytest.mark.parametrize(
+    "value", ["", "true", "false", "[]", '{"by": 5}', '{"reason": 5}', '{"since": []}', "{", "etcd", "null", "[" * 5000]
+)
 def test_any_value_pauses(world: World, value: str) -> None:
     a, b = many(world, "a", "b")
     world.lease.annotate(PAUSED, value)
@@ -285,6 +287,13 @@ def test_a_paused_lease_is_not_vacant(world: World) -> None:
     assert b.rules.vacant_since(b.state, world.now) == world.now
 
 
+def test_a_lease_that_was_not_seen_or_is_invalid_is_not_vacant(world: World) -> None:
+    world.lease.create({"spec": {"holderIdentity": ""}})
+    a = world.replica("a")
+    for state in (a.state, State()):
+        assert a.rules.vacant_since(state, world.now) is None
+
+
 def test_a_replica_of_an_older_revision_leaves_the_lease_to_others_after_a_pause_too(world: World) -> None:
     a, b, c = many(world, "a", "b", "c")
     for outdated in (a, b):
@@ -365,6 +374,16 @@ def test_a_handover_to_the_leader_itself_is_done(world: World) -> None:
     world.lease.annotate(HANDOVER, "a")
     world.run(5)
     assert (world.leaders(), a.ordered, world.lease.annotations, world.tokens) == ([a], [], {}, [1])
+
+
+def test_a_handover_is_told_once_and_its_withdrawal_is_not(world: World) -> None:
+    world.lease.create({"spec": {"leaseTransitions": 7, "holderIdentity": "x"}})
+    a = world.replica("a_u_r")
+    world.lease.annotate(HANDOVER, "b")
+    world.lease.edit(labels={"a": "b"})
+    world.lease.annotate(HANDOVER, None)
+    a.flow()
+    assert a.tells == ["Lease ns/op is to be handed over to pod b"]
 
 
 def test_a_request_that_was_not_meant_for_this_leader_ends_with_its_acquisition(world: World) -> None:

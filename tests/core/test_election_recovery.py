@@ -239,6 +239,20 @@ def test_no_request_outlasts_the_recovery_time(world: World, a: Replica) -> None
     assert a.request.until == began + OVER
 
 
+@pytest.mark.parametrize("answer", [None, el.ReadFailed("refused")], ids=["read", "refused"])
+def test_an_answer_that_comes_when_the_recovery_time_is_over_ends_the_term(
+    world: World, a: Replica, answer: el.Event | None
+) -> None:
+    began = world.now
+    outage(a, OVER - 1)
+    world.now = a.due = world.now + 0.5
+    a.tick()
+    world.now = began + OVER
+    a.answer(answer)
+    assert (a.phase, a.request) == (Phase.LOST, None)
+    assert a.stopped == ["not renewed for 25.0 s: refused"]
+
+
 def test_while_the_gate_is_held_attempts_come_sooner_than_a_followers(world: World, a: Replica) -> None:
     outage(a, 12.0)
     world.now = a.last_beat = a.due
@@ -255,12 +269,18 @@ def test_news_of_the_watch_are_asked_about_at_once(world: World, a: Replica) -> 
     assert isinstance(a.request, el.Read)
 
 
-def test_labels_that_are_edited_for_ever_are_not_chased_without_a_pause(world: World, a: Replica) -> None:
-    outage(a, 12.0)
-    world.now = a.due = world.now + 1
+@pytest.mark.parametrize("first", ["timer", "news"])
+def test_labels_that_are_edited_for_ever_are_not_chased_without_a_pause(world: World, a: Replica, first: str) -> None:
+    a.last_beat = world.now = world.now + 12
     a.tick()
+    assert a.phase is Phase.RECOVERING
+    if first == "timer":
+        a.tick()
+    else:
+        world.lease.edit(labels={"n": "0"})
+        a.deliver()
     puts = 0
-    while a.request is not None:
+    while a.request is not None and puts < 5:
         puts += isinstance(a.request, el.Put)
         world.lease.edit(labels={"n": str(puts)})
         a.answer()

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from kopf_ha.core.lease import LeaseRecord
+from kopf_ha.core.lease import ENDED, ENFORCED, HANDOVER, OPERATOR, PAUSED, PREFERRED, LeaseRecord
 from kopf_ha.core.token import TOKEN_MAX
 from kopf_ha.errors import MalformedLease
 
@@ -48,6 +48,17 @@ def test_a_null_is_a_field_that_is_missing() -> None:
     assert "annotations" not in LeaseRecord.parse(made).as_object("ns", "op")["metadata"]
     nameless = LeaseRecord.parse({"metadata": None, "spec": {"leaseTransitions": 1}})
     assert nameless.as_object("ns", "op")["metadata"] == {"namespace": "ns", "name": "op"}
+
+
+def test_a_pause_without_a_value_is_one() -> None:
+    body = lease()
+    body["metadata"] |= {"annotations": {PAUSED: None}}
+    assert LeaseRecord.parse(body).paused == ""
+
+
+def test_the_annotations_have_the_names_that_people_and_other_releases_write() -> None:
+    names = ["operator", "enforced", "ended", "paused", "handover-to", "preferred"]
+    assert [f"kopf-ha.dev/{name}" for name in names] == [OPERATOR, ENFORCED, ENDED, PAUSED, HANDOVER, PREFERRED]
 
 
 @pytest.mark.parametrize("good", [0, 1, TOKEN_MAX])

@@ -60,8 +60,23 @@ def test_who_holds_a_lock(resource: str, duration: object) -> None:
     record = lock.read(lock_object(resource, {"holderIdentity": "pod-1", "leaseDurationSeconds": duration}))
     assert [(c.holder, c.duration) for c in record.claims] == [("pod-1", 17.0)]
     assert (record.version, record.unusable) == ("7", "")
-    assert lock.read({"metadata": {}}).claims == ()
-    assert lock.read(lock_object(resource, {"holderIdentity": ""})).claims == ()
+    nobody: list[dict[str, Any]] = [{"metadata": {}}, lock_object(resource, {"holderIdentity": ""})]
+    for free in nobody:
+        assert (lock.read(free).claims, lock.read(free).unusable) == ((), "")
+
+
+@pytest.mark.parametrize("duration", [None, True, 0, -3, "x", "1.5", []])
+def test_a_duration_that_is_no_usable_number_is_left_to_the_reader(duration: object) -> None:
+    lock = LegacyLock.parse("configmaps/op", "ns")
+    record = lock.read(lock_object("configmaps", {"holderIdentity": "pod-1", "leaseDurationSeconds": duration}))
+    assert [(c.holder, c.duration, record.unusable) for c in record.claims] == [("pod-1", None, "")]
+
+
+def test_what_others_keep_in_the_spec_of_a_lease_survives() -> None:
+    lock = LegacyLock.parse("leases/op", "ns")
+    before = lock.read(lock_object("leases", {"holderIdentity": "pod-1", "strategy": "OldestEmulationVersion"}))
+    for body in (lock.taken(before, OURS + "a", OURS, 15.0, "t1"), lock.given_back(before, "pod-1", "t1")):
+        assert body["spec"]["strategy"] == "OldestEmulationVersion"
 
 
 @pytest.mark.parametrize("resource", ["endpoints", "configmaps", "leases"])
@@ -440,6 +455,18 @@ def test_late_news_of_the_legacy_lock_end_no_term(world: World) -> None:
     assert a.leads()
 
 
+def test_news_of_the_legacy_lock_from_before_its_deletion_are_late(world: World) -> None:
+    world.replica("other").flow()
+    world.old("pod-1").run()
+    before = world.legacy.seen(read=False)
+    a = follower(world)
+    world.legacy.store(None)
+    while a.inbox:
+        a.deliver()
+    a.step(before)
+    assert a.tells[-1] == "configmaps/ns/old is held by no old replica"
+
+
 # --- peerings
 
 
@@ -624,8 +651,8 @@ def test_a_peering_that_is_lost_ends_the_term(peering: World, edit: dict[str, An
 def test_old_peers_that_pause_end_no_term(peering: World) -> None:
     a = follower(peering)
     peering.run(5)
-    for i in range(20):
-        keepalive(peering, "old", i)
+    for priority in (*range(20), 2**31 - 2):  # docs/adoption.md: ours is the next one
+        keepalive(peering, "old", priority)
         peering.run(1)
     assert peering.leaders() == [a]
     assert a.stopped == []
