@@ -436,17 +436,18 @@ def test_an_acquisition_that_is_done_late_is_recognised_after_its_second_sending
     assert (world.tokens, a.grants[0].deadline) == ([5], 1015.0)
 
 
-def test_a_floor_told_while_the_outcome_is_open_is_passed_all_the_same(world: World) -> None:
+@pytest.mark.parametrize("floor", [1, 3])
+def test_a_floor_told_while_the_outcome_is_open_is_passed_all_the_same(world: World, floor: int) -> None:
     """Found by hypothesis: token 1 was written, then 3 was found on an object, then 1 was seen to be mine."""
     a = world.replica("a")
     a.serve()
     a.lose_answer()
     a.answer(el.ReadFailed("timeout"))
-    a.told_floor = 3
-    a.step(el.RaiseFloor(3))
+    a.told_floor = floor
+    a.step(el.RaiseFloor(floor))
     a.flow()
     assert a.leads()
-    assert world.tokens == [4]
+    assert world.tokens == [floor + 1]
 
 
 def test_an_open_acquisition_is_not_repeated_below_a_floor_told_since(world: World) -> None:
@@ -612,7 +613,11 @@ def test_in_a_peering_a_term_begins_once_old_peers_had_their_time_and_not_later(
 
 
 def test_a_leader_is_announced_once(world: World) -> None:
+    """And nobody is, while the Lease has no holder."""
     a, b = world.replica("a"), world.replica("b")
+    world.run(30)
+    b.step(el.HeadStart(60.0))
+    a.step(el.Release())
     world.run(30)
     assert a.leaders == b.leaders == [("a", 1)]
 
@@ -788,6 +793,20 @@ def test_old_news_of_the_watch_does_not_end_a_new_term(world: World) -> None:
     assert a.leads()
 
 
+def test_news_of_the_watch_from_before_a_read_that_found_no_lease_are_late(world: World) -> None:
+    world.lease.create({"spec": {"leaseTransitions": 1, "holderIdentity": "x"}})
+    a = world.replica("a")
+    late = world.lease.seen(read=False)
+    world.lease.edit(labels={"n": "1"})
+    a.flow()
+    a.step(el.HeadStart(60.0))
+    a.step(el.LeaseSeen(None, read=True))
+    a.step(late)
+    a.step(el.HeadStart(0.0))
+    assert isinstance(a.request, el.Put)
+    assert (a.request.record.resource_version, a.request.record.transitions) == ("", 2)
+
+
 def test_a_lease_that_is_stored_otherwise_than_written_begins_no_term(world: World) -> None:
     a = world.replica("a")
     assert isinstance(a.request, el.Put)
@@ -813,6 +832,7 @@ def test_a_grant_does_not_count_from_a_write_that_was_never_sent(world: World, a
     a = world.replica("a", legacy=not isinstance(answer, el.NotWritten))
     while a.request is None:
         a.deliver()
+    world.now += 1
     a.answer(answer or world.legacy.seen())
     while a.request is None:
         world.now = a.due

@@ -205,6 +205,37 @@ def test_news_of_the_same_end_begin_no_head_start_anew(world: World) -> None:
     assert old.leads()
 
 
+@pytest.mark.parametrize("there", [True, False], ids=["released", "deleted"])
+def test_no_edit_nor_look_begins_a_head_start_anew(world: World, there: bool) -> None:
+    lease_of(world, "x")
+    old = world.replica("old")
+    old.step(el.HeadStart(2.0))
+    if there:
+        world.lease.edit(holderIdentity="")
+    else:
+        world.lease.delete()
+    for n in range(22):
+        world.run(0.1)
+        if there:
+            world.lease.edit(labels={"n": str(n)})
+        elif not old.leads():
+            old.step(world.lease.seen())
+    old.flow()
+    assert old.leads()
+
+
+@pytest.mark.parametrize("seconds", [0.0, -3.0])
+def test_without_a_head_start_a_lease_is_taken_when_it_is_free_and_not_before(world: World, seconds: float) -> None:
+    lease_of(world, "x")
+    a = world.replica("a")
+    a.step(el.HeadStart(seconds))
+    world.run(14.9)
+    assert a.phase is Phase.FOLLOWING
+    world.lease.edit(holderIdentity="")
+    a.flow()  # no time passes
+    assert a.leads()
+
+
 def test_the_end_of_a_head_start_is_acted_on_at_once(world: World) -> None:
     lease_of(world, "x")
     old = world.replica("old")
