@@ -224,6 +224,6 @@ def _peer(identity: str, peer: Mapping[str, Any]) -> Claim:
 
 def _seconds(value: object) -> float | None:
     """Read a duration. The `kubernetes` package writes a text."""
-    if isinstance(value, bool) or not isinstance(value, int | str) or not str(value).isdigit():
+    if not isinstance(value, int | str) or not str(value).isdigit():
         return None
     return float(value) or None
