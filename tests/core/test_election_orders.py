@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ import pytest
 from kopf_ha.core.election import Phase, State
 from kopf_ha.core.election import events as el
 from kopf_ha.core.lease import HANDOVER, PAUSED, PREFERRED
-from kopf_ha.core.orders import ANY, ByChoice, Pause
+from kopf_ha.core.orders import ANY, SHOWN, ByChoice, Pause, reason_of, shown
 from tests.election.world import Replica, World
 
 WHY = Pause("ann", "etcd is mended", "2026-11-30T01:02:03Z").as_annotation()
@@ -127,6 +128,23 @@ def test_what_others_wrote_is_one_short_line() -> None:
     assert said.startswith("paused by a b since now: xxx")
     assert said.isprintable()
     assert len(said) < 300
+
+
+@pytest.mark.parametrize(("length", "end"), [(SHOWN, "x"), (SHOWN + 1, "…")])
+def test_what_others_wrote_is_cut_where_it_is_too_long(length: int, end: str) -> None:
+    text = shown("x" * length)
+    assert (len(text), text[-1]) == (SHOWN, end)
+
+
+@pytest.mark.parametrize("pause", [Pause("ann", "Größe", "now"), Pause()])
+def test_a_pause_is_read_as_it_was_written(pause: Pause) -> None:
+    assert Pause.parse(pause.as_annotation()) == pause
+    assert set(json.loads(pause.as_annotation())) == {"by", "reason", "since"}
+
+
+def test_why_a_term_ended_in_one_word() -> None:
+    assert reason_of(ByChoice("handed over to pod b", "handover"), "lost") == "handover"
+    assert reason_of("not renewed for 10.0 s", "lost") == "lost"
 
 
 def test_a_dead_leaders_lease_is_not_taken_during_a_pause(world: World) -> None:

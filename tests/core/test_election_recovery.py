@@ -56,6 +56,16 @@ def test_at_the_renew_deadline_the_gate_is_held_and_the_term_goes_on(a: Replica)
     assert (grant.closed, grant.held, grant.deadline) == ("", a.holds[0], began + 15)
 
 
+@pytest.mark.parametrize("recovery", [0.5, 1])
+def test_a_short_recovery_is_one(world: World, recovery: float) -> None:
+    a = world.replica("a", recovery=recovery)
+    a.flow()
+    outage(a, HELD + 0.1)
+    assert (len(a.holds), a.stopped) == (1, [])
+    outage(a, HELD + 2)
+    assert (a.phase, a.stopped) == (Phase.LOST, [f"not renewed for {HELD + recovery:.1f} s: refused"])
+
+
 def test_without_recovery_the_term_ends_there(world: World) -> None:
     a = world.replica("a", recovery=0)
     a.flow()

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from kopf_ha.core.lease import ENDED, ENFORCED, HANDOVER, OPERATOR, PAUSED, PREFERRED, LeaseRecord
+from kopf_ha.core.lease import ENDED, ENFORCED, HANDOVER, OPERATOR, PAUSED, PREFERRED, LeaseRecord, lease_path, newer
 from kopf_ha.core.token import TOKEN_MAX
 from kopf_ha.errors import MalformedLease
 
@@ -54,6 +54,30 @@ def test_a_pause_without_a_value_is_one() -> None:
     body = lease()
     body["metadata"] |= {"annotations": {PAUSED: None}}
     assert LeaseRecord.parse(body).paused == ""
+
+
+@pytest.mark.parametrize(("noted", "enforced"), [({ENFORCED: "full 7"}, "full 7"), ({ENFORCED: 5}, ""), ({}, "")])
+def test_what_the_leader_noted_about_enforcement_is_read(noted: dict[str, Any], enforced: str) -> None:
+    body = lease()
+    body["metadata"] |= {"annotations": noted}
+    assert LeaseRecord.parse(body).enforced == enforced
+    assert LeaseRecord("me", 1).enforced == ""
+
+
+@pytest.mark.parametrize(
+    ("version", "than", "expected"),
+    [("10", "9", True), ("9", "9", False), ("9", "10", False), ("", "9", True), ("9", "x", True)],
+)
+def test_a_revision_is_newer_by_number_and_one_without_a_number_always_is(
+    version: str, than: str, expected: bool
+) -> None:
+    assert newer(version, than) == expected
+
+
+def test_the_path_of_a_lease_and_of_all_leases_of_a_namespace() -> None:
+    """Names come from options, and none of them leads to another path."""
+    assert lease_path("ns") == "/apis/coordination.k8s.io/v1/namespaces/ns/leases"
+    assert lease_path("a/b", "c/d") == "/apis/coordination.k8s.io/v1/namespaces/a%2Fb/leases/c%2Fd"
 
 
 def test_the_annotations_have_the_names_that_people_and_other_releases_write() -> None:

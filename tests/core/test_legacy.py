@@ -33,6 +33,7 @@ OURS = "kopf-ha:ns/op:"
 def test_where_a_lock_is(text: str, path: str) -> None:
     lock = LegacyLock.parse(text, "ns")
     assert lock.path == path
+    assert path.startswith(f"/apis/{lock.group}/" if lock.group else "/api/v1/")
     assert LegacyLock.parse(str(lock), "elsewhere") == lock
 
 
@@ -77,6 +78,31 @@ def test_what_others_keep_in_the_spec_of_a_lease_survives() -> None:
     before = lock.read(lock_object("leases", {"holderIdentity": "pod-1", "strategy": "OldestEmulationVersion"}))
     for body in (lock.taken(before, OURS + "a", OURS, 15.0, "t1"), lock.given_back(before, "pod-1", "t1")):
         assert body["spec"]["strategy"] == "OldestEmulationVersion"
+
+
+@pytest.mark.parametrize(("before", "after"), [(4, 5), (None, 1), ("4", 1), (True, 1)])
+@pytest.mark.parametrize("resource", ["configmaps", "leases"])
+def test_a_count_of_holders_that_is_no_number_begins_anew(resource: str, before: object, after: int) -> None:
+    lock = LegacyLock.parse(f"{resource}/op", "ns")
+    count = "leaseTransitions" if resource == "leases" else "leaderTransitions"
+    record = lock.read(lock_object(resource, {"holderIdentity": "pod-1", count: before}))
+    body = lock.taken(record, OURS + "a", OURS, 15.0, "t1")
+    written = body["spec"] if resource == "leases" else json.loads(body["metadata"]["annotations"][ANNOTATION])
+    assert written[count] == after
+
+
+@pytest.mark.parametrize("resource", ["endpoints", "leases", "kopfpeerings"])
+def test_a_lock_whose_fields_are_null_is_free_and_can_be_taken(resource: str) -> None:
+    lock = LegacyLock.parse(f"{resource}/op", "ns")
+    for empty in ({"metadata": None}, {"metadata": {"annotations": None}, "spec": None, "status": None}):
+        record = lock.read(empty)
+        assert (record.claims, record.version, record.unusable) == ((), "", "")
+        assert lock.read(lock.taken(record, OURS + "a", OURS, 15.0, "t1")).claims[0].holder == OURS + "a"
+
+
+def test_a_peer_that_says_nothing_has_the_lifetime_and_the_priority_that_kopf_assumes() -> None:
+    (claim,) = LegacyLock.parse("kopfpeerings/op", "ns").read({"status": {"old": {}}}).claims
+    assert (claim.holder, claim.duration, claim.priority) == ("old", 60.0, 0)
 
 
 @pytest.mark.parametrize("resource", ["endpoints", "configmaps", "leases"])
@@ -208,6 +234,32 @@ def test_an_old_holder_that_is_killed_is_waited_for_as_long_as_it_says(world: Wo
     assert a.leads()
 
 
+def test_an_old_holder_that_does_not_say_for_how_long_is_waited_for_a_lease_duration(world: World) -> None:
+    world.legacy.store(lock_object("configmaps", {"holderIdentity": "pod-1"}))
+    a = follower(world)
+    world.run(14.9)
+    assert a.phase is Phase.FOLLOWING
+    world.run(0.3)
+    assert a.leads()
+
+
+def test_the_lease_could_be_had_from_when_the_old_holder_gave_its_lock_back(world: World) -> None:
+    """Whoever edits labels of the lock after that changes nothing."""
+    old = world.old("pod-1")
+    old.run()
+    a = follower(world)
+    a.step(el.HeadStart(60.0))
+    world.now += 1
+    old.release()
+    released = world.now
+    a.flow()
+    assert world.legacy.body is not None
+    world.now += 1
+    world.legacy.store(world.legacy.body)
+    a.flow()
+    assert a.rules.vacant_since(a.state, world.now) == released
+
+
 def test_an_edited_label_does_not_keep_an_old_holder_alive(world: World) -> None:
     world.old("pod-1").run()
     a = follower(world)
@@ -258,6 +310,19 @@ def test_a_release_does_not_free_what_a_sibling_has_by_now(world: World) -> None
     a.answer()
     assert a.phase is Phase.STOPPED
     assert world.legacy.lock.read(world.legacy.body or {}).claims[0].holder == OURS + "b"
+
+
+def test_a_release_gives_up_when_the_legacy_lock_is_edited_for_ever(world: World) -> None:
+    """It is tried four times, and then left to expire."""
+    a = follower(world)
+    a.flow()
+    a.step(el.Release())
+    a.answer()
+    puts = 0
+    while a.request is not None and puts < 10:
+        puts += isinstance(a.request, el.PutLegacy)
+        a.answer(world.legacy.seen())
+    assert (a.phase, puts) == (Phase.STOPPED, 4)
 
 
 @pytest.mark.parametrize("seen_by", ["watch", "conflict"])
@@ -455,6 +520,22 @@ def test_late_news_of_the_legacy_lock_end_no_term(world: World) -> None:
     assert a.leads()
 
 
+def test_news_of_an_earlier_write_of_my_own_are_late(world: World) -> None:
+    """I9: the next renewal names the revision that is there, and costs no conflict."""
+    a = follower(world)
+    while a.phase is not Phase.LEADING:
+        a.answer()
+    for _ in range(2):
+        world.now = a.last_beat = a.due
+        a.tick()
+        while a.request is not None:
+            a.answer()
+    while a.inbox:
+        a.deliver()
+        assert a.state.legacy.version == str(world.legacy.version)
+    assert a.leads()
+
+
 def test_news_of_the_legacy_lock_from_before_its_deletion_are_late(world: World) -> None:
     world.replica("other").flow()
     world.old("pod-1").run()
@@ -505,13 +586,19 @@ def test_an_old_peer_that_lives_is_waited_for_whatever_its_priority(peering: Wor
     assert a.leads()
 
 
-def test_an_old_peer_that_was_killed_is_waited_for_as_long_as_it_says(peering: World) -> None:
-    keepalive(peering, "old", lifetime=60)
+@pytest.mark.parametrize("lifetime", [5, 60])
+@pytest.mark.parametrize("priority", [0, PRIORITY])
+def test_an_old_peer_that_was_killed_is_waited_for_as_long_as_it_says(
+    peering: World, priority: int, lifetime: int
+) -> None:
+    """Its claim stays there for ever, and ends no term."""
+    keepalive(peering, "old", priority, lifetime)
     a = follower(peering)
-    peering.run(59)
+    peering.run(lifetime - 1)
     assert a.phase is Phase.FOLLOWING
-    peering.run(4)
+    peering.run(30)
     assert a.leads()
+    assert (a.stopped, a.warnings) == ([], [])
 
 
 def test_the_claim_is_there_a_retry_period_before_the_term_begins(peering: World) -> None:
@@ -619,12 +706,14 @@ def test_a_claim_whose_age_is_unknown_proves_nothing(peering: World) -> None:
     assert a.leads()
 
 
-def test_a_claim_of_a_sibling_with_another_priority_proves_nothing(peering: World) -> None:
+@pytest.mark.parametrize(("priority", "lifetime"), [(3, 45), (PRIORITY, 44)])
+def test_a_claim_of_a_sibling_with_another_priority_or_lifetime_proves_nothing(
+    peering: World, priority: int, lifetime: int
+) -> None:
     a = follower(peering)
     for _ in range(5):
-        peering.legacy.store(
-            {"status": {OURS + "b": peer(3, 45, str(peering.now)), "old": peer(0, 60, str(peering.now))}}
-        )
+        seen = str(peering.now)
+        peering.legacy.store({"status": {OURS + "b": peer(priority, lifetime, seen), "old": peer(0, 60, seen)}})
         peering.run(5)
     assert a.phase is Phase.FOLLOWING
 
