@@ -631,6 +631,15 @@ def test_a_leader_whose_loop_gives_no_sign_of_life_does_not_renew(world: World) 
     assert world.leaders() == [b]
 
 
+def test_a_sign_of_life_counts_for_as_long_as_the_renew_deadline(world: World) -> None:
+    a = world.replica("a")
+    a.flow()
+    for seconds in (8, 2):
+        world.now = a.due = world.now + seconds
+        a.flow()
+        assert a.leads()
+
+
 def test_stepping_down_closes_first_then_gives_back_and_waits_for_the_drain(world: World) -> None:
     a, b = world.replica("a"), world.replica("b")
     a.flow()
@@ -807,6 +816,20 @@ def test_news_of_the_watch_from_before_a_read_that_found_no_lease_are_late(world
     assert (a.request.record.resource_version, a.request.record.transitions) == ("", 2)
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["with its revision", "without"])
+def test_news_of_the_watch_from_before_an_invalid_lease_was_seen_are_late(world: World, known: bool) -> None:
+    """I2: the Lease was free before, and nobody knows which tokens were given since."""
+    world.lease.create({"spec": {"leaseTransitions": 1, "holderIdentity": "x"}})
+    a = world.replica("a")
+    if known:
+        world.lease.edit(holderIdentity="")
+    version = str(world.lease.version)
+    late = el.LeaseSeen(LeaseRecord("", 1, resource_version=version, uid="u1"), version)
+    a.step(el.LeaseUnusable("invalid", "103" if known else "", read=True))
+    a.step(late)
+    assert (a.phase, a.request) == (Phase.FOLLOWING, None)
+
+
 def test_a_lease_that_is_stored_otherwise_than_written_begins_no_term(world: World) -> None:
     a = world.replica("a")
     assert isinstance(a.request, el.Put)
@@ -837,8 +860,14 @@ def test_a_grant_does_not_count_from_a_write_that_was_never_sent(world: World, a
     while a.request is None:
         world.now = a.due
         a.tick()
-    sent, world.now = world.now, world.now + 1
-    a.flow()
+    sent = world.now
+    if isinstance(a.request, el.PutLegacy):
+        a.answer()
+    a.serve()
+    world.now += 1
+    a.lose_answer()
+    a.answer()
+    assert a.leads()
     assert a.grants[0].deadline == sent + 15
 
 

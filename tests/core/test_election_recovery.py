@@ -308,6 +308,14 @@ def test_a_process_that_slept_goes_on_if_nobody_acquired_the_lease(world: World,
     assert (a.leads(), world.tokens) == (True, [1])
 
 
+def test_a_sign_of_life_as_old_as_the_renew_deadline_is_enough_to_ask(world: World, a: Replica) -> None:
+    world.now += HELD
+    a.tick()
+    assert a.phase is Phase.RECOVERING
+    a.tick()
+    assert isinstance(a.request, el.Read)
+
+
 def test_a_process_that_slept_for_longer_than_that_finds_its_term_over(world: World, a: Replica) -> None:
     world.now += OVER
     a.tick()

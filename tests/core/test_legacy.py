@@ -620,8 +620,11 @@ def test_a_grant_does_not_count_from_before_old_peers_had_their_time(peering: Wo
     a.answer()
     peering.now = a.due
     a.tick()
+    a.answer()
     sent = peering.now
-    a.flow()
+    a.serve()
+    a.lose_answer()
+    a.answer()
     assert a.leads()
     assert a.grants[0].deadline == sent + 15
 
