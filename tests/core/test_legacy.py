@@ -194,7 +194,8 @@ def test_the_legacy_lock_comes_first_and_the_grant_counts_from_before_both(world
     a.answer()
     assert a.grant is not None
     assert a.grant.deadline == began + 15
-    assert world.legacy.lock.read(world.legacy.body or {}).claims[0].holder == OURS + "a"
+    (claim,) = world.legacy.lock.read(world.legacy.body or {}).claims
+    assert (claim.holder, claim.duration) == (OURS + "a", 15)
     world.now = a.due
     began = world.now
     a.last_beat = began
@@ -258,6 +259,26 @@ def test_the_lease_could_be_had_from_when_the_old_holder_gave_its_lock_back(worl
     world.legacy.store(world.legacy.body)
     a.flow()
     assert a.rules.vacant_since(a.state, world.now) == released
+
+
+def test_the_lease_could_not_be_had_before_the_legacy_lock_was_looked_at(world: World) -> None:
+    a = world.replica("a", legacy=True)
+    a.step(el.HeadStart(60.0))
+    world.now += 3
+    assert a.rules.vacant_since(a.state, world.now) is None
+    a.flow()
+    assert a.rules.vacant_since(a.state, world.now) == world.now
+
+
+def test_a_legacy_lock_that_nobody_understands_is_not_taken_until_somebody_mends_it(world: World) -> None:
+    world.legacy.store(lock_object("configmaps", {"holderIdentity": 5}))
+    a = follower(world)
+    world.run(60)
+    assert (a.phase, a.request) == (Phase.FOLLOWING, None)
+    assert [text.partition(":")[0] for text in a.warnings] == ["configmaps/ns/old cannot be read"]
+    world.legacy.store({"metadata": {}})
+    a.flow()
+    assert a.leads()
 
 
 def test_an_edited_label_does_not_keep_an_old_holder_alive(world: World) -> None:
@@ -536,14 +557,20 @@ def test_news_of_an_earlier_write_of_my_own_are_late(world: World) -> None:
     assert a.leads()
 
 
-def test_news_of_the_legacy_lock_from_before_its_deletion_are_late(world: World) -> None:
+@pytest.mark.parametrize("deleted", ["watch", "read"])
+def test_news_of_the_legacy_lock_from_before_its_deletion_are_late(world: World, deleted: str) -> None:
     world.replica("other").flow()
     world.old("pod-1").run()
     before = world.legacy.seen(read=False)
+    assert world.legacy.body is not None
+    world.legacy.store(world.legacy.body)
     a = follower(world)
-    world.legacy.store(None)
-    while a.inbox:
-        a.deliver()
+    if deleted == "watch":
+        world.legacy.store(None)
+        while a.inbox:
+            a.deliver()
+    else:
+        a.step(el.LegacySeen(None, read=True))
     a.step(before)
     assert a.tells[-1] == "configmaps/ns/old is held by no old replica"
 
@@ -706,6 +733,19 @@ def test_a_claim_whose_age_is_unknown_proves_nothing(peering: World) -> None:
     peering.run(10)
     assert a.phase is Phase.FOLLOWING
     peering.run(55)
+    assert a.leads()
+
+
+def test_a_claim_that_proved_nothing_is_replaced_by_one_that_has_to_stand_for_a_while(peering: World) -> None:
+    """Old peers may have taken the dead one for dead, and have to see mine before a term begins."""
+    peering.legacy.store({"status": {OURS + "gone": peer(PRIORITY, 45)}})
+    a = peering.replica("a", legacy=True)
+    a.step(el.HeadStart(10.0))
+    a.flow()
+    peering.run(10)
+    assert isinstance(claims(peering).get(OURS + "a"), dict)
+    assert a.grant is None
+    peering.run(2.2)
     assert a.leads()
 
 
