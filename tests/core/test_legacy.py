@@ -105,12 +105,30 @@ def test_a_peer_that_says_nothing_has_the_lifetime_and_the_priority_that_kopf_as
     assert (claim.holder, claim.duration, claim.priority) == ("old", 60.0, 0)
 
 
+@pytest.mark.parametrize("resource", ["leases", "kopfpeerings"])
+def test_fields_in_another_order_are_no_sign_of_life(resource: str) -> None:
+    lock = LegacyLock.parse(f"{resource}/op", "ns")
+    fields = [("holderIdentity", "pod-1"), ("renewTime", "t"), ("lastseen", "t")]
+    one, other = (
+        lock.read({"spec": dict(order), "status": {"pod-1": dict(order)}}).claims for order in (fields, fields[::-1])
+    )
+    assert one == other
+
+
+def test_a_cluster_wide_peering_is_written_without_a_namespace() -> None:
+    lock = LegacyLock.parse("clusterkopfpeerings/op", "ns")
+    body = lock.taken(lock.read({"metadata": {"resourceVersion": "7"}}), OURS + "a", OURS, 45.0, "t1")
+    assert (body["apiVersion"], body["kind"]) == ("kopf.dev/v1", "ClusterKopfPeering")
+    assert body["metadata"] == {"name": "op", "resourceVersion": "7"}
+
+
 @pytest.mark.parametrize("resource", ["endpoints", "configmaps", "leases"])
 def test_a_lock_is_taken_renewed_and_given_back(resource: str) -> None:
     """As client-go does it: transitions count holders, and the time of acquisition stays."""
     lock = LegacyLock.parse(f"{resource}/op", "ns")
     count = "leaseTransitions" if resource == "leases" else "leaderTransitions"
-    before = lock_object(resource, {"holderIdentity": "pod-1", count: 4}) | {"data": {"kept": "yes"}}
+    theirs = {"holderIdentity": "pod-1", "acquireTime": "t0", count: 4}
+    before = lock_object(resource, theirs) | {"data": {"kept": "yes"}}
     kept = copy.deepcopy(before)
 
     def written(body: dict[str, Any]) -> dict[str, Any]:
@@ -130,6 +148,7 @@ def test_a_lock_is_taken_renewed_and_given_back(resource: str) -> None:
     assert before == kept
     made = lock.taken(None, OURS + "a", OURS, 15.0, "t1")
     assert written(made)[count] == 1
+    assert made["apiVersion"] == ("coordination.k8s.io/v1" if resource == "leases" else "v1")
     assert (made["metadata"], made["kind"]) == (
         {"name": "op", "namespace": "ns"}
         | ({} if resource == "leases" else {"annotations": made["metadata"]["annotations"]}),
