@@ -47,6 +47,7 @@ def test_a_null_is_a_field_that_is_missing() -> None:
     made["metadata"] |= {"annotations": None, "labels": None}
     assert "annotations" not in LeaseRecord.parse(made).as_object("ns", "op")["metadata"]
     nameless = LeaseRecord.parse({"metadata": None, "spec": {"leaseTransitions": 1}})
+    assert (nameless.resource_version, nameless.uid) == ("", "")
     assert nameless.as_object("ns", "op")["metadata"] == {"namespace": "ns", "name": "op"}
 
 
@@ -120,6 +121,13 @@ def test_a_write_carries_its_precondition_and_leaves_what_was_read_alone() -> No
     written = record.changed(holder="you").as_object("ns", "op")
     assert (written["metadata"]["resourceVersion"], written["metadata"]["uid"]) == ("7", "u1")
     assert body == lease()
+
+
+def test_a_write_is_conditioned_on_the_revision_that_the_record_names() -> None:
+    """I2: and on no other one, wherever the rest of the object comes from."""
+    record = LeaseRecord.parse(lease()).changed(resource_version="8", uid="u2")
+    meta = record.as_object("ns", "op")["metadata"]
+    assert (meta["resourceVersion"], meta["uid"]) == ("8", "u2")
 
 
 def test_a_new_lease_has_no_precondition() -> None:
