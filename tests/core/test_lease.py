@@ -42,6 +42,19 @@ def test_what_is_no_lease_at_all_is_an_unusable_lease(body: dict[str, Any]) -> N
         LeaseRecord.parse(lease() | body)
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (lease(leaseTransitions="3"), "Lease ns/op cannot be used: leaseTransitions is '3'. "),
+        ({}, "Lease ?/? cannot be used: leaseTransitions is missing. "),
+    ],
+)
+def test_the_error_says_which_lease_it_is_and_what_is_wrong(body: dict[str, Any], said: str) -> None:
+    with pytest.raises(MalformedLease) as raised:
+        LeaseRecord.parse(body)
+    assert str(raised.value).startswith(said)
+
+
 def test_a_null_is_a_field_that_is_missing() -> None:
     made = lease(leaseDurationSeconds=15)
     made["metadata"] |= {"annotations": None, "labels": None}
