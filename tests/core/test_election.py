@@ -679,6 +679,7 @@ def test_who_could_not_give_the_lease_back_need_not_wait_for_its_expiry(world: W
     a.step(el.Resume())
     a.answer(el.NotWritten("503"))
     assert a.phase is Phase.FOLLOWING
+    a.inbox.clear()  # there are no news to wake it up
     world.run(3)
     assert a.leads()
     assert world.tokens == [1, 2]

@@ -139,6 +139,7 @@ def test_what_others_wrote_is_cut_where_it_is_too_long(length: int, end: str) ->
 @pytest.mark.parametrize("pause", [Pause("ann", "Größe", "now"), Pause()])
 def test_a_pause_is_read_as_it_was_written(pause: Pause) -> None:
     assert Pause.parse(pause.as_annotation()) == pause
+    assert pause.reason in pause.as_annotation(), "people read it there, too"
     assert set(json.loads(pause.as_annotation())) == {"by", "reason", "since"}
 
 

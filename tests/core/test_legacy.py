@@ -580,17 +580,17 @@ def test_news_of_an_earlier_write_of_my_own_are_late(world: World) -> None:
 def test_news_of_the_legacy_lock_from_before_its_deletion_are_late(world: World, deleted: str) -> None:
     world.replica("other").flow()
     world.old("pod-1").run()
-    before = world.legacy.seen(read=False)
-    assert world.legacy.body is not None
-    world.legacy.store(world.legacy.body)
     a = follower(world)
+    late = world.legacy.seen(read=False)
     if deleted == "watch":
+        assert world.legacy.body is not None
+        world.legacy.store(world.legacy.body)
+        late = world.legacy.seen(read=False)
         world.legacy.store(None)
-        while a.inbox:
-            a.deliver()
+        a.step(world.legacy.seen(read=False))
     else:
         a.step(el.LegacySeen(None, read=True))
-    a.step(before)
+    a.step(late)
     assert a.tells[-1] == "configmaps/ns/old is held by no old replica"
 
 
