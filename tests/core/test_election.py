@@ -35,6 +35,15 @@ def test_the_first_one_creates_the_lease_and_leads(world: World) -> None:
     assert world.lease.spec["leaseDurationSeconds"] == 15
 
 
+def test_a_request_is_given_up_early_enough_for_a_second_one(world: World) -> None:
+    """I9: it may take half of the renew deadline."""
+    a = world.replica("a")
+    for _ in range(2):
+        assert isinstance(a.request, el.Put | el.Read)
+        assert a.request.until == world.now + 5
+        a.lose_answer()
+
+
 def test_only_one_of_two_leads_while_both_live(world: World) -> None:
     a, b = world.replica("a"), world.replica("b")
     world.run(120)

@@ -124,7 +124,7 @@ def test_a_pause_without_words_is_one(value: str) -> None:
 
 
 def test_what_others_wrote_is_one_short_line() -> None:
-    said = str(Pause.parse(Pause("a\nb", "x" * 5000 + "\x1b[31m", "now").as_annotation()))
+    said = str(Pause.parse(Pause("a\n\x1bb", "x" * 5000 + "\x1b[31m", "now").as_annotation()))
     assert said.startswith("paused by a b since now: xxx")
     assert said.isprintable()
     assert len(said) < 300
