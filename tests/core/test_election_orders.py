@@ -379,7 +379,7 @@ def test_the_newest_revision_goes_first_if_any_may_lead(world: World) -> None:
     a, b, c = many(world, "a_u_r", "b_u_r", "c_u_r")
     for outdated in (a, b):
         outdated.step(el.HeadStart(2.0))
-    world.lease.annotate(HANDOVER, ANY)
+    world.lease.annotate(HANDOVER, "any")
     a.flow()
     drained(a)
     b.flow()
