@@ -115,6 +115,18 @@ def test_fields_in_another_order_are_no_sign_of_life(resource: str) -> None:
     assert one == other
 
 
+def test_the_annotation_has_the_name_that_client_go_gives_it() -> None:
+    note = {"control-plane.alpha.kubernetes.io/leader": '{"holderIdentity": "pod-1"}'}
+    (claim,) = LegacyLock.parse("endpoints/op", "ns").read({"metadata": {"annotations": note}}).claims
+    assert claim.holder == "pod-1"
+
+
+def test_a_peering_of_a_namespace_is_written_there() -> None:
+    body = LegacyLock.parse("kopfpeerings/op", "ns").taken(None, OURS + "a", OURS, 45.0, "t1")
+    assert (body["apiVersion"], body["kind"]) == ("kopf.dev/v1", "KopfPeering")
+    assert body["metadata"] == {"name": "op", "namespace": "ns"}
+
+
 def test_a_cluster_wide_peering_is_written_without_a_namespace() -> None:
     lock = LegacyLock.parse("clusterkopfpeerings/op", "ns")
     body = lock.taken(lock.read({"metadata": {"resourceVersion": "7"}}), OURS + "a", OURS, 45.0, "t1")
