@@ -1035,6 +1035,11 @@ def test_every_event_and_every_cell_was_tried() -> None:
     assert {(p, e) for p, cells in NEXT.items() for e in cells} == LEGAL
 
 
+def test_the_phases_have_the_names_by_which_health_and_callers_of_the_elector_know_them() -> None:
+    names = "following acquiring leading renewing recovering regaining releasing lost stopped"
+    assert " ".join(phase.value for phase in Phase) == names
+
+
 @pytest.mark.parametrize("phase", [p for p in Phase if p is not Phase.STOPPED], ids=name)
 def test_a_release_ends_every_phase(world: World, phase: Phase) -> None:
     replica = at(world, phase)
