@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 from unittest import mock
@@ -187,6 +188,19 @@ def test_what_failed_behind_is_set_aside_for_the_term_and_told(place: Place) -> 
     (told,) = journal.set_aside.call_args.args
     assert [one.target.name for one in told] == ["d", "a"]
     assert try_again.call_args.args[1] == told
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_the_end_of_the_process_is_no_error_in_its_thread(place: Place, over: bool) -> None:
+    """The interpreter takes no job of a pool any more. While the term lasts, the same error is a bug."""
+    given: dict[str, Any] = {"enforcement": MagicMock(), "term": MagicMock(), "api": place.api, "journal": MagicMock()}
+    prepared = Preparation(**given, fence=place.fence, policies_first=False)
+    if over:
+        place.grant.close("the process ends")
+    ended = RuntimeError("cannot schedule new futures after interpreter shutdown")
+    ends = contextlib.nullcontext() if over else pytest.raises(RuntimeError, match="cannot schedule")
+    with mock.patch("kopf_ha.run.preparation.try_again", side_effect=ended), ends:
+        prepared._go_on(place.sweep, Behind(place.sweep, ()), [])
 
 
 def test_it_ends_with_the_term(place: Place) -> None:

@@ -29,6 +29,10 @@ class SelfTest:
         self.lacking: frozenset[str] = frozenset()
         self.answer: list[str] | Exception = []
         self.asked: list[dict[str, Any]] = []
+        self.stopped = False
+
+    def stop(self) -> None:
+        self.stopped = True
 
     def ask(self, token: int, timeout: float = 30, **more: Any) -> list[str]:
         self.asked.append({"token": token, **more})
@@ -233,3 +237,24 @@ def test_a_leader_tells_followers_that_nothing_is_missing(world: World) -> None:
     world.selftest.answer = ["it can be lowered"]
     world.timers[-1][1]()
     assert world.told == ["7-1", "7-2", ""]
+
+
+@pytest.mark.parametrize("asks", ["look_ahead", "confirm", "again"])
+def test_the_end_of_the_process_interrupts_the_questions_without_an_error(
+    world: World, caplog: pytest.LogCaptureFixture, asks: str
+) -> None:
+    """The interpreter takes no job of a pool any more. A traceback would make an orderly stop look like a bug."""
+
+    def ending(*_: Any, **__: Any) -> list[str]:
+        world.enforcement.stop()
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    world.selftest.ask = ending  # type: ignore[method-assign]
+    if asks == "again":
+        world.enforcement.begin_soon(grant())
+        world.timers.pop()[1]()
+    else:
+        getattr(world.enforcement, asks)()
+    assert world.selftest.stopped
+    assert world.timers == [], "nobody asks again"
+    assert caplog.messages == []

@@ -14,7 +14,7 @@ import pytest
 from kopf_ha.api import Api
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Response
-from kopf_ha.errors import ApiRefused
+from kopf_ha.errors import ApiRefused, Unreached
 from kopf_ha.manifests import Child, Description, Kind
 from kopf_ha.manifests.cel import QUESTION
 from kopf_ha.manifests.description import TERM
@@ -101,6 +101,23 @@ def test_each_rule_that_the_manifests_write_is_asked_about(ask: Any) -> None:
     wanted = {r.asked(p.name) for p in all_policies(DESCRIPTION) for r in p.rules if r.question != KNOWN}
     assert wanted == {q for q in ask.asked if q}
     assert len(wanted) == len(RULES)
+
+
+def test_a_stop_leaves_out_the_questions_that_wait(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of the process waits for the pool: without an API server, half a minute for each question."""
+    sent: list[str] = []
+
+    def answer(api: Api, method: str, path: str, *_: Any) -> Response:
+        sent.append(path)
+        test.stop()
+        return fake.request(method, path)
+
+    fake = FakeApi({})
+    monkeypatch.setattr(Api, "request", answer)
+    test = SelfTest(fake, settings)
+    with pytest.raises(Unreached, match="this replica stops"):
+        test.ask(7, at_once=1)
+    assert len(sent) == 1
 
 
 def test_each_policy_is_asked_about_when_there_is_no_time(ask: Any) -> None:

@@ -16,10 +16,10 @@ from kopf_ha.core.fence import Fence
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.history import MENDED
 from kopf_ha.core.orders import ByChoice
-from kopf_ha.errors import ApiError, ConfigurationError, MalformedLease
+from kopf_ha.errors import ApiError, ConfigurationError, MalformedLease, Unreached
 from kopf_ha.run.journal import Journal
 from kopf_ha.run.level import level_of
-from kopf_ha.run.selftest import PARALLEL, TIMEOUT, SelfTest
+from kopf_ha.run.selftest import PARALLEL, STOPPED, TIMEOUT, SelfTest
 from kopf_ha.run.termobject import TermObject
 from kopf_ha.run.threads import later as call_later
 
@@ -112,7 +112,7 @@ class Enforcement:
         except _UNKNOWN as error:
             if self._required:
                 raise
-            _warn(error)
+            self._warn(error)
         else:
             if missing and self._required:
                 raise ConfigurationError(f"the API server does not enforce the fence: {'; '.join(missing)}")
@@ -162,7 +162,8 @@ class Enforcement:
         except _UNKNOWN as error:
             logger.debug("unknown whether the API server enforces the fence: %s", error)
         finally:
-            self._later(ASK_AGAIN, self.look_ahead)
+            if not self._stopped:
+                self._later(ASK_AGAIN, self.look_ahead)
 
     def _listen(self) -> None:
         """Take over what the leader found since the last look; `clean` says that this replica found it once, too."""
@@ -173,8 +174,9 @@ class Enforcement:
             self._asked = max(self._asked, self._clock() - ASK_AGAIN)
 
     def stop(self) -> None:
-        """Look ahead no more."""
+        """Ask nothing any more, for good, before the process ends. What is under way ends soon. From any thread."""
         self._stopped = True
+        self._selftest.stop()
 
     def confirm(self) -> str:
         """Say why a stale leader might get its writes accepted, or why that is unknown; empty if it cannot be.
@@ -189,20 +191,16 @@ class Enforcement:
 
     def _again(self, grant: Grant) -> None:
         """Ask while the term lasts. What is missing by now does not end it: policies are removed for repairs, too."""
-        if grant.closed:
+        if grant.closed or self._stopped:
             return
         with entered(grant):
             try:
                 self._term.look(grant)
                 self._look(grant, at_once=1)
             except _UNKNOWN as error:
-                _warn(error)
-            except RuntimeError:
-                if not grant.closed:
-                    raise
-                # The process ends, and the interpreter starts no thread any more.
+                self._warn(error)
             finally:
-                if not grant.closed:
+                if not grant.closed and not self._stopped:
                     self._later(ASK_AGAIN, lambda: self._again(grant))
 
     def _look(self, grant: Grant, at_once: int = PARALLEL) -> list[str]:
@@ -227,11 +225,17 @@ class Enforcement:
     def _ask(self, token: int, *, timeout: float = TIMEOUT, whole: bool = True, at_once: int = PARALLEL) -> list[str]:
         """Ask about each kind that is known to be stamped, too. What nobody waits for is asked one after the other."""
         began, kinds = self._clock(), self._fence.known.stamped_kinds()
-        missing = self._selftest.ask(token, timeout, kinds=kinds, whole=whole, at_once=at_once)
+        try:
+            missing = self._selftest.ask(token, timeout, kinds=kinds, whole=whole, at_once=at_once)
+        except RuntimeError as error:
+            if not self._stopped:
+                raise
+            # The process ends, and the interpreter takes no job of a pool and starts no thread any more.
+            raise Unreached(STOPPED, definite=True) from error
         if whole:
             self._asked = began
         return missing
 
-
-def _warn(error: Exception) -> None:
-    logger.warning("unknown whether the API server enforces the fence: %s", error)
+    def _warn(self, error: Exception) -> None:
+        level = logging.DEBUG if self._stopped else logging.WARNING
+        logger.log(level, "unknown whether the API server enforces the fence: %s", error)

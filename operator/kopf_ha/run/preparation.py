@@ -114,11 +114,18 @@ class Preparation:
 
     def _go_on(self, sweep: Sweep, behind: Behind, aside: Sequence[DecidingObject]) -> None:
         """Stamp what handlers did not wait for, and then what is set aside, as long as the term lasts (I7)."""
-        began = boottime()
         try:
-            more = behind.run()
+            self._catch_up(sweep, behind, aside)
         except (TermEnded, ConfigurationError):
-            return  # as in `try_again`
+            pass  # as in `try_again`
+        except RuntimeError:
+            if not sweep.grant.closed:
+                raise
+            # The process ends, and the interpreter takes no job of a pool any more.
+
+    def _catch_up(self, sweep: Sweep, behind: Behind, aside: Sequence[DecidingObject]) -> None:
+        began = boottime()
+        more = behind.run()
         if more:
             aside = [*aside, *more]
             sweep.finish(aside)

@@ -8,14 +8,14 @@ names what is accepted. `leasetest` asks about policies, `kindtest` about kinds.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 from kopf_ha.api import Api
 from kopf_ha.core.token import Stamp
 from kopf_ha.core.wire import Response
-from kopf_ha.errors import Unfenced
+from kopf_ha.errors import Unfenced, Unreached
 from kopf_ha.manifests.description import Description
 from kopf_ha.run.kindtest import KindTest
 from kopf_ha.run.leasetest import LeaseTest, missing_namespaces, missing_of_lease, missing_policies
@@ -27,6 +27,8 @@ from kopf_ha.settings import Settings
 PARALLEL = 8
 #: Seconds for each answer.
 TIMEOUT = 30.0
+#: Why there is no answer once it was stopped.
+STOPPED = "this replica stops, and asks nothing any more"
 
 
 class SelfTest:
@@ -56,6 +58,15 @@ class SelfTest:
         self.unfit: dict[str, str] = {}
         #: Kinds that carry `status.fencing`, as of the same time.
         self.stamped: frozenset[str] = frozenset()
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Ask nothing any more, for good. From any thread.
+
+        A call of `ask` that is under way ends after the questions that were sent. The end of the process waits for its
+        pool, so the questions that wait there must not be sent one by one.
+        """
+        self._stopped = True
 
     def ask(
         self,
@@ -81,13 +92,13 @@ class SelfTest:
             ConfigurationError: a deciding kind is not installed.
             MalformedLease: the Lease counts no terms.
             ApiRefused: the answer to a question is neither yes nor no.
-            Unreached: no answer.
+            Unreached: no answer, or it was stopped.
         """
         self.protected, self.described = frozenset(), None
         if whole:
             self.clean = False
         mine = Stamp(token, self._settings.identity, self._settings.lease, self._settings.pod_uid)
-        api = _Asking(self._api, timeout)
+        api = _Asking(self._api, timeout, lambda: self._stopped)
         lease = LeaseTest(api, self._settings, patience=min(timeout, self._settings.renew_deadline))
         with ThreadPoolExecutor(at_once, thread_name_prefix="kopf-ha-selftest") as pool:
             lowered = pool.submit(lease.can_be_lowered)
@@ -137,14 +148,17 @@ class SelfTest:
 
 
 class _Asking(Api):
-    """The same client with a shorter timeout."""
+    """The same client with a shorter timeout, until it is stopped."""
 
-    def __init__(self, api: Api, timeout: float) -> None:
+    def __init__(self, api: Api, timeout: float, stopped: Callable[[], bool]) -> None:
         super().__init__(api.client)
         self._longest = timeout
+        self._stopped = stopped
 
     def request(
         self, method: str, path: str, body: Any = None, content_type: str = "", timeout: float = math.inf
     ) -> Response:
         """Send one request; see `Api.request`."""
+        if self._stopped():
+            raise Unreached(STOPPED, definite=True)
         return super().request(method, path, body, content_type, min(timeout, self._longest))
