@@ -20,7 +20,9 @@ from kopf_ha.core.election import events
 from kopf_ha.core.lease import LeaseRecord
 from kopf_ha.election.lease_client import LeaseClient, lease_api
 from kopf_ha.errors import ApiRefused, KopfHAError, Unreached
+from kopf_ha.options import options_of
 from kopf_ha.run.selftest import SelfTest
+from kopf_ha.settings import Settings
 from tests.election.world import settings
 
 PODS = "/api/v1/namespaces/ns/pods"
@@ -158,8 +160,8 @@ LEASES = 'leases is forbidden: User "joe" cannot list resource "leases" in API g
     ("answer", "sentence"),
     [
         (status(401, "Unauthorized"), "does not know these credentials (401)"),
-        (status(403, FORBIDDEN), "no permission to get pods in namespace ns as joe: apply the RBAC in deploy/"),
-        (status(403, LEASES), "no permission to list leases.coordination.k8s.io as joe: apply the RBAC in deploy/"),
+        (status(403, FORBIDDEN), "no permission to get pods in namespace ns as joe: ask joan"),
+        (status(403, LEASES), "no permission to list leases.coordination.k8s.io as joe: ask joan"),
         (status(403, "unable to create: it is being terminated"), "namespace ns is being deleted"),
         (status(404, 'namespaces "ns" not found'), "namespace ns does not exist: create it, or name another one"),
         ((502, b"bad gateway"), f"the API server refused GET {PODS}: 502 bad gateway"),
@@ -167,7 +169,7 @@ LEASES = 'leases is forbidden: User "joe" cannot list resource "leases" in API g
 )
 def test_a_refusal_says_what_to_do(serve: Any, answer: Answer, sentence: str) -> None:
     with pytest.raises(ApiRefused) as refused:
-        Api(serve(answer).client, rbac="deploy/").call("GET", PODS)
+        Api(serve(answer).client, remedy="ask joan").call("GET", PODS)
     assert sentence in str(refused.value)
 
 
@@ -303,12 +305,26 @@ def test_a_refusal_and_a_missing_answer_are_events_of_the_election(serve: Any) -
         ((200, b"<html>"), events.Failed),
         ((200, {"metadata": {}, "spec": {}}), events.Failed),
     ]:
-        lease = LeaseClient(settings("me"), lease_api(serve(answer).client))
+        lease = LeaseClient(settings("me"), lease_api(settings("me"), serve(answer).client))
         assert type(lease.write(record, 5)) is event
-    nowhere = LeaseClient(settings("me"), lease_api(client("http://127.0.0.1:1")))
+    nowhere = LeaseClient(settings("me"), lease_api(settings("me"), client("http://127.0.0.1:1")))
     assert type(nowhere.write(record, 5)) is events.NotWritten
     assert type(nowhere.write(record, 0)) is events.NotWritten
     assert type(nowhere.read(5)) is type(nowhere.read(0)) is events.ReadFailed
+
+
+@pytest.mark.parametrize("named", ["web/site", "prod/blog"])
+def test_without_a_right_to_the_lease_its_name_and_the_options_that_give_it_are_said(serve: Any, named: str) -> None:
+    """Roles name one Lease: a missing RoleBinding and a Lease that is named wrongly get the same answer."""
+    namespace, name = named.split("/")
+    mine = settings("me").changed(lease_namespace=namespace, lease_name=name)
+    got = LeaseClient(mine, lease_api(mine, serve(status(403, LEASES)).client)).read(5)
+    assert isinstance(got, events.ReadFailed)
+    assert f"as joe: this replica's Lease is {named} (" in got.cause
+    for option in options_of(Settings):
+        if option.name in ("lease_name", "lease_namespace"):
+            assert f"{option.flags[0]} or {option.variable}" in got.cause
+    assert "the RoleBinding that `kopf-ha manifests` writes" in got.cause
 
 
 def test_a_lease_that_is_not_there_or_not_understood_is_an_event_too(serve: Any) -> None:
@@ -318,7 +334,7 @@ def test_a_lease_that_is_not_there_or_not_understood_is_an_event_too(serve: Any)
         ((200, {"metadata": {}, "spec": {}}), events.LeaseUnusable),
         ((200, {"metadata": {"resourceVersion": "5"}, "spec": {"leaseTransitions": 1}}), events.LeaseSeen),
     ]:
-        got = LeaseClient(settings("me"), lease_api(serve(answer).client)).read(5)
+        got = LeaseClient(settings("me"), lease_api(settings("me"), serve(answer).client)).read(5)
         assert got == event or type(got) is event
 
 

@@ -49,12 +49,12 @@ class Api:
 
     Args:
         client: an `ApiClient`; whether it is fenced, and how often it tries, is its own matter.
-        rbac: where the permissions are that it needs, for the message when one is missing.
+        remedy: what to do when a permission is missing, for the message; in whole sentences.
     """
 
-    def __init__(self, client: ApiClient, rbac: str = "") -> None:
+    def __init__(self, client: ApiClient, remedy: str = "") -> None:
         self.client = client
-        self._rbac = rbac
+        self._remedy = remedy
         self._streaming: Any = None
         self._interrupted = False
 
@@ -254,7 +254,7 @@ class Api:
             user, verb, resource, group, granted = told.groups()
             resource += f".{group}" if group else ""
             resource += f" in namespace {granted}" if granted else ""
-            remedy = f": apply the RBAC in {self._rbac}" if self._rbac else " (403)"
+            remedy = f": {self._remedy}" if self._remedy else " (403)"
             cause = f"no permission to {verb} {resource} as {user}{remedy}"
         elif answer.status == 404 and "namespaces" in message:
             cause = f"namespace {namespace} does not exist: create it, or name another one"

@@ -29,7 +29,7 @@ def test_without_permission_the_sentence_says_which_and_is_logged_once(
     a = stage.replica("a", kubeconfig=nobody(stage))
     user = f"system:serviceaccount:{stage.namespace}:nobody"
     sentence = (
-        f"no permission to list leases.coordination.k8s.io in namespace {stage.namespace} as {user}: apply the RBAC"
+        f"no permission to list leases.coordination.k8s.io in namespace {stage.namespace} as {user}: this replica's"
     )
     a.fails(sentence)
     stage.kubectl("create", "role", "op", "--verb=get,list,watch,create,update", "--resource=leases")

@@ -334,7 +334,8 @@ def test_without_permission_it_says_which_rule_is_missing_and_follows(
     follower = world.follower(client=str(world.cluster.kubeconfig_for(token)))
     said = (
         f"no permission to get pods in namespace {world.namespace} as system:serviceaccount:{world.namespace}:default:"
-        f" apply the RBAC in deploy/ (a Role in namespace {world.namespace}: pods: get, list, watch)"
+        " apply the Role and the RoleBinding that `kopf-ha manifests` writes,"
+        f" in namespace {world.namespace} with pods: get, list, watch"
     )
     until("the warning", lambda: said in caplog.text, PATIENCE)
     world.patch(holderIdentity="")

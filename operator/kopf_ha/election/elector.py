@@ -156,8 +156,8 @@ class Elector:
                 continue
 
     def _connect(self) -> LeaseClient:
-        client = self._client = LeaseClient(self._settings, lease_api(self._make_client()))
-        api = lease_api(self._make_client())
+        client = self._client = LeaseClient(self._settings, lease_api(self._settings, self._make_client()))
+        api = lease_api(self._settings, self._make_client())
         news = LeaseNews(self._settings, self._events.put, lambda cause: self._troubles.tell("watch", cause))
         watch = ListWatch(news, lambda: api, self._settings, name="kopf-ha-election-watch", clock=self._clock)
         watch.start()

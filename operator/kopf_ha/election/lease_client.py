@@ -18,9 +18,17 @@ from kopf_ha.settings import Settings
 _PAUSED = "the process or the machine was paused before a request to the Lease"
 
 
-def lease_api(client: ApiClient) -> Api:
+#: What to do without a permission. Roles allow one Lease by name, so one that is named wrongly looks the same.
+_REMEDY = (
+    "this replica's Lease is {} (--lease-namespace or KOPF_HA_LEASE_NAMESPACE, --lease-name or KOPF_HA_LEASE_NAME)."
+    " If that is the right one, apply the Role and the RoleBinding that `kopf-ha manifests` writes. `kopf-ha check`"
+    " says what is missing"
+)
+
+
+def lease_api(settings: Settings, client: ApiClient) -> Api:
     """Give a client of the Lease; the retries of the `ApiClient` are switched off."""
-    return Api(single_attempts(client), rbac="deploy/")
+    return Api(single_attempts(client), remedy=_REMEDY.format(settings.lease))
 
 
 class LeaseClient:

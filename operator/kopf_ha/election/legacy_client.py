@@ -17,7 +17,7 @@ _PAUSED = "the process or the machine was paused before a request to the legacy 
 
 def legacy_api(client: ApiClient) -> Api:
     """Give a client of the legacy lock; the retries of the `ApiClient` are switched off."""
-    return Api(single_attempts(client), rbac="kopf-ha manifests --legacy-lock … --only rbac")
+    return Api(single_attempts(client), remedy="apply what `kopf-ha manifests --legacy-lock … --only rbac` writes")
 
 
 class LegacyClient:

@@ -22,8 +22,11 @@ def pods_path(settings: Settings) -> str:
 
 def pod_api(settings: Settings, client: ApiClient) -> Api:
     """Give a client of the Pods; the retries of the `ApiClient` are switched off."""
-    rule = f"a Role in namespace {settings.pod_namespace}: pods: get, list, watch"
-    return Api(single_attempts(client), rbac=f"deploy/ ({rule})")
+    rule = f"in namespace {settings.pod_namespace} with pods: get, list, watch"
+    return Api(
+        single_attempts(client),
+        remedy=f"apply the Role and the RoleBinding that `kopf-ha manifests` writes, {rule}",
+    )
 
 
 def read_pod(api: Api, settings: Settings, name: str) -> dict[str, Any] | None:
