@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -179,3 +180,30 @@ def test_without_labels_only_my_own_pod_is_watched(
     mine = settings("me_uid_1").changed(pod_name="me", pod_uid="uid", pod_namespace="ns")
     api: Any = _Api()
     assert PodNews(mine, KnownPods("uid", pytest.fail), lambda: None, lambda _: None).selector(api) == selector
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ((), "not in a pod (POD_NAME and POD_UID are not set)"),
+        (("POD_NAME",), "POD_UID is not set: the holder's Pod is not watched. Set POD_UID from the downward API"),
+        (("POD_UID",), "POD_NAME is not set: the holder's Pod is not watched. Set POD_NAME from the downward API"),
+        (("KUBERNETES_SERVICE_HOST",), "Set POD_NAME and POD_UID from the downward API (metadata.name, metadata.uid)"),
+    ],
+)
+def test_where_no_pod_is_watched_the_log_names_just_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, given: tuple[str, ...], said: str
+) -> None:
+    caplog.set_level(logging.INFO, "kopf_ha.election")
+    for name in ("POD_NAME", "POD_UID", "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    for name in given:
+        monkeypatch.setenv(name, "x")
+    told = settings("me_uid_1")
+    PodWatcher(
+        told, MagicMock(), holder=MagicMock(), gone=MagicMock(), head_start=MagicMock(), deleted=MagicMock(),
+        confirm=MagicMock(),
+    ).start()  # fmt: skip
+    (line,) = caplog.messages
+    assert said in line
+    assert ("POD_UID the policies" in line) == ("downward" in line and "POD_UID" not in given)

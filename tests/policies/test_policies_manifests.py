@@ -15,6 +15,7 @@ from kopf_ha.core.refusal import RULE_MESSAGE, Refusal, refusal_of
 from kopf_ha.core.target import Target
 from kopf_ha.errors import ConfigurationError
 from kopf_ha.manifests import Child, Description, Kind, render, schema_fragment, term_crd
+from kopf_ha.manifests.cel import UNBOUND
 from kopf_ha.manifests.command import manifests
 from testbed.deployment import ROOT
 from tests.core.fake_api import denied
@@ -180,6 +181,21 @@ def test_every_policy_is_bound_and_refuses_with_403() -> None:
         for rule in policy["spec"]["validations"]:
             assert rule["reason"] == "Forbidden"
             assert "fencing" in rule["message"]
+
+
+def test_a_message_that_names_the_writers_pod_says_when_there_is_none() -> None:
+    """A token that is not bound to a pod is the cause then, and `this is pod , not` would hide it."""
+    named = []
+    for policy in of_kind("ValidatingAdmissionPolicy", documents("--only=policies")):
+        rules = policy["spec"]["validations"]
+        bound = any(rule["message"] == UNBOUND for rule in rules)
+        for rule in rules:
+            said = rule.get("messageExpression", "")
+            if "variables.writer" in said and not bound:
+                assert "variables.writer == '' ?" in said, said
+                named.append(rule["message"].partition(": ")[2][:30])
+    assert "a replica names only its own p" in named
+    assert "a replica gives back only its " in named
 
 
 def test_only_the_rules_about_tokens_can_end_a_term() -> None:

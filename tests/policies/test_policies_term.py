@@ -335,7 +335,9 @@ def test_a_replica_writes_only_its_own_pod_into_the_term(led: Terms) -> None:
     f, prefix = led.f, led.f.description.prefix
     dry = f"{led.path}?dryRun=All"
     assert f.old("PATCH", dry, {"spec": {"token": 9}}, MERGE).by == f"{prefix}-term-written"
-    assert f.bare("PATCH", dry, {"spec": {"token": 9, "podUID": "x"}}, MERGE).by == f"{prefix}-term-written"
+    unbound = f.bare("PATCH", dry, {"spec": {"token": 9, "podUID": "x"}}, MERGE)
+    assert unbound.by == f"{prefix}-term-written"
+    assert "the service account token of this one is not bound to a pod" in unbound.message
     assert f.admin("PATCH", dry, {"spec": {"token": 9}}, MERGE).by == f"{prefix}-term-written"
     assert f.admin("PATCH", dry, {"metadata": {"labels": {"a": "b"}}}, MERGE).ok
     assert f.old("PATCH", dry, {"spec": {"token": 9, "podUID": f.old.uid}}, MERGE).ok

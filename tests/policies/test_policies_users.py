@@ -135,6 +135,7 @@ def test_credentials_that_no_pod_is_bound_to(fenced: Fenced, pool: str) -> None:
     for holder in ("a__b", fenced.new.stamp(1, "").holder):
         answer = fenced.bare("PUT", path, changed(now, holderIdentity=holder, leaseTransitions=token))
         assert refused(answer, "lease"), answer.message
+        assert "the service account token of this one is not bound to a pod; use the token that" in answer.message
 
 
 # --- what is being deleted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 
 from kubernetes.client import ApiClient
@@ -15,6 +16,9 @@ from kopf_ha.election.pod_client import REFUSED, pod_api
 from kopf_ha.election.podjudge import PodJudge
 from kopf_ha.election.podwatch import PodNews
 from kopf_ha.settings import Settings
+
+#: What the downward API has to set, and from which field.
+_FIELDS = {"POD_NAME": "metadata.name", "POD_UID": "metadata.uid"}
 
 log = logging.getLogger("kopf_ha.election")
 
@@ -58,7 +62,7 @@ class PodWatcher:
     def start(self) -> None:
         """Start the threads, if this is a pod."""
         if not self._settings.pod_name:
-            log.info("not in a pod (POD_NAME and POD_UID are not set): the holder's Pod is not watched")
+            _say_why_not()
             return
         self._watch.start()
         self._judge.start()
@@ -71,3 +75,17 @@ class PodWatcher:
     def nudge(self) -> None:
         """Say that the Lease names another holder. From any thread, without waiting."""
         self._judge.nudge()
+
+
+def _say_why_not() -> None:
+    missing = [name for name in _FIELDS if not os.environ.get(name)]
+    if len(missing) == len(_FIELDS) and not os.environ.get("KUBERNETES_SERVICE_HOST"):
+        log.info("not in a pod (%s are not set): the holder's Pod is not watched", " and ".join(missing))
+        return
+    log.warning(
+        "%s: the holder's Pod is not watched. Set %s from the downward API (%s)%s",
+        " and ".join(f"{name} is not set" for name in missing),
+        " and ".join(missing),
+        ", ".join(_FIELDS[name] for name in missing),
+        "; without POD_UID the policies of `kopf-ha manifests` let no replica lead" if "POD_UID" in missing else "",
+    )

@@ -22,7 +22,11 @@ QUESTION = "kopf-ha-ask:"
 _MANAGER_MAX = 128
 #: The API of the Term, and its plural.
 TERM_API, TERMS = "kopf-ha.dev/v1", "terms"
-UNBOUND = "fencing: the writer's service account token is not bound to a pod, so its writes cannot be attributed"
+#: What to do about a token that is bound to no pod.
+BIND = "use the token that Kubernetes mounts into the pod"
+UNBOUND = (
+    f"fencing: the writer's service account token is not bound to a pod, so its writes cannot be attributed; {BIND}"
+)
 
 
 def text(value: str) -> str:
@@ -33,6 +37,17 @@ def text(value: str) -> str:
 def texts(values: Sequence[str]) -> str:
     """Return a list of strings as a CEL literal."""
     return "[" + ", ".join(text(v) for v in values) + "]"
+
+
+def unless_unbound(said: str, otherwise: str) -> str:
+    """Return the CEL expression of a message about the writer's pod; the policy has the variable `writer`.
+
+    Args:
+        said: how it begins; a token that is not bound to a pod is named as the cause then.
+        otherwise: the rest of it for any other token, a CEL expression.
+    """
+    unbound = f", and the service account token of this one is not bound to a pod; {BIND}"
+    return f"{text(said)} + (variables.writer == '' ? {text(unbound)} : {otherwise})"
 
 
 def asks(description: Description, *, of_any_kind: bool = False) -> str:

@@ -92,16 +92,20 @@ def counted(description: Description) -> Policy:
                 "own-pod",
                 f"!variables.operator || variables.holder == '' || ({own.format('variables.holder')})",
                 "fencing: a replica names only its own pod as the holder",
-                "'fencing: a replica names only its own pod as the holder, this is pod ' + variables.writer"
-                " + ', not ' + variables.holder",
+                cel.unless_unbound(
+                    "fencing: a replica names only its own pod as the holder",
+                    "', this is pod ' + variables.writer + ', not ' + variables.holder",
+                ),
             ),
             Rule(
                 "own-release",
                 "!variables.operator || variables.holder != '' || variables.held == ''"
                 f" || ({own.format('variables.held')})",
                 "fencing: a replica gives back only its own Lease",
-                "'fencing: a replica gives back only its own Lease, this is pod ' + variables.writer"
-                " + ', the holder is ' + variables.held",
+                cel.unless_unbound(
+                    "fencing: a replica gives back only its own Lease",
+                    "', this is pod ' + variables.writer + ', the holder is ' + variables.held",
+                ),
             ),
             Rule(
                 "raised-by-holder",

@@ -105,8 +105,10 @@ def written(description: Description) -> Policy:
                 "own-pod",
                 f"!variables.operator || !{changed} || {own}",
                 "fencing: a replica names only its own pod in the Term",
-                "'fencing: a replica names only its own pod in the Term, this is pod ' + variables.writer + ', not '"
-                " + object.spec.podUID",
+                cel.unless_unbound(
+                    "fencing: a replica names only its own pod in the Term",
+                    "', this is pod ' + variables.writer + ', not ' + object.spec.podUID",
+                ),
             ),
         ],
         scope="Namespaced",
