@@ -15,7 +15,7 @@ from kopf_ha.core.refusal import RULE_MESSAGE, Refusal, refusal_of
 from kopf_ha.core.target import Target
 from kopf_ha.errors import ConfigurationError
 from kopf_ha.manifests import Child, Description, Kind, render, schema_fragment, term_crd
-from kopf_ha.manifests.cel import UNBOUND
+from kopf_ha.manifests.cel import NOT_FENCED, UNBOUND
 from kopf_ha.manifests.command import manifests
 from testbed.deployment import ROOT
 from tests.core.fake_api import denied
@@ -196,6 +196,23 @@ def test_a_message_that_names_the_writers_pod_says_when_there_is_none() -> None:
                 named.append(rule["message"].partition(": ")[2][:30])
     assert "a replica names only its own p" in named
     assert "a replica gives back only its " in named
+
+
+def test_where_no_stamp_is_found_the_likely_cause_is_named() -> None:
+    """A plain `kopf run` with the fenced account meets these, and its user need not know what a stamp is."""
+    named = [
+        (policy["metadata"]["name"].removeprefix("kopf-ha-ipam-"), rule["message"].partition("fencing stamp")[0])
+        for policy in of_kind("ValidatingAdmissionPolicy", documents("--only=policies"))
+        for rule in policy["spec"]["validations"]
+        if NOT_FENCED in rule.get("messageExpression", "")
+    ]
+    stale = "fencing token of Lease kopf-ha-ipam/kopf-ha-ipam: the object is not stamped by this writer; stamp it"
+    assert named == [
+        ("stamped", "fencing: a status write must carry its writer's "),
+        ("stamped", f"{stale} through /status first"),
+        ("child-configmaps", "fencing: an object of configmaps must carry its writer's "),
+        ("child-configmaps", f"{stale} first"),
+    ]
 
 
 def test_only_the_rules_about_tokens_can_end_a_term() -> None:

@@ -13,6 +13,7 @@ from devcluster.waiting import until
 from kopf_ha.core.lease import ENDED, PAUSED
 from kopf_ha.core.notes import EARLIER, as_metadata, note_name, notes_of
 from kopf_ha.core.token import Stamp
+from kopf_ha.manifests.cel import NOT_FENCED
 from tests.kit.client import APPLY, JSON_PATCH, MERGE, STRATEGIC, Answer, Client
 from tests.policies.fenced import GROUP, LABEL, Fenced, changed
 
@@ -68,10 +69,10 @@ def test_an_object_without_a_stamp_is_stamped_first(fenced: Fenced) -> None:
     label = {"metadata": {"labels": {"a": "b"}}}
     answer = fenced.new("PATCH", path, label, MERGE)
     assert refused(answer, "stamped")
-    assert "which records no token; stamp it through /status first" in answer.message
+    assert f"which records no token; stamp it through /status first{NOT_FENCED}" in answer.message
     answer = fenced.new("PATCH", f"{path}/status", {"status": {"free": 1}}, MERGE)
     assert refused(answer, "stamped")
-    assert "this one has none" in answer.message
+    assert f"this one has none{NOT_FENCED}" in answer.message
     fenced.stamp(fenced.new, path, 1)
     fenced.new.must("PATCH", path, label, MERGE)
 

@@ -28,6 +28,9 @@ UNBOUND = (
     f"fencing: the writer's service account token is not bound to a pod, so its writes cannot be attributed; {BIND}"
 )
 
+#: The likely cause where a write shows no stamp, or its object has none: the fence adds one to every write.
+NOT_FENCED = "; `kopf-ha run` and kopf_ha.operator() send stamps, a plain `kopf run` sends none"
+
 
 def text(value: str) -> str:
     """Return a string as a CEL literal."""
@@ -116,8 +119,8 @@ class Rule:
             version to version.
         expression: a CEL expression that is true for what is allowed.
         message: the message of the refusal.
-        tokens: a CEL expression for a message that also names the tokens. `message` is used where it cannot be
-            evaluated.
+        tokens: a CEL expression for a message that also names the tokens, or the likely cause. `message` is used where
+            it cannot be evaluated, and in the self-test's sentences.
         question: what the self-test asks for, if that must not contain the policy's name.
     """
 

@@ -50,6 +50,7 @@ def written(description: Description, child: Child) -> Policy:
     what = f"an object of {child.kind}"
     note = f"{section_of(child.kind)[:-1]} {note_name(description.lease, child.kind)}"
     recorded = "'token ' + string(variables.before) + ' of ' + variables.beforeHolder"
+    none = f"fencing: {what} must carry its writer's fencing stamp in the {note}"
     rules = [
         Rule("bound", "variables.writer != ''", cel.UNBOUND),
         cel.known_subresource(["", *_whole(child)], _option(description, child)),
@@ -57,7 +58,8 @@ def written(description: Description, child: Child) -> Policy:
         Rule(
             "stamp",
             f"object == null || variables.after > 0 && variables.after <= {TOKEN_MAX} && variables.afterHolder != ''",
-            f"fencing: {what} must carry its writer's fencing stamp in the {note}",
+            none,
+            text(none + cel.NOT_FENCED),
         ),
         Rule(
             "token",
@@ -79,7 +81,8 @@ def written(description: Description, child: Child) -> Policy:
             "request.operation != 'DELETE' || variables.beforePod == variables.writer",
             f"{stale}the object is not stamped by this writer; stamp it first",
             f"{text(stale + 'pod ')} + variables.writer + ' has not stamped the object, which records ' +"
-            f" (variables.before == 0 ? 'no token' : {recorded}) + '; stamp it first'",
+            f" (variables.before == 0 ? 'no token' : {recorded}) + '; stamp it first'"
+            f" + (variables.before == 0 ? {text(cel.NOT_FENCED)} : '')",
         ),
         cel.conditional_delete(what),
     ]

@@ -47,6 +47,7 @@ def stamped(description: Description) -> Policy:
     """
     lease, stale = text(description.lease), about_tokens(description.lease)
     recorded = "'token ' + string(variables.before.token) + ' of ' + variables.before.holder"
+    none = "fencing: a status write must carry its writer's fencing stamp, this one has none"
     rules = [
         Rule("bound", "variables.writer != ''", cel.UNBOUND),
         cel.known_subresource(["", "status"], "--kind PLURAL"),
@@ -60,7 +61,8 @@ def stamped(description: Description) -> Policy:
         Rule(
             "status-stamp",
             "variables.sub != 'status' || variables.after != null",
-            "fencing: a status write must carry its writer's fencing stamp, this one has none",
+            none,
+            text(none + cel.NOT_FENCED),
         ),
         Rule(
             "stamp-lease",
@@ -87,7 +89,8 @@ def stamped(description: Description) -> Policy:
             "variables.sub == 'status' || (variables.before != null && variables.before.podUID == variables.writer)",
             f"{stale}the object is not stamped by this writer; stamp it through /status first",
             f"{text(stale + 'pod ')} + variables.writer + ' has not stamped the object, which records ' +"
-            f" (variables.before == null ? 'no token' : {recorded}) + '; stamp it through /status first'",
+            f" (variables.before == null ? 'no token' : {recorded}) + '; stamp it through /status first'"
+            f" + (variables.before == null ? {text(cel.NOT_FENCED)} : '')",
         ),
         cel.conditional_delete("an object"),
     ]
