@@ -292,12 +292,13 @@ class Server:
             "metadata": {"resourceVersion": "1"}, "spec": {"token": 7, "holder": holder}
         }  # fmt: skip
         self.keeps, self.refuse, self.conflicts = keeps, 0, 0
+        self.refusal: dict[str, Any] = {}
         self.sent: list[str] = []
 
     def request(self, method: str, path: str, body: Any = None, content_type: str = "", timeout: float = 0) -> Response:
         self.sent.append(method)
         if self.refuse:
-            return Response(self.refuse, b"{}")
+            return Response(self.refuse, json.dumps(self.refusal).encode())
         if method == "PATCH":
             if self.conflicts or body["metadata"]["resourceVersion"] != self.term["metadata"]["resourceVersion"]:
                 self.conflicts -= 1
@@ -399,10 +400,24 @@ def test_the_next_leader_may_come_in_between() -> None:
     assert server.sent == ["GET", "PATCH", "GET", "PATCH"]
 
 
-@pytest.mark.parametrize("trouble", ["earlier definition", "refused", "no Term", "no answer"])
-def test_where_it_cannot_be_written_one_line_says_so(trouble: str, caplog: pytest.LogCaptureFixture) -> None:
-    server = Server(keeps=trouble != "earlier definition")
-    server.refuse = {"refused": 403, "no Term": 404}.get(trouble, 0)
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        ("earlier definition", "the definition of terms.kopf-ha.dev is of an earlier release"),
+        ("refused", "Term n/l cannot be written (403); `kopf-ha check` names"),
+        ("no kind", "Term n/l cannot be read (404), since the kind terms.kopf-ha.dev is not installed; apply what"),
+        ("no Term", "Term n/l does not exist (404); the next leader makes it"),
+        ("another's", "Term n/l is not this term's"),
+        ("no answer", "no answer"),
+    ],
+)
+def test_where_it_cannot_be_written_one_line_says_so_and_why(
+    trouble: str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server("another" if trouble == "another's" else "h", keeps=trouble != "earlier definition")
+    server.refuse = {"refused": 403, "no kind": 404, "no Term": 404}.get(trouble, 0)
+    if trouble == "no Term":
+        server.refusal = {"kind": "Status", "reason": "NotFound", "details": {"name": "l"}}
     if trouble == "no answer":
         server.request = lambda *_, **__: (_ for _ in ()).throw(Unreached("no answer"))  # type: ignore[method-assign]
     made, timers, _ = history(server)
@@ -412,7 +427,8 @@ def test_where_it_cannot_be_written_one_line_says_so(trouble: str, caplog: pytes
         made.barrier_up(0.1)
         timers[-1][1]()
     (line,) = [r.getMessage() for r in caplog.records if "history" in r.getMessage()]
-    assert line.startswith("the history of terms is not written: ")
+    assert line.startswith(f"the history of terms is not written: {said}")
+    assert line.endswith(". Only `kopf-ha history` needs it")
 
 
 # --- what is shown

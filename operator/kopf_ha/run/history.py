@@ -18,7 +18,7 @@ from kopf_ha.core.grant import Grant
 from kopf_ha.core.hearing import term_path
 from kopf_ha.core.history import Past, Taken, before, continued
 from kopf_ha.core.refusal import outline
-from kopf_ha.core.wire import MERGE_PATCH, Response
+from kopf_ha.core.wire import MERGE_PATCH, Response, is_gone
 from kopf_ha.errors import ApiError, ConfigurationError
 from kopf_ha.run.threads import later as call_later
 from kopf_ha.settings import Settings
@@ -58,6 +58,8 @@ class History:
     ) -> None:
         self._off = settings.fence != "full"  # then there is no Term
         self._path = term_path(settings.lease_namespace, settings.lease_name)
+        self._name = settings.lease_name
+        self._term = f"Term {settings.lease}"
         self._make = make
         self._later = later
         self._wall = wall
@@ -134,7 +136,7 @@ class History:
             except (ApiError, ConfigurationError, OSError) as error:
                 trouble = str(error)
             if trouble and trouble != self._told:
-                logger.info("the history of terms is not written: %s", trouble)
+                logger.info("the history of terms is not written: %s. Only `kopf-ha history` needs it", trouble)
             self._told = trouble
 
     def _send(self, grant: Grant, mine: Past, previous: Past | None) -> str:
@@ -148,7 +150,7 @@ class History:
                 break
             spec = term.get("spec") or {}
             if (spec.get("token"), spec.get("holder")) != (grant.stamp.token, grant.stamp.holder):
-                return "the Term is not this term's" if not grant.closed else ""
+                return f"{self._term} is not this term's" if not grant.closed else ""
             made = continued(term.get("history"), previous, mine)
             version = (term.get("metadata") or {}).get("resourceVersion")
             body = {"metadata": {"resourceVersion": version}, "history": made}
@@ -156,10 +158,21 @@ class History:
             if answer.status != 409:
                 break
         if not answer.ok:
-            return outline(answer)
+            return self._why_not(answer)
         if isinstance(answer.json, dict) and "history" not in answer.json:
             return (
                 "the definition of terms.kopf-ha.dev is of an earlier release, and keeps none; apply what"
                 " `kopf-ha manifests --only term` writes"
             )
         return ""
+
+    def _why_not(self, answer: Response) -> str:
+        if is_gone(answer, self._name):
+            return f"{self._term} does not exist (404); the next leader makes it, if it may"
+        if answer.status == 404:
+            return (
+                f"{self._term} cannot be read (404), since the kind terms.kopf-ha.dev is not installed; apply what"
+                " `kopf-ha manifests` writes, the policies among it"
+            )
+        help_ = "; `kopf-ha check` names what is missing" if answer.status == 403 else ""
+        return f"{self._term} cannot be written ({outline(answer)}){help_}"
