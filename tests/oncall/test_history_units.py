@@ -39,7 +39,33 @@ def taken(record: LeaseRecord | None, **more: Any) -> Taken:
 def test_a_release_with_its_cause() -> None:
     note = Past(1, holder="a", began=T0, barrier=0.5).ended_by("stopped", "SIGTERM").as_text()
     past = before(taken(lease(note=note), silent=0.012))
-    assert past == Past(1, "a", T0, 0.5, T1, "stopped", "SIGTERM", 0.012)
+    assert past == Past(1, "a", T0, 0.5, T1, "stopped", "SIGTERM", 0.25)
+
+
+@pytest.mark.parametrize("holder", ["", "a"])
+@pytest.mark.parametrize(
+    ("silent", "gap"),
+    [
+        (0.0, 0.25),  # to store the release and to bring the news of it took that long
+        (0.25, 0.25),
+        (0.3, 0.3),  # the next leader's clock is late
+        (None, 0.25),
+    ],
+)
+def test_the_gap_is_the_difference_of_the_times_unless_the_clocks_disagree(
+    holder: str, silent: float | None, gap: float
+) -> None:
+    """It is shown beside both times, and is how long nobody led."""
+    past = before(taken(lease(holder), silent=silent))
+    assert past is not None
+    assert past.gap == pytest.approx(gap)
+    assert (past.gap == between(past.ended, T2)) == (gap == 0.25)
+
+
+def test_a_clock_that_is_hours_ahead_makes_no_gap_of_hours() -> None:
+    past = before(taken(lease(), silent=0.012, acquired="2026-11-30T13:10:00.000000Z"))
+    assert past is not None
+    assert past.gap == 0.012
 
 
 def test_a_release_without_a_cause() -> None:

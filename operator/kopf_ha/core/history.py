@@ -8,7 +8,7 @@ leader says what it saw: the Lease expired, or its holder's process was gone.
 An entry is one line of JSON, in the Term as in the Lease. As objects, twenty entries make the write of the Term take
 half as long again, since the API server compares and converts every field of them for each policy; as lines, a sixth.
 
-Times are of the clock of whoever led; `gap` is of one clock, the next leader's, if that saw the end happen.
+Times are of the clock of whoever led. `gap` is the time between two of them, unless the clocks disagree.
 """
 
 from __future__ import annotations
@@ -42,6 +42,9 @@ MENDED = "mended"  #: a kind got its `status.fencing`, which the next term uses
 RELEASED = "released"  #: the Lease was given back without a cause
 DELETED = "deleted"  #: the Lease was deleted
 
+#: Seconds that the news of a release may take. What the clocks of two machines show beyond is that they disagree.
+NEWS = 5.0
+
 _CAUSES = {
     EXPIRED: "it did not renew the Lease any more, until that expired",
     GONE: "its process was gone: its Pod was deleted, or its container ended",
@@ -62,7 +65,8 @@ class Past:
         ended: when the Lease was given back, or renewed last; empty while the term lasts, or if that is unknown.
         reason: why it ended, in a word; empty while it lasts, or if that is unknown.
         cause: the same in a sentence.
-        gap: seconds from `ended` until the next term began; None if that is unknown.
+        gap: seconds from `ended` until the next term began, in which nobody led; None if that is unknown. A release
+            that is under way counts, and after an expiry the time in which the Lease was still held.
     """
 
     token: int
@@ -166,7 +170,22 @@ def before(taken: Taken) -> Past | None:
     else:
         past = past.ended_by(RELEASED).over(noted_in(record) or past)
         past = replace(past, ended=record.renew_time or past.ended)
-    return replace(past, gap=taken.silent if taken.silent is not None else between(past.ended, taken.acquired))
+    return replace(past, gap=_gap(between(past.ended, taken.acquired), taken.silent))
+
+
+def _gap(shown: float | None, silent: float | None) -> float | None:
+    """Return how long nobody led, in seconds.
+
+    Nobody leads from the moment at which a release is written down. To store it and to bring the news of it takes time,
+    so `silent` begins too late. But it is of one clock, and so tells when the two clocks cannot both be right.
+
+    Args:
+        shown: by the clocks of both leaders; None if that is unknown.
+        silent: since the next leader saw the end; None if it did not.
+    """
+    if silent is None or (shown is not None and silent <= shown <= silent + NEWS):
+        return shown
+    return silent
 
 
 def noted_in(record: LeaseRecord) -> Past | None:

@@ -29,6 +29,8 @@ _NAMED = 100
 def history(cluster: Cluster, lease: str, output: str) -> int:
     """Show the last 20 terms: when each began and ended and why, its barrier, and how long nobody led after it.
 
+    GAP is the time from a term's end, or its last renewal if it gave nothing back, until the next term began.
+
     LEASE is [NAMESPACE/]NAME. It may be left out if the namespace has only one.
 
     The leader keeps the history in the Term. It is for people, and nothing depends on it.
