@@ -398,7 +398,7 @@ ELECTION: tuple[Mutation, ...] = (
     Mutation(
         "a refusal leaves the gate open",
         "operator/kopf_ha/run/runner.py",
-        "            grant.close(str(refused))\n            self.journal",
+        "            grant.close(refused.cause)\n            self.journal",
         "            self.journal",
         "A handler that catches the refusal writes on.",
         "I3",

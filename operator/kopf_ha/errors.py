@@ -143,9 +143,28 @@ class Unfenced(Refused):
 class TermEnded(Refused):
     """The writer's term is over or has to end now. No object that a user may edit can cause it (I10)."""
 
+    @property
+    def cause(self) -> str:
+        """Why it is over, for the writes that are refused after this one."""
+        return str(self)
+
 
 class GateClosed(TermEnded):
-    """The term's grant expired or was closed before the request left (line 1)."""
+    """The term's grant expired or was closed before the request left (line 1).
+
+    Args:
+        message: for people.
+        cause: why the grant expired or was closed, without the write that met it; by default the message.
+    """
+
+    def __init__(self, message: str, cause: str = "") -> None:
+        super().__init__(message)
+        self._cause = cause
+
+    @property
+    def cause(self) -> str:
+        """Why the grant expired or was closed."""
+        return self._cause or str(self)
 
 
 class StaleLeader(TermEnded):

@@ -14,6 +14,7 @@ import pytest
 
 from kopf_ha.adapters import Outcome
 from kopf_ha.core.fence import Fence
+from kopf_ha.core.gate import Gate
 from kopf_ha.core.grant import Grant
 from kopf_ha.core.orders import ByChoice
 from kopf_ha.core.token import Stamp
@@ -138,6 +139,21 @@ def told(runner: Runner) -> list[Any]:
 
 def refusal(runner: Runner, one: Grant | None, error: Any) -> None:
     runner.on_outcome(Outcome("pykube", Request("PATCH", "/x"), one, error))
+
+
+def test_each_refusal_after_the_first_names_the_cause_once(make: Any, now: list[float]) -> None:
+    runner, one = make(), Grant(Stamp(7, "me", "ns/op", "uid"), deadline=now[0] - 1)
+    runner.step(Started(one))
+    said = []
+    for name in "abc":
+        gate = Gate(Request("PATCH", f"/{name}"), name, one, lambda: now[0])
+        with pytest.raises(GateClosed) as refused:
+            next(gate.check())
+        refusal(runner, one, refused.value)
+        said.append(str(refused.value))
+    assert said == [f"PATCH {name}: term 7 is over (its lease ran out on this machine)" for name in "abc"]
+    assert one.closed == "its lease ran out on this machine"
+    assert told(runner) == [("step_down", one.closed, one)]
 
 
 def test_a_lost_term_is_drained_before_the_election_goes_on(make: Any, now: list[float]) -> None:

@@ -50,7 +50,7 @@ class Gate:
             if not self.grant.may_reopen(now):
                 cause = self.grant.closed or self.grant.held or "its lease ran out on this machine"
                 raise GateClosed(
-                    f"{self._request.method} {self._target}: term {self.grant.stamp.token} is over ({cause})"
+                    f"{self._request.method} {self._target}: term {self.grant.stamp.token} is over ({cause})", cause
                 )
             yield AT_GATE
             now = self._now()

@@ -145,13 +145,14 @@ class Runner:
         """
         refused, grant = outcome.refused, outcome.grant
         if isinstance(refused, TermEnded) and grant is not None and not grant.closed:
-            grant.close(str(refused))
-            self.journal.history.ending(grant, FLOOR if isinstance(refused, FloorLost) else LOST, str(refused))
+            # Without the write where it can be: each refusal that follows names a write of its own, and quotes this.
+            grant.close(refused.cause)
+            self.journal.history.ending(grant, FLOOR if isinstance(refused, FloorLost) else LOST, refused.cause)
             if isinstance(refused, FloorLost):
                 self.floor_lost = grant
                 self.elector.raise_floor(refused.floor)
             else:
-                self.elector.step_down(str(refused), grant=grant)
+                self.elector.step_down(refused.cause, grant=grant)
         elif grant is not None and (cause := self.unknown.wrote(outcome)):
             self.journal.history.ending(grant, FAILED, cause)
             self.elector.step_down(cause, grant=grant)

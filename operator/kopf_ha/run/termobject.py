@@ -145,7 +145,8 @@ class TermObject:
         for wait in (*WAITS, 0.0):
             left = grant.remaining(self._clock())
             if left <= 0:
-                raise GateClosed(f"{method} {path}: the term is over ({grant.closed or 'its lease ran out'})")
+                cause = grant.closed or "its lease ran out on this machine"
+                raise GateClosed(f"{method} {path}: the term is over ({cause})", cause)
             answer = self._api.request(method, path, body, content_type, left)
             # An API server that meets a custom kind for the first time answers 429.
             if answer.status not in (429, 503) or not wait:
