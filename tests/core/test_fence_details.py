@@ -16,7 +16,24 @@ from kopf_ha.core.target import parse_path
 from kopf_ha.core.token import MalformedStamp
 from kopf_ha.core.wire import Request, Response
 from kopf_ha.errors import FloorLost, Unfenced
-from tests.core.fake_api import APPLY, CHILD, LEASE, WIDGET, FakeApi, Process, json_of, patch, stamp, write
+from tests.core.fake_api import (
+    APPLY,
+    CHILD,
+    DEPLOYMENT,
+    JSON_PATCH,
+    LEASE,
+    MERGE,
+    POD,
+    WIDGET,
+    Body,
+    FakeApi,
+    Process,
+    json_of,
+    nothing_changed,
+    patch,
+    stamp,
+    write,
+)
 
 WIDGETS, CHILDREN = WIDGET.removesuffix("/x"), CHILD.removesuffix("/x")
 
@@ -75,6 +92,106 @@ def asked(request: Request) -> Asked:
 def test_a_body_that_is_no_object_is_refused_in_words(method: str, body: bytes) -> None:
     with pytest.raises(Unfenced, match=f"the body of the {method} is no object"):
         asked(Request(method, CHILD, content_type="application/json", body=body))
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        *(patch(DEPLOYMENT, {"metadata": {"labels": labels}}) for labels in ([1], "text")),
+        write("PUT", DEPLOYMENT, {"metadata": {"labels": [1]}}),
+        *(write("DELETE", CHILD, {"preconditions": given}) for given in ([1], "text")),
+        write("POST", POD + "/eviction", {"metadata": {"name": "x"}, "deleteOptions": [1]}),
+        write("POST", POD + "/eviction", {"metadata": {"name": "x"}, "deleteOptions": {"preconditions": [1]}}),
+    ],
+)
+def test_a_part_of_a_body_that_is_no_object_is_refused_in_words(api: FakeApi, me: Process, request_: Request) -> None:
+    """The API server would refuse it, too. Without the part, it would do more than was asked for."""
+    for path in (DEPLOYMENT, POD):
+        api.put(path, {"spec": {}}, stamp(6))
+    with pytest.raises(Unfenced, match="no object"):
+        me.send(request_)
+    assert nothing_changed(api)
+
+
+@pytest.mark.parametrize("sub", ["eviction", "binding"])
+def test_a_way_to_write_that_an_action_does_not_know_is_refused_by_the_api_server(
+    api: FakeApi, me: Process, sub: str
+) -> None:
+    api.put(POD, {"spec": {}}, stamp(6))
+    said = json_of(405, {"kind": "Status", "message": "the server does not allow this method"})
+    api.intercept = lambda request: said if request.path == f"{POD}/{sub}" else None
+    assert me.patch(f"{POD}/{sub}", [{"op": "add", "path": "/a", "value": 1}], JSON_PATCH) == said
+
+
+@pytest.mark.parametrize("content_type", ["", "application/json", MERGE, JSON_PATCH])
+def test_yaml_is_read_only_where_the_type_says_so(content_type: str) -> None:
+    """I9: the API server refuses it, and would not if the fence sent JSON in its place."""
+    body = b"- {op: remove, path: /spec}" if content_type == JSON_PATCH else b"spec: {a: 1}"
+    with pytest.raises(Unfenced, match="the fence cannot read a body of type"):
+        asked(Request("PATCH", CHILD, content_type=content_type, body=body))
+    for other in (APPLY, "application/yaml"):
+        assert asked(Request("PATCH", CHILD, content_type=other, body=b"spec: {a: 1}")).body == {"spec": {"a": 1}}
+
+
+@pytest.mark.parametrize("given", ["All", {"All": 1}, True, 1, [], ["All", "None"], [["All"]], None])
+def test_only_a_list_of_all_makes_a_deletion_a_dry_run(given: Any) -> None:
+    """What passes as a dry run is not fenced, so it must be what the API server takes for one."""
+    assert not asked(write("DELETE", CHILD, {"dryRun": given})).is_dry_run
+    assert asked(write("DELETE", CHILD, {"dryRun": ["All"]})).is_dry_run
+
+
+OBJECT: Body = {"spec": {"a": 1, "text": "a", "list": ["a"], "null": None}, "metadata": {"finalizers": ["a", "b"]}}
+
+
+@pytest.mark.parametrize(
+    ("operation", "met"),
+    [
+        *(({"op": op, "path": "/spec/a", "value": 1}, True) for op in ("add", "replace", "test")),
+        *(({"op": op, "path": "/spec/a", "value": 2}, False) for op in ("add", "replace", "test")),
+        *(({"op": op, "path": "/spec/a", "value": 1, "from": "/spec/text"}, False) for op in ("move", "copy", "x")),
+        ({"op": "add", "path": "/spec/gone", "value": None}, False),
+        ({"op": "add", "path": "/gone/a", "value": 1}, False),
+        ({"op": "add", "path": "/spec/text/a", "value": "a"}, False),
+        ({"op": "add", "path": "/spec/list/0", "value": "a"}, False),
+        ({"op": "add", "path": "/metadata/finalizers/0", "value": "b"}, True),
+        ({"op": "add", "path": "/metadata/finalizers/0", "value": "c"}, False),
+        ({"op": "replace", "path": "/metadata/finalizers/0", "value": "b"}, False),
+        ({"op": "remove", "path": "/spec/gone"}, True),
+        ({"op": "remove", "path": "/gone/a"}, True),
+        ({"op": "remove", "path": "/spec/a"}, False),
+        ({"op": "remove", "path": "/spec/text/a"}, False),
+        ({"op": "test", "path": "/metadata/resourceVersion", "value": "7"}, True),
+        ({"op": "replace", "path": "/metadata/resourceVersion", "value": "7"}, False),
+    ],
+)
+def test_a_json_patch_is_met_by_an_object_that_every_operation_leaves_as_it_is(operation: Body, met: bool) -> None:
+    fine = {"op": "test", "path": "/spec/a", "value": 1}
+    assert asked(patch(WIDGET, [operation], JSON_PATCH)).is_met_by(OBJECT) is met
+    assert asked(patch(WIDGET, [fine, operation], JSON_PATCH)).is_met_by(OBJECT) is met
+    assert not asked(patch(WIDGET, OBJECT, MERGE)).is_met_by(OBJECT)
+
+
+@pytest.mark.parametrize(
+    ("request_", "writes"),
+    [
+        (patch(WIDGET + "/status", {}), True),
+        (write("PUT", WIDGET + "/status", {"spec": {}}), True),
+        (patch(WIDGET, {"status": {"a": 1}}), True),
+        (patch(WIDGET, {"status": None}), True),
+        (patch(WIDGET, {"spec": {}}), False),
+        *((patch(WIDGET, [{"op": "add", "path": path}], JSON_PATCH), True) for path in ("", "/status", "/status/a")),
+        *((patch(WIDGET, [{"op": "add", "path": path}], JSON_PATCH), False) for path in ("/spec", "/spec/status")),
+        (patch(WIDGET, [{"op": "add", "path": "/spec"}, {"op": "remove", "path": "/status/a"}], JSON_PATCH), True),
+        # A Scale has a status of its own, and an object of a kind with a /status is made without one.
+        (write("PUT", WIDGET + "/scale", {"spec": {"replicas": 1}, "status": {"replicas": 1}}), False),
+        (write("POST", WIDGETS, {"metadata": {"name": "x"}, "status": {"a": 1}}), False),
+        (write("DELETE", WIDGET, {"status": {}}), False),
+        (write("DELETE", WIDGET), False),
+    ],
+)
+def test_what_may_change_the_status(request_: Request, writes: bool) -> None:
+    """I4: it is where decisions are recorded."""
+    assert asked(request_).writes_status is writes
 
 
 def test_a_deletion_with_null_as_its_body_has_no_options() -> None:

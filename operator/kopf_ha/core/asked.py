@@ -156,7 +156,9 @@ def parse_body(request: Request) -> Any:
         fits = isinstance(body, list) and all(isinstance(op, Mapping) for op in body)
     else:
         metadata = body.get("metadata") or {} if isinstance(body, Mapping) else None
-        fits = isinstance(metadata, Mapping) and isinstance(metadata.get("annotations") or {}, Mapping)
+        fits = isinstance(metadata, Mapping) and all(
+            isinstance(metadata.get(section) or {}, Mapping) for section in ("annotations", "labels")
+        )
         fits = fits or (body is None and request.method == "DELETE")
     if not fits:
         raise Unfenced(f"the body of the {request.method} is no object, or no list of operations, as its type says")
@@ -182,9 +184,12 @@ def delete_options(request: Request, body: Any) -> dict[str, Any]:
 
 
 def eviction_options(body: Any) -> Mapping[str, Any]:
-    """Return the options of the deletion that an Eviction asks for."""
-    given = body.get("deleteOptions") if isinstance(body, Mapping) else None
-    return given if isinstance(given, Mapping) else {}
+    """Return the options of the deletion that an Eviction asks for.
+
+    Raises:
+        Unfenced: they are no object.
+    """
+    return _object(body.get("deleteOptions") if isinstance(body, Mapping) else None)
 
 
 def carried(request: Request, lease: str) -> tuple[Stamp | None, str | None]:
@@ -260,7 +265,7 @@ def _version(request: Request, body: Any, part: Part | None) -> str | None:
 
 def _precondition(request: Request, body: Any, part: Part | None, name: str, path: str) -> Any:
     if request.method == "DELETE":
-        given = delete_options(request, body).get("preconditions")
+        given = _object(delete_options(request, body).get("preconditions"))
     elif body is None:
         return None
     elif isinstance(body, list):
@@ -268,10 +273,16 @@ def _precondition(request: Request, body: Any, part: Part | None, name: str, pat
         tests = (op for op in body if op.get("path") == path and op.get("op") in ("test", "add", "replace"))
         return next((op.get("value") for op in tests), None)
     elif part is Part.EVICTION:
-        given = eviction_options(body).get("preconditions")
+        given = _object(eviction_options(body).get("preconditions"))
     else:
-        given = body.get("metadata")
-    return given.get(name) if isinstance(given, Mapping) else None
+        given = body.get("metadata") or {}
+    return given.get(name)
+
+
+def _object(given: Any) -> Mapping[str, Any]:
+    if not isinstance(given or {}, Mapping):
+        raise Unfenced("the options of a deletion, or its preconditions, are no object")
+    return given or {}
 
 
 def _holds(op: Mapping[str, Any], current: Any) -> bool:

@@ -95,10 +95,10 @@ def conditional(asked: Asked, *, version: str, uid: str) -> Any:
     body = asked.body
     if asked.deletes:
         return _with_preconditions(delete_options(asked.request, body), version, uid)
-    if asked.part is Part.EVICTION:
-        return {**body, "deleteOptions": _with_preconditions(eviction_options(body), version, uid)}
     if isinstance(body, list):
         return _conditional_patch(asked, version)
+    if asked.part is Part.EVICTION:
+        return {**body, "deleteOptions": _with_preconditions(eviction_options(body), version, uid)}
     out = dict(body)
     out["metadata"] = {**(out.get("metadata") or {}), "resourceVersion": version}
     if asked.request.is_apply or asked.replaces or asked.part is Part.BINDING:
