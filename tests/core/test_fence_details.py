@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kopf_ha.core.asked import Asked
+from kopf_ha.core.clearing import is_left
 from kopf_ha.core.floor import check_listed
 from kopf_ha.core.lease import LeaseRecord, newer
 from kopf_ha.core.notes import EARLIER, as_metadata, note_name, noted, notes_of, stamp_in
@@ -23,11 +24,13 @@ from tests.core.fake_api import (
     JSON_PATCH,
     LEASE,
     MERGE,
+    MINE,
     POD,
     WIDGET,
     Body,
     FakeApi,
     Process,
+    as_notes,
     json_of,
     nothing_changed,
     patch,
@@ -35,6 +38,7 @@ from tests.core.fake_api import (
     write,
 )
 
+CLEARED: Body = {"metadata": {"name": "x", "annotations": None, "labels": None}}
 WIDGETS, CHILDREN = WIDGET.removesuffix("/x"), CHILD.removesuffix("/x")
 
 # --- steady state: no extra request (I9)
@@ -198,6 +202,62 @@ def test_a_deletion_with_null_as_its_body_has_no_options() -> None:
     one = asked(Request("DELETE", CHILD, query="dryRun=All", content_type="application/json", body=b"null"))
     assert (one.body, one.version, one.uid) == (None, None, None)
     assert not one.is_dry_run  # the API server does not read the query of a DELETE with a body
+
+
+# --- a write that removes a whole part of the object
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [(WIDGET + "/status", {"status": None}), (CHILD, {"metadata": {"annotations": None, "labels": None}})],
+)
+def test_a_part_that_is_not_there_can_be_removed(api: FakeApi, me: Process, path: str, body: Body) -> None:
+    """I9: without the fence it succeeds, too."""
+    api.put(path.removesuffix("/status"), {"spec": {}})
+    assert me.patch(path, body).status == 200
+    assert api.recorded(path) == MINE
+
+
+@pytest.mark.parametrize("request_", [write("PUT", CHILD, CLEARED), patch(CHILD, CLEARED, APPLY, "fieldManager=me")])
+def test_only_a_merge_patch_removes_entry_by_entry(api: FakeApi, me: Process, request_: Request) -> None:
+    """I9: anywhere else a null is a value, or is ignored."""
+    assert me.send(request_).status == 200
+    sent = api.sent("PUT", "PATCH")[-1].json["metadata"]
+    assert sent["annotations"] == as_notes(MINE)
+    assert sent["labels"] is None
+
+
+NOTES = "/metadata/annotations"
+
+
+@pytest.mark.parametrize(
+    ("patch_", "left"),
+    [
+        ([], True),
+        ([{"op": "test", "path": NOTES, "value": None}], True),
+        *(([{"op": "remove", "path": path}], False) for path in (NOTES, "/metadata", "")),
+        *(([{"op": "remove", "path": path}], True) for path in (NOTES + "/a", "/metadata/labels", "/meta")),
+        *(([{"op": "move", "from": path, "path": "/spec/a"}], False) for path in (NOTES, "/metadata")),
+        *(([{"op": "move", "from": path, "path": "/spec/a"}], True) for path in (NOTES + "/a", "/spec/b", "/meta")),
+        ([{"op": "copy", "from": NOTES, "path": "/spec/a"}], True),
+        *(([{"op": op, "path": NOTES, "value": {"a": "b"}}], True) for op in ("add", "replace")),
+        *(([{"op": op, "path": NOTES, "value": None}], False) for op in ("add", "replace")),
+        ([{"op": "replace", "path": "/metadata", "value": {"name": "x"}}], False),
+        ([{"op": "replace", "path": "/metadata", "value": {"annotations": {}}}], True),
+        ([{"op": "replace", "path": "", "value": {"metadata": {"annotations": {}}}}], True),
+        ([{"op": "remove", "path": NOTES}, {"op": "add", "path": NOTES, "value": {}}], True),
+        ([{"op": "add", "path": NOTES, "value": {}}, {"op": "remove", "path": NOTES}], False),
+        *(
+            ([{"op": "remove", "path": NOTES}, {"op": op, "from": "/a", "path": NOTES}], True)
+            for op in ("copy", "move")
+        ),
+        ([{"op": "remove", "path": NOTES}, {"op": "copy", "from": NOTES, "path": "/a"}], False),
+        ([{"op": "remove", "path": NOTES}, {"op": "add", "path": "/spec", "value": {}}], False),
+    ],
+)
+def test_what_a_json_patch_leaves_of_the_annotations(patch_: list[Body], left: bool) -> None:
+    """I1: the stamp is added at its end, to the annotations or as the only ones."""
+    assert is_left(patch_, NOTES) is left
 
 
 # --- stamps

@@ -16,7 +16,7 @@ from kopf_ha.core.known import Known, Objects, Revision, revision_of
 from kopf_ha.core.notes import as_metadata, noted, notes_of, others_in, stamp_in
 from kopf_ha.core.target import Target, api_root, parse_path
 from kopf_ha.core.token import TOKEN_MAX, MalformedStamp, Stamp, Verdict, judge, stamp_of
-from kopf_ha.core.wire import Request, Response
+from kopf_ha.core.wire import Request, Response, is_conflict
 from kopf_ha.errors import GateClosed
 from tests.core.fake_api import APPLY, JSON_PATCH, LEASE, MERGE, WIDGET, as_earlier, as_note, stamp
 
@@ -167,6 +167,18 @@ def test_what_is_known_never_gets_older() -> None:
     assert known.get(KEY) == Revision("u", "11", None)
 
 
+@pytest.mark.parametrize(
+    ("known", "seen", "kept"),
+    [("9", "10", "10"), ("10", "9", "10"), ("x", "9", "9"), ("9", "x", "x"), ("y", "x", "x"), ("9", "", "")],
+)
+def test_a_version_that_is_no_number_is_taken_as_newer(known: str, seen: str, kept: str) -> None:
+    """At worst it costs a conflict and a read."""
+    objects = Objects()
+    for version in (known, seen):
+        objects.learn(KEY, Revision("u", version, None))
+    assert objects.get(KEY) == Revision("u", kept, None)
+
+
 def test_another_uid_replaces_what_is_known() -> None:
     known = Objects()
     known.learn(KEY, Revision("u", "10", MINE))
@@ -274,6 +286,24 @@ def test_what_is_stamped_by_a_write_of_its_own(write: Asked, of_stamped_kind: bo
 def test_what_may_be_sent_again(write: Asked, else_: bool, deciding: bool) -> None:
     assert writing.may_repeat(write, deciding=False) is else_
     assert writing.may_repeat(write, deciding=True) is deciding
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "conflict"),
+    [
+        (Request("PUT", WIDGET), 409, True),
+        (Request("PUT", WIDGET), 422, False),
+        (Request("PATCH", WIDGET, content_type=MERGE), 422, False),
+        (Request("PATCH", WIDGET, content_type=JSON_PATCH), 409, True),
+        (Request("PATCH", WIDGET, content_type=JSON_PATCH), 422, True),
+        (Request("PATCH", WIDGET, content_type=JSON_PATCH), 404, False),
+        (Request("PUT", WIDGET, content_type=JSON_PATCH), 422, False),
+    ],
+)
+def test_a_precondition_failed_by_a_409_or_the_422_of_a_json_patch(
+    request_: Request, code: int, conflict: bool
+) -> None:
+    assert is_conflict(request_, Response(code)) is conflict
 
 
 def test_the_gate_remembers_the_last_write_and_no_read() -> None:

@@ -38,7 +38,7 @@ from tests.core.fake_api import (
 def openapi(*, fencing: bool = True, subresource: bool = True, namespaced: bool = True) -> Any:
     kind = {"group": "t.dev", "version": "v1", "kind": "Widget"}
     path = f"/apis/t.dev/v1/{'namespaces/{namespace}/' if namespaced else ''}widgets/{{name}}"
-    item = {"parameters": [{}], "get": {"x-kubernetes-group-version-kind": kind}}
+    item = {"parameters": [{}], "options": {}, "get": {"x-kubernetes-group-version-kind": kind}}
     status = {"type": "object", "properties": {"fencing": {}} if fencing else {}}
     schema = {"x-kubernetes-group-version-kind": [kind], "properties": {"status": status}}
     paths = {path: item} | ({path + "/status": item} if subresource else {})
@@ -160,6 +160,12 @@ def test_a_kind_with_a_version_that_would_lose_the_stamp_is_refused_however_it_i
     with pytest.raises(Unfenced, match=LACKS):
         me.patch(WIDGET.replace("v1", version), EDIT)
     assert nothing_changed(api)
+
+
+def test_the_refusal_names_all_versions_that_would_lose_it(api: FakeApi, me: Process) -> None:
+    api.put(f"{CRDS}/widgets.t.dev", crd(v1=FENCING, v2=None, v3=None))
+    with pytest.raises(Unfenced, match=r"versions v2, v3 are served and lack status\.fencing"):
+        me.patch(WIDGET, EDIT)
 
 
 def test_a_version_that_is_not_served_loses_nothing(api: FakeApi, me: Process) -> None:
