@@ -26,10 +26,12 @@ from tests.core.fake_api import (
     MERGE,
     MINE,
     POD,
+    STRATEGIC,
     WIDGET,
     Body,
     FakeApi,
     Process,
+    as_label,
     as_notes,
     json_of,
     nothing_changed,
@@ -144,7 +146,48 @@ def test_only_a_list_of_all_makes_a_deletion_a_dry_run(given: Any) -> None:
     assert asked(write("DELETE", CHILD, {"dryRun": ["All"]})).is_dry_run
 
 
-OBJECT: Body = {"spec": {"a": 1, "text": "a", "list": ["a"], "null": None}, "metadata": {"finalizers": ["a", "b"]}}
+ONLY_STAMP: Body = {"status": {}}
+ONLY_NOTE: Body = {"metadata": {"annotations": {}}}
+
+
+@pytest.mark.parametrize(
+    ("request_", "only"),
+    [
+        (patch(WIDGET + "/status", ONLY_STAMP), "stamp"),
+        (patch(WIDGET, ONLY_NOTE), "note"),
+        (patch(WIDGET, ONLY_STAMP), ""),
+        (patch(WIDGET + "/status", ONLY_NOTE), ""),
+        (patch(WIDGET + "/status", {"status": {"a": 1}}), ""),
+        (patch(WIDGET + "/status", ONLY_STAMP | ONLY_NOTE), ""),
+        (patch(WIDGET, {"metadata": {"annotations": {}, "labels": {}}}), ""),
+        # These replace, or say whose the fields are.
+        *((write("PUT", path, body), "") for path, body in ((WIDGET + "/status", ONLY_STAMP), (WIDGET, ONLY_NOTE))),
+        *((patch(path, body, APPLY), "") for path, body in ((WIDGET + "/status", ONLY_STAMP), (WIDGET, ONLY_NOTE))),
+    ],
+)
+def test_only_a_merge_patch_that_changes_nothing_asks_for_a_bare_stamp(request_: Request, only: str) -> None:
+    """I9: the body of a bare stamp is not sent."""
+    it = asked(request_)
+    assert (it.is_only_stamp, it.is_only_note) == (only == "stamp", only == "note")
+
+
+@pytest.mark.parametrize(
+    ("operation", "rewrites"),
+    [
+        *(({"op": op, "path": path}, True) for op in ("add", "replace", "remove") for path in ("", "/metadata")),
+        *(({"op": "move", "from": path, "path": "/spec/a"}, True) for path in ("", "/metadata")),
+        *(({"op": op, "from": "/spec/a", "path": "/metadata"}, True) for op in ("move", "copy")),
+        *(({"op": "test", "path": path}, False) for path in ("", "/metadata")),
+        *(({"op": "add", "path": path}, False) for path in ("/spec", "/metadata/labels", "/metadata/resourceVersion")),
+    ],
+)
+def test_a_json_patch_that_replaces_the_metadata_replaces_a_version_in_it(operation: Body, rewrites: bool) -> None:
+    test = {"op": "test", "path": "/metadata", "value": {}}
+    assert asked(patch(WIDGET, [test, operation], JSON_PATCH)).rewrites_metadata is rewrites
+    assert not asked(patch(WIDGET, {"metadata": {}}, MERGE)).rewrites_metadata
+
+
+OBJECT: Body = {"spec": {"a": 1, "text": "a", "list": ["a"], "b/c~d~1": 1}, "metadata": {"finalizers": ["a", "b"]}}
 
 
 @pytest.mark.parametrize(
@@ -153,6 +196,7 @@ OBJECT: Body = {"spec": {"a": 1, "text": "a", "list": ["a"], "null": None}, "met
         *(({"op": op, "path": "/spec/a", "value": 1}, True) for op in ("add", "replace", "test")),
         *(({"op": op, "path": "/spec/a", "value": 2}, False) for op in ("add", "replace", "test")),
         *(({"op": op, "path": "/spec/a", "value": 1, "from": "/spec/text"}, False) for op in ("move", "copy", "x")),
+        ({"op": "test", "path": "/spec/b~1c~0d~01", "value": 1}, True),
         ({"op": "add", "path": "/spec/gone", "value": None}, False),
         ({"op": "add", "path": "/gone/a", "value": 1}, False),
         ({"op": "add", "path": "/spec/text/a", "value": "a"}, False),
@@ -216,6 +260,20 @@ def test_a_part_that_is_not_there_can_be_removed(api: FakeApi, me: Process, path
     api.put(path.removesuffix("/status"), {"spec": {}})
     assert me.patch(path, body).status == 200
     assert api.recorded(path) == MINE
+
+
+@pytest.mark.parametrize(("path", "section"), [(CHILD, "annotations"), (DEPLOYMENT, "labels")])
+@pytest.mark.parametrize(
+    ("directive", "left"),
+    [({"$patch": "replace", "mine": "1"}, {"mine": "1"}), ({"$patch": "delete", "mine": "1"}, {})],
+)
+def test_a_directive_that_removes_what_is_around_the_stamp_leaves_the_stamp(
+    api: FakeApi, me: Process, path: str, section: str, directive: Body, left: Body
+) -> None:
+    api.put(path, {"metadata": {section: {"theirs": "1", "mine": "0"}}, "spec": {}}, stamp(6))
+    assert me.patch(path, {"metadata": {section: directive}}, STRATEGIC).status == 200
+    stamps = as_notes(MINE) if path == CHILD else as_label(MINE)
+    assert api.get(path)["metadata"][section] == left | stamps
 
 
 @pytest.mark.parametrize("request_", [write("PUT", CHILD, CLEARED), patch(CHILD, CLEARED, APPLY, "fieldManager=me")])

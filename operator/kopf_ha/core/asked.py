@@ -132,7 +132,7 @@ class Asked:
 
     def is_met_by(self, current: Any) -> bool:
         """Whether this is a JSON patch that asks only for what the object `current` is like already."""
-        if not self.request.is_json_patch or not isinstance(self.body, list):
+        if not isinstance(self.body, list):
             return False
         return all(_holds(operation, current) for operation in self.body)
 

@@ -94,4 +94,4 @@ def _with(asked: Asked, section: str, value: Any) -> Asked:
 
 
 def _contains(path: object, section: str) -> bool:
-    return isinstance(path, str) and f"{section}/".startswith(f"{path}/")
+    return f"{section}/".startswith(f"{path}/")
