@@ -386,6 +386,17 @@ def test_a_term_that_begins_is_above_all_that_objects_record(recorded: Any, lost
     assert caught.value.floor == lost
 
 
+@pytest.mark.parametrize("token", [6, 7])
+def test_a_token_up_to_this_term_s_that_a_watch_showed_first_ends_no_term(
+    api: FakeApi, me: Process, token: int
+) -> None:
+    """It is not known yet that the kind is stamped, so what the watch shows is judged later."""
+    api.put(WIDGET, {"spec": {}}, stamp(token))
+    me.watch(WIDGET)
+    assert me.patch(WIDGET, {"spec": {"mine": 1}}).status == 200
+    assert me.fence.known.floor == 7
+
+
 # --- refusals
 
 

@@ -196,6 +196,16 @@ def test_all_published_versions_count_without_permission_on_definitions(
         assert me.fence.known.schemas == {("t.dev", "v1", "widgets"): True}
 
 
+@pytest.mark.parametrize("group", [json_of(200, {}), json_of(200, {"versions": None}), json_of(200, None), DENIED])
+def test_a_group_that_does_not_say_its_versions_is_known_by_that_of_the_path(
+    api: FakeApi, me: Process, group: Response
+) -> None:
+    serve = schemas(DENIED, json_of(200, openapi()))
+    api.intercept = lambda request: group if request.path == "/apis/t.dev" else serve(request)
+    assert me.patch(WIDGET, EDIT).status == 200
+    assert me.fence.known.schemas == {("t.dev", "v1", "widgets"): True}
+
+
 def test_a_kind_that_became_unfit_is_not_written_and_the_term_goes_on(api: FakeApi, me: Process) -> None:
     assert me.patch(WIDGET, EDIT).status == 200
     me.fence.known.unfit["widgets.t.dev"] = "widgets.t.dev: version v2 is served and lacks status.fencing"
