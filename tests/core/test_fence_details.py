@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from kopf_ha.core.asked import Asked
+from kopf_ha.core.asked import Asked, carried, delete_options
+from kopf_ha.core.change import fenced
 from kopf_ha.core.clearing import is_left
 from kopf_ha.core.floor import check_listed
+from kopf_ha.core.known import Revision
 from kopf_ha.core.lease import LeaseRecord, newer
 from kopf_ha.core.notes import EARLIER, as_metadata, note_name, noted, notes_of, stamp_in
 from kopf_ha.core.refusal import denial_of
@@ -40,6 +42,7 @@ from tests.core.fake_api import (
     write,
 )
 
+IGNORES = "ignoreStoreReadErrorWithClusterBreakingPotential"
 CLEARED: Body = {"metadata": {"name": "x", "annotations": None, "labels": None}}
 WIDGETS, CHILDREN = WIDGET.removesuffix("/x"), CHILD.removesuffix("/x")
 
@@ -93,11 +96,22 @@ def asked(request: Request) -> Asked:
     return Asked.parse(request, target)
 
 
-@pytest.mark.parametrize("body", [b"[]", b"7", b'"text"', b"true"])
-@pytest.mark.parametrize("method", ["DELETE", "POST", "PUT"])
+@pytest.mark.parametrize(
+    ("method", "body"),
+    [
+        *((method, body) for body in (b"[]", b"7", b'"text"', b"true") for method in ("DELETE", "POST", "PUT")),
+        *((method, b"null") for method in ("POST", "PUT", "PATCH")),
+    ],
+)
 def test_a_body_that_is_no_object_is_refused_in_words(method: str, body: bytes) -> None:
     with pytest.raises(Unfenced, match=f"the body of the {method} is no object"):
         asked(Request(method, CHILD, content_type="application/json", body=body))
+
+
+@pytest.mark.parametrize("body", [b"{}", b"7", b"null", b'"text"', b"[7]", b'[{"op": "test"}, 7]'])
+def test_a_json_patch_that_is_no_list_of_operations_is_refused_in_words(body: bytes) -> None:
+    with pytest.raises(Unfenced, match="no list of operations"):
+        asked(Request("PATCH", CHILD, content_type=JSON_PATCH, body=body))
 
 
 @pytest.mark.parametrize(
@@ -235,6 +249,7 @@ def test_a_json_patch_is_met_by_an_object_that_every_operation_leaves_as_it_is(o
         (write("POST", WIDGETS, {"metadata": {"name": "x"}, "status": {"a": 1}}), False),
         (write("DELETE", WIDGET, {"status": {}}), False),
         (write("DELETE", WIDGET), False),
+        (Request("PATCH", WIDGET, content_type=MERGE), False),
     ],
 )
 def test_what_may_change_the_status(request_: Request, writes: bool) -> None:
@@ -246,6 +261,100 @@ def test_a_deletion_with_null_as_its_body_has_no_options() -> None:
     one = asked(Request("DELETE", CHILD, query="dryRun=All", content_type="application/json", body=b"null"))
     assert (one.body, one.version, one.uid) == (None, None, None)
     assert not one.is_dry_run  # the API server does not read the query of a DELETE with a body
+
+
+@pytest.mark.parametrize(
+    ("query", "options"),
+    [
+        ("", {}),
+        ("propagationPolicy=Orphan&fieldManager=me", {"propagationPolicy": "Orphan"}),
+        ("gracePeriodSeconds=0", {"gracePeriodSeconds": 0}),
+        ("gracePeriodSeconds=x", {}),
+        *((f"orphanDependents={given}", {"orphanDependents": True}) for given in ("true", "True", "1")),
+        *((f"orphanDependents={given}", {"orphanDependents": False}) for given in ("false", "0")),
+        (f"{IGNORES}=true", {IGNORES: True}),
+        ("uid=u1", {"preconditions": {"uid": "u1"}}),
+        ("uid=", {}),
+    ],
+)
+def test_the_query_of_a_deletion_goes_into_its_body(query: str, options: Body) -> None:
+    """I9: beside a body, the API server does not read the query."""
+    start = {"kind": "DeleteOptions", "apiVersion": "v1"}
+    assert delete_options(Request("DELETE", CHILD, query=query), None) == start | options
+    body = {"gracePeriodSeconds": 9}
+    assert delete_options(write("DELETE", CHILD, body, query), body) == start | body
+
+
+@pytest.mark.parametrize(
+    ("given", "version"),
+    [
+        ("7", "7"),
+        ("07", "7"),
+        (7, "7"),
+        ("0", None),
+        ("00", None),
+        ("", None),
+        (None, None),
+        ("x", "x"),
+        ("\u0667",) * 2,
+    ],
+)
+def test_which_version_a_caller_names(given: Any, version: str | None) -> None:
+    """The API server compares numbers, and takes 0 for none."""
+    metadata = {"metadata": {"resourceVersion": given}}
+    for one in (patch(CHILD, metadata), write("PUT", CHILD, metadata)):
+        assert asked(one).version == version
+    assert asked(write("DELETE", CHILD, {"preconditions": {"resourceVersion": given}})).version == version
+
+
+@pytest.mark.parametrize(
+    ("metadata", "name"), [({"name": "x"}, "x"), ({"generateName": "x-"}, ""), ({"name": None}, ""), (None, "")]
+)
+def test_the_name_of_what_is_created_is_in_its_body(metadata: Any, name: str) -> None:
+    assert asked(write("POST", CHILDREN, {"metadata": metadata})).name == name
+    assert asked(write("PUT", CHILD, {"metadata": {"name": "y"}})).name == "x"
+
+
+# --- what a write carries, for the log
+
+JSON_PATCHES: list[list[Body]] = [
+    [{"op": "add", "path": "/spec/a~1b", "value": 1}],
+    [{"op": "remove", "path": "/metadata/annotations"}],
+    [{"op": "add", "path": "/spec", "value": [1]}, {"op": "add", "path": "/spec/0/a/b", "value": 1}],
+    [{"op": "add", "path": "", "value": {}}],
+    [{"op": "test"}],
+]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        *(patch(path, {"spec": {"mine": 1}}) for path in (CHILD, DEPLOYMENT)),
+        patch(WIDGET + "/status", {"status": {"mine": 1}}),
+        *(patch(path, body, JSON_PATCH) for path in (CHILD, DEPLOYMENT, WIDGET + "/status") for body in JSON_PATCHES),
+    ],
+)
+def test_the_stamp_and_the_version_of_a_write_can_be_read_from_it(request_: Request) -> None:
+    it = asked(request_)
+    stamped = request_.path.startswith(WIDGET)
+    sent = fenced(it, MINE, Revision("u", "7", stamp(6)), stamped=stamped)
+    found, version = carried(sent, LEASE)
+    assert found is not None
+    assert (found.token, found.pod_uid, version) == (MINE.token, MINE.pod_uid, "7")
+
+
+@pytest.mark.parametrize(
+    ("request_", "version"),
+    [
+        (write("DELETE", CHILD), None),
+        (write("DELETE", CHILD, {"preconditions": {"resourceVersion": "7"}}), "7"),
+        (write("POST", "/version", {"metadata": {"resourceVersion": "7"}}), "7"),
+        (patch(CHILD, {"metadata": {"annotations": {"kopf-ha.dev/token": "x"}}}), None),
+        (Request("PATCH", CHILD, content_type=JSON_PATCH, body=b"{}"), None),
+    ],
+)
+def test_what_carries_no_stamp_is_no_error(request_: Request, version: str | None) -> None:
+    assert carried(request_, LEASE) == (None, version)
 
 
 # --- a write that removes a whole part of the object

@@ -232,7 +232,7 @@ def _parsed(request: Request) -> Any:
     try:
         return json.loads(request.body)
     except ValueError:
-        if not request.is_apply and "yaml" not in request.content_type:
+        if "yaml" not in request.content_type:
             raise
     body = yaml.safe_load(request.body)
     json.dumps(body)  # YAML knows dates, JSON does not
