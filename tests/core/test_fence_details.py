@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -16,9 +17,9 @@ from kopf_ha.core.notes import EARLIER, as_metadata, note_name, noted, notes_of,
 from kopf_ha.core.refusal import denial_of
 from kopf_ha.core.schema import crd_is_stamped
 from kopf_ha.core.target import parse_path
-from kopf_ha.core.token import MalformedStamp
+from kopf_ha.core.token import MalformedStamp, Stamp
 from kopf_ha.core.wire import Request, Response
-from kopf_ha.errors import FloorLost, Unfenced
+from kopf_ha.errors import FloorLost, StampDropped, Unfenced
 from tests.core.fake_api import (
     APPLY,
     CHILD,
@@ -55,6 +56,48 @@ def test_what_was_just_created_is_changed_without_a_read(api: FakeApi, me: Proce
     assert made.status == 201
     assert me.patch(f"{collection}/new", {"spec": {"mine": 1}}).status == 200
     assert not [r for r in api.sent("GET") if r.path.startswith(f"{collection}/new")]
+
+
+# --- what answers show
+
+
+@pytest.mark.parametrize("how", ["gone", "refused", "malformed"])
+def test_what_a_read_does_not_show_is_not_known_any_more(api: FakeApi, me: Process, how: str) -> None:
+    me.patch(CHILD, {"spec": {"mine": 1}})
+    assert me.fence.known.objects.get(api.target(CHILD).key)
+    if how == "gone":
+        api.delete(CHILD)
+    elif how == "refused":
+        api.intercept = lambda request: json_of(403, {}) if request.method == "GET" else None
+    else:
+        api.edit(CHILD, lambda o: o["metadata"].update(annotations={"kopf-ha.dev/token": "x"}))
+    with contextlib.suppress(Unfenced):
+        assert not me.patch(CHILD, {"metadata": {"resourceVersion": "1"}}).ok
+    assert me.fence.known.objects.get(api.target(CHILD).key) is None
+
+
+@pytest.mark.parametrize("kept", [None, stamp(6), stamp(7, "another")])
+@pytest.mark.parametrize("path", [WIDGET + "/status", CHILD])
+def test_an_answer_without_this_term_s_stamp_ends_the_term(
+    api: FakeApi, me: Process, path: str, kept: Stamp | None
+) -> None:
+    """I3: the write was accepted, and nobody will see whose it was."""
+    other = FakeApi()
+    answer = json_of(200, other.put(path.removesuffix("/status"), {"spec": {}}, kept))
+    api.intercept = lambda request: answer if request.method == "PATCH" else None
+    with pytest.raises(StampDropped, match="did not keep the stamp"):
+        me.patch(path, {"status": {"mine": 1}})
+
+
+@pytest.mark.parametrize(("leads", "says"), [(True, "says that this process leads"), (False, "cannot be read")])
+def test_the_refusal_of_a_child_with_a_later_token_says_what_the_lease_says(
+    api: FakeApi, me: Process, leads: bool, says: str
+) -> None:
+    """I10: anybody may have written it."""
+    api.put(CHILD, {"spec": {}}, stamp(8))
+    api.intercept = lambda request: json_of(500, {}) if "/leases/" in request.path and not leads else None
+    with pytest.raises(Unfenced, match=f"token 8 of pod8, .*although Lease ns/op {says}: remove its annotation"):
+        me.patch(CHILD, {"spec": {"mine": 1}})
 
 
 # --- what a definition may lack
@@ -221,7 +264,7 @@ OBJECT: Body = {"spec": {"a": 1, "text": "a", "list": ["a"], "b/c~d~1": 1}, "met
         ({"op": "remove", "path": "/spec/gone"}, True),
         ({"op": "remove", "path": "/gone/a"}, True),
         ({"op": "remove", "path": "/spec/a"}, False),
-        ({"op": "remove", "path": "/spec/text/a"}, False),
+        *(({"op": "remove", "path": path}, False) for path in ("/spec/text/a", "/spec/text/b", "/spec/a/b")),
         ({"op": "test", "path": "/metadata/resourceVersion", "value": "7"}, True),
         ({"op": "replace", "path": "/metadata/resourceVersion", "value": "7"}, False),
     ],
@@ -308,6 +351,16 @@ def test_which_version_a_caller_names(given: Any, version: str | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("op", "version"), [*dict.fromkeys(("test", "add", "replace"), "7").items(), ("remove", None), ("move", None)]
+)
+def test_an_operation_that_gives_the_version_a_value_names_it(op: str, version: str | None) -> None:
+    """What comes out of the patch is sent with it, so it is a precondition as a test of it is."""
+    operation = {"op": op, "from": "/spec/a", "path": "/metadata/resourceVersion", "value": "7"}
+    assert asked(patch(CHILD, [operation], JSON_PATCH)).version == version
+    assert asked(patch(CHILD, [operation | {"path": "/spec/a"}], JSON_PATCH)).version is None
+
+
+@pytest.mark.parametrize(
     ("metadata", "name"), [({"name": "x"}, "x"), ({"generateName": "x-"}, ""), ({"name": None}, ""), (None, "")]
 )
 def test_the_name_of_what_is_created_is_in_its_body(metadata: Any, name: str) -> None:
@@ -361,14 +414,45 @@ def test_what_carries_no_stamp_is_no_error(request_: Request, version: str | Non
 
 
 @pytest.mark.parametrize(
-    ("path", "body"),
-    [(WIDGET + "/status", {"status": None}), (CHILD, {"metadata": {"annotations": None, "labels": None}})],
+    ("path", "body", "content_type"),
+    [
+        (WIDGET + "/status", {"status": None}, MERGE),
+        *((CHILD, {"metadata": {"annotations": None, "labels": None}}, one) for one in (MERGE, STRATEGIC)),
+    ],
 )
-def test_a_part_that_is_not_there_can_be_removed(api: FakeApi, me: Process, path: str, body: Body) -> None:
+def test_a_part_that_is_not_there_can_be_removed(
+    api: FakeApi, me: Process, path: str, body: Body, content_type: str
+) -> None:
     """I9: without the fence it succeeds, too."""
     api.put(path.removesuffix("/status"), {"spec": {}})
-    assert me.patch(path, body).status == 200
+    assert me.patch(path, body, content_type).status == 200
     assert api.recorded(path) == MINE
+
+
+@pytest.mark.parametrize("labels", [{}, {"labels": {"mine": "1"}}])
+def test_the_part_beside_the_one_that_is_removed_stays(api: FakeApi, me: Process, labels: Body) -> None:
+    api.put(CHILD, {"metadata": {"annotations": {"theirs": "1"}, "labels": {"theirs": "1"}}}, stamp(6))
+    assert me.patch(CHILD, {"metadata": {"annotations": None, **labels}}).status == 200
+    metadata = api.get(CHILD)["metadata"]
+    assert metadata["annotations"] == as_notes(MINE)
+    assert metadata["labels"] == {"theirs": "1"} | labels.get("labels", {})
+
+
+def test_a_directive_is_one_in_a_strategic_patch_alone(api: FakeApi, me: Process) -> None:
+    api.put(CHILD, {"metadata": {"annotations": {"theirs": "1"}}}, stamp(6))
+    assert me.patch(CHILD, {"metadata": {"annotations": {"$patch": "replace"}}}, MERGE).status == 200
+    assert api.get(CHILD)["metadata"]["annotations"]["theirs"] == "1"
+
+
+def test_a_status_that_the_api_server_ignores_is_sent_as_it_is(api: FakeApi, me: Process) -> None:
+    """I9: it needs no read."""
+    api.put(WIDGET, {"spec": {}, "status": {"theirs": 1}}, MINE)
+    me.patch(WIDGET, {"metadata": {"labels": {"known": "1"}}})
+    api.log.clear()
+    assert me.patch(WIDGET, {"status": None, "spec": {"mine": 1}}).status == 200
+    (sent,) = api.sent()
+    assert sent.json["status"] is None
+    assert api.get(WIDGET)["status"]["theirs"] == 1
 
 
 @pytest.mark.parametrize(("path", "section"), [(CHILD, "annotations"), (DEPLOYMENT, "labels")])

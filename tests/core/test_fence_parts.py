@@ -12,7 +12,7 @@ from kopf_ha.core import write as writing
 from kopf_ha.core.asked import Asked
 from kopf_ha.core.gate import Gate
 from kopf_ha.core.grant import Grant
-from kopf_ha.core.known import Known, Objects, Revision, revision_of
+from kopf_ha.core.known import Known, Objects, Revision, Told, revision_of
 from kopf_ha.core.notes import as_metadata, noted, notes_of, others_in, stamp_in
 from kopf_ha.core.target import Target, api_root, parse_path
 from kopf_ha.core.token import TOKEN_MAX, MalformedStamp, Stamp, Verdict, judge, stamp_of
@@ -198,9 +198,23 @@ def test_known_is_bounded_and_forgets() -> None:
     assert len(known) == 0
 
 
-@pytest.mark.parametrize("body", [{}, {"metadata": {}}, {"metadata": {"uid": "u"}}, {"kind": "Status", "metadata": {}}])
+@pytest.mark.parametrize(
+    "body",
+    [
+        *({}, {"metadata": {}}, {"metadata": None}, {"metadata": []}, {"kind": "Status", "metadata": {}}),
+        *({"metadata": {"uid": "u"}}, {"metadata": {"resourceVersion": "1"}}),
+    ],
+)
 def test_what_has_no_uid_and_version_is_no_object(body: dict[str, Any]) -> None:
     assert revision_of(body, stamped=True, lease=LEASE, kind="widgets.t.dev") is None
+
+
+def test_of_the_answers_that_are_kept_the_one_that_is_oldest_goes() -> None:
+    told = Told(limit=2)
+    for name in "abac":  # that of "a" is renewed
+        told.keep((*KEY[:2], name), "7", Response(200))
+    assert [name for name in "abc" if told.get((*KEY[:2], name), "7")] == ["a", "c"]
+    assert told.get((*KEY[:2], "a"), "8") is None
 
 
 WIDGETS = Target("t.dev", "v1", "widgets", "a", "x")

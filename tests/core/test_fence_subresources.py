@@ -229,8 +229,12 @@ def test_a_subresource_that_keeps_no_annotations_ends_no_term(api: FakeApi, me: 
     assert [r.method for r in api.sent("PATCH", "PUT") if "dryRun" not in r.query] == ["PATCH", "PUT"]
 
 
-def test_a_scale_whose_answer_says_nothing_teaches_nothing(api: FakeApi, me: Process) -> None:
+@pytest.mark.parametrize(
+    "answer",
+    [{"kind": "Scale"}, {"metadata": {"resourceVersion": "7"}}, {"metadata": {"uid": "u"}}, {"metadata": []}, [], None],
+)
+def test_a_scale_whose_answer_says_nothing_teaches_nothing(api: FakeApi, me: Process, answer: Any) -> None:
     me.patch(DEPLOYMENT, {"metadata": {"labels": {"known": "1"}}})
-    api.intercept = lambda r: Response(200, json.dumps({"kind": "Scale"}).encode()) if "scale" in r.path else None
+    api.intercept = lambda r: Response(200, json.dumps(answer).encode()) if "scale" in r.path else None
     assert me.send(patch(DEPLOYMENT + "/scale", REPLICAS)).status == 200
     assert me.fence.known.objects.get(api.target(DEPLOYMENT).key) is None
