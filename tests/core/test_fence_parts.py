@@ -16,9 +16,9 @@ from kopf_ha.core.known import Known, Objects, Revision, Told, revision_of
 from kopf_ha.core.notes import as_metadata, noted, notes_of, others_in, stamp_in
 from kopf_ha.core.target import Target, api_root, parse_path
 from kopf_ha.core.token import TOKEN_MAX, MalformedStamp, Stamp, Verdict, judge, stamp_of
-from kopf_ha.core.wire import Request, Response, is_conflict
+from kopf_ha.core.wire import OwnRequestRefused, Request, Response, is_conflict
 from kopf_ha.errors import GateClosed
-from tests.core.fake_api import APPLY, JSON_PATCH, LEASE, MERGE, WIDGET, as_earlier, as_note, stamp
+from tests.core.fake_api import APPLY, JSON_PATCH, LEASE, MERGE, STRATEGIC, WIDGET, as_earlier, as_note, stamp
 
 MINE = stamp(7)
 
@@ -238,6 +238,26 @@ def test_a_token_seen_before_the_schema_is_known_counts_once_it_is() -> None:
     assert (known.confirm(WIDGETS), known.floor) == (0, 8)
 
 
+@pytest.mark.parametrize("shown", [None, [], "text", 7, {}, {"metadata": None}, {"kind": "Status", "metadata": {}}])
+@pytest.mark.parametrize("stamped", [True, False, None])
+def test_what_a_watch_shows_and_is_no_object_changes_nothing(shown: Any, stamped: bool | None) -> None:
+    known = Known(LEASE)
+    if stamped is not None:
+        known.schemas[WIDGETS.kind_version] = stamped
+    known.objects.learn(WIDGETS.key, Revision("u", "1", MINE))
+    known.learn(WIDGETS, shown)
+    assert known.objects.get(WIDGETS.key) == Revision("u", "1", MINE)
+    assert (known.confirm(WIDGETS), known.floor) == (0, 0)
+
+
+def test_an_object_that_a_watch_shows_with_a_malformed_stamp_is_read_before_the_next_write() -> None:
+    """The handlers must see it all the same, so the watch itself raises nothing."""
+    known = Known(LEASE)
+    known.objects.learn(WIDGETS.key, Revision("u", "1", MINE))
+    known.learn(WIDGETS, body(0))
+    assert known.objects.get(WIDGETS.key) is None
+
+
 def test_the_floor_is_the_highest_token_of_stamped_objects_of_our_lease() -> None:
     known = Known(LEASE)
     known.schemas = {WIDGETS.kind_version: True, ("u.dev", "v1", "others"): False}
@@ -300,6 +320,51 @@ def test_what_is_stamped_by_a_write_of_its_own(write: Asked, of_stamped_kind: bo
 def test_what_may_be_sent_again(write: Asked, else_: bool, deciding: bool) -> None:
     assert writing.may_repeat(write, deciding=False) is else_
     assert writing.may_repeat(write, deciding=True) is deciding
+
+
+@pytest.mark.parametrize(
+    ("content_type", "kind"),
+    [
+        *((one, "merge") for one in (MERGE, STRATEGIC)),
+        (JSON_PATCH, "json"),
+        *((one, "apply") for one in (APPLY, "application/apply-patch+cbor")),
+        *((one, "") for one in ("", "application/json", "application/yaml")),
+    ],
+)
+def test_the_type_of_its_body_says_what_kind_of_patch_a_patch_is(content_type: str, kind: str) -> None:
+    def kinds(method: str) -> list[str]:
+        it = Request(method, WIDGET, content_type=content_type)
+        return [one for one in ("merge_patch", "json_patch", "apply") if getattr(it, f"is_{one}")]
+
+    assert [one.removesuffix("_patch") for one in kinds("PATCH")] == [kind] * bool(kind)
+    assert kinds("PUT") == kinds("POST") == []
+
+
+@pytest.mark.parametrize(
+    ("code", "ok"), [(0, False), (199, False), (200, True), (201, True), (299, True), (300, False)]
+)
+def test_which_answers_accept(code: int, ok: bool) -> None:
+    assert Response(code).ok is ok
+
+
+@pytest.mark.parametrize(
+    ("answered", "message"),
+    [
+        (b'{"kind": "Status", "message": "no"}', "no"),
+        (b'{"kind": "Status"}', '{"kind": "Status"}'),
+        (b'{"message": 7}', '{"message": 7}'),
+        (b"[]", "[]"),
+        (b"<html>\xff", "<html>\ufffd"),
+        (b"", ""),
+    ],
+)
+def test_the_message_of_an_answer_is_its_own_or_what_it_says(answered: bytes, message: str) -> None:
+    answer = Response(403, answered, raw=object())
+    assert answer.message == message
+    assert str(OwnRequestRefused(answer)) == f"403 {message}"
+    # The client's own object is no part of what was answered.
+    assert answer == Response(403, answered)
+    assert repr(answer) == repr(Response(403, answered))
 
 
 @pytest.mark.parametrize(
