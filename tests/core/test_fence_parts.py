@@ -120,6 +120,7 @@ def test_a_stamp_with_a_part_missing(missing: str, value: Any) -> None:
         ("/apis/t.dev/v1/namespaces/a/widgets", Target("t.dev", "v1", "widgets", "a")),
         ("/k8s/clusters/c-1/apis/t.dev/v1/namespaces/a/widgets/x", Target("t.dev", "v1", "widgets", "a", "x")),
         ("/apis/rbac.k8s.io/v1/roles/system%3Ax", Target("rbac.k8s.io", "v1", "roles", "", "system:x")),
+        ("/apis/rbac.k8s.io/v1/roles/..~", Target("rbac.k8s.io", "v1", "roles", "", "..~")),
         ("/apis/t.dev/v1/namespaces/a/%77idgets/%78/%73tatus", Target("t.dev", "v1", "widgets", "a", "x", "status")),
     ],
 )
