@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from kopf_ha.core.wire import Request, Response
+from kopf_ha.core.schema import ask_schema, crd_is_stamped
+from kopf_ha.core.wire import Flow, Request, Response
 from kopf_ha.errors import StaleLeader, TermEnded, Unfenced
 from tests.core.fake_api import (
     APPLY,
@@ -20,6 +21,8 @@ from tests.core.fake_api import (
     MERGE,
     MINE,
     WIDGET,
+    Attempt,
+    Body,
     FakeApi,
     Process,
     as_notes,
@@ -38,11 +41,11 @@ from tests.core.fake_api import (
 def openapi(*, fencing: bool = True, subresource: bool = True, namespaced: bool = True) -> Any:
     kind = {"group": "t.dev", "version": "v1", "kind": "Widget"}
     path = f"/apis/t.dev/v1/{'namespaces/{namespace}/' if namespaced else ''}widgets/{{name}}"
-    item = {"parameters": [{}], "options": {}, "get": {"x-kubernetes-group-version-kind": kind}}
+    item: Body = {"parameters": [{}], "options": {}, "x-others": True, "get": {"x-kubernetes-group-version-kind": kind}}
     status = {"type": "object", "properties": {"fencing": {}} if fencing else {}}
     schema = {"x-kubernetes-group-version-kind": [kind], "properties": {"status": status}}
     paths = {path: item} | ({path + "/status": item} if subresource else {})
-    return {"paths": paths, "components": {"schemas": {"dev.t.v1.Widget": schema, "other": {}}}}
+    return {"paths": paths, "components": {"schemas": {"other": {}, "dev.t.v1.Widget": schema}}}
 
 
 def schemas(crd_answer: Response, openapi_answer: Response) -> Callable[[Request], Response | None]:
@@ -69,7 +72,11 @@ def test_the_published_schema_serves_without_permission_on_definitions(
 
 
 @pytest.mark.parametrize(
-    "answer", [status(404, "none"), DENIED, json_of(200, {}), json_of(200, openapi(namespaced=False))]
+    "answer",
+    [
+        *(status(404, "none"), DENIED, json_of(200, {}), json_of(200, openapi(namespaced=False))),
+        *(json_of(200, openapi() | {"components": components}) for components in ({}, None, {"schemas": None})),
+    ],
 )
 def test_a_kind_of_unknown_schema_is_refused(api: FakeApi, me: Process, answer: Response) -> None:
     api.intercept = schemas(DENIED, answer)
@@ -77,6 +84,54 @@ def test_a_kind_of_unknown_schema_is_refused(api: FakeApi, me: Process, answer: 
         me.patch(WIDGET, EDIT)
     assert nothing_changed(api)
     assert me.fence.known.schemas == {}
+
+
+def test_the_published_schema_of_a_kind_without_namespaces(api: FakeApi, me: Process) -> None:
+    path = "/apis/t.dev/v1/widgets/x"
+    api.put(path, {"spec": {}})
+    api.intercept = schemas(DENIED, json_of(200, openapi(namespaced=False)))
+    assert me.patch(path, EDIT).status == 200
+    assert me.fence.known.schemas == {("t.dev", "v1", "widgets"): True}
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [((status(200, "no"), DENIED), False), ((DENIED, json_of(200, openapi())), True), ((DENIED, DENIED), None)],
+)
+def test_whether_a_kind_is_stamped_can_be_asked_outside_of_a_write(
+    api: FakeApi, answers: Any, said: bool | None
+) -> None:
+    api.intercept = schemas(*answers)
+    found: list[bool | None] = []
+
+    def ask() -> Flow:
+        found.append((yield from ask_schema(api.target(WIDGET))))
+        return Response(200)
+
+    Attempt(api, ask(), "me").finish()
+    assert found == [said]
+
+
+@pytest.mark.parametrize("spec", [None, {}, {"versions": None}, {"versions": []}, {"versions": [None, "v1"]}])
+def test_a_definition_that_names_no_version_is_of_no_stamped_kind(spec: Any) -> None:
+    assert crd_is_stamped({"spec": spec}, "widgets.t.dev") is False
+    assert crd_is_stamped(None, "widgets.t.dev") is False
+
+
+def test_a_version_is_served_unless_its_definition_denies_it() -> None:
+    definition = crd(v1=FENCING)
+    del definition["spec"]["versions"][0]["served"]
+    assert crd_is_stamped(definition, "widgets.t.dev") is True
+
+
+@pytest.mark.parametrize("code", [429, 500])
+def test_a_group_whose_versions_cannot_be_read_now_is_asked_again(api: FakeApi, me: Process, code: int) -> None:
+    serve = schemas(DENIED, json_of(200, openapi()))
+    api.intercept = lambda request: status(code, "later") if request.path == "/apis/t.dev" else serve(request)
+    assert me.patch(WIDGET, EDIT).status == code
+    assert nothing_changed(api)
+    api.intercept = serve
+    assert me.patch(WIDGET, EDIT).status == 200
 
 
 @pytest.mark.parametrize("answers", [(status(500, "x"), DENIED), (DENIED, status(429, "slow down"))])
