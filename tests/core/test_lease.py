@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from kopf_ha.core.lease import ENDED, ENFORCED, HANDOVER, OPERATOR, PAUSED, PREFERRED, LeaseRecord, lease_path, newer
+from kopf_ha.core.lease import ENDED, ENFORCED, HANDOVER, OPERATOR, PAUSED, PREFERRED, LeaseRecord, lease_path
+from kopf_ha.core.revisions import newer
 from kopf_ha.core.token import TOKEN_MAX
 from kopf_ha.errors import MalformedLease
 
@@ -80,7 +81,12 @@ def test_what_the_leader_noted_about_enforcement_is_read(noted: dict[str, Any], 
 
 @pytest.mark.parametrize(
     ("version", "than", "expected"),
-    [("10", "9", True), ("9", "9", False), ("9", "10", False), ("", "9", True), ("9", "x", True)],
+    [
+        *(("10", "9", True), ("9", "9", False), ("9", "10", False), ("09", "9", False), ("8", "7", True)),
+        *(("", "9", True), ("9", "x", True), ("9", "", True), ("\u0669", "9", True)),
+        ("1" + "0" * 5000, "9" * 5000, True),  # Python makes no number of so many digits
+        ("9" * 5000, "1" + "0" * 5000, False),
+    ],
 )
 def test_a_revision_is_newer_by_number_and_one_without_a_number_always_is(
     version: str, than: str, expected: bool

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from kopf_ha.core import notes, refusal
 from kopf_ha.core.floor import check_listed, recorded_of
-from kopf_ha.core.lease import LeaseRecord, newer
+from kopf_ha.core.lease import LeaseRecord
+from kopf_ha.core.revisions import newer
 from kopf_ha.core.target import Target
 from kopf_ha.core.token import TOKEN_MAX, MalformedStamp, Stamp, judge, stamp_of
 from kopf_ha.core.wire import Response

@@ -137,7 +137,7 @@ def test_an_end_that_the_lease_does_not_date_is_dated_by_the_note() -> None:
 
 
 def test_a_gap_of_nothing_was_seen_as_well() -> None:
-    past = before(taken(lease(), silent=0.0))
+    past = before(taken(lease(renewed=None), silent=0.0))
     assert past is not None
     assert past.gap == 0.0
 

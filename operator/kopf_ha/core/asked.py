@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from urllib.parse import parse_qs
 import yaml
 
 from kopf_ha.core.notes import noted, stamp_in
+from kopf_ha.core.revisions import number
 from kopf_ha.core.subresource import Part, part_of
 from kopf_ha.core.target import Target, parse_path
 from kopf_ha.core.token import MalformedStamp, Stamp, stamp_of
@@ -25,6 +27,7 @@ ONLY_NOTE: dict[str, Any] = {"metadata": {"annotations": {}}}
 VERSION_PATH = "/metadata/resourceVersion"
 _UID_PATH = "/metadata/uid"
 _FINALIZERS = "/metadata/finalizers"
+_INT64 = re.compile(r"-?[0-9]{1,18}")
 
 #: Directives of a strategic merge patch that remove what the patch does not name, such as the stamp.
 REMOVING = frozenset({"$patch", "$retainKeys"})
@@ -173,8 +176,9 @@ def delete_options(request: Request, body: Any) -> dict[str, Any]:
     query = {k: v[0] for k, v in parse_qs(request.query).items()}
     if "propagationPolicy" in query:
         out["propagationPolicy"] = query["propagationPolicy"]
-    if query.get("gracePeriodSeconds", "").isdecimal():
-        out["gracePeriodSeconds"] = int(query["gracePeriodSeconds"])
+    if "gracePeriodSeconds" in query:
+        seconds = query["gracePeriodSeconds"]  # what is none is the API server's to refuse
+        out["gracePeriodSeconds"] = int(seconds) if _INT64.fullmatch(seconds) else seconds
     for name in ("orphanDependents", "ignoreStoreReadErrorWithClusterBreakingPotential"):
         if name in query:
             out[name] = query[name].lower() in ("true", "1")
@@ -258,9 +262,8 @@ def _is_dry_run(request: Request, body: Any, part: Part | None) -> bool:
 def _version(request: Request, body: Any, part: Part | None) -> str | None:
     # The API server compares numbers: "07" is 7, and "0" makes the write unconditional.
     value = str(_precondition(request, body, part, "resourceVersion", VERSION_PATH) or "")
-    if value.isascii() and value.isdecimal():
-        value = str(int(value))
-    return None if value in ("", "0") else value
+    found = number(value)
+    return (value if found is None else found[1]) or None
 
 
 def _precondition(request: Request, body: Any, part: Part | None, name: str, path: str) -> Any:

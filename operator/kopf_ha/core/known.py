@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kopf_ha.core.notes import Note, noted, stamp_in
+from kopf_ha.core.revisions import newer
 from kopf_ha.core.target import Key, KindVersion, Target
 from kopf_ha.core.token import MalformedStamp, Stamp, stamp_of
 from kopf_ha.core.wire import Response
@@ -73,7 +74,7 @@ class Objects:
     def learn(self, key: Key, revision: Revision) -> None:
         """Keep a revision, unless a newer one is known: a watch lags behind our own writes."""
         old = self._revisions.get(key)
-        if old is not None and old.uid == revision.uid and _older(revision.version, old.version):
+        if old is not None and old.uid == revision.uid and not newer(revision.version, old.version):
             return
         self._revisions[key] = revision
         if len(self._revisions) > self._limit:
@@ -191,8 +192,3 @@ class Known:
         token = self._suspected.pop(target.kind_version, 0)
         self.floor = max(self.floor, token)
         return token
-
-
-def _older(a: str, b: str) -> bool:
-    # resourceVersions of one kind are ordered decimal numbers (KEP-5504); other values are taken as newer.
-    return a.isdecimal() and b.isdecimal() and int(a) < int(b)

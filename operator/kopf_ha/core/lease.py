@@ -161,13 +161,6 @@ class LeaseRecord:
         return replace(self, **values)
 
 
-def newer(version: str, than: str) -> bool:
-    """Compare two resourceVersions. A version that is no number cannot be ordered, and counts as newer."""
-    if version.isdigit() and than.isdigit():
-        return int(version) > int(than)
-    return True
-
-
 _OURS = frozenset({"holderIdentity", "leaseTransitions", "leaseDurationSeconds", "acquireTime", "renewTime"})
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kopf_ha.core.lease import newer
+from kopf_ha.core.revisions import newer
 
 #: Labels in which siblings may differ: those of one Pod, of one revision, of one version. Kubernetes copies zone and
 #: region from the node, from 1.35 on (admission plugin PodTopologyLabels).

@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
+from kopf_ha.core.revisions import newer
+
 logger = logging.getLogger("kopf_ha.run")
 
 #: Seconds between two looks at the loop.
@@ -179,8 +181,7 @@ class Intake:
 
     def _is_newer(self, event: Event) -> bool:
         """Return whether an object of this uid and resourceVersion, or a newer one, did not go on already."""
-        passed, version = self._passed.get(_uid(event), ""), _version(event)
-        return not (passed.isdecimal() and version.isdecimal() and int(version) <= int(passed))
+        return newer(_version(event), self._passed.get(_uid(event), ""))
 
     async def _take(self, event: Event) -> None:
         if not isinstance(event, dict):

@@ -23,8 +23,9 @@ from kopf_ha.core.election.events import (
 )
 from kopf_ha.core.election.legacy import Legacy
 from kopf_ha.core.election.timing import Timing
-from kopf_ha.core.lease import OPERATOR, LeaseRecord, newer
+from kopf_ha.core.lease import OPERATOR, LeaseRecord
 from kopf_ha.core.orders import ANY, named, pause_of
+from kopf_ha.core.revisions import newer
 
 Step = tuple[State, list[Action]]
 

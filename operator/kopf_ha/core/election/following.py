@@ -29,7 +29,8 @@ from kopf_ha.core.election.events import (
     Warn,
     Written,
 )
-from kopf_ha.core.lease import LeaseRecord, newer
+from kopf_ha.core.lease import LeaseRecord
+from kopf_ha.core.revisions import newer
 from kopf_ha.core.token import TOKEN_MAX
 
 

@@ -43,8 +43,8 @@ from kopf_ha.core.election.events import (
 )
 from kopf_ha.core.election.legacy import Legacy
 from kopf_ha.core.election.timing import Timing
-from kopf_ha.core.lease import newer
 from kopf_ha.core.legacy_lock import LegacyLock
+from kopf_ha.core.revisions import newer
 from kopf_ha.errors import KopfHAError
 
 
