@@ -297,7 +297,7 @@ FENCE: tuple[Mutation, ...] = (
     Mutation(
         "resourceVersion 0 is a precondition",
         _CORE + "asked.py",
-        'return None if value in ("", "0") else value',
+        "return (value if found is None else found[1]) or None",
         "return value or None",
         "A write that asks for no precondition meets a conflict.",
         "I9",
