@@ -180,7 +180,7 @@ ELECTION: tuple[Mutation, ...] = (
         '            meta.pop("resourceVersion", None)\n',
         "Two replicas acquire the Lease at once, with one token.",
         "I2",
-        ("tests/core/test_lease.py",),
+        ("tests/core/test_fence_details.py",),
     ),
     Mutation(
         "others' fields of the Lease are lost",
@@ -207,7 +207,7 @@ ELECTION: tuple[Mutation, ...] = (
         "return a is not None and b is not None and a > b",
         "Where versions are no numbers, no news of the Lease are taken in.",
         "I7",
-        ("tests/core/test_fence_details.py",),
+        ("tests/core/test_lease.py",),
     ),
     Mutation(
         "late news of the Lease are taken for new",
