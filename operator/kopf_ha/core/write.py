@@ -374,7 +374,7 @@ def told_before(asked: Asked, reader: Reader) -> Response | None:
     asks again. It gets the answer that it has got already, without a request. If the object was changed since, an event
     will say so.
     """
-    answer = reader.known.told.get(reader.target.key, asked.version) if asked.request.is_json_patch else None
+    answer = reader.known.told.get(reader.target.key, asked.version)
     return answer if answer is not None and asked.is_met_by(answer.json) else None
 
 
