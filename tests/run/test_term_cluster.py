@@ -233,6 +233,7 @@ def test_the_self_test_asks_about_line_4(site: Site) -> None:
     token = site.token
     _, term = site.elect(site.two, token)
     tests = [SelfTest(site.api(by), site.settings(by)) for by in (site.two, site.one)]
+    until("all policies to be in force", lambda: tests[0].ask(token) == [])
     for test in tests:
         assert test.ask(token) == []
         assert test.ask(token, whole=False) == []
