@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from devcluster.state import StateDir
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-class _StopRequested(BaseException):
+class StopRequested(BaseException):
     """A signal asked to stop. It is not an Exception, so that no code handles it as an error."""
 
 
@@ -42,13 +43,7 @@ def supervise(state: StateDir, size: Size, ready: Callable[[dict[str, Any]], Non
     `ready` is called with the record once the cluster is ready. Raises DevclusterError if it cannot be started.
     """
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        for each in _STOP_SIGNALS:  # one is enough, and a second one must not interrupt the clean-up
-            signal.signal(each, signal.SIG_IGN)
-        raise _StopRequested
-
-    for each in _STOP_SIGNALS:
-        signal.signal(each, stop)
+    catch_signals()
     try:
         found = Binaries.find(programs(size.nodes), progress)
         with ControlPlane(state.path, size.etcd, size.apiservers, found, keep_state=False, nodes=size.nodes) as plane:
@@ -56,8 +51,32 @@ def supervise(state: StateDir, size: Size, ready: Callable[[dict[str, Any]], Non
             plane.state.write(record)
             ready(record)
             _watch(plane, progress)
-    except _StopRequested:
+    except StopRequested:
         pass  # a normal end
+
+
+def catch_signals() -> None:
+    """Have SIGTERM, SIGINT and SIGHUP raise `StopRequested` in the main thread, wherever that is.
+
+    Python calls the handler between two instructions of the main thread. If these are of a finalizer, as the HTTP
+    client has them, the exception ends the finalizer only. Then it is raised again a moment later.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in _STOP_SIGNALS:  # one is enough, and a second one must not interrupt the clean-up
+            signal.signal(each, signal.SIG_IGN)
+        raise StopRequested
+
+    def ignored(what: sys.UnraisableHookArgs) -> None:
+        if what.exc_type is StopRequested:
+            signal.signal(signal.SIGALRM, stop)
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+        else:
+            sys.__unraisablehook__(what)
+
+    sys.unraisablehook = ignored
+    for each in _STOP_SIGNALS:
+        signal.signal(each, stop)
 
 
 def _watch(plane: ControlPlane, progress: Progress) -> None:
