@@ -1,9 +1,9 @@
-"""A load balancer before several API servers: each connection goes to the next one, byte by byte."""
+"""A load balancer before several API servers: each connection goes to one of them, byte by byte."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
+import random
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,10 +17,11 @@ def balanced(servers: Sequence[str]) -> Iterator[str]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    targets = itertools.cycle(servers)
+    # Not in turn: a client that opens two connections for each of its steps would write to one server only.
+    dice = random.Random(1)
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await relay((reader, writer), await dial(next(targets)))
+        await relay((reader, writer), await dial(dice.choice(servers)))
 
     server = asyncio.run_coroutine_threadsafe(asyncio.start_server(accept, "127.0.0.1", 0), loop).result()
     try:
