@@ -59,6 +59,7 @@ class World(kit.World):
         self.waited = 0  #: writes of leaders that went again
         self._late = Audit(plane, 1)
         self.made: list[str] = []
+        self._known: set[tuple[str, int]] = set()  #: pods, and the terms in which the late API server let them write
 
     def start(self) -> None:
         """Start a replica in a pod of its own."""
@@ -112,6 +113,8 @@ class World(kit.World):
         until(f"term {token} to serve", served, PATIENCE, 0.05, watched=self.living)
         self.replace()
         before = self.lease()["holderIdentity"].split("_")[1]
+        # Frozen before that, it would know of no term at all, and say nothing of this one.
+        until("the late API server to know of it", lambda: self._knows(before, token), PATIENCE, 0.02, self.living)
         self.plane.watch_lag.freeze(KEYS)
         self.vacated[token] = time.time()
         self.edit_lease(holderIdentity="")
@@ -121,10 +124,16 @@ class World(kit.World):
             waited = self.waited
             self.leaving = self.replicas[before]
             self.living.remove(self.leaving)
-            refused = lambda: self._refused(token) > waited  # noqa: E731
-            until("its leader to be refused", refused, PATIENCE, 0.02, watched=self.living)
+            until("its leader to be refused", lambda: self._refused(token) > waited, PATIENCE, 0.02, self.living)
         self.plane.watch_lag.delay(LATE, KEYS)
         return not again
+
+    def _knows(self, leader: str, token: int) -> bool:
+        """Return whether the late API server accepted a write of this term's leader."""
+        for event in self._late.new():
+            if writer(event) == leader and told(event).code == 201 and "dryRun" not in event["requestURI"]:
+                self._known.add((leader, token))
+        return (leader, token) in self._known
 
     def _refused(self, token: int) -> int:
         """Count the writes of the leader after this term that the late API server refused, as far as is known."""
