@@ -193,11 +193,7 @@ def test_labels_that_are_edited_for_ever_are_not_chased_without_a_pause(world: W
     begin = world.now
     world.now = a.last_beat = begin + since
     a.tick()
-    puts = 0
-    while a.request is not None and puts < 5:
-        puts += isinstance(a.request, el.Put)
-        world.lease.edit(labels={"n": str(puts)})
-        a.answer()
+    puts = a.chase()
     assert puts == 2
     assert (a.phase, a.due) == (Phase.LEADING, pytest.approx(begin + due))
 
@@ -213,11 +209,7 @@ def test_a_free_lease_that_is_edited_for_ever_is_not_chased_without_a_pause(worl
         a.flow()
         a.step(el.RaiseFloor(9))
         a.step(el.Resume())
-    puts = 0
-    while a.request is not None and puts < 5:
-        puts += isinstance(a.request, el.Put)
-        world.lease.edit(labels={"n": str(puts)})
-        a.answer()
+    puts = a.chase()
     assert (puts, a.phase, a.due) == (2, Phase.FOLLOWING, world.now + 0.2)
 
 

@@ -289,11 +289,7 @@ def test_labels_that_are_edited_for_ever_are_not_chased_without_a_pause(world: W
     else:
         world.lease.edit(labels={"n": "0"})
         a.deliver()
-    puts = 0
-    while a.request is not None and puts < 5:
-        puts += isinstance(a.request, el.Put)
-        world.lease.edit(labels={"n": str(puts)})
-        a.answer()
+    puts = a.chase()
     assert (puts, a.phase, a.due) == (2, Phase.RECOVERING, world.now + 0.2)
 
 

@@ -177,11 +177,14 @@ class Known:
 
     def stamped_kinds(self) -> set[str]:
         """Return the kinds, ``plural.group``, that are known to carry `status.fencing`."""
-        return {f"{plural}.{group}" for (group, _, plural), stamped in [*self.schemas.items()] if stamped}
+        return self._kinds(stamped=True)
 
     def unstamped_kinds(self) -> set[str]:
         """Return the custom kinds, ``plural.group``, that are known to carry no `status.fencing`."""
-        return {f"{plural}.{group}" for (group, _, plural), stamped in [*self.schemas.items()] if not stamped}
+        return self._kinds(stamped=False)
+
+    def _kinds(self, *, stamped: bool) -> set[str]:
+        return {f"{plural}.{group}" for (group, _, plural), found in [*self.schemas.items()] if found is stamped}
 
     def confirm(self, target: Target) -> int:
         """Raise the floor to what the watch saw of a kind before it was known that the kind is stamped.

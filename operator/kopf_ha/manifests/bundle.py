@@ -177,10 +177,7 @@ def _misspelt(documents: Sequence[Document], namespace: str, account: str) -> li
     unbound = rights.why_unbound(documents, namespace, account)
     if not unbound or not rights.bound_accounts(documents, namespace):
         return []
-    return [
-        f"{unbound}. If a name is wrong, correct it in the Deployment (namespace, serviceAccountName) or in the"
-        " binding's subjects"
-    ]
+    return [f"{unbound}. {rights.CORRECT}"]
 
 
 def _key(made: Any) -> tuple[str, str, str]:

@@ -240,9 +240,8 @@ class Reader:
         )
         if unbound:
             raise ConfigurationError(
-                f"{unbound}. If a name is wrong, correct it in the Deployment (namespace, serviceAccountName) or in the"
-                " binding's subjects. If the roles are in another file, name it with -f, too. If they are in no file,"
-                f" {advice}"
+                f"{unbound}. {rights.CORRECT}. If the roles are in another file, name it with -f, too. If they are in"
+                f" no file, {advice}"
             )
         if self.allowed.unreadable:
             raise ConfigurationError(

@@ -17,6 +17,10 @@ KindName = tuple[str, str]
 
 _CHANGES = frozenset({"update", "patch", "delete", "deletecollection"})
 _WRITES = _CHANGES | {"create"}
+#: What to do if `why_unbound` names another account than was meant.
+CORRECT = (
+    "If a name is wrong, correct it in the Deployment (namespace, serviceAccountName) or in the binding's subjects"
+)
 #: The user name of a service account begins with it.
 _USER = "system:serviceaccount:"
 _ROLES = ("Role", "ClusterRole")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from kopf_ha.api import Api
@@ -121,7 +121,6 @@ class SelfTest:
             if whole:
                 tried |= {k: pool.submit(self._kinds.missing, api, k, mine) for k in sorted(known - tried.keys())}
                 carrying = {k: pool.submit(self._kinds.stamped, api, k) for k in sorted(known)}
-                wait(carrying.values())
                 self.unfit = {k: str(e) for k, f in carrying.items() if isinstance(e := f.exception(), Unfenced)}
                 self.stamped = frozenset(k for k, f in carrying.items() if k not in self.unfit and f.result())
             self.described, self.lacking = described, frozenset(policies)
